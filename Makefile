@@ -1,0 +1,90 @@
+# scoutfs in userspace.  One non-recursive file; everything is built under $(BUILD).
+#
+#   make            build the daemons and scoutfsctl
+#   make deps       install the Debian packages the build and the tests need
+#   make quickstart a volume in two files, mounted, walked, checked, gone again
+#   make check      every test (see tests/README.md); make soak for the long ones
+#   make sanitize   unit and fuzz targets under ASan and UBSan, threaded ones under TSan
+#   make bench      ratios to a do-nothing FUSE server and to xfs
+#   make install / uninstall / deb-deps / clean
+
+BUILD   ?= build
+PREFIX  ?= /usr
+DESTDIR ?=
+CC      ?= gcc
+SAN     ?=
+
+PACKAGES_RUN   = libfuse3-3 fuse3 libzmq5 liblmdb0 libuuid1 libsystemd0 liburing2 libisal2
+PACKAGES_BUILD = gcc make pkg-config libc6-dev libfuse3-dev libzmq3-dev liblmdb-dev uuid-dev \
+		 libsystemd-dev liburing-dev libisal-dev libcmocka-dev
+PACKAGES_TEST  = zstd rsync attr acl python3 util-linux procps xfsprogs systemd iproute2 nftables iptables
+
+LIBS_PKG = fuse3 libzmq lmdb uuid libsystemd liburing libisal
+VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
+
+WARN     = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
+CORE_WARN = -Wconversion -Wno-sign-conversion -Wvla
+CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 -DSCOUTFS_VERSION='"$(VERSION)"' \
+	    -I. -Ilib/core -Ilib/run -Iproto
+CFLAGS  ?= -O2 -g
+CFLAGS  += -std=gnu11 -pthread -fno-strict-aliasing -MMD -MP $(WARN) $(SAN)
+LDFLAGS += -pthread $(SAN)
+
+CORE_SRC  := $(sort $(wildcard lib/core/*/*.c))
+RUN_SRC   := $(sort $(wildcard lib/run/*.c))
+PROTO_SRC := $(sort $(wildcard proto/*.c))
+CORE_LIB  := $(BUILD)/libcore.a
+RUN_LIB   := $(BUILD)/librun.a
+PROTO_LIB := $(BUILD)/libproto.a
+
+DAEMONS   := blockd quorumd serverd fsd
+PROGRAMS  := $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/scoutfsctl $(BUILD)/mount.scoutfs
+
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+
+.DEFAULT_GOAL := all
+.PHONY: all deps deb-deps check unit fuzz system soak sanitize bench quickstart install uninstall clean headers-check purity-check
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(PROGRAMS)
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+# Libraries a program may need; resolved once, quietly empty where pkg-config is not there yet.
+LDLIBS_ALL = $(shell pkg-config --libs $(LIBS_PKG) 2>/dev/null)
+CFLAGS_PKG := $(shell pkg-config --cflags $(LIBS_PKG) 2>/dev/null)
+
+$(BUILD)/obj/lib/core/%.o: CFLAGS += $(CORE_WARN)
+$(BUILD)/obj/proto/%.o: CFLAGS += $(CORE_WARN)
+
+$(BUILD)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC      $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_PKG) -c -o $@ $<
+
+$(CORE_LIB): $(call obj,$(CORE_SRC))
+$(RUN_LIB): $(call obj,$(RUN_SRC))
+$(PROTO_LIB): $(call obj,$(PROTO_SRC))
+$(CORE_LIB) $(RUN_LIB) $(PROTO_LIB):
+	@mkdir -p $(@D)
+	@echo "  AR      $@"
+	@rm -f $@ && ar rcs $@ $^
+
+LIBS = $(RUN_LIB) $(PROTO_LIB) $(CORE_LIB)
+link = @mkdir -p $(@D) && echo "  LINK    $@" && $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+	-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDLIBS_ALL) -lm
+
+$(BUILD)/scoutfs-%: $(LIBS)
+	$(link)
+define daemon_rule
+$(BUILD)/scoutfs-$(1): $(call obj,$(sort $(wildcard services/$(1)/*.c)))
+endef
+$(foreach d,$(DAEMONS),$(eval $(call daemon_rule,$(d))))
+
+$(BUILD)/scoutfsctl: $(call obj,$(sort $(wildcard tools/scoutfsctl/*.c))) $(LIBS)
+	$(link)
+$(BUILD)/mount.scoutfs: $(call obj,tools/mount.scoutfs.c) $(LIBS)
+	$(link)
+
+include tests/tests.mk
