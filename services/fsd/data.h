@@ -1,0 +1,50 @@
+/* File data: extents, the write-back pool, data blocks.  format.md 12.11; runtime.md 11; design.md D3. */
+#ifndef SCOUTFS_FSD_DATA_H
+#define SCOUTFS_FSD_DATA_H
+
+#include "inode.h"
+
+int pool_start(struct fsd *fsd);
+void pool_stop(struct fsd *fsd);
+
+/* ---- for ops_attr.c and orphan.c; all inside the caller's write transaction, WRITE lock held ---- */
+
+/* Set a new size (runtime 11.7): zeroes the tail of a partial last block, drops pool pages, sets
+ * INODE_FLAG_TRUNCATE if extents remain past the end.  Changes *ci but does not inode_put it. */
+int data_set_size(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t size);
+/* Remove up to `max` extents past the end (from_iblock on); OP_MORE if more remain, 0 when none do. */
+int data_truncate_some(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t from_iblock, unsigned max);
+/* Whether any extent of ino is offline; 1, 0, or OP_PARKED/-errno. */
+int data_has_offline(struct itx *tx, uint64_t ino, const struct cinode *ci);
+
+/* ---- operations (ops_file.c), begun by fuse.c ---- */
+struct file_req;	/* fuse.h */
+void op_read(struct fsd *fsd, struct file_req *rq);
+void op_write(struct fsd *fsd, struct file_req *rq);
+void op_fallocate(struct fsd *fsd, struct file_req *rq);
+void op_lseek(struct fsd *fsd, struct file_req *rq);
+
+/* ---- for txn.c: the data of one generation ---- */
+
+/* Inside the snapshot of a closing generation: remember its dirty pages and where they go.  Then,
+ * outside: write them to the data device (not flushed).  Then, when it is committed: mark them clean. */
+struct pool_batch;
+int pool_collect(struct itx *snapshot, uint64_t gen, struct pool_batch **out);
+int pool_write(struct fsd *fsd, struct pool_batch *pb);
+void pool_committed(struct fsd *fsd, struct pool_batch *pb);	/* frees pb */
+
+/* ---- data blocks of this mount (dalloc.c), in TABLE_DAVAIL and TABLE_DLOG ---- */
+
+/* Up to `want` blocks near hint (0: anywhere), contiguous; -ENOSPC if data_avail is LOW and dry, OP_PARKED
+ * while a commit fetches more.  Logged for the open generation. */
+int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext);
+/* Free blocks: usable again only after commit and the leader's reclaim. */
+int dalloc_put(struct itx *tx, struct extent ext);
+/* What generation gen did, in order: allocated (alloc true) or freed. */
+int dalloc_collect(struct itx *snapshot, uint64_t gen, int (*each)(void *arg, bool alloc, struct extent ext), void *arg);
+/* Forget gen's log; and after a commit whose reply brought a new data_avail tree: the truth is now
+ * exactly `exts` less what generations after gen have allocated. */
+int dalloc_committed(struct itx *tx, uint64_t gen, const struct extent *exts, size_t nr, bool refilled, bool low);
+uint64_t dalloc_free_blocks(struct fsd *fsd);
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * fsd: one mount.  What its parts share; each part's promise stands in its own header.
+ *
+ *   fuse.c      requests in, replies out, the kernel's caches        ops_*.c  one POSIX operation each
+ *   op.c        running, parking and waking operations               inode.c  inode items and attributes
+ *   items.c     the item cache in LMDB                               pool.c   dirty file data in shared memory
+ *   locks.c     cluster locks of this mount                          data.c   extents, reading and writing
+ *   reader.c    items from the forest                                dalloc.c data blocks of this mount
+ *   txn.c       generations and commits                              orphan.c inodes in use, and their end
+ *   net.c       the session with the leader                          ops_ctl.c, caller.c  ioctls
+ */
+#ifndef SCOUTFS_FSD_H
+#define SCOUTFS_FSD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conf.h"
+#include "fsd_stats.h"
+#include "log/forest.h"
+
+struct blkcli;
+struct net_client;
+struct items;
+struct locks;
+struct reader;
+struct txn;
+struct pool;
+struct dalloc;
+struct orphans;
+struct kcache;
+struct ops;
+
+struct fsd {
+	struct instance_conf conf;
+	uint64_t rid;
+	uint64_t fsid;
+	uint32_t fmt_vers;
+	uint64_t total_meta_blocks;
+	uint64_t total_data_blocks;
+
+	struct blkcli *blk;
+	struct net_client *net;
+	struct items *items;
+	struct locks *locks;
+	struct reader *reader;
+	struct txn *txn;
+	struct pool *pool;
+	struct dalloc *dalloc;
+	struct orphans *orphans;
+	struct kcache *kcache;	/* fuse.c */
+	struct ops *ops;	/* op.c: workers and what is parked */
+
+	atomic_bool stopping;		/* unmount has begun: no new background work */
+	atomic_bool fenced;		/* the leader has fenced this rid: everything fails with EIO */
+	struct fsd_stats stats;
+};
+
+#endif

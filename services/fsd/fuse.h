@@ -1,0 +1,51 @@
+/* The FUSE side: session, node ids, requests and replies, the kernel's caches.  design.md D4; interface.md 1.5. */
+#ifndef SCOUTFS_FSD_FUSE_H
+#define SCOUTFS_FSD_FUSE_H
+
+#include <fuse_lowlevel.h>
+
+#include "op.h"
+
+/* Node id = inode number with its 32-bit halves swapped; the root is 1 either way (interface 1.5.3). */
+static inline uint64_t ino_of_node(fuse_ino_t node)
+{
+	return node == FUSE_ROOT_ID ? 1 : (node << 32 | node >> 32);
+}
+static inline fuse_ino_t node_of_ino(uint64_t ino)
+{
+	return ino == 1 ? FUSE_ROOT_ID : (ino << 32 | ino >> 32);
+}
+
+/* Mount and serve until unmounted or told to stop; returns an exit status. */
+int kcache_mount(struct fsd *fsd);
+int kcache_serve(struct fsd *fsd);
+void kcache_unmount(struct fsd *fsd);
+
+/* D4 step (b) and (c) for the inodes of [first, last]: epoch, attributes, pages.  Blocks; called by the
+ * notifier thread of locks.c, never by a thread that serves a request. */
+void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino);
+/* Drop cached pages of a range (len 0: to the end). */
+void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64_t len);
+
+/* Per open file, in fi->fh. */
+struct file_handle {
+	uint64_t ino;
+	int flags;		/* of open(2) */
+};
+
+/* A request about a file's data. */
+struct file_req {
+	fuse_req_t req;
+	uint64_t ino;
+	struct file_handle *fh;	/* may be NULL */
+	uint64_t offset;
+	uint64_t len;
+	int flags;		/* write: open flags as the kernel sent them; lseek: whence; fallocate: mode */
+	bool write_cache;	/* FUSE_WRITE_CACHE: from the page cache of a mapping */
+	bool kill_priv;		/* FUSE_WRITE_KILL_SUIDGID */
+	void *buf;		/* write: malloc'd copy, owned by the request */
+	uint32_t uid, gid;
+	int pid;
+};
+
+#endif

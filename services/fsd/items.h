@@ -1,0 +1,103 @@
+/*
+ * The item cache of a mount, in one LMDB environment in the instance's tmpfs: design.md §3, D2, D3;
+ * runtime.md 6.6.
+ *
+ * It holds items (newest version), the key intervals that are completely known (an absent key inside
+ * one is certainly absent), and which items are dirty in which generation.  Keys are the sortable 27
+ * bytes.  Who reads or writes an item must hold a use of the lock that covers it (asserted).
+ *
+ * Inode items (zone 16 type 4) are cached as struct cinode (inode.h), not as their disk bytes: their
+ * sequence numbers may still be references to a generation.  reader.c and txn.c convert.
+ * Zones 4 (indexes) is never cached: txn.c makes index items when it streams a generation out.
+ */
+#ifndef SCOUTFS_FSD_ITEMS_H
+#define SCOUTFS_FSD_ITEMS_H
+
+#include <lmdb.h>
+
+#include "fsd.h"
+#include "key/key.h"
+
+enum items_table {
+	TABLE_ITEMS,	/* key27 -> struct item_rec, value */
+	TABLE_RANGES,	/* key27 first -> key27 last (inclusive): known intervals, disjoint */
+	TABLE_DIRTY,	/* be64 gen, key27 -> nothing */
+	TABLE_META,	/* name -> value: open_gen, committed_gen, ... */
+	TABLE_GENS,	/* be64 gen -> le64 trans seq, for resolving references */
+	TABLE_POOL,	/* be64 ino, be64 iblock -> pool.c's */
+	TABLE_POOL_DIRTY, /* be64 gen, be64 ino, be64 iblock -> nothing */
+	TABLE_DAVAIL,	/* be64 start -> le64 len: free data extents of this mount */
+	TABLE_DLOG,	/* be64 gen, be64 n -> what happened to data blocks in that generation */
+	TABLES_NR,
+};
+
+#define ITEM_REC_DELETED	1u	/* a deletion marker, dirty or not yet dropped */
+#define ITEM_REC_PERSISTENT	2u	/* an older version may stand in some tree: deleting needs a marker */
+
+struct item_rec {
+	uint64_t mark;		/* generation that last wrote it; clean iff <= committed gen; 0: as read */
+	uint8_t flags;
+	uint8_t pad[7];
+	uint8_t val[];
+};
+
+/* One running transaction: a write transaction or a read snapshot. */
+struct op;
+struct itx {
+	struct fsd *fsd;
+	struct op *op;		/* whose; NULL for the engine's own */
+	MDB_txn *txn;
+	bool write;
+	uint64_t open_gen;	/* of this snapshot */
+	uint64_t committed_gen;
+	uint64_t dirty_bytes;	/* added by this transaction; summed at commit (txn_hold) */
+	uint64_t dirty_nr;
+	int err;		/* first LMDB error: the transaction will abort with -EIO or park for room */
+};
+
+/* path: the runtime directory; size: bytes of the map.  Begins empty unless `keep`. */
+int items_open(struct fsd *fsd, const char *path, size_t size, bool keep);
+void items_close(struct fsd *fsd);
+
+/* Write transactions exclude each other.  items_commit: 0 or -errno (the transaction is gone). */
+int items_begin(struct fsd *fsd, struct op *op, bool write, struct itx *tx);
+int items_commit(struct itx *tx);
+void items_abort(struct itx *tx);
+MDB_dbi items_dbi(const struct itx *tx, enum items_table table);
+
+/*
+ * Value bytes valid until the next change in, or the end of, this transaction.
+ * -ENOENT: certainly absent.  OP_PARKED: not known; the reader has been asked (op->wait is set).
+ */
+struct ival {
+	struct key key;
+	const void *val;
+	size_t len;
+	uint64_t mark;
+	uint8_t flags;
+};
+int item_get(struct itx *tx, const struct key *key, struct ival *iv);
+/* The first item in [key, last]; the last item in [first, key].  Both within one lock. */
+int item_next(struct itx *tx, const struct key *key, const struct key *last, struct ival *iv);
+int item_prev(struct itx *tx, const struct key *key, const struct key *first, struct ival *iv);
+
+/* Create or replace; dirty in the open generation.  The key must be known (call item_get first). */
+int item_put(struct itx *tx, const struct key *key, const void *val, size_t len);
+/* Delete a known item; leaves a marker where an older version may exist.  keep_val: the marker keeps
+ * the value it had (inode items: txn.c needs their old seqs). */
+int item_delete(struct itx *tx, const struct key *key, const void *keep_val, size_t keep_len);
+/* Declare [first, last] known: it holds just what is cached of it now (a fresh inode number). */
+int items_set_known(struct itx *tx, const struct key *first, const struct key *last);
+
+/* For reader.c: insert what was read for [start, end] where it is not known yet; skips keys that are. */
+struct read_item { struct key key; uint16_t len; const void *val; };
+int items_insert_read(struct itx *tx, const struct key *start, const struct key *end,
+		      const struct read_item *items, size_t nr);
+/* For locks.c: forget everything in [start, end]; -EBUSY if something there is dirty. */
+int items_drop(struct fsd *fsd, const struct key *start, const struct key *end);
+/* Evict clean intervals until the environment is under its high-water mark; called by workers. */
+void items_evict(struct fsd *fsd);
+/* Pages used and available, for status and txn_hold. */
+void items_usage(struct fsd *fsd, uint64_t *used_bytes, uint64_t *size_bytes);
+
+#endif

@@ -1,0 +1,81 @@
+/*
+ * Operations: design.md D2.  An operation is a function over one LMDB transaction that either has all
+ * it needs, or names what it waits for; then the transaction aborts, nothing has happened, the
+ * operation is parked and later runs again from its start.
+ */
+#ifndef SCOUTFS_FSD_OP_H
+#define SCOUTFS_FSD_OP_H
+
+#include "fsd.h"
+#include "items.h"
+
+#define OP_PARKED	(-EINPROGRESS)	/* run(): op->wait is set; abort, wait, run again */
+#define OP_MORE		1		/* run(): commit this much, run again at once in a new transaction */
+
+#define OP_LOCKS_MAX	8
+
+struct op;
+struct lock;
+
+struct lock_use {
+	struct lock *lock;
+	uint8_t mode;
+};
+
+/*
+ * Embedded first in each operation's own struct (with its arguments), made by fuse.c or by background
+ * work.  One thread runs it at a time.  The owner frees it in done().
+ */
+struct op {
+	struct fsd *fsd;
+	const char *name;		/* for status and logs: "create", "unlink" ... */
+	bool writes;			/* runs in a write transaction */
+
+	/* 0, a positive errno-free result, -errno, OP_PARKED or OP_MORE.  Must be restartable: it keeps
+	 * nothing from an aborted run but what it re-computes. */
+	int (*run)(struct op *op, struct itx *tx);
+	/* Called exactly once, after the transaction has committed (err 0 or -errno) and with the
+	 * operation's lock uses still held: answer, then free.  Uses are dropped after it returns
+	 * (op_finish copies what it needs first, so done() may free op). */
+	void (*done)(struct op *op, int err);
+
+	/* Set by whoever returned OP_PARKED: arranges that op_wake(op) is called when it makes sense to
+	 * run again (at once, if that is already so).  Called without any transaction or mutex held. */
+	void (*wait)(struct op *op);
+	union {
+		struct { struct key start; uint8_t mode; } lock;
+		struct key items;		/* this key is not known */
+		struct { uint64_t ino, iblock; } page;
+		uint64_t gen;
+		void *ptr;
+	} need;
+
+	struct lock_use uses[OP_LOCKS_MAX];
+	unsigned uses_nr;
+
+	struct op *next;		/* a queue or wait list it is on */
+	uint64_t started_ns;		/* CLOCK_MONOTONIC, for status: who waits since when */
+	bool interrupted;
+};
+
+int ops_start(struct fsd *fsd, unsigned workers);
+void ops_stop(struct fsd *fsd);		/* waits until nothing runs or is parked */
+
+/* Run in the calling thread until done or parked. */
+void op_start(struct op *op);
+/* Run (again) in a worker. */
+void op_wake(struct op *op);
+/* Run work(arg) in a worker thread that may block on I/O (not in the same threads as op_wake's). */
+void ops_defer(struct fsd *fsd, void (*work)(void *arg), void *arg);
+
+/* For run(): note what is missing and return OP_PARKED. */
+static inline int op_park(struct op *op, void (*wait)(struct op *op))
+{
+	op->wait = wait;
+	return -EINPROGRESS;
+}
+
+/* Oldest parked operation, for status: name and age; false if none. */
+bool ops_oldest_waiting(struct fsd *fsd, char *what, size_t size, uint64_t *age_ns);
+
+#endif

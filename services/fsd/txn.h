@@ -1,0 +1,49 @@
+/*
+ * Generations and commits: design.md D3, runtime.md 5.
+ *
+ * Every operation belongs to the open generation of the transaction it runs in.  Closing one is a
+ * transaction of its own; then, in the commit thread, its dirty items are copied out of a snapshot,
+ * streamed into the log tree, flushed, and stored by one commit request that also opens the next.
+ */
+#ifndef SCOUTFS_FSD_TXN_H
+#define SCOUTFS_FSD_TXN_H
+
+#include "op.h"
+
+/* A cached seq is a real one, or a reference to the generation that will get one. */
+#define SEQ_REF		(1ull << 63)
+#define SEQ_NONE	UINT64_MAX
+static inline uint64_t seq_ref(uint64_t gen) { return SEQ_REF | gen; }
+
+/* txn_start: opens the mount's log tree at the leader, then commits by timer.  txn_stop: last commit. */
+int txn_start(struct fsd *fsd);
+int txn_stop(struct fsd *fsd);
+
+/*
+ * First thing in run() of everything that writes: 0; -ENOSPC (only if allocating: metadata is LOW);
+ * or OP_PARKED until a commit has made room.  items_nr: at most how many items the operation dirties.
+ */
+int txn_hold(struct op *op, struct itx *tx, unsigned items_nr, bool allocating);
+
+/* OP_PARKED until the generation that was open when first called is committed; then 0 (fsync).
+ * *gen is the operation's own memory of it, 0 at first.  Begins a commit at once. */
+int txn_wait_committed(struct op *op, struct itx *tx, uint64_t *gen);
+/* OP_PARKED until seq (real or a reference) can be told; then 0 and *seq is real. */
+int txn_resolve_seq(struct op *op, struct itx *tx, uint64_t *seq);
+/* Resolve without waiting; -EAGAIN: still open. */
+int txn_resolve_seq_now(struct itx *tx, uint64_t *seq);
+
+/* Commit whatever is open, because of `why` (a counter), and call then(arg) when it is committed. */
+enum txn_why { TXN_FSYNC, TXN_TIMER, TXN_FULL, TXN_LOCK };
+void txn_commit(struct fsd *fsd, enum txn_why why, void (*then)(void *arg), void *arg);
+/* Blocking form, for worker threads: until generation gen is committed. */
+void txn_commit_wait(struct fsd *fsd, enum txn_why why, uint64_t gen);
+
+/* Inode count of the open generation: +1 created, -1 deleted (format 16.3); part of tx. */
+int txn_inode_count_add(struct itx *tx, int delta);
+
+/* A new inode number, never used before; dirs come from a batch of their own (runtime 10.1).
+ * OP_PARKED while more are asked for. */
+int txn_alloc_ino(struct op *op, struct itx *tx, bool dir, uint64_t *ino);
+
+#endif
