@@ -1,0 +1,99 @@
+/*
+ * A client of blockd: blocking block I/O for worker threads over the shared ring.  design.md D5, D6.
+ *
+ * Every call may be made by any thread, except open and close.  When blockd dies the client connects
+ * again, for ever, and sends again what was not answered: callers just wait longer.  Buffers keep
+ * their addresses, for the private region goes along and the pool is the same file.
+ */
+#ifndef SCOUTFS_BLKCLI_H
+#define SCOUTFS_BLKCLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "blkring.h"
+#include "btree/block.h"
+
+struct blkcli;
+
+struct blkcli_conf {
+	const char *socket_path;	/* RUNTIME_DIR/blockd.sock; copied */
+	uint32_t kind;			/* enum blk_kind */
+	uint64_t rid;			/* the token of every write: rid and, for a server, term */
+	uint64_t term;
+	size_t region_bytes;		/* of the private region for blkcli_buf_alloc; 0: none */
+	void (*on_state)(void *arg, bool connected);	/* may be NULL; on a thread of the client, which
+							   must not call the client back */
+	void *arg;
+	unsigned deadline_ms;		/* of each call and of open; 0: for ever */
+};
+
+/*
+ * Connect and wait for blockd.  The caller closes *out with blkcli_close.  -ETIMEDOUT after the
+ * deadline; -ENOMEM; what blockd refused with (logged): -EPROTO version, -EPERM kind not allowed,
+ * -EINVAL, -ENOSPC too many clients or too big a region, -ENAMETOOLONG the socket's path.
+ */
+int blkcli_open(struct blkcli **out, const struct blkcli_conf *conf);
+/* No call may be running and every buffer is given up.  Waits for abandoned I/O (see blkcli_run). */
+void blkcli_close(struct blkcli *c);
+
+/* The mapped pool; NULL and 0 unless kind is fsd.  Valid until close. */
+void *blkcli_pool(struct blkcli *c, size_t *len);
+/* The mapped private region; NULL and 0 when none was asked for.  Valid until close. */
+void *blkcli_region(struct blkcli *c, size_t *len);
+
+/*
+ * A buffer in the private region, 4096-aligned, waited for when none is free (the deadline does not
+ * apply: it is the callers' own to give back).  NULL: larger than the region.
+ */
+void *blkcli_buf_alloc(struct blkcli *c, size_t bytes);
+void blkcli_buf_free(struct blkcli *c, void *buf);
+
+struct blkcli_op {
+	uint8_t op;			/* enum blk_op */
+	uint8_t dev;			/* enum blk_device */
+	uint64_t dev_off;		/* bytes, a multiple of 4096 */
+	uint32_t len;			/* bytes, a multiple of 4096; 0 for FLUSH */
+	void *buf;			/* 4096-aligned in pool or region: used as it is; else copied */
+	int result;			/* out: 0 or -errno */
+};
+
+/*
+ * Run all ops and wait for all; returns 0 or the first error in order of ops.  They run in any order
+ * and at once: a FLUSH covers writes of earlier calls.  -EINVAL: alignment or range; -ESTALE: a newer
+ * term was set; -ENOLINK: the rid was revoked; -EPERM: not this kind's to write; -EIO and others from
+ * the device.  -ETIMEDOUT: the deadline came first; what blockd has not answered may still happen, and
+ * buffers in the pool or region stay in use until it has; nothing is sent again after that.
+ */
+int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr);
+
+/*
+ * No server of an older term writes any more: on 0 all its writes in flight have ended.  A server's
+ * own token takes the term too.  -ESTALE: a newer term was set before.  Kinds serverd and quorumd.
+ */
+int blkcli_set_term(struct blkcli *c, uint64_t term);
+/* The rid writes no more on this host: on 0 all its writes in flight have ended.  Kinds as above. */
+int blkcli_revoke(struct blkcli *c, uint64_t rid);
+
+/* What the super blocks say the volume is, as blockd found it. */
+uint64_t blkcli_meta_blocks(const struct blkcli *c);	/* large */
+uint64_t blkcli_data_blocks(const struct blkcli *c);	/* small */
+uint64_t blkcli_fsid(const struct blkcli *c);
+
+/* One 4096-byte block; errors as blkcli_run. */
+int blkcli_read_small(struct blkcli *c, enum blk_device dev, uint64_t blkno, void *buf);
+int blkcli_write_small(struct blkcli *c, enum blk_device dev, uint64_t blkno, const void *buf);
+/* What has been written to dev and answered is durable.  Errors as blkcli_run. */
+int blkcli_flush(struct blkcli *c, enum blk_device dev);
+
+/* The metadata device as lib/core wants it.  Valid until close. */
+struct block_dev blkcli_block_dev(struct blkcli *c);
+
+struct blkcli_stats {
+	uint64_t ops, bounced, errors, reconnects, resent, timeouts;
+	bool connected;
+};
+void blkcli_get_stats(struct blkcli *c, struct blkcli_stats *st);
+
+#endif
