@@ -43,7 +43,7 @@ PROGRAMS  := $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/scoutfsctl $(BUILD)/mount.
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 .DEFAULT_GOAL := all
-.PHONY: all deps deb-deps check unit fuzz system soak sanitize bench quickstart install uninstall clean headers-check purity-check
+.PHONY: all deps deb-deps check soak sanitize bench quickstart install uninstall clean headers-check purity-check
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -88,3 +88,48 @@ $(BUILD)/mount.scoutfs: $(call obj,tools/mount.scoutfs.c) $(LIBS)
 	$(link)
 
 include tests/tests.mk
+
+# --- a machine's packages ----------------------------------------------------------------------
+# Quiet and quick when everything is there.
+APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0
+deb-deps:
+	@echo $(PACKAGES_BUILD) $(PACKAGES_TEST)
+deps:
+	@missing=$$(dpkg-query -W -f '$${Package} $${Status}\n' $(PACKAGES_BUILD) $(PACKAGES_TEST) 2>/dev/null | \
+		awk '$$4 == "installed" {print $$1}' | sort -u > /tmp/.scoutfs-have.$$$$; \
+		printf '%s\n' $(PACKAGES_BUILD) $(PACKAGES_TEST) | sort -u | comm -23 - /tmp/.scoutfs-have.$$$$; \
+		rm -f /tmp/.scoutfs-have.$$$$); \
+	if [ -n "$$missing" ]; then \
+		echo "installing:" $$missing; \
+		{ $(APT) update && $(APT) install -y --no-install-recommends $$missing; } >/dev/null || { \
+		echo "make deps: apt-get could not install" $$missing "- is the network there, and are you root?" >&2; exit 1; }; \
+	fi
+
+quickstart: deps
+	@$(MAKE) --no-print-directory -s all
+	@BUILD="$(abspath $(BUILD))" tools/quickstart.sh
+
+bench: deps
+	@$(MAKE) --no-print-directory -s test-programs
+	@BUILD="$(abspath $(BUILD))" tests/bench/bench.sh
+
+# --- installation ------------------------------------------------------------------------------
+UNITS = $(wildcard systemd/*.service systemd/*.mount systemd/*.target)
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system \
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)/etc/scoutfs
+	install $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/mount.scoutfs $(DESTDIR)$(PREFIX)/sbin
+	install $(BUILD)/scoutfsctl $(DESTDIR)$(PREFIX)/bin
+	ln -sf scoutfsctl $(DESTDIR)$(PREFIX)/bin/scoutfs
+	install -m 644 $(UNITS) $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 systemd/scoutfs.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/scoutfs.conf
+	install -m 644 systemd/scoutfs.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/scoutfs.conf
+	install -m 644 systemd/example.conf $(DESTDIR)/etc/scoutfs/example.conf.sample
+uninstall:
+	rm -f $(DAEMONS:%=$(DESTDIR)$(PREFIX)/sbin/scoutfs-%) $(DESTDIR)$(PREFIX)/sbin/mount.scoutfs \
+		$(DESTDIR)$(PREFIX)/bin/scoutfsctl $(DESTDIR)$(PREFIX)/bin/scoutfs \
+		$(patsubst systemd/%,$(DESTDIR)$(PREFIX)/lib/systemd/system/%,$(UNITS)) \
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d/scoutfs.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/scoutfs.conf
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan

@@ -1,23 +1,85 @@
 # How tests are built and run.  A unit test is tests/unit/test_NAME.c (one cmocka program); what it
-# needs of a daemon's own files stands in UNIT_EXTRA_test_NAME.  A fuzz target is
-# tests/fuzz/fuzz_NAME.c (one LLVMFuzzerTestOneInput).  A system test is tests/system/NN-name.sh.
+# needs of a daemon's own files stands in UNIT_EXTRA_test_NAME (tests/unit/test_NAME.mk).  A fuzz target
+# is tests/fuzz/fuzz_NAME.c (one LLVMFuzzerTestOneInput).  A system test is tests/system/NN-name.sh,
+# a helper program for them tests/posix/NAME.c, a test with nodes of its own tests/cluster/NN-name.sh.
 
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/unit/%)
--include $(sort $(wildcard tests/unit/*.mk))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
+POSIX_SRC := $(sort $(wildcard tests/posix/*.c))
+POSIX_BIN := $(POSIX_SRC:tests/posix/%.c=$(BUILD)/tests/posix/%)
+BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
+BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/tests/bench/%)
+SYSTEM_TESTS := $(sort $(wildcard tests/system/[0-9]*.sh))
+CLUSTER_TESTS := $(sort $(wildcard tests/cluster/[0-9]*.sh))
+# Unit tests with threads add themselves to UNIT_THREADED in their .mk: these run under TSan as well.
+-include $(sort $(wildcard tests/unit/*.mk) $(wildcard tests/fuzz/*.mk))
+
+link_test = @mkdir -p $(@D) && echo "  LINK    $@" && $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+	-Wl,--start-group $(LIBS) -Wl,--end-group $(1) $(LDLIBS_ALL) -lm
 
 .SECONDEXPANSION:
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $$(call obj,$$(UNIT_EXTRA_$$*)) $(LIBS)
-	@mkdir -p $(@D)
-	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBS) -Wl,--end-group -lcmocka $(LDLIBS_ALL) -lm
-
-FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
+	$(call link_test,-lcmocka)
 $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/driver.o $$(call obj,$$(UNIT_EXTRA_$$*)) $(LIBS)
-	@mkdir -p $(@D)
-	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBS) -Wl,--end-group $(LDLIBS_ALL) -lm
+	$(call link_test)
+$(BUILD)/tests/posix/%: $(BUILD)/obj/tests/posix/%.o
+	$(call link_test)
+$(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o
+	$(call link_test)
 
+.PHONY: unit fuzz test-programs check-unit check-fuzz check-asan check-tsan check-system check-cluster
 unit: $(UNIT_BIN)
 fuzz: $(FUZZ_BIN)
+test-programs: all $(UNIT_BIN) $(FUZZ_BIN) $(POSIX_BIN) $(BENCH_BIN)
+
+RUN = BUILD="$(abspath $(BUILD))" tests/run
+ASAN_BUILD = $(BUILD)-asan
+TSAN_BUILD = $(BUILD)-tsan
+asan_flags = -fsanitize=address,undefined -fno-omit-frame-pointer
+tsan_flags = -fsanitize=thread
+
+check-unit: $(UNIT_BIN) all
+	@$(RUN) $(UNIT_BIN:%=unit:%)
+check-fuzz: $(FUZZ_BIN)
+	@$(RUN) $(FUZZ_BIN:%=fuzz:%)
+check-system: test-programs
+	@$(RUN) $(SYSTEM_TESTS:%=system:%)
+check-cluster: test-programs
+	@$(RUN) $(CLUSTER_TESTS:%=host:%)
+
+# Everything, in one run of tests/run so that one closing line counts it all.
+check: test-programs headers-check purity-check
+	@$(MAKE) --no-print-directory -s BUILD=$(ASAN_BUILD) SAN="$(asan_flags)" CFLAGS="-O1 -g" unit fuzz all
+	@$(MAKE) --no-print-directory -s BUILD=$(TSAN_BUILD) SAN="$(tsan_flags)" CFLAGS="-O1 -g" \
+		$(UNIT_THREADED:%=$(TSAN_BUILD)/tests/unit/%)
+	@$(RUN) $(UNIT_BIN:%=unit:%) $(FUZZ_BIN:%=fuzz:%) \
+		$(UNIT_SRC:tests/unit/%.c=unit:$(ASAN_BUILD)/tests/unit/%) \
+		$(FUZZ_SRC:tests/fuzz/%.c=fuzz:$(ASAN_BUILD)/tests/fuzz/%) \
+		$(UNIT_THREADED:%=unit:$(TSAN_BUILD)/tests/unit/%) \
+		$(SYSTEM_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
+
+sanitize:
+	@$(MAKE) --no-print-directory -s BUILD=$(ASAN_BUILD) SAN="$(asan_flags)" CFLAGS="-O1 -g" unit fuzz all
+	@$(MAKE) --no-print-directory -s BUILD=$(TSAN_BUILD) SAN="$(tsan_flags)" CFLAGS="-O1 -g" \
+		$(UNIT_THREADED:%=$(TSAN_BUILD)/tests/unit/%)
+	@$(RUN) $(UNIT_SRC:tests/unit/%.c=unit:$(ASAN_BUILD)/tests/unit/%) \
+		$(FUZZ_SRC:tests/fuzz/%.c=fuzz:$(ASAN_BUILD)/tests/fuzz/%) \
+		$(UNIT_THREADED:%=unit:$(TSAN_BUILD)/tests/unit/%)
+
+# The long ones: the same system tests with more rounds, hours allowed.
+soak: test-programs
+	@SOAK=1 SYSTEM_TIMEOUT=$(or $(SOAK_TIMEOUT),14400) $(RUN) $(SYSTEM_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
+
+# Every header compiles alone.
+headers-check:
+	@for h in $$(git ls-files '*.h' 2>/dev/null || find lib proto services tools -name '*.h'); do \
+		case $$h in tests/*) continue ;; esac; \
+		$(CC) $(CPPFLAGS) $(CFLAGS_PKG) -I$$(dirname $$h) -std=gnu11 -fsyntax-only -x c $$h || exit 1; done
+
+# lib/core decides; it does not act (style.md 1): no file, socket, thread, clock, random or log symbol.
+IMPURE = open|openat|read|write|pread|pwrite|close|socket|connect|send|recv|ioctl|mmap|fopen|printf|fprintf|vfprintf|puts|perror|syslog|pthread_[a-z_]*|clock_gettime|gettimeofday|time|rand|random|getrandom|getenv|exit|fork|nanosleep|usleep
+purity-check: $(CORE_LIB)
+	@bad=$$(nm -A --undefined-only $(CORE_LIB) | grep -E ' U ($(IMPURE))(@.*)?$$'); \
+	if [ -n "$$bad" ]; then echo "lib/core must be pure, but uses:"; echo "$$bad"; exit 1; fi

@@ -1,0 +1,78 @@
+# Helpers for system tests: a volume in two files, an instance that serves it, TAP lines, cleaning up.
+# Source it first.  A test that sources this leaves nothing behind, however it ends.
+#
+#   vol_make [META_SIZE DATA_SIZE]      sparse files $META and $DATA, mkfs with one slot on loopback
+#   inst_conf [key=value]...            writes $CONF for them; mount point $MNT
+#   inst_start / inst_stop              bring all services up (mounted) / down in reverse
+#   inst_pid SERVICE                    pid of blockd, quorumd, serverd, fsd
+#   power_cut                           SIGKILL everything, forget the runtime directory
+#   check_clean TEXT                    `scoutfsctl check` finds nothing (an ok/not ok line)
+#   ok TEXT CMD... / nok TEXT CMD...    runs CMD; prints ok or not ok
+#   is TEXT GOT WANT                    equality
+#   wait_for SECONDS CMD...             poll a condition with a deadline
+#   tap_done                            exit status
+set -u
+TOP=${TOP:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
+BUILD=${BUILD:-$TOP/build}
+SHARED=${SHARED:-$TOP/../shared}
+CTL=$BUILD/scoutfsctl
+TMP=$(mktemp -d "${TMPDIR:-/tmp}/scoutfs-test.XXXXXX")
+META=$TMP/meta DATA=$TMP/data MNT=$TMP/mnt CONF=$TMP/t.conf LOG=$TMP/daemons.log
+PORT=$((20000 + RANDOM % 20000))
+tap_n=0 tap_failed=0
+
+tap_line() { tap_n=$((tap_n + 1)); echo "$1 $tap_n - $2"; }
+pass() { tap_line ok "$1"; }
+fail() { tap_failed=$((tap_failed + 1)); tap_line "not ok" "$1"; [ -n "${2:-}" ] && printf '%s\n' "$2" | sed 's/^/# /'; return 0; }
+skip() { tap_n=$((tap_n + 1)); echo "ok $tap_n # SKIP $1"; }
+ok() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "status $?: $* : $out"; fi; }
+nok() { local t=$1 out; shift; if out=$("$@" 2>&1); then fail "$t" "succeeded: $* : $out"; else pass "$t"; fi; }
+is() { if [ "$2" = "$3" ]; then pass "$1"; else fail "$1" "got '$2', wanted '$3'"; fi; }
+tap_done() { echo "1..$tap_n"; [ "$tap_failed" = 0 ] || { echo "# daemons:"; tail -n 40 "$LOG" 2>/dev/null | sed 's/^/# /'; }; exit $((tap_failed != 0)); }
+wait_for() { local end=$((SECONDS + $1)); shift; until "$@" >/dev/null 2>&1; do
+	[ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }
+
+vol_make() {
+	rm -f "$META" "$DATA"
+	truncate -s "${1:-8G}" "$META"; truncate -s "${2:-16G}" "$DATA"
+	"$CTL" mkfs -f -A -Q "0,127.0.0.1,$PORT" "$META" "$DATA" >/dev/null
+}
+inst_conf() {
+	mkdir -p "$MNT"
+	{ printf '%s = %s\n' meta_device "$META" data_device "$DATA" mountpoint "$MNT" quorum_slot 0 \
+		runtime_dir "$TMP/run" state_dir "$TMP/state" cache_size 64M pool_size 64M
+	  for kv in "$@"; do echo "${kv%%=*} = ${kv#*=}"; done; } | awk -F' = ' '{v[$1] = $0; if (!($1 in n)) o[++i] = $1; n[$1] = 1}
+		END {for (j = 1; j <= i; j++) print v[o[j]]}' >"$CONF"
+}
+inst_start() { "$CTL" run -d -l "$LOG" "$CONF"; }
+inst_stop() { "$CTL" stop "$CONF"; }
+inst_pid() { cat "$TMP/run/$1.pid"; }
+power_cut() {
+	local s
+	for s in run fsd serverd quorumd blockd; do
+		[ -e "$TMP/run/$s.pid" ] && kill -9 "$(cat "$TMP/run/$s.pid")" 2>/dev/null
+	done
+	for s in fsd serverd quorumd blockd; do
+		wait_for 30 no_process "$(cat "$TMP/run/$s.pid" 2>/dev/null)"
+	done
+	umount -l "$MNT" 2>/dev/null
+	umount -l "$TMP/run" 2>/dev/null
+	rm -rf "$TMP/run"
+	return 0
+}
+no_process() { [ -z "${1:-}" ] || ! kill -0 "$1" 2>/dev/null || [ "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" = Z ]; }
+check_clean() {
+	local out rc
+	out=$("$CTL" check "$META" "$DATA" 2>&1); rc=$?
+	if [ $rc = 0 ]; then pass "$1"; else fail "$1" "status $rc: $(printf '%s\n' "$out" | tail -n 20)"; fi
+}
+cleanup() {
+	local s rc=$?
+	trap - EXIT
+	[ -e "$TMP/run/run.pid" ] && power_cut
+	umount -l "$MNT" 2>/dev/null; umount -l "$TMP/run" 2>/dev/null
+	[ -n "${KEEP:-}" ] || rm -rf "$TMP"
+	exit $rc
+}
+trap cleanup EXIT
+trap 'exit 143' TERM INT HUP
