@@ -10,10 +10,16 @@
 enum tree_kind { TREE_FS, TREE_LOG_ITEMS, TREE_LOGS, TREE_LOG_MERGE, TREE_MOUNTED_CLIENTS, TREE_SRCH,
 		 TREE_FREE_EXTENTS };
 
-/* 0, or -EBADMSG with *why in words.  Deltas and markers of log item trees are accepted there. */
+/*
+ * 0, or -EBADMSG with *why in words.  Deltas and markers of log item trees are accepted there; of a
+ * marker only the key is looked at (9.9).  What takes more than the item itself is the caller's:
+ * bounds of the device, other items of the inode, log_trees contents (log/forest.h).  Padding inside
+ * values is ignored, as section 1 wants of readers.
+ */
 int item_check(enum tree_kind tree, unsigned fmt_vers, const struct item *it, const char **why);
 
-/* A checked inode value in host order of its fields (proj 0 in a short one, 12.1). */
+/* A checked inode value at its full size, the fields as they lie on the device (proj 0 in a short
+ * one, 12.1). */
 void inode_from_item(const struct item *it, struct disk_inode *inode);
 
 /* S_IFMT bits to enum dirent_type and back; -1 where there is none. */

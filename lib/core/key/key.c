@@ -221,6 +221,24 @@ struct key key_extent(uint64_t ino, uint64_t last_iblock, uint64_t len)
 			     .second = last_iblock, .third = len };
 }
 
+/* 12.9: the four numbers are one big-endian string of 200 bits, cut again at the key's fields. */
+struct key key_xattr_indx(const struct xattr_indx *xi)
+{
+	return (struct key){ .zone = ZONE_XATTR_INDX,
+			     .first = (uint64_t)xi->major << 56 | xi->minor >> 8,
+			     .second = xi->minor << 56 | xi->ino >> 8,
+			     .third = xi->ino << 56 | xi->id >> 8,
+			     .fourth = (uint8_t)xi->id };
+}
+
+struct xattr_indx xattr_indx_from_key(const struct key *k)
+{
+	return (struct xattr_indx){ .major = (uint8_t)(k->first >> 56),
+				    .minor = k->first << 8 | k->second >> 56,
+				    .ino = k->second << 8 | k->third >> 56,
+				    .id = k->third << 8 | k->fourth };
+}
+
 struct key key_log_trees(uint64_t rid, uint64_t nr)
 {
 	return (struct key){ .zone = ZONE_LOG_TREES, .first = rid, .second = nr };

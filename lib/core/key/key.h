@@ -57,6 +57,17 @@ struct key key_readdir(uint64_t dir, uint64_t pos);
 struct key key_backref(uint64_t ino, uint64_t dir, uint64_t pos);
 struct key key_symlink(uint64_t ino, uint64_t fragment);
 struct key key_extent(uint64_t ino, uint64_t last_iblock, uint64_t len);
+
+/* What the key of an xattr index item says, and back (12.9). */
+struct xattr_indx {
+	uint8_t major;
+	uint64_t minor;
+	uint64_t ino;
+	uint64_t id;
+};
+struct key key_xattr_indx(const struct xattr_indx *xi);
+struct xattr_indx xattr_indx_from_key(const struct key *k);
+
 struct key key_log_trees(uint64_t rid, uint64_t nr);
 struct key key_mounted_client(uint64_t rid);
 

@@ -1,0 +1,103 @@
+/*
+ * The verbs of scoutfsctl: one table that gives the declarations, the dispatch, the help and (later)
+ * the manual.  To add a verb add a line here and a cmd_<verb>.c; interface.md 3.
+ */
+#ifndef SCOUTFSCTL_COMMANDS_H
+#define SCOUTFSCTL_COMMANDS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Groups of the help, in its order (interface 3.1). */
+enum command_group {
+	GROUP_CORE,		/* Core admin */
+	GROUP_INFO,		/* Additional Information */
+	GROUP_SEARCH,		/* Search Acceleration */
+	GROUP_ARCHIVE,		/* Archival Agent Support */
+	GROUP_DEBUG,		/* Debugging */
+	GROUPS_NR,
+};
+
+/*
+ * C(function, name, group, usage after the name, one line, options one a line).  The table is
+ * included between the tokens it needs; a verb's function is int cmd_<function>(int argc, char
+ * **argv) with argv[0] the verb; it returns the exit status.
+ */
+#define COMMANDS(C)                                                                               \
+	C(mkfs, "mkfs", GROUP_CORE,                                                               \
+	  "META DATA -Q NR,ADDR,PORT... | -Q COUNT --node ADDR[:PORT]... [options]",              \
+	  "make a new volume on two devices or files",                                            \
+	  "  -Q, --quorum-slot NR,ADDR,PORT  a quorum slot: number 0-14, IPv4 address, port\n"    \
+	  "  -Q COUNT --node ADDR[:PORT]     the same by nodes: slots are numbered in order;\n"   \
+	  "                                  COUNT is the majority of them (default port 12345)\n"\
+	  "  -m, --max-meta-size SIZE        use no more than SIZE of META (K M G T P)\n"         \
+	  "  -d, --max-data-size SIZE        use no more than SIZE of DATA\n"                     \
+	  "  -z, --data-alloc-zone-blocks N  give mounts disjoint zones of N 4 KiB blocks\n"      \
+	  "  -V, --format-version 1|2        version of the format (default 2)\n"                 \
+	  "  -f, --force                     overwrite what the devices hold\n"                   \
+	  "  -A, --allow-small-size          allow devices under 64 GiB\n")                       \
+	C(print, "print", GROUP_DEBUG, "[-S] [--json] META",                                      \
+	  "dump every metadata structure as text",                                                \
+	  "  -S, --skip-likely-huge          leave out what grows with the volume\n"              \
+	  "      --json                      one JSON object per line\n")                         \
+	C(walk_inodes, "walk-inodes", GROUP_SEARCH,                                               \
+	  "meta_seq|data_seq FIRST LAST [MNT | -p PATH | --meta META [--data DATA]] [--json]",    \
+	  "list inodes in the order in which they changed",                                       \
+	  "  FIRST, LAST: MAJOR[.MINOR[.INO]], -1 is the maximum\n"                               \
+	  "  -p, --path PATH                 any path of the mount (or MNT as last argument)\n"   \
+	  "      --meta META --data DATA     read devices that nobody uses instead of a mount\n"  \
+	  "      --json                      one JSON object per line\n")                         \
+	C(ls, "ls", GROUP_DEBUG, "--meta META --data DATA [-l] [-R] [--json] [PATH]",             \
+	  "list files on devices that nobody uses",                                               \
+	  "  -l, --long                      type, mode, links, owner, size, time\n"              \
+	  "  -R, --recursive                 and all that is below\n"                             \
+	  "      --json                      one JSON object per line\n")                         \
+	C(cat, "cat", GROUP_DEBUG, "--meta META --data DATA PATH",                                \
+	  "write a file's contents from devices that nobody uses", "")                            \
+	C(stat, "stat", GROUP_ARCHIVE, "FILE [-s FIELD] [--json]",                                \
+	  "show what the archive interface knows about a file",                                   \
+	  "  -s, --single-field FIELD        print only the value of FIELD\n"                     \
+	  "      --json                      one JSON object\n")                                  \
+	C(statfs, "statfs", GROUP_INFO, "[-s FIELD] [-p PATH] [--json]",                          \
+	  "show the identity and the size of a mounted volume",                                   \
+	  "  -s, --single-field FIELD        print only the value of FIELD\n"                     \
+	  "  -p, --path PATH                 any path of the mount\n"                             \
+	  "      --json                      one JSON object\n")                                  \
+	C(df, "df", GROUP_CORE, "[-h] [-p PATH] [--json]",                                        \
+	  "show used and free blocks of a mounted volume",                                        \
+	  "  -h, --human-readable            sizes with a unit\n"                                 \
+	  "  -p, --path PATH                 any path of the mount\n"                             \
+	  "      --json                      one JSON object per line\n")                         \
+	C(ino_path, "ino-path", GROUP_ARCHIVE, "INO [-p PATH] [--null] [--json]",                 \
+	  "list the paths of an inode",                                                           \
+	  "  -p, --path PATH                 any path of the mount\n"                             \
+	  "      --null                      end each path with a NUL\n"                          \
+	  "      --json                      one JSON object per line\n")
+
+#define COMMAND_DECLARE(function, ...) int cmd_##function(int argc, char **argv);
+COMMANDS(COMMAND_DECLARE)
+#undef COMMAND_DECLARE
+
+#define EXIT_USAGE 64	/* as upstream's option parser */
+
+/* What the program was called as, for messages. */
+const char *program_name(void);
+/* "PROGRAM: VERB: text", to stderr. */
+void say_error(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Usage of a verb to stderr after an option error; returns EXIT_USAGE. */
+int usage_error(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* "PROGRAM: VERB failed: TEXT (ERRNO)", the line scripts compare (interface 3.1); returns 1. */
+int verb_failed(const char *verb, int err);
+
+/* Numbers and sizes of the command line (3.1): 0 or -EINVAL, -ERANGE. */
+int parse_u64(const char *text, uint64_t *val);
+int parse_size(const char *text, uint64_t *bytes);
+
+/* Open the mount that a verb means: path, else SCOUTFS_MOUNT_PATH, else "."; fd or -errno, said. */
+int open_mount(const char *verb, const char *path);
+
+/* A JSON string with its quotes; bytes that are not UTF-8 become \u00XX of their value. */
+void json_string(FILE *f, const char *s, size_t len);
+
+#endif
