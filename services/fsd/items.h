@@ -86,6 +86,8 @@ int item_put(struct itx *tx, const struct key *key, const void *val, size_t len)
 /* Delete a known item; leaves a marker where an older version may exist.  keep_val: the marker keeps
  * the value it had (inode items: txn.c needs their old seqs). */
 int item_delete(struct itx *tx, const struct key *key, const void *keep_val, size_t keep_len);
+/* Leave a deletion marker whether the key is known or not (zone 8, which no lock covers). */
+int item_force_delete(struct itx *tx, const struct key *key);
 /* Declare [first, last] known: it holds just what is cached of it now (a fresh inode number). */
 int items_set_known(struct itx *tx, const struct key *first, const struct key *last);
 

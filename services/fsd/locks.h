@@ -21,6 +21,8 @@ int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode);
 int lock_rename(struct op *op);
 /* Whether op may touch key in that mode (assertions of items.c). */
 bool lock_covers(const struct op *op, const struct key *key, bool write);
+/* Give up op's READ use of ino's group before it is done (a long walk); nothing if it is a WRITE use. */
+void lock_release_inode(struct op *op, uint64_t ino);
 /* Drop all uses; called by op.c. */
 void lock_unuse(struct op *op);
 
