@@ -32,12 +32,17 @@ static inline struct disk_block_ref block_ref_put(struct block_ref r)
 	return (struct disk_block_ref){ le64_of(r.blkno), le64_of(r.seq) };
 }
 
-/* A block somebody holds.  data is LARGE_SIZE bytes, aligned to 4096; readers must not write to it. */
+/*
+ * A block somebody holds.  data is LARGE_SIZE bytes, aligned to 4096; readers must not write to it.
+ * `checked` is for the module that owns the magic: false whenever the bytes came from the device, and
+ * true once that module found their structure right, so that it need not look again.
+ */
 struct block {
 	uint64_t blkno;
 	uint64_t seq;
 	void *data;
 	bool dirty;
+	bool checked;
 };
 
 struct block_write {
@@ -65,6 +70,8 @@ struct blkno_alloc {
 int block_set_open(struct block_set **out, const struct block_dev *dev, uint64_t fsid,
 		   uint64_t total_meta_blocks, size_t clean_max);
 void block_set_close(struct block_set *bs);
+/* The total_meta_blocks it was opened with. */
+uint64_t block_set_total_blocks(const struct block_set *bs);
 
 /*
  * Hold the block that ref names, read and verified (3.4).  A clean copy with another seq is dropped
@@ -77,32 +84,42 @@ void block_put(struct block_set *bs, struct block *bl);
 /*
  * Make the block that *ref names writable in this transaction (9.8): a block already dirty is held as
  * it is; else it is copied to a new blkno from al, the old one is freed to al, and *ref changes.
- * Errors as block_get, plus al's.  On error nothing has changed.
+ * Whoever holds the old block keeps reading its old bytes.  Errors as block_get, plus al's, plus
+ * -EUCLEAN: al gave a blkno that is out of range or dirty already.  On error nothing has changed, but
+ * that al may have taken a new blkno which it was given back at once.
  */
 int block_dirty(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref, uint32_t magic,
 		struct block **out);
-/* As block_dirty, but the new blkno is given and the old one is the caller's to free (10.2). */
+/*
+ * As block_dirty, but the new blkno is given and the old one is the caller's to free (10.2).  A block
+ * that is dirty already stays where it is: then *ref is unchanged and new_blkno still the caller's.
+ */
 int block_dirty_at(struct block_set *bs, uint64_t new_blkno, struct block_ref *ref, uint32_t magic,
 		   struct block **out);
-/* A new zeroed dirty block with its header set; held. */
+/* A new zeroed dirty block with its header set; held.  -ENOMEM, -EUCLEAN as above, or al's error;
+ * on error nothing has changed. */
 int block_new(struct block_set *bs, struct blkno_alloc *al, uint32_t magic, struct block_ref *ref,
 	      struct block **out);
 int block_new_at(struct block_set *bs, uint64_t new_blkno, uint32_t magic, struct block_ref *ref,
 		 struct block **out);
-/* Free the block to al and forget it (dirty or clean).  Nobody may hold it. */
+/*
+ * Free the block to al and forget it (dirty or clean).  Nobody may hold it.  It is not read: -EINVAL
+ * for a ref out of range, -EUCLEAN if a dirty block with another seq has that blkno, or al's error.
+ */
 int block_free(struct block_set *bs, struct blkno_alloc *al, struct block_ref ref);
 
 /* How many blocks are dirty. */
 size_t block_set_dirty_nr(const struct block_set *bs);
-/* Set crcs and write every dirty block; on 0 they are clean and stay cached.  On error all stay dirty
- * and the call may be repeated. */
+/* Set crcs and write every dirty block in order of blkno; on 0 they are clean and stay cached.  On
+ * error (-ENOMEM or the device's) all stay dirty and the call may be repeated. */
 int block_set_write(struct block_set *bs);
-/* Forget every dirty block, as if the transaction had never been. */
+/* Forget every dirty block, as if the transaction had never been.  What is still held stays readable
+ * until it is put, but is no longer of the set. */
 void block_set_abort(struct block_set *bs);
 
 struct block_set_stats {
-	uint64_t hits, misses, reads, writes, stale;
-	size_t clean_nr, dirty_nr;
+	uint64_t hits, misses, reads, writes, stale;	/* writes: blocks */
+	size_t clean_nr, dirty_nr;			/* in the set now */
 };
 void block_set_get_stats(const struct block_set *bs, struct block_set_stats *st);
 

@@ -4,7 +4,11 @@
  *
  * Errors, unless said otherwise: -ESTALE a block was replaced under a reader (start again from fresh
  * roots, runtime.md 6.5); -EBADMSG a block is malformed; -EIO; -ENOSPC the allocator is dry.  A
- * changing call that fails with -ENOSPC, -EIO or -EBADMSG may have dirtied blocks: abort the set.
+ * changing call that fails with any of these, -ENOMEM or -EUCLEAN (block.h) may have dirtied blocks:
+ * abort the set.
+ *
+ * Items point into blocks.  An item of a tree that is being changed in the same set is good until the
+ * next change of that tree; one of a committed tree until its block is put.
  */
 #ifndef SCOUTFS_BTREE_H
 #define SCOUTFS_BTREE_H
@@ -28,7 +32,9 @@ int btree_next(struct block_set *bs, const struct disk_btree_root *root, const s
 int btree_prev(struct block_set *bs, const struct disk_btree_root *root, const struct key *key,
 	       struct btree_ref *ref);
 
-/* Insert a new item (-EEXIST), replace one (-ENOENT), or either. */
+/* Insert a new item (-EEXIST), replace one (-ENOENT), or either.  -EINVAL: the value is longer than
+ * ITEM_VAL_MAX, or unknown flags.  None of these three has dirtied anything.  it->val may point into
+ * any block, also of this tree. */
 int btree_insert(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
 		 const struct item *it);
 int btree_update(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
@@ -63,11 +69,13 @@ struct btree_visit {
 	unsigned level_expected;
 	struct key low, high;
 	int err;
+	const char *why;	/* in words, where err is -EBADMSG */
 };
 int btree_visit_blocks(struct block_set *bs, const struct disk_btree_root *root,
 		       int (*visit)(void *arg, const struct btree_visit *v), void *arg);
 
-/* Free every block of a tree through al and zero the root. */
+/* Free every block of a tree through al and zero the root.  Leaves are not read.  On an error some
+ * blocks are freed and the root is as it was: abort the set. */
 int btree_free(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root);
 
 #endif
