@@ -21,8 +21,9 @@ bool forest_roots_eq(const struct forest_roots *a, const struct forest_roots *b)
 /*
  * Read what is known around `key` under the lock [lock_start, lock_end] (11.5): on 0 every item of
  * [*start, *end], newest version, markers dropped, has been given to each() in key order, and
- * absences in between are certain.  key lies in [*start, *end].  Zone 12 must not be read this way.
- * -ESTALE: take new roots and start again (forget what each() got).
+ * absences in between are certain.  key lies in [*start, *end].  Zone 12 must not be read this way:
+ * -EINVAL, as for a key outside the lock.  -ESTALE: take new roots and start again (each() was not
+ * called).  each() returning other than 0 ends the call with that.  Other errors as btree.h.
  */
 int forest_read_range(struct block_set *bs, const struct forest_roots *roots, const struct key *lock_start,
 		      const struct key *lock_end, const struct key *key, struct key *start,
@@ -31,17 +32,18 @@ int forest_read_range(struct block_set *bs, const struct forest_roots *roots, co
 /*
  * A merged walk over all trees, newest versions, markers dropped, totals (zone 12) summed as 11.6
  * says.  Opens every log tree once; memory is one leaf a tree.  forest_iter_next: 0 with *it valid
- * until the next call, -ENOENT at the end.
+ * until the next call, -ENOENT at the end; after another error (btree.h) only _close is allowed.
  */
 struct forest_iter;
 int forest_iter_open(struct forest_iter **out, struct block_set *bs, const struct forest_roots *roots,
 		     const struct key *start, const struct key *end);
 int forest_iter_next(struct forest_iter *fi, struct item *it);
-/* Go on from key instead (forwards). */
+/* Go on from key instead; -EINVAL: key was passed already.  Cheap where key is in the same leaves. */
 int forest_iter_seek(struct forest_iter *fi, const struct key *key);
 void forest_iter_close(struct forest_iter *fi);
 
-/* One item's newest version; -ENOENT: absent or deleted.  Copies at most ITEM_VAL_MAX bytes to val. */
+/* One item's newest version, or the sum of a total; -ENOENT: absent or deleted.  Copies at most
+ * ITEM_VAL_MAX bytes to val, where it->val then points.  Errors as btree.h. */
 int forest_lookup(struct block_set *bs, const struct forest_roots *roots, const struct key *key,
 		  struct item *it, void *val);
 
@@ -55,8 +57,9 @@ int bloom_block_check(const struct disk_bloom_block *b);	/* total_set and unusab
  * Write items of a transaction into lt's item tree and bloom block (11.3, 11.4).  lt is the caller's
  * copy; ma allocates from it.  Keys may come in any order, but ascending is fast.  Raises
  * lt->max_item_seq.  it->flags may hold ITEM_FLAG_DELETION (then no value is stored).
- * log_tree_force replaces; log_tree_remove takes the item out physically (-ENOENT): right only where
- * no other tree can hold the key.
+ * log_tree_force replaces, but adds in zone 12 (11.6), where the value is an increment; log_tree_remove takes the item out physically (-ENOENT): right only where
+ * no other tree can hold the key.  The bloom block goes with the last item.  -EINVAL: no such item can
+ * be; after any error but that and -ENOENT abort the set and forget lt.
  */
 int log_tree_force(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
 		   const struct item *it);
