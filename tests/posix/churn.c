@@ -109,7 +109,7 @@ static void one_file(const char *dir, unsigned i, unsigned long round)
 
 static void *work(void *arg)
 {
-	char dir[4096], path[4096];
+	char dir[3000], path[4096];
 
 	snprintf(dir, sizeof(dir), "%s/t%ld", root, (long)arg);
 	DO(mkdir(dir, 0755));

@@ -1,0 +1,143 @@
+/*
+ * mdrate DIR FILES THREADS: rates of metadata operations, one line: "create N stat N readdir N unlink N"
+ * (operations a second).  Each thread has a directory of its own.  stat is run twice and the second, warm
+ * pass counts.  Exit status 1 if any operation failed.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define THREADS_MAX 32
+
+static const char *root;
+static long files, threads;
+static atomic_long errors;
+
+static void failed(const char *what, const char *path)
+{
+	if (atomic_fetch_add(&errors, 1) < 5)
+		fprintf(stderr, "mdrate: %s %s: %s\n", what, path, strerror(errno));
+}
+
+static void file_path(char *buf, size_t size, long t, long i)
+{
+	snprintf(buf, size, "%s/dm%ld/f%07ld", root, t, i);
+}
+
+static void *create_files(void *arg)
+{
+	char path[4096];
+
+	for (long i = 0; i < files; i++) {
+		int fd;
+
+		file_path(path, sizeof(path), (long)arg, i);
+		fd = open(path, O_CREAT | O_EXCL | O_WRONLY, 0644);
+		if (fd < 0)
+			failed("create", path);
+		else
+			close(fd);
+	}
+	return NULL;
+}
+
+static void *stat_files(void *arg)
+{
+	char path[4096];
+	struct stat st;
+
+	for (long i = 0; i < files; i++) {
+		file_path(path, sizeof(path), (long)arg, i);
+		if (stat(path, &st) < 0)
+			failed("stat", path);
+	}
+	return NULL;
+}
+
+static void *list_files(void *arg)
+{
+	char path[4096];
+	long n = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "%s/dm%ld", root, (long)arg);
+	d = opendir(path);
+	while (d && readdir(d))
+		n++;
+	if (d)
+		closedir(d);
+	if (n < files)
+		failed("readdir", path);
+	return NULL;
+}
+
+static void *unlink_files(void *arg)
+{
+	char path[4096];
+
+	for (long i = 0; i < files; i++) {
+		file_path(path, sizeof(path), (long)arg, i);
+		if (unlink(path) < 0)
+			failed("unlink", path);
+	}
+	return NULL;
+}
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static double rate(void *(*phase)(void *))
+{
+	pthread_t th[THREADS_MAX];
+	double began = now();
+
+	for (long t = 0; t < threads; t++)
+		pthread_create(&th[t], NULL, phase, (void *)t);
+	for (long t = 0; t < threads; t++)
+		pthread_join(th[t], NULL);
+	return (double)(files * threads) / (now() - began);
+}
+
+int main(int argc, char **argv)
+{
+	char path[4096];
+	double create, list, st, rm;
+
+	if (argc != 4 || (threads = atol(argv[3])) < 1 || threads > THREADS_MAX) {
+		fprintf(stderr, "usage: mdrate DIR FILES THREADS\n");
+		return 2;
+	}
+	root = argv[1];
+	files = atol(argv[2]) / threads;
+	for (long t = 0; t < threads; t++) {
+		snprintf(path, sizeof(path), "%s/dm%ld", root, t);
+		if (mkdir(path, 0755) < 0)
+			failed("mkdir", path);
+	}
+	create = rate(create_files);
+	rate(stat_files);
+	st = rate(stat_files);
+	list = rate(list_files);
+	rm = rate(unlink_files);
+	for (long t = 0; t < threads; t++) {
+		snprintf(path, sizeof(path), "%s/dm%ld", root, t);
+		if (rmdir(path) < 0)
+			failed("rmdir", path);
+	}
+	printf("create %.0f stat %.0f readdir %.0f unlink %.0f\n", create, st, list, rm);
+	return errors != 0;
+}
