@@ -24,10 +24,12 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $$(call obj,$$(UNIT_EXTRA_$$*
 	$(call link_test,-lcmocka)
 $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/driver.o $$(call obj,$$(UNIT_EXTRA_$$*)) $(LIBS)
 	$(call link_test)
+# Programs that are clients of a mount: nothing of the project is in them.
+link_tool = @mkdir -p $(@D) && echo "  LINK    $@" && $(CC) $(LDFLAGS) -o $@ $^ $(1)
 $(BUILD)/tests/posix/%: $(BUILD)/obj/tests/posix/%.o
-	$(call link_test)
+	$(call link_tool)
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o
-	$(call link_test)
+	$(call link_tool,$(shell pkg-config --libs fuse3))
 
 .PHONY: unit fuzz test-programs check-unit check-fuzz check-asan check-tsan check-system check-cluster
 unit: $(UNIT_BIN)

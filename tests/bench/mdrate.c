@@ -3,7 +3,6 @@
  * (operations a second).  Each thread has a directory of its own.  stat is run twice and the second, warm
  * pass counts.  Exit status 1 if any operation failed.
  */
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

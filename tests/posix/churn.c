@@ -5,7 +5,6 @@
  * stats, lists, fsyncs and unlinks.  At the end one line: "ops N errors N longest_ms N".  An error is an
  * answer that may not be: it is said at once.  Exit status 1 if there was one.
  */
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -13,7 +13,6 @@
  *
  * Exit status 1 if anything was not ok.
  */
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

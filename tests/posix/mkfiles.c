@@ -1,5 +1,4 @@
 /* mkfiles DIR FILES DIRS: files d<i % DIRS>/f<i>, each holding its number; 4 threads. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
