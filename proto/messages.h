@@ -1,0 +1,223 @@
+/*
+ * Every message of the services, once.  design.md D9; runtime.md 17.  What the lines are turned into is
+ * in msg.h; docs/protocol.md is made from them.
+ *
+ * To change the protocol: append fields (with the minor version that brings them), add messages with new
+ * numbers, raise MSG_MINOR.  Numbers and fields are never reused, removed or reordered, and elements of
+ * arrays never grow.
+ */
+#ifndef SCOUTFS_MESSAGES_H
+#define SCOUTFS_MESSAGES_H
+
+/* name, number, sender, receiver, name of the answer (none: it has none) */
+#define MESSAGES(M)								\
+	M(greeting,			1, CLIENT, SERVER, greeting_reply)	\
+	M(greeting_reply,		2, SERVER, CLIENT, none)		\
+	M(ping,				3, ANY, ANY, pong)			\
+	M(pong,				4, ANY, ANY, none)			\
+	M(alloc_inodes,			10, CLIENT, SERVER, alloc_inodes_reply)	\
+	M(alloc_inodes_reply,		11, SERVER, CLIENT, none)		\
+	M(open_log_trees,		12, CLIENT, SERVER, open_log_trees_reply) \
+	M(open_log_trees_reply,		13, SERVER, CLIENT, none)		\
+	M(commit_log_trees,		14, CLIENT, SERVER, commit_log_trees_reply) \
+	M(commit_log_trees_reply,	15, SERVER, CLIENT, none)		\
+	M(get_roots,			16, CLIENT, SERVER, get_roots_reply)	\
+	M(get_roots_reply,		17, SERVER, CLIENT, none)		\
+	M(lock,				18, CLIENT, SERVER, lock_reply)		\
+	M(lock_reply,			19, SERVER, CLIENT, none)		\
+	M(lock_invalidate,		20, SERVER, CLIENT, lock_invalidate_reply) \
+	M(lock_invalidate_reply,	21, CLIENT, SERVER, none)		\
+	M(lock_recover,			22, SERVER, CLIENT, lock_recover_reply)	\
+	M(lock_recover_reply,		23, CLIENT, SERVER, none)		\
+	M(open_ino_map,			24, CLIENT, SERVER, open_ino_map_reply)	\
+	M(open_ino_map_reply,		25, SERVER, CLIENT, none)		\
+	M(open_ino_map_query,		26, SERVER, CLIENT, open_ino_map_query_reply) \
+	M(open_ino_map_query_reply,	27, CLIENT, SERVER, none)		\
+	M(sync_log_trees,		28, SERVER, CLIENT, sync_log_trees_reply) \
+	M(sync_log_trees_reply,		29, CLIENT, SERVER, none)		\
+	M(statfs,			30, CLIENT, SERVER, statfs_reply)	\
+	M(statfs_reply,			31, SERVER, CLIENT, none)		\
+	M(farewell,			32, CLIENT, SERVER, farewell_reply)	\
+	M(farewell_reply,		33, SERVER, CLIENT, none)		\
+	M(quorum_state,			50, QUORUM, QUORUM, none)		\
+	M(local_hello,			60, LOCAL, QUORUM, none)		\
+	M(leader_state,			61, QUORUM, LOCAL, none)		\
+	M(server_state,			62, LOCAL, QUORUM, none)		\
+	M(status_request,		70, TOOL, SERVICE, status_reply)	\
+	M(status_reply,			71, SERVICE, TOOL, none)		\
+	M(ctl_command,			72, TOOL, SERVICE, ctl_reply)		\
+	M(ctl_reply,			73, SERVICE, TOOL, none)
+
+/* Elements of arrays. */
+#define MESSAGE_PARTS(P)	\
+	P(lock_held)		\
+	P(stat_value)		\
+	P(stat_text)
+
+/*
+ * Fields: F(wire type, name, since minor), S(name, longest, since minor) is a string, A(part, name, most,
+ * since minor) an array with its length in NAME_nr.
+ */
+
+/* First on each socket, outside the numbering of the session.  runtime.md 3.2. */
+#define greeting_FIELDS(F, S, A)		\
+	F(u64, fsid, 0)				\
+	F(u64, fmt_vers, 0)			\
+	F(u64, server_term, 0)			\
+	F(u64, rid, 0)				\
+	F(greeting_flags, flags, 0)		\
+	F(u64, epoch, 0)
+#define greeting_reply_FIELDS(F, S, A)		\
+	F(u64, fsid, 0)				\
+	F(u64, fmt_vers, 0)			\
+	F(u64, server_term, 0)			\
+	F(greeting_status, status, 0)		\
+	F(flag, new_session, 0)
+
+/* Is the peer alive?  Outside the numbering as well. */
+#define ping_FIELDS(F, S, A)			\
+	F(u64, cookie, 0)
+#define pong_FIELDS(F, S, A)			\
+	F(u64, cookie, 0)
+
+/* Inode numbers: nr of them from start; nr 0: there are no more. */
+#define alloc_inodes_FIELDS(F, S, A)		\
+	F(u64, count, 0)
+#define alloc_inodes_reply_FIELDS(F, S, A)	\
+	F(u64, start, 0)			\
+	F(u64, nr, 0)
+
+/* The mount's open log trees; commit stores them and opens the next transaction when asked to. */
+#define open_log_trees_FIELDS(F, S, A)
+#define open_log_trees_reply_FIELDS(F, S, A)	\
+	F(log_trees, log_trees, 0)
+#define commit_log_trees_FIELDS(F, S, A)	\
+	F(log_trees, log_trees, 0)		\
+	F(flag, open_next, 0)
+#define commit_log_trees_reply_FIELDS(F, S, A)	\
+	F(log_trees, log_trees, 0)
+
+/* Where readers start; all from one stable super. */
+#define get_roots_FIELDS(F, S, A)
+#define get_roots_reply_FIELDS(F, S, A)		\
+	F(btree_root, fs_root, 0)		\
+	F(btree_root, logs_root, 0)		\
+	F(btree_root, srch_root, 0)		\
+	F(btree_root, log_merge, 0)		\
+	F(u64, super_seq, 0)			\
+	F(u64, last_stable_seq, 0)
+
+/* Cluster locks, known by their start key.  runtime.md 4. */
+#define lock_FIELDS(F, S, A)			\
+	F(key, key, 0)				\
+	F(lock_mode, old_mode, 0)		\
+	F(lock_mode, new_mode, 0)
+#define lock_reply_FIELDS(F, S, A)		\
+	F(key, key, 0)				\
+	F(lock_mode, old_mode, 0)		\
+	F(lock_mode, new_mode, 0)		\
+	F(u64, write_seq, 0)
+#define lock_invalidate_FIELDS(F, S, A)		\
+	F(key, key, 0)				\
+	F(lock_mode, old_mode, 0)		\
+	F(lock_mode, new_mode, 0)
+#define lock_invalidate_reply_FIELDS(F, S, A)	\
+	F(key, key, 0)				\
+	F(lock_mode, old_mode, 0)		\
+	F(lock_mode, new_mode, 0)
+/* Locks held from key on, in order; none ends the recovery. */
+#define LOCK_RECOVER_MAX	255
+#define lock_recover_FIELDS(F, S, A)		\
+	F(key, key, 0)
+#define lock_recover_reply_FIELDS(F, S, A)	\
+	A(lock_held, locks, LOCK_RECOVER_MAX, 0)
+#define lock_held_FIELDS(F, S, A)		\
+	F(key, key, 0)				\
+	F(lock_mode, mode, 0)			\
+	F(u64, write_seq, 0)
+
+/* Which inodes of a group are in use: by any mount, and by the one that is asked. */
+#define open_ino_map_FIELDS(F, S, A)		\
+	F(u64, group, 0)
+#define open_ino_map_reply_FIELDS(F, S, A)	\
+	F(ino_bits, bits, 0)
+#define open_ino_map_query_FIELDS(F, S, A)	\
+	F(u64, group, 0)
+#define open_ino_map_query_reply_FIELDS(F, S, A) \
+	F(ino_bits, bits, 0)
+
+/* Commit soon; the answer does not wait for it. */
+#define sync_log_trees_FIELDS(F, S, A)
+#define sync_log_trees_reply_FIELDS(F, S, A)
+
+/* Blocks: metadata of 64 KiB, data of 4 KiB. */
+#define statfs_FIELDS(F, S, A)
+#define statfs_reply_FIELDS(F, S, A)		\
+	F(u64, fsid, 0)				\
+	F(u64, total_meta, 0)			\
+	F(u64, free_meta, 0)			\
+	F(u64, total_data, 0)			\
+	F(u64, free_data, 0)			\
+	F(u64, inode_count, 0)			\
+	F(u64, reserved_meta, 0)		\
+	F(u64, committed_seq, 0)
+
+#define farewell_FIELDS(F, S, A)
+#define farewell_reply_FIELDS(F, S, A)
+
+/* A quorum member's whole state, repeated; the newest wins.  last_heard: milliseconds ago, all ones: never. */
+#define quorum_state_FIELDS(F, S, A)		\
+	F(u64, fsid, 0)				\
+	F(slot, slot, 0)			\
+	F(u64, incarnation, 0)			\
+	F(u64, number, 0)			\
+	F(u64, term, 0)				\
+	F(quorum_role, role, 0)			\
+	F(slot, voted_for, 0)			\
+	F(flag, resigned, 0)			\
+	F(slot_values, last_heard, 0)
+
+/* Services of one host; quorumd tells who leads.  design.md D7. */
+#define local_hello_FIELDS(F, S, A)		\
+	F(local_kind, kind, 0)			\
+	F(u64, rid, 0)				\
+	F(u32, pid, 0)
+/* role LEADER with stop 0: serverd serves term.  It is said only once that is safe. */
+#define leader_state_FIELDS(F, S, A)		\
+	F(u64, term, 0)				\
+	F(quorum_role, role, 0)			\
+	F(slot, leader_slot, 0)			\
+	F(u32, leader_addr, 0)			\
+	F(u16, leader_port, 0)			\
+	F(flag, stop, 0)
+#define server_state_FIELDS(F, S, A)		\
+	F(u64, term, 0)				\
+	F(server_status, state, 0)
+
+/* What a service says of itself. */
+#define STATUS_VALUES_MAX	256
+#define STATUS_TEXTS_MAX	32
+#define status_request_FIELDS(F, S, A)
+#define status_reply_FIELDS(F, S, A)		\
+	S(service, 31, 0)			\
+	S(version, 63, 0)			\
+	F(u32, pid, 0)				\
+	S(state, 255, 0)			\
+	F(u64, since_ms, 0)			\
+	S(waiting_for, 255, 0)			\
+	A(stat_value, values, STATUS_VALUES_MAX, 0) \
+	A(stat_text, texts, STATUS_TEXTS_MAX, 0)
+#define stat_value_FIELDS(F, S, A)		\
+	S(name, 47, 0)				\
+	F(u64, value, 0)
+#define stat_text_FIELDS(F, S, A)		\
+	S(name, 47, 0)				\
+	S(text, 255, 0)
+#define ctl_command_FIELDS(F, S, A)		\
+	S(verb, 31, 0)				\
+	S(arg, 255, 0)
+#define ctl_reply_FIELDS(F, S, A)		\
+	F(u32, code, 0)				\
+	S(text, 1023, 0)
+
+#endif
