@@ -35,7 +35,7 @@ struct blkcli_conf {
  * -EINVAL, -ENOSPC too many clients or too big a region, -ENAMETOOLONG the socket's path.
  */
 int blkcli_open(struct blkcli **out, const struct blkcli_conf *conf);
-/* No call may be running and every buffer is given up.  Waits for abandoned I/O (see blkcli_run). */
+/* No call may be running.  I/O that was given up after a deadline may still happen (see blkcli_run). */
 void blkcli_close(struct blkcli *c);
 
 /* The mapped pool; NULL and 0 unless kind is fsd.  Valid until close. */

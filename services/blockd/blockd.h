@@ -1,0 +1,196 @@
+/* What the files of blockd share.  One thread owns all of it, the engine's helpers excepted. */
+#ifndef SCOUTFS_BLOCKD_H
+#define SCOUTFS_BLOCKD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "blkring.h"
+#include "blockd_stats.h"
+
+struct instance_conf;
+
+#define BLOCKD_CLIENTS_MAX	64
+#define BLOCKD_IOS_MAX		1024		/* in flight, all clients together */
+#define BLOCKD_RETRY_MS		30000		/* for a killed predecessor's lock */
+
+/* ---- device.c: the two devices ---- */
+
+struct device {
+	const char *name;		/* the configuration's key */
+	char *path;
+	int fd;
+	bool is_bdev;
+	bool is_direct;
+	uint64_t bytes;			/* what is there */
+	uint64_t volume_bytes;		/* what the volume uses; nothing beyond is touched */
+	uint64_t flush_errors;		/* every client is told of each once */
+};
+
+struct volume {
+	struct device dev[BLK_DEVS_NR];
+	uint64_t fsid;
+	uint64_t meta_blocks;		/* large */
+	uint64_t data_blocks;		/* small */
+};
+
+/*
+ * Open and lock both devices and check their super blocks (format.md 2.3, 5.3).  pid_path names a file
+ * with the pid of the last blockd here, asked when the kernel does not say who holds a lock.  On error
+ * everything is closed, and a message was logged that names the device, the reason and what to do.
+ */
+int volume_open(struct volume *v, const char *meta_path, const char *data_path, const char *pid_path);
+void volume_close(struct volume *v);
+
+/* ---- rundir.c: the runtime directory ---- */
+
+struct pool {
+	int fd;
+	void *map;
+	uint64_t bytes;
+	bool is_new;			/* made by this start */
+};
+
+/* The directory exists and files can be made in it.  -errno, logged. */
+int rundir_check(const char *dir);
+/*
+ * Open the pool file, making and allocating it when there is none; one of another size is refused, for
+ * it may hold data.  -errno, logged; then nothing new is left.
+ */
+int pool_open(struct pool *p, const char *dir, uint64_t bytes);
+/* Unmap and close; `forget` removes the file too (a failed start that made it). */
+void pool_close(struct pool *p, const char *dir, bool forget);
+/* DIR/name in buf of PATH_MAX bytes.  -ENAMETOOLONG. */
+int rundir_path(char *buf, const char *dir, const char *name);
+/* Replace DIR/name by text, whole or not at all.  -errno. */
+int rundir_replace(const char *dir, const char *name, const char *text, size_t len);
+
+/* ---- token.c: who may write ---- */
+
+#define TOKENS_REVOKED_MAX	1024
+
+struct tokens {
+	const char *dir;
+	uint64_t fsid;
+	uint64_t min_term;
+	uint64_t revoked[TOKENS_REVOKED_MAX];
+	size_t revoked_nr;
+};
+
+/* Load what an earlier blockd of this volume recorded in dir (borrowed).  -errno, logged. */
+int tokens_load(struct tokens *t, const char *dir, uint64_t fsid);
+/* May this writer write?  0, -ESTALE, -ENOLINK. */
+int tokens_check(const struct tokens *t, uint32_t kind, uint64_t rid, uint64_t term);
+/* Recorded before they return 0.  -ESTALE: a newer term was set; -ENOSPC; -errno of the record. */
+int tokens_set_term(struct tokens *t, uint64_t term);
+int tokens_revoke(struct tokens *t, uint64_t rid);
+
+/* ---- ring.c: descriptors ---- */
+
+struct ring_limits {
+	uint32_t kind;
+	uint64_t region_bytes[BLK_REGIONS_NR];
+	uint64_t device_bytes[BLK_DEVS_NR];
+};
+
+/* Whether a copied-out descriptor may be acted on: 0; -EINVAL; -EPERM: not this kind's to write. */
+int ring_desc_check(const struct blkring_desc *d, const struct ring_limits *lim);
+
+/* ---- engine.c: I/O ---- */
+
+struct io {
+	struct io *next;
+	void *owner;
+	uint64_t tag;
+	uint8_t op;			/* enum blk_op */
+	uint8_t dev;
+	bool is_bdev;
+	int fd;
+	char *buf;
+	uint64_t off;
+	uint64_t started_ns;
+	uint32_t len;
+	uint32_t done;
+	int result;
+};
+
+struct engine;
+
+/* io_uring, or threads when it is refused or use_threads is set.  -errno, logged. */
+int engine_open(struct engine **out, bool use_threads);
+/* Nothing may be in flight. */
+void engine_close(struct engine *e);
+const char *engine_name(const struct engine *e);
+/* Two descriptors that become readable when engine_reap has something. */
+void engine_fds(const struct engine *e, int fds[2]);
+/* Start an operation; the io is the engine's until engine_reap gives it back. */
+void engine_queue(struct engine *e, struct io *io);
+/* Tell the kernel of what was queued.  false: it took not all just now, call again soon. */
+bool engine_submit(struct engine *e);
+/* Ended operations as a list, or NULL.  Cheap when there are none. */
+struct io *engine_reap(struct engine *e);
+/* Bracket a sleep on the descriptors: between them an end makes one of them readable. */
+void engine_sleep_begin(struct engine *e);
+void engine_sleep_end(struct engine *e);
+
+/* ---- conn.c: clients ---- */
+
+struct conn;
+
+struct blockd {
+	const struct instance_conf *conf;
+	struct volume vol;
+	struct pool pool;
+	struct tokens tokens;
+	struct engine *engine;
+	struct blockd_stats stats;
+	int epoll_fd;
+	int listen_fd;
+	int signal_fd;
+	bool is_stopping;
+	uint64_t watchdog_ns;		/* 0: nobody watches */
+	uint64_t watchdog_due_ns;
+	struct conn *conns[BLOCKD_CLIENTS_MAX];
+	unsigned conns_nr;		/* slots used, the closing ones included */
+	unsigned controls_held;		/* connections whose control or hello waits for I/O to end */
+	struct io ios[BLOCKD_IOS_MAX];
+	struct io *free_ios;
+	unsigned ios_nr;		/* in flight */
+};
+
+/* epoll data: what kind of descriptor in the upper half, which connection in the lower. */
+enum watch {
+	WATCH_LISTEN,
+	WATCH_SIGNAL,
+	WATCH_ENGINE_0,
+	WATCH_ENGINE_1,
+	WATCH_SOCKET,
+	WATCH_DOORBELL,
+};
+#define WATCH_DATA(watch, index) ((uint64_t)(watch) << 32 | (uint32_t)(index))
+
+int blockd_watch(struct blockd *d, int fd, enum watch watch, unsigned index);
+
+/* Take waiting connections. */
+void conns_accept(struct blockd *d);
+/* Something on a connection's socket or doorbell. */
+void conn_socket_event(struct blockd *d, unsigned index);
+void conn_doorbell_event(struct blockd *d, unsigned index);
+/* Take descriptors from every ring, a bounded number each.  Whether there were any. */
+bool conns_drain(struct blockd *d);
+/* Answer ended operations and what waited for them. */
+void conns_complete(struct blockd *d, struct io *list);
+/* Before a sleep: ask for doorbells.  Whether something is there already. */
+bool conns_sleep_begin(struct blockd *d);
+void conns_sleep_end(struct blockd *d);
+/* Close every connection; those with I/O in flight end with it. */
+void conns_close(struct blockd *d);
+
+/* ---- blockd.c ---- */
+
+/* The whole daemon; main() without its name.  Exit status. */
+int blockd_main(int argc, char **argv);
+
+#endif
