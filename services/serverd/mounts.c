@@ -1,0 +1,241 @@
+/*
+ * Mounted clients on the volume, and the reclaim of one that is gone.
+ *
+ * Promises: the mounted_clients item goes last, in a commit that has everything else, so a server that dies
+ * in between leaves the next one a reason to go on; each step finds by itself what is left to do.
+ *
+ * A compaction that was handed to the mount becomes pending again with what is stored of it, as after
+ * an error (13.6): the record owns blocks (its output so far, inputs half deleted) that would be lost
+ * with it.  A merge request gives its key range back to the merge and its lists to the server (runtime
+ * 2.6); where the range would fall on another range's key the request stays, for whoever merges.
+ */
+#include "mounts.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "log/merge_items.h"
+#include "logs.h"
+
+/* Inode numbers at a time, and the number whose node id FUSE needs for the root (interface 1.5.3). */
+#define INOS_MAX	10240u
+#define INO_RESERVED	0x100000000ull
+
+static int insert(struct txn *t, struct disk_btree_root *root, struct key key, const void *val,
+		  size_t len)
+{
+	struct item it = { .key = key, .val = val, .val_len = (uint16_t)len };
+
+	return btree_insert(txn_blocks(t), txn_alloc(t), root, &it);
+}
+
+int mounts_insert(struct txn *t, const struct mount_info *m)
+{
+	struct disk_mounted_client mc = { .flags = m->is_quorum ? MOUNTED_CLIENT_QUORUM : 0 };
+	int ret;
+
+	if (m->addr) {
+		mc.addr.family = le16_of(ADDR_IPV4);
+		mc.addr.addr = le32_of(m->addr);
+		mc.addr.port = le16_of(m->port);
+	}
+	ret = insert(t, &txn_super(t)->mounted_clients, key_mounted_client(m->rid), &mc, sizeof(mc));
+	return ret == -EEXIST ? 0 : ret;
+}
+
+int mounts_has(struct txn *t, uint64_t rid)
+{
+	struct key key = key_mounted_client(rid);
+	struct btree_ref ref;
+	int ret = btree_lookup(txn_blocks(t), &txn_super(t)->mounted_clients, &key, &ref);
+
+	if (ret == 0)
+		btree_put(txn_blocks(t), &ref);
+	return ret == 0 ? 1 : ret == -ENOENT ? 0 : ret;
+}
+
+struct each_arg {
+	int (*each)(void *arg, const struct mount_info *m);
+	void *arg;
+};
+
+static int each_mount(void *arg, const struct item *it)
+{
+	struct each_arg *e = arg;
+	struct mount_info m = { .rid = it->key.first };
+	struct disk_mounted_client mc;
+
+	if (it->key.zone != ZONE_MOUNTED_CLIENT || it->val_len != sizeof(mc))
+		return -EBADMSG;
+	memcpy(&mc, it->val, sizeof(mc));
+	m.is_quorum = mc.flags & MOUNTED_CLIENT_QUORUM;
+	if (le16_get(mc.addr.family) == ADDR_IPV4) {
+		m.addr = le32_get(mc.addr.addr);
+		m.port = le16_get(mc.addr.port);
+	}
+	return e->each(e->arg, &m);
+}
+
+int mounts_each(struct txn *t, int (*each)(void *arg, const struct mount_info *m), void *arg)
+{
+	struct each_arg e = { each, arg };
+
+	return btree_each(txn_blocks(t), &txn_super(t)->mounted_clients, &KEY_ZEROS, &KEY_ONES,
+			  each_mount, &e);
+}
+
+/* An item that stays readable while its tree changes. */
+struct copied {
+	struct key key;
+	uint16_t len;
+	uint8_t val[ITEM_VAL_MAX];
+};
+
+/* The first item >= key. */
+static int next_copied(struct txn *t, const struct disk_btree_root *root, const struct key *key,
+		       struct copied *c)
+{
+	struct btree_ref ref;
+	int ret = btree_next(txn_blocks(t), root, key, &ref);
+
+	if (ret < 0)
+		return ret;
+	c->key = ref.item.key;
+	c->len = ref.item.val_len;
+	memcpy(c->val, ref.item.val, ref.item.val_len);
+	btree_put(txn_blocks(t), &ref);
+	return 0;
+}
+
+/* Everything the mount was compacting is pending again. */
+static int release_compactions(struct txn *t, uint64_t rid)
+{
+	struct disk_btree_root *root = &txn_super(t)->srch_root;
+	struct key key = { .zone = ZONE_SRCH, .type = TYPE_SRCH_BUSY, .second = rid };
+	struct key pending = { .zone = ZONE_SRCH, .type = TYPE_SRCH_PENDING };
+	struct copied c;
+	int ret;
+
+	for (;;) {
+		ret = next_copied(t, root, &key, &c);
+		if (ret < 0 || c.key.zone != ZONE_SRCH || c.key.type != TYPE_SRCH_BUSY ||
+		    c.key.second != rid)
+			return ret == -ENOENT ? 0 : ret;
+		pending.second = c.key.third;
+		ret = insert(t, root, pending, c.val, c.len);
+		if (ret == 0)
+			ret = btree_delete(txn_blocks(t), txn_alloc(t), root, &c.key);
+		if (ret < 0)
+			return ret == -EEXIST ? -EUCLEAN : ret;
+		if (!txn_has_room(t))
+			return -EINPROGRESS;
+	}
+}
+
+static int one_request_less(struct txn *t)
+{
+	struct key key = { .zone = ZONE_MERGE_STATUS };
+	struct disk_btree_root *root = &txn_super(t)->log_merge;
+	struct disk_merge_status st;
+	struct copied c;
+	int ret = next_copied(t, root, &key, &c);
+
+	if (ret < 0)
+		return ret;
+	/* Requests without a status break 20.33. */
+	if (!key_eq(&c.key, &key) || c.len != sizeof(st))
+		return -EBADMSG;
+	memcpy(&st, c.val, sizeof(st));
+	if (le64_get(st.nr_requests) == 0)
+		return -EBADMSG;
+	st.nr_requests = le64_of(le64_get(st.nr_requests) - 1);
+	return btree_update(txn_blocks(t), txn_alloc(t), root,
+			    &(struct item){ .key = key, .val = &st, .val_len = sizeof(st) });
+}
+
+/* One request back into a range.  1: its place is taken, it stays. */
+static int release_request(struct txn *t, struct merge_request *req, const struct key *key)
+{
+	struct disk_btree_root *root = &txn_super(t)->log_merge;
+	struct disk_merge_range range = { key_to_disk(&req->start), key_to_disk(&req->end) };
+	struct key range_key = req->start;
+	int ret;
+
+	range_key.zone = ZONE_MERGE_RANGE;
+	ret = insert(t, root, range_key, &range, sizeof(range));
+	if (ret == -EEXIST)
+		return 1;
+	if (ret == 0)
+		ret = one_request_less(t);
+	if (ret == 0)
+		ret = alloc_list_splice(txn_blocks(t), txn_alloc(t), txn_meta_freed(t),
+					&req->meta_avail);
+	if (ret == 0)
+		ret = alloc_list_splice(txn_blocks(t), txn_alloc(t), txn_meta_freed(t),
+					&req->meta_freed);
+	if (ret == 0)
+		ret = btree_delete(txn_blocks(t), txn_alloc(t), root, key);
+	return ret;
+}
+
+static int release_requests(struct txn *t, uint64_t rid)
+{
+	struct key key = { .zone = ZONE_MERGE_REQUEST, .first = rid };
+	struct merge_request req;
+	struct copied c;
+	struct item it;
+	const char *why;
+	int ret;
+
+	for (;;) {
+		ret = next_copied(t, &txn_super(t)->log_merge, &key, &c);
+		if (ret < 0 || c.key.zone != ZONE_MERGE_REQUEST || c.key.first != rid)
+			return ret == -ENOENT ? 0 : ret;
+		it = (struct item){ .key = c.key, .val = c.val, .val_len = c.len };
+		ret = merge_request_get(&it, &req, &why);
+		if (ret == 0)
+			ret = release_request(t, &req, &c.key);
+		if (ret < 0)
+			return ret;
+		if (!txn_has_room(t))
+			return -EINPROGRESS;
+		key = key_next(c.key);
+	}
+}
+
+int mounts_reclaim(struct txn *t, uint64_t rid)
+{
+	struct key key = key_mounted_client(rid);
+	int ret;
+
+	ret = logs_finalize(t, rid);
+	if (ret == 0)
+		ret = release_compactions(t, rid);
+	if (ret == 0)
+		ret = release_requests(t, rid);
+	if (ret < 0)
+		return ret;
+	ret = btree_delete(txn_blocks(t), txn_alloc(t), &txn_super(t)->mounted_clients, &key);
+	return ret == -ENOENT ? 0 : ret;
+}
+
+int inos_take(struct txn *t, uint64_t want, uint64_t *start, uint64_t *nr)
+{
+	struct disk_super *super = txn_super(t);
+	uint64_t next = le64_get(super->next_ino);
+
+	want = want < INOS_MAX ? want : INOS_MAX;
+	*start = 0;
+	*nr = 0;
+	if (want == 0)
+		return -EINVAL;
+	/* A run is skipped, not cut: runs keep their place in the lock groups. */
+	if (next <= INO_RESERVED && INO_RESERVED - next < want)
+		next = INO_RESERVED + INODE_LOCK_GROUP;
+	if (next > UINT64_MAX - 1 - want)
+		return 0;
+	super->next_ino = le64_of(next + want);
+	*start = next;
+	*nr = want;
+	return 0;
+}

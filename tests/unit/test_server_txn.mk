@@ -1,0 +1,1 @@
+UNIT_EXTRA_test_server_txn = services/serverd/txn.c services/serverd/logs.c services/serverd/mounts.c
