@@ -28,7 +28,7 @@ void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino);
 void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64_t len);
 
 /* Per open file, in fi->fh. */
-struct file_handle {
+struct open_file {
 	uint64_t ino;
 	int flags;		/* of open(2) */
 };
@@ -37,7 +37,7 @@ struct file_handle {
 struct file_req {
 	fuse_req_t req;
 	uint64_t ino;
-	struct file_handle *fh;	/* may be NULL */
+	struct open_file *fh;	/* may be NULL */
 	uint64_t offset;
 	uint64_t len;
 	int flags;		/* write: open flags as the kernel sent them; lseek: whence; fallocate: mode */

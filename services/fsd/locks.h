@@ -6,7 +6,7 @@
 
 #include "op.h"
 
-enum lock_mode { LOCK_NULL, LOCK_READ, LOCK_WRITE, LOCK_WRITE_ONLY };
+enum lock_mode { LOCK_MODE_NULL, LOCK_MODE_READ, LOCK_MODE_WRITE, LOCK_MODE_WRITE_ONLY };
 
 int locks_start(struct fsd *fsd);
 void locks_stop(struct fsd *fsd);
@@ -19,6 +19,8 @@ void locks_stop(struct fsd *fsd);
 int lock_key(struct op *op, const struct key *key, enum lock_mode mode);
 int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode);
 int lock_rename(struct op *op);
+/* A READ use of ino's group if that needs no waiting and op has room for it. */
+bool lock_try_inode(struct op *op, uint64_t ino);
 /* Whether op may touch key in that mode (assertions of items.c). */
 bool lock_covers(const struct op *op, const struct key *key, bool write);
 /* Give up op's READ use of ino's group before it is done (a long walk); nothing if it is a WRITE use. */

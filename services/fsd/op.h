@@ -6,6 +6,8 @@
 #ifndef SCOUTFS_FSD_OP_H
 #define SCOUTFS_FSD_OP_H
 
+#include <errno.h>
+
 #include "fsd.h"
 #include "items.h"
 

@@ -193,7 +193,7 @@ int dir_run_lookup(struct op *op, struct itx *tx)
 	struct entry e;
 	int ret;
 
-	ret = lock_inode(op, d->dir, LOCK_READ);
+	ret = lock_inode(op, d->dir, LOCK_MODE_READ);
 	if (ret < 0)
 		return ret;
 	ret = inode_get(tx, d->dir, &dir);
@@ -216,7 +216,7 @@ int dir_run_lookup(struct op *op, struct itx *tx)
 	}
 	if (ret < 0)
 		return ret;
-	ret = lock_inode(op, d->ino, LOCK_READ);
+	ret = lock_inode(op, d->ino, LOCK_MODE_READ);
 	if (ret == 0)
 		ret = inode_get(tx, d->ino, &d->ci);
 	if (ret == -ENOENT) {
@@ -263,7 +263,7 @@ int dir_run_create(struct op *op, struct itx *tx)
 	}
 	ret = txn_hold(op, tx, DIR_OP_ITEMS, true);
 	if (ret == 0)
-		ret = lock_inode(op, d->dir, LOCK_WRITE);
+		ret = lock_inode(op, d->dir, LOCK_MODE_WRITE);
 	if (ret == 0)
 		ret = get_dir(tx, d->dir, &dir);
 	if (ret == 0)
@@ -288,7 +288,7 @@ int dir_run_create(struct op *op, struct itx *tx)
 		if (ret < 0)
 			return ret;
 	}
-	ret = lock_inode(op, d->ino, LOCK_WRITE);
+	ret = lock_inode(op, d->ino, LOCK_MODE_WRITE);
 	if (ret == 0)
 		ret = quota_check(op, tx, QUOTA_INODE, le64_get(dir.d.proj), d->uid, gid);
 	if (ret < 0)
@@ -339,9 +339,9 @@ int dir_run_link(struct op *op, struct itx *tx)
 
 	ret = txn_hold(op, tx, DIR_OP_ITEMS, true);
 	if (ret == 0)
-		ret = lock_inode(op, d->new_dir, LOCK_WRITE);
+		ret = lock_inode(op, d->new_dir, LOCK_MODE_WRITE);
 	if (ret == 0)
-		ret = lock_inode(op, d->ino, LOCK_WRITE);
+		ret = lock_inode(op, d->ino, LOCK_MODE_WRITE);
 	if (ret == 0)
 		ret = get_dir(tx, d->new_dir, &dir);
 	if (ret == 0)
@@ -382,7 +382,7 @@ int dir_run_link(struct op *op, struct itx *tx)
 static int get_target(struct op *op, struct itx *tx, const struct entry *e, uint64_t dir, struct cinode *ci)
 {
 	uint64_t ino = le64_get(e->head.ino);
-	int ret = lock_inode(op, ino, LOCK_WRITE);
+	int ret = lock_inode(op, ino, LOCK_MODE_WRITE);
 
 	if (ret == 0)
 		ret = inode_get(tx, ino, ci);
@@ -436,7 +436,7 @@ static int run_remove(struct op *op, struct itx *tx, bool want_dir)
 
 	ret = txn_hold(op, tx, DIR_OP_ITEMS, false);
 	if (ret == 0)
-		ret = lock_inode(op, d->dir, LOCK_WRITE);
+		ret = lock_inode(op, d->dir, LOCK_MODE_WRITE);
 	if (ret == 0)
 		ret = get_dir(tx, d->dir, &dir);
 	if (ret == 0)
@@ -482,7 +482,7 @@ static int is_at_or_above(struct op *op, struct itx *tx, uint64_t ino, uint64_t 
 {
 	while (dir != ino && dir != ROOT_INO) {
 		uint64_t at = dir;
-		int ret = lock_inode(op, at, LOCK_READ);
+		int ret = lock_inode(op, at, LOCK_MODE_READ);
 
 		if (ret == 0)
 			ret = dir_parent(tx, at, &dir);
@@ -510,9 +510,9 @@ static int rename_load(struct op *op, struct itx *tx, struct rename_state *s)
 	if (d->dir != d->new_dir)
 		ret = lock_rename(op);
 	if (ret == 0)
-		ret = lock_inode(op, d->dir, LOCK_WRITE);
+		ret = lock_inode(op, d->dir, LOCK_MODE_WRITE);
 	if (ret == 0)
-		ret = lock_inode(op, d->new_dir, LOCK_WRITE);
+		ret = lock_inode(op, d->new_dir, LOCK_MODE_WRITE);
 	if (ret == 0)
 		ret = get_dir(tx, d->dir, &s->dirs[0]);
 	if (ret == 0 && d->dir != d->new_dir)

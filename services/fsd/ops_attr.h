@@ -1,0 +1,57 @@
+/* Operations on one inode's attributes and extended attributes.  runtime.md 14, interface.md 2. */
+#ifndef SCOUTFS_FSD_OPS_ATTR_H
+#define SCOUTFS_FSD_OPS_ATTR_H
+
+#include "inode.h"
+
+struct attr_op {
+	struct op op;
+	void *req;			/* fuse.c's */
+	uint64_t ino;
+	struct stat attr;		/* setattr: new values of what to_set names (FUSE_SET_ATTR_*) */
+	int to_set;
+	bool truncating;		/* own memory: the new size is committed, extents still go */
+	struct cinode ci;		/* result */
+};
+int attr_run_get(struct op *op, struct itx *tx);
+int attr_run_set(struct op *op, struct itx *tx);
+/* The target into buf (SYMLINK_MAX_BYTES), NUL terminated. */
+struct readlink_op {
+	struct op op;
+	void *req;
+	uint64_t ino;
+	char target[SYMLINK_MAX_BYTES];
+};
+int attr_run_readlink(struct op *op, struct itx *tx);
+
+struct xattr_op {
+	struct op op;
+	void *req;
+	uint64_t ino;
+	char name[XATTR_NAME_MAX_BYTES + 1];
+	void *val;			/* set: the value; get, list: a buffer of XATTR_LIST_BYTES */
+	size_t len;			/* of val; result of get, list */
+	int flags;			/* of setxattr(2) */
+	bool kill_sgid;			/* set: FUSE_SETXATTR_ACL_KILL_SGID */
+};
+#define XATTR_LIST_BYTES	65536u
+int xattr_run_get(struct op *op, struct itx *tx);
+int xattr_run_set(struct op *op, struct itx *tx);
+int xattr_run_remove(struct op *op, struct itx *tx);
+int xattr_run_list(struct op *op, struct itx *tx);
+
+/* A directory's entries from position `off` on, as FUSE's buffer of at most `size` bytes. */
+struct readdir_op {
+	struct op op;
+	void *req;
+	uint64_t ino;
+	uint64_t off;
+	size_t size, used;
+	bool plus;
+	char *buf;
+	uint64_t *looked_up;		/* plus: inodes whose look-up the reply counts */
+	size_t looked_up_nr, looked_up_max;
+};
+int readdir_run(struct op *op, struct itx *tx);
+
+#endif
