@@ -8,6 +8,7 @@
 #include <linux/posix_acl_xattr.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 
 #include "acl.h"
 #include "log.h"
