@@ -58,4 +58,10 @@ struct fsd {
 	struct fsd_stats stats;
 };
 
+/*
+ * This mount cannot go on (fenced, or the cache and the leader disagree): log why, cut the kernel's
+ * connection so that applications get errors instead of waiting for ever, and end the process.
+ */
+void fsd_fail(struct fsd *fsd, const char *fmt, ...) __attribute__((noreturn, format(printf, 2, 3)));
+
 #endif

@@ -19,7 +19,7 @@
 #include "key/key.h"
 
 enum items_table {
-	TABLE_ITEMS,	/* key27 -> struct item_rec, value */
+	TABLE_ITEMS,	/* key27 padded to 32 -> struct item_rec, value padded to 8: both stay aligned */
 	TABLE_RANGES,	/* key27 first -> key27 last (inclusive): known intervals, disjoint */
 	TABLE_DIRTY,	/* be64 gen, key27 -> nothing */
 	TABLE_META,	/* name -> value: open_gen, committed_gen, ... */
@@ -33,11 +33,14 @@ enum items_table {
 
 #define ITEM_REC_DELETED	1u	/* a deletion marker, dirty or not yet dropped */
 #define ITEM_REC_PERSISTENT	2u	/* an older version may stand in some tree: deleting needs a marker */
+#define ITEM_REC_BAD		4u	/* was malformed when read: whoever asks for it gets -EIO */
 
 struct item_rec {
 	uint64_t mark;		/* generation that last wrote it; clean iff <= committed gen; 0: as read */
 	uint8_t flags;
-	uint8_t pad[7];
+	uint8_t pad;
+	uint16_t len;		/* of the value */
+	uint8_t pad2[4];
 	uint8_t val[];
 };
 
@@ -52,6 +55,8 @@ struct itx {
 	uint64_t committed_gen;
 	uint64_t dirty_bytes;	/* added by this transaction; summed at commit (txn_hold) */
 	uint64_t dirty_nr;
+	uint64_t dlog_nr;	/* rows of TABLE_DLOG, likewise */
+	int64_t davail_delta;	/* change of the sum of TABLE_DAVAIL */
 	int err;		/* first LMDB error: the transaction will abort with -EIO or park for room */
 };
 
@@ -63,6 +68,11 @@ void items_close(struct fsd *fsd);
 int items_begin(struct fsd *fsd, struct op *op, bool write, struct itx *tx);
 int items_commit(struct itx *tx);
 void items_abort(struct itx *tx);
+/* An LMDB error inside tx: notes it and returns what the caller should: OP_PARKED (the operation runs
+ * again when there is room), -ENOSPC for the engine's own transactions, or -EIO (logged). */
+int items_error(struct itx *tx, int rc, const char *what);
+/* Run fn in a write transaction of the engine's own, as often as it takes to find room; 0 or fn's or -EIO. */
+int items_run(struct fsd *fsd, int (*fn)(struct itx *tx, void *arg), void *arg);
 MDB_dbi items_dbi(const struct itx *tx, enum items_table table);
 
 /*
@@ -91,14 +101,37 @@ int item_force_delete(struct itx *tx, const struct key *key);
 /* Declare [first, last] known: it holds just what is cached of it now (a fresh inode number). */
 int items_set_known(struct itx *tx, const struct key *first, const struct key *last);
 
-/* For reader.c: insert what was read for [start, end] where it is not known yet; skips keys that are. */
-struct read_item { struct key key; uint16_t len; const void *val; };
-int items_insert_read(struct itx *tx, const struct key *start, const struct key *end,
-		      const struct read_item *items, size_t nr);
+/*
+ * For reader.c: insert what was read for [start, end] where it is not known yet; skips keys that are.
+ * The sample was taken for a key of the range before the roots were (the read barrier, runtime 6.6).
+ * -EAGAIN: what was read may be older than what the cache has had since: read again from new roots.
+ * -ENOSPC: make room first (items_make_room).
+ */
+struct items_sample { uint64_t committed_gen, drops; };
+void items_sample(struct fsd *fsd, const struct key *key, struct items_sample *s);
+struct read_item { struct key key; uint16_t len; uint8_t flags; const void *val; };
+int items_insert_read(struct itx *tx, const struct items_sample *s, const struct key *start,
+		      const struct key *end, const struct read_item *items, size_t nr);
 /* For locks.c: forget everything in [start, end]; -EBUSY if something there is dirty. */
 int items_drop(struct fsd *fsd, const struct key *start, const struct key *end);
-/* Evict clean intervals until the environment is under its high-water mark; called by workers. */
-void items_evict(struct fsd *fsd);
+/* Evict clean intervals until the environment is under its low-water mark, if it is above the high one
+ * or `now` is set; returns how many records went. */
+size_t items_evict(struct fsd *fsd, bool now);
+/* Evict or, if that frees nothing, wait for a commit: for threads that may block. */
+void items_make_room(struct fsd *fsd);
+
+/*
+ * For txn.c.  Close the open generation: *gen is its number, *snap a snapshot that shows it and nothing
+ * newer (items_abort ends it).  -ENOSPC, -EIO.
+ */
+int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap);
+/* In tx: everything up to gen is committed; counts from here on in every transaction. */
+int items_set_committed(struct itx *tx, uint64_t gen);
+/* What is dirty: of the open generation, and of the one being committed. */
+struct items_dirty { uint64_t bytes, nr, dlog_nr; bool any; };
+void items_dirty(struct fsd *fsd, struct items_dirty *open, struct items_dirty *closed);
+/* Sum of TABLE_DAVAIL in blocks. */
+uint64_t items_davail(struct fsd *fsd);
 /* Pages used and available, for status and txn_hold. */
 void items_usage(struct fsd *fsd, uint64_t *used_bytes, uint64_t *size_bytes);
 

@@ -35,6 +35,9 @@ double lock_kernel_timeout(struct fsd *fsd, uint64_t ino);
 /* The open generation in which a use with write mode was last dropped: a revoke commits up to it. */
 void lock_note_dirty(struct op *op, uint64_t gen);
 
+/* The part of op_park for what lock_key found missing. */
+void lock_wait(struct op *op);
+
 /* From net.c, in receive order: the leader's messages. */
 void locks_granted(struct fsd *fsd, const struct key *key, uint8_t old_mode, uint8_t new_mode, uint64_t write_seq);
 struct net_req;

@@ -14,14 +14,16 @@
 #define OP_PARKED	(-EINPROGRESS)	/* run(): op->wait is set; abort, wait, run again */
 #define OP_MORE		1		/* run(): commit this much, run again at once in a new transaction */
 
-#define OP_LOCKS_MAX	8
+#define OP_LOCKS_MAX	12
 
 struct op;
 struct lock;
 
+/* A lock that an operation has named: locks.c's. */
 struct lock_use {
 	struct lock *lock;
-	uint8_t mode;
+	uint8_t mode;		/* held now, LOCK_NULL: not at the moment */
+	uint8_t want;		/* what the operation needs before it runs again */
 };
 
 /*
@@ -44,6 +46,9 @@ struct op {
 	/* Set by whoever returned OP_PARKED: arranges that op_wake(op) is called when it makes sense to
 	 * run again (at once, if that is already so).  Called without any transaction or mutex held. */
 	void (*wait)(struct op *op);
+	/* Set by wait() where waiting can be given up (a list of its own module): takes op off the list if
+	 * it is still on it, and says whether it was. */
+	bool (*cancel)(struct op *op);
 	union {
 		struct { struct key start; uint8_t mode; } lock;
 		struct key items;		/* this key is not known */
@@ -57,7 +62,12 @@ struct op {
 
 	struct op *next;		/* a queue or wait list it is on */
 	uint64_t started_ns;		/* CLOCK_MONOTONIC, for status: who waits since when */
-	bool interrupted;
+
+	/* op.c's */
+	struct op *parked_prev, *parked_next;
+	int err;			/* set by op_fail: ends with it instead of running again */
+	bool progressed;		/* a part of it (OP_MORE) is committed */
+	atomic_bool interrupted;
 };
 
 int ops_start(struct fsd *fsd, unsigned workers);
@@ -67,6 +77,13 @@ void ops_stop(struct fsd *fsd);		/* waits until nothing runs or is parked */
 void op_start(struct op *op);
 /* Run (again) in a worker. */
 void op_wake(struct op *op);
+/* What it waits for cannot be had: it ends with err (-errno), without running again. */
+void op_fail(struct op *op, int err);
+/*
+ * The application was interrupted: end op with -EINTR if it waits, or will wait, and nothing of it is
+ * committed yet; otherwise nothing happens.  The caller sees to it that op is not done() meanwhile.
+ */
+void op_interrupt(struct op *op);
 /* Run work(arg) in a worker thread that may block on I/O (not in the same threads as op_wake's). */
 void ops_defer(struct fsd *fsd, void (*work)(void *arg), void *arg);
 
@@ -77,6 +94,8 @@ static inline int op_park(struct op *op, void (*wait)(struct op *op))
 	return -EINPROGRESS;
 }
 
+/* How many operations run or are parked. */
+unsigned ops_active(struct fsd *fsd);
 /* Oldest parked operation, for status: name and age; false if none. */
 bool ops_oldest_waiting(struct fsd *fsd, char *what, size_t size, uint64_t *age_ns);
 

@@ -42,6 +42,21 @@ void txn_commit_wait(struct fsd *fsd, enum txn_why why, uint64_t gen);
 /* Inode count of the open generation: +1 created, -1 deleted (format 16.3); part of tx. */
 int txn_inode_count_add(struct itx *tx, int delta);
 
+/* For items.c: key becomes dirty in tx (in the order of the tree, for what a commit may take). */
+void txn_touch(struct itx *tx, const struct key *key, const void *val, size_t len);
+/* op->wait: until a commit has made room (anywhere: metadata, data, the cache). */
+void txn_wait_room(struct op *op);
+/* Have the leader refill this mount's allocators, with a commit even if nothing is dirty. */
+void txn_sync(struct fsd *fsd);
+/* The leader, or a generation that cannot be stored: counters for status. */
+struct txn_status {
+	uint64_t open_gen, committed_gen, trans_seq, meta_avail, retries;
+	uint64_t busy_since_ns;		/* a commit is running since; 0: none */
+	bool is_low;			/* metadata: allocating operations get ENOSPC */
+	char doing[64];			/* in words, of the running commit */
+};
+void txn_get_status(struct fsd *fsd, struct txn_status *st);
+
 /* A new inode number, never used before; dirs come from a batch of their own (runtime 10.1).
  * OP_PARKED while more are asked for. */
 int txn_alloc_ino(struct op *op, struct itx *tx, bool dir, uint64_t *ino);
