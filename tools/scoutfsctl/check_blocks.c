@@ -128,6 +128,32 @@ static unsigned item_invariant(const struct item *it)
 	return 11;
 }
 
+/* Told with its path once the trees are known to be readable; too many are told as they come. */
+#define BAD_ITEMS_KEPT	1000u
+
+static void tell_bad_item(struct check *ck, const struct check_tree *t, const struct item *it, uint64_t blkno,
+			  const char *why, unsigned invariant)
+{
+	struct check_bad_item bad = { .invariant = invariant, .blkno = blkno, .key = it->key, .why = why };
+
+	if (it->key.zone != ZONE_FS || ck->bad_items.nr == BAD_ITEMS_KEPT) {
+		check_find(ck, invariant, AT_BLOCK_KEY(blkno, &it->key), "%s: %s", t->name, why);
+		return;
+	}
+	memcpy(bad.tree, t->name, sizeof(bad.tree));
+	vec_push(ck, &ck->bad_items, &bad, sizeof(bad));
+}
+
+void check_bad_items(struct check *ck)
+{
+	for (size_t i = 0; i < ck->bad_items.nr; i++) {
+		const struct check_bad_item *b = VEC_AT(&ck->bad_items, struct check_bad_item, i);
+
+		check_find(ck, b->invariant, (&(struct check_where){ .ino = b->key.first, .blkno = b->blkno,
+								     .key = &b->key }), "%s: %s", b->tree, b->why);
+	}
+}
+
 /*
  * A malformed file system item is left out and the rest is checked; any other may have named blocks,
  * and a total can be anywhere in a sum.
@@ -137,8 +163,7 @@ static void bad_item(struct check *ck, struct check_tree *t, const struct item *
 	/* A zone that does not belong here is no matter of what it means elsewhere. */
 	bool is_fs = it->key.zone <= ZONE_FS, is_fs_tree = t->kind == TREE_FS || t->kind == TREE_LOG_ITEMS;
 
-	check_find(ck, is_fs == is_fs_tree ? item_invariant(it) : 11, AT_BLOCK_KEY(blkno, &it->key), "%s: %s", t->name,
-		   why);
+	tell_bad_item(ck, t, it, blkno, why, is_fs == is_fs_tree ? item_invariant(it) : 11);
 	if (!is_fs_tree) {
 		t->is_broken = true;
 		ck->blocks_unknown = true;
@@ -160,6 +185,9 @@ static void give_items(struct check *ck, struct check_tree *t, const struct disk
 		};
 		const char *why;
 
+		/* Told by check_tree_block(), and the tree is broken by it. */
+		if (it.flags && (t->kind != TREE_LOG_ITEMS || it.flags & ~ITEM_FLAG_DELETION))
+			continue;
 		if (item_check(t->kind, ck->fmt_vers, &it, &why)) {
 			bad_item(ck, t, &it, blkno, why);
 		} else if (t->item) {

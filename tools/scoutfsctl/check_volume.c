@@ -51,6 +51,7 @@ static void check_structures(struct check *ck)
 
 static void check_file_system(struct check *ck)
 {
+	check_bad_items(ck);
 	if (ck->forest_broken) {
 		check_note(ck, "not checked: files and directories (19-29), since the trees that hold them are damaged");
 	} else {
@@ -98,7 +99,7 @@ int check_volume(struct check *ck)
 void check_fini(struct check *ck)
 {
 	struct vec *all[] = {
-		&ck->logs, &ck->srch_files, &ck->compacts, &ck->merges, &ck->clients, &ck->data, &ck->inodes,
+		&ck->logs, &ck->srch_files, &ck->compacts, &ck->merges, &ck->clients, &ck->bad_items, &ck->data, &ck->inodes,
 		&ck->dirents, &ck->backrefs, &ck->indexes, &ck->orphans, &ck->totals, &ck->totals_want,
 		&ck->indx, &ck->indx_want, &ck->srch, &ck->srch_want,
 	};

@@ -85,6 +85,9 @@ struct check_srch_file { struct disk_srch_file file; struct key key; bool is_inp
 struct check_compact { struct disk_srch_compact c; struct key key; };
 struct check_merge { struct key key; uint16_t len; uint8_t val[sizeof(struct disk_merge_request)]; };
 
+/* A malformed item of zone 16; why is a string constant. */
+struct check_bad_item { struct key key; uint64_t blkno; const char *why; unsigned invariant; char tree[80]; };
+
 struct check {
 	/* Set by the caller.  dev reads large blocks; block 1 holds the super and the quorum blocks. */
 	struct block_dev dev;
@@ -116,7 +119,7 @@ struct check {
 	bool srch_unknown;		/* some srch file was unreadable */
 	struct block_set *bs;
 	struct forest_roots roots;
-	struct vec logs, srch_files, compacts, merges, clients;
+	struct vec logs, srch_files, compacts, merges, clients, bad_items;
 	struct vec data, inodes, dirents, backrefs, indexes, orphans, totals, totals_want, indx,
 		   indx_want, srch, srch_want;
 };
@@ -174,6 +177,8 @@ struct check_tree {
 	bool is_broken;			/* out: some block could not be used */
 };
 void check_walk_tree(struct check *ck, struct check_tree *t, const struct disk_btree_root *root);
+/* Report the malformed file system items that the walks met. */
+void check_bad_items(struct check *ck);
 
 /* check_tree.c: one block.  order gets the slots in key order; false: the block cannot be used. */
 #define CHECK_ITEMS_MAX	1170u
