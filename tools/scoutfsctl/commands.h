@@ -37,6 +37,10 @@ enum command_group {
 	  "  -V, --format-version 1|2        version of the format (default 2)\n"                 \
 	  "  -f, --force                     overwrite what the devices hold\n"                   \
 	  "  -A, --allow-small-size          allow devices under 64 GiB\n")                       \
+	C(check, "check", GROUP_CORE, "[--json] META DATA",                                       \
+	  "check every rule of the format on devices that nobody uses",                           \
+	  "      --json                      one JSON object per line\n"                         \
+	  "  Exit status: 0 clean, 1 findings, 2 the check could not be run.\n")                  \
 	C(print, "print", GROUP_DEBUG, "[-S] [--json] META",                                      \
 	  "dump every metadata structure as text",                                                \
 	  "  -S, --skip-likely-huge          leave out what grows with the volume\n"              \
@@ -82,6 +86,7 @@ COMMANDS(COMMAND_DECLARE)
 #define EXIT_USAGE 64	/* as upstream's option parser */
 
 /* What the program was called as, for messages. */
+void program_set_name(const char *argv0);
 const char *program_name(void);
 /* "PROGRAM: VERB: text", to stderr. */
 void say_error(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -99,5 +104,7 @@ int open_mount(const char *verb, const char *path);
 
 /* A JSON string with its quotes; bytes that are not UTF-8 become \u00XX of their value. */
 void json_string(FILE *f, const char *s, size_t len);
+/* A name for a terminal: unprintable bytes and backslashes as \\xNN. */
+void text_string(FILE *f, const char *s, size_t len);
 
 #endif

@@ -1,0 +1,247 @@
+/*
+ * scoutfsctl walk-inodes: the change index, from a mount through its ioctl or from devices that
+ * nobody uses through the forest (interface.md 1.3, 3.4; format.md 12.2).
+ *
+ * Both forms stop before the smallest transaction that is still open, so a reader that goes on from
+ * the last line it saw misses nothing.
+ */
+#include "tools/scoutfsctl/commands.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "format/ioctl_abi.h"
+#include "tools/scoutfsctl/offline.h"
+
+#define VERB "walk-inodes"
+#define BATCH_NR 4096
+#define ROWS_PER_HEADER 25
+
+struct walk {
+	uint8_t index;
+	bool is_json;
+	struct ioc_walk_inodes_entry first;
+	struct ioc_walk_inodes_entry last;
+	uint64_t rows;
+	uint64_t stable_end;	/* offline: entries from here on are not final */
+};
+
+/* MAJOR[.MINOR[.INO]]; what is missing is zero, -1 is the maximum of its part. */
+static int parse_position(const char *text, struct ioc_walk_inodes_entry *pos)
+{
+	uint64_t v[3] = { 0 };
+	char part[32];
+
+	for (unsigned i = 0; i < 3; i++) {
+		size_t len = strcspn(text, ".");
+
+		if (len == 0 || len >= sizeof(part))
+			return -EINVAL;
+		memcpy(part, text, len);
+		part[len] = '\0';
+		if (strcmp(part, "-1") == 0)
+			v[i] = i == 1 ? UINT32_MAX : UINT64_MAX;
+		else if (parse_u64(part, &v[i]) < 0 || (i == 1 && v[i] > UINT32_MAX))
+			return -EINVAL;
+		text += len;
+		if (*text == '\0')
+			break;
+		text++;
+		if (i == 2)
+			return -EINVAL;
+	}
+	*pos = (struct ioc_walk_inodes_entry){ .major = v[0], .minor = (uint32_t)v[1], .ino = v[2] };
+	return 0;
+}
+
+static void print_row(struct walk *w, uint64_t major, uint32_t minor, uint64_t ino)
+{
+	if (w->is_json) {
+		printf("{\"major\":%" PRIu64 ",\"minor\":%u,\"ino\":%" PRIu64 "}\n", major, minor, ino);
+		return;
+	}
+	if (w->rows % ROWS_PER_HEADER == 0)
+		printf("%-20s %-20s %-10s %-20s\n", "#", "major", "minor", "ino");
+	printf("%-20" PRIu64 " %-20" PRIu64 " %-10u %-20" PRIu64 "\n", w->rows, major, minor, ino);
+	w->rows++;
+}
+
+/* The position after an entry; false after the last there can be. */
+static bool step_over(struct ioc_walk_inodes_entry *pos)
+{
+	if (++pos->ino == 0 && ++pos->minor == 0 && ++pos->major == 0)
+		return false;
+	return true;
+}
+
+static int walk_mount(struct walk *w, const char *path)
+{
+	struct ioc_walk_inodes_entry *ents;
+	struct ioc_walk_inodes args = { .first = w->first, .last = w->last, .index = w->index,
+					.nr_entries = BATCH_NR };
+	int fd, n, ret = 0;
+
+	fd = open_mount(VERB, path);
+	if (fd < 0)
+		return verb_failed(VERB, fd);
+	ents = calloc(BATCH_NR, sizeof(*ents));
+	if (!ents) {
+		ret = -ENOMEM;
+		goto out;
+	}
+	args.entries_ptr = (uintptr_t)ents;
+	for (;;) {
+		n = ioctl(fd, SCOUTFS_IOC_WALK_INODES, &args);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			ret = -errno;
+			say_error(VERB, "walk_inodes ioctl failed: %s%s", strerror(-ret),
+				  ret == -ENOTTY ? "; the path is not in a mounted scoutfs volume" : "");
+			break;
+		}
+		if (n == 0)
+			break;
+		if (n > BATCH_NR) {
+			say_error(VERB, "the mount answered with more entries than were asked for");
+			ret = -EPROTO;
+			break;
+		}
+		for (int i = 0; i < n; i++)
+			print_row(w, ents[i].major, ents[i].minor, ents[i].ino);
+		if (ferror(stdout))
+			break;	/* main says it */
+		args.first = ents[n - 1];
+		if (!step_over(&args.first))
+			break;
+	}
+out:
+	free(ents);
+	close(fd);
+	return ret < 0 ? verb_failed(VERB, ret) : 0;
+}
+
+static int print_item(void *arg, const struct item *it)
+{
+	struct walk *w = arg;
+
+	if (it->key.second >= w->stable_end || ferror(stdout))
+		return 1;
+	print_row(w, it->key.second, 0, it->key.third);
+	return 0;
+}
+
+static int walk_devices(struct walk *w, const char *meta, const char *data)
+{
+	uint8_t type = w->index == WALK_INDEX_META_SEQ ? TYPE_INDEX_META_SEQ : TYPE_INDEX_DATA_SEQ;
+	struct key first, last;
+	struct volume v;
+	int ret;
+
+	/* The minor number is always 0: a greater one begins after its major and ends at it. */
+	first = key_index(type, w->first.major, w->first.minor ? UINT64_MAX : w->first.ino);
+	if (w->first.minor)
+		first = key_next(first);
+	last = key_index(type, w->last.major, w->last.minor ? UINT64_MAX : w->last.ino);
+
+	ret = offline_open(&v, meta, data, VERB);
+	if (ret < 0)
+		return verb_failed(VERB, ret);
+	ret = offline_stable_end(&v, &w->stable_end, VERB);
+	if (ret == 0 && key_cmp(&first, &last) <= 0)
+		ret = offline_each(&v, &first, &last, VERB, print_item, w);
+	volume_close(&v);
+	return ret < 0 ? verb_failed(VERB, ret) : 0;
+}
+
+/* Negative positions are no options: "-1" and "-1.0.5" pass as arguments. */
+static bool is_position(const char *arg)
+{
+	struct ioc_walk_inodes_entry pos;
+
+	return parse_position(arg, &pos) == 0;
+}
+
+int cmd_walk_inodes(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "path", required_argument, NULL, 'p' },
+		{ "meta", required_argument, NULL, 'M' },
+		{ "data", required_argument, NULL, 'D' },
+		{ "json", no_argument, NULL, 'j' },
+		{ NULL, 0, NULL, 0 },
+	};
+	const char *path = NULL, *meta = NULL, *data = NULL;
+	const char *args[4];
+	int args_nr = 0, c;
+	struct walk w = { .is_json = false };
+	bool no_more_options = false;
+
+	/* By hand where an argument starts with '-' and is a position, by getopt where it is not. */
+	while (optind < argc) {
+		const char *arg = argv[optind];
+
+		if (!no_more_options && strcmp(arg, "--") == 0) {
+			no_more_options = true;
+			optind++;
+			continue;
+		}
+		if (no_more_options || arg[0] != '-' || is_position(arg)) {
+			if (args_nr == 4)
+				return usage_error(VERB, "'%s' is too much", arg);
+			args[args_nr++] = arg;
+			optind++;
+			continue;
+		}
+		c = getopt_long(argc, argv, "+:p:", longs, NULL);
+		switch (c) {
+		case 'p':
+			path = optarg;
+			break;
+		case 'M':
+			meta = optarg;
+			break;
+		case 'D':
+			data = optarg;
+			break;
+		case 'j':
+			w.is_json = true;
+			break;
+		case ':':
+			return usage_error(VERB, "option '%s' needs a value", arg);
+		default:
+			return usage_error(VERB, "unknown option '%s'", arg);
+		}
+	}
+	if (args_nr < 3)
+		return usage_error(VERB, "INDEX, FIRST and LAST are needed");
+	if (strcmp(args[0], "meta_seq") == 0)
+		w.index = WALK_INDEX_META_SEQ;
+	else if (strcmp(args[0], "data_seq") == 0)
+		w.index = WALK_INDEX_DATA_SEQ;
+	else
+		return usage_error(VERB, "'%s' is not an index; they are meta_seq and data_seq", args[0]);
+	if (parse_position(args[1], &w.first) < 0)
+		return usage_error(VERB, "'%s' is not a position, MAJOR[.MINOR[.INO]]", args[1]);
+	if (parse_position(args[2], &w.last) < 0)
+		return usage_error(VERB, "'%s' is not a position, MAJOR[.MINOR[.INO]]", args[2]);
+	/* "-1" alone means the very end, not the first entry of the greatest seq. */
+	if (strcmp(args[2], "-1") == 0)
+		w.last = (struct ioc_walk_inodes_entry){ .major = UINT64_MAX, .minor = UINT32_MAX,
+							 .ino = UINT64_MAX };
+	if (args_nr == 4) {
+		if (path || meta)
+			return usage_error(VERB, "the mount is given twice: '%s'", args[3]);
+		path = args[3];
+	}
+	if (meta && path)
+		return usage_error(VERB, "give either a mount or --meta, not both");
+	if (data && !meta)
+		return usage_error(VERB, "--data needs --meta");
+	return meta ? walk_devices(&w, meta, data) : walk_mount(&w, path);
+}

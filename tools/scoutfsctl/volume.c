@@ -1,0 +1,377 @@
+/*
+ * Opening a volume without its services.  The promise: a device that anybody uses is refused before a
+ * byte of it is trusted or changed, and two devices that do not belong together are never read as
+ * one.  In use is found in three ways: the flock that a blockd of this host holds on its very
+ * descriptor, the exclusive claim of a block device (a mount, LVM, swap, the kernel's scoutfs), and,
+ * for what other hosts do, the quorum blocks and the mounted clients on the volume itself
+ * (volume_find_holders(), which callers judge).
+ *
+ * Metadata is read through block_dev with pread; nothing here writes.
+ */
+#include "tools/scoutfsctl/volume.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <linux/fs.h>
+
+#include "btree/btree.h"
+#include "format/item_check.h"
+#include "format/super.h"
+#include "key/key.h"
+#include "tools/scoutfsctl/commands.h"
+
+#define CACHED_BLOCKS_MAX 512	/* 32 MiB */
+
+/*
+ * Who holds an flock on the file, from /proc/locks; 0 if that cannot be told.  Some file systems
+ * show another device number there than stat does, so the inode alone is the second choice.
+ */
+static pid_t flock_holder(const struct stat *st)
+{
+	FILE *f = fopen("/proc/locks", "re");
+	char line[256];
+	pid_t guess = 0;
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		unsigned maj, min;
+		unsigned long ino;
+		int pid;
+
+		if (sscanf(line, "%*d: FLOCK %*s %*s %d %x:%x:%lu", &pid, &maj, &min, &ino) != 4 ||
+		    ino != st->st_ino || pid <= 0)
+			continue;
+		guess = pid;
+		if (maj == major(st->st_dev) && min == minor(st->st_dev))
+			break;
+	}
+	fclose(f);
+	return guess;
+}
+
+static int say_in_use(const char *verb, const char *path, const struct stat *st)
+{
+	pid_t pid = st ? flock_holder(st) : 0;
+	char comm[64] = "", name[64];
+	FILE *f;
+
+	if (pid) {
+		snprintf(name, sizeof(name), "/proc/%d/comm", (int)pid);
+		f = fopen(name, "re");
+		if (f) {
+			if (fgets(comm, sizeof(comm), f))
+				comm[strcspn(comm, "\n")] = '\0';
+			fclose(f);
+		}
+		say_error(verb, "%s is in use by process %d (%s); stop it first", path, (int)pid,
+			  comm[0] ? comm : "name unknown");
+	} else {
+		say_error(verb, "%s is in use (mounted, or held by another program); release it first",
+			  path);
+	}
+	return -EBUSY;
+}
+
+static int device_size(struct device *d, const struct stat *st)
+{
+	if (d->is_bdev)
+		return ioctl(d->fd, BLKGETSIZE64, &d->bytes) < 0 ? -errno : 0;
+	d->bytes = (uint64_t)st->st_size;
+	return 0;
+}
+
+int device_open(struct device *d, const char *path, enum device_use use, const char *verb)
+{
+	int flags = O_CLOEXEC | (use == DEVICE_WRITE ? O_RDWR : O_RDONLY);
+	struct stat st;
+	int ret;
+
+	*d = (struct device){ .path = path, .fd = -1 };
+
+	/* O_EXCL may be given only once it is known that this is a block device. */
+	if (stat(path, &st) < 0) {
+		ret = -errno;
+		say_error(verb, "could not open '%s': %s", path, strerror(-ret));
+		return ret;
+	}
+	d->is_bdev = S_ISBLK(st.st_mode);
+	if (!d->is_bdev && !S_ISREG(st.st_mode)) {
+		say_error(verb, "'%s' is neither a block device nor a file", path);
+		return -ENOTBLK;
+	}
+	if (d->is_bdev && use != DEVICE_PEEK)
+		flags |= O_EXCL;
+	d->fd = open(path, flags);
+	if (d->fd < 0) {
+		ret = -errno;
+		if (ret == -EBUSY)
+			return say_in_use(verb, path, &st);
+		say_error(verb, "could not open '%s' for %s: %s", path,
+			  use == DEVICE_WRITE ? "writing" : "reading", strerror(-ret));
+		return ret;
+	}
+	if (fstat(d->fd, &st) < 0 || (S_ISBLK(st.st_mode) != 0) != d->is_bdev) {
+		ret = -EAGAIN;
+		say_error(verb, "'%s' was replaced by something else just now; try again", path);
+		goto out;
+	}
+	if (use != DEVICE_PEEK &&
+	    flock(d->fd, (use == DEVICE_WRITE ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
+		ret = -errno;
+		if (ret == -EWOULDBLOCK)
+			ret = say_in_use(verb, path, &st);
+		else
+			say_error(verb, "could not lock '%s': %s", path, strerror(-ret));
+		goto out;
+	}
+	ret = device_size(d, &st);
+	if (ret < 0) {
+		say_error(verb, "could not find the size of '%s': %s", path, strerror(-ret));
+		goto out;
+	}
+	d->dev = d->is_bdev ? st.st_rdev : st.st_dev;
+	d->ino = d->is_bdev ? 0 : st.st_ino;
+	return 0;
+out:
+	device_close(d);
+	return ret;
+}
+
+void device_close(struct device *d)
+{
+	if (d->fd >= 0)
+		close(d->fd);
+	d->fd = -1;
+}
+
+int device_read(const struct device *d, uint64_t offset, void *buf, size_t len)
+{
+	char *p = buf;
+
+	while (len) {
+		ssize_t n;
+
+		if (offset > INT64_MAX - len)
+			return -EIO;
+		n = pread(d->fd, p, len, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+		p += n;
+		offset += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int meta_read(void *arg, uint64_t blkno, void *buf)
+{
+	return device_read(arg, blkno << LARGE_SHIFT, buf, LARGE_SIZE);
+}
+
+static int meta_write(void *arg, const struct block_write *w, size_t nr)
+{
+	(void)arg;
+	(void)w;
+	return nr ? -EROFS : 0;
+}
+
+static uint64_t meta_random(void *arg)
+{
+	uint64_t val = 0;
+
+	(void)arg;
+	/* Only block sets that are written need it; this one cannot be. */
+	if (getrandom(&val, sizeof(val), 0) != sizeof(val))
+		val = 0;
+	return val;
+}
+
+/* Read and check one copy of the super; what is wrong is said. */
+static int read_super(const struct device *d, struct disk_super *s, enum device_use use, bool is_meta,
+		      const char *verb)
+{
+	const char *why;
+	int ret;
+
+	if (d->bytes < (SUPER_BLKNO + 1) << SMALL_SHIFT) {
+		say_error(verb, "'%s' has %" PRIu64 " bytes, too few to hold a scoutfs volume", d->path,
+			  d->bytes);
+		return -EINVAL;
+	}
+	ret = device_read(d, SUPER_BLKNO << SMALL_SHIFT, s, sizeof(*s));
+	if (ret < 0) {
+		say_error(verb, "could not read the super block of '%s': %s", d->path, strerror(-ret));
+		return ret;
+	}
+	ret = super_check(s, &why);
+	if (ret == -EBADMSG && use == DEVICE_PEEK) {
+		say_error(verb, "super block of '%s': %s; going on", d->path, why);
+		ret = 0;
+	}
+	if (ret == 0)
+		ret = is_meta ? super_check_meta(s, d->bytes, &why) : super_check_data(s, d->bytes, &why);
+	if (use == DEVICE_PEEK && (ret == -ENOSPC || ret == -EBADMSG)) {
+		say_error(verb, "'%s': %s; going on", d->path, why);
+		ret = 0;
+	}
+	if (ret < 0)
+		say_error(verb, "'%s' cannot be used as the %s device: %s", d->path,
+			  is_meta ? "metadata" : "data", why);
+	return ret;
+}
+
+int volume_open(struct volume *v, const char *meta_path, const char *data_path, enum device_use use,
+		const char *verb)
+{
+	struct disk_super data_super;
+	const char *why;
+	uint64_t total;
+	int ret;
+
+	memset(v, 0, sizeof(*v));
+	v->meta.fd = -1;
+	v->data.fd = -1;
+
+	ret = device_open(&v->meta, meta_path, use, verb);
+	if (ret < 0)
+		return ret;
+	ret = read_super(&v->meta, &v->super, use, true, verb);
+	if (ret < 0)
+		goto out;
+	v->fsid = le64_get(v->super.hdr.fsid);
+	v->fmt_vers = (unsigned)le64_get(v->super.fmt_vers);
+
+	if (data_path) {
+		ret = device_open(&v->data, data_path, use, verb);
+		if (ret < 0)
+			goto out;
+		ret = read_super(&v->data, &data_super, use, false, verb);
+		if (ret < 0)
+			goto out;
+		ret = super_check_pair(&v->super, &data_super, v->meta.bytes, v->data.bytes, &why);
+		if (ret < 0) {
+			say_error(verb, "'%s' and '%s' cannot be used together: %s", meta_path,
+				  data_path, why);
+			goto out;
+		}
+	}
+
+	v->dev = (struct block_dev){ .arg = &v->meta, .read = meta_read, .write = meta_write,
+				     .random = meta_random };
+	/* A damaged super that is only peeked at may promise more than there is. */
+	total = le64_get(v->super.total_meta_blocks);
+	if (total > v->meta.bytes >> LARGE_SHIFT)
+		total = v->meta.bytes >> LARGE_SHIFT;
+	ret = block_set_open(&v->bs, &v->dev, v->fsid, total, CACHED_BLOCKS_MAX);
+	if (ret < 0) {
+		say_error(verb, "could not set up a block cache: %s", strerror(-ret));
+		goto out;
+	}
+	forest_roots_of_super(&v->super, &v->roots);
+	return 0;
+out:
+	volume_close(v);
+	return ret;
+}
+
+void volume_close(struct volume *v)
+{
+	if (v->bs)
+		block_set_close(v->bs);
+	v->bs = NULL;
+	device_close(&v->meta);
+	device_close(&v->data);
+}
+
+static void add_holder(struct volume_holders *hs, struct volume_holder h)
+{
+	if (hs->nr < VOLUME_HOLDERS_MAX)
+		hs->h[hs->nr++] = h;
+}
+
+static int add_client(void *arg, const struct item *it)
+{
+	struct volume_holders *hs = arg;
+	const char *why;
+
+	if (item_check(TREE_MOUNTED_CLIENTS, FORMAT_VERSION_MAX, it, &why) < 0) {
+		hs->unreadable = true;
+		return 0;
+	}
+	add_holder(hs, (struct volume_holder){ .rid = it->key.first });
+	return 0;
+}
+
+int volume_find_holders(struct volume *v, struct volume_holders *out)
+{
+	struct key first = KEY_ZEROS, last = KEY_ONES;
+	struct disk_quorum_block q;
+	const char *why;
+	unsigned before;
+	int ret;
+
+	memset(out, 0, sizeof(*out));
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		if (!quorum_slot_is_configured(&v->super.qconf, i))
+			continue;
+		ret = device_read(&v->meta, (QUORUM_FIRST_BLKNO + i) << SMALL_SHIFT, &q, sizeof(q));
+		if (ret < 0)
+			return ret;
+		if (quorum_block_check(&q, i, v->fsid, &why) < 0) {
+			out->unreadable = true;
+			continue;
+		}
+		if (!quorum_block_is_in_use(&q) && !quorum_block_is_elected(&q))
+			continue;
+		add_holder(out, (struct volume_holder){
+			.is_slot = true,
+			.slot = i,
+			.rid = le64_get(q.events[QUORUM_EVENT_BEGIN].rid),
+			.is_elected = quorum_block_is_elected(&q),
+		});
+	}
+	if (v->super.mounted_clients.ref.blkno.v == 0)
+		return 0;
+
+	before = out->nr;
+	ret = btree_each(v->bs, &v->super.mounted_clients, &first, &last, add_client, out);
+	if (ret == -ENOMEM)
+		return ret;
+	/* The root is there, so somebody is, even if it cannot be read who (6.2). */
+	if (ret < 0 || out->nr == before)
+		out->unreadable = true;
+	return 0;
+}
+
+void volume_say_holders(FILE *f, const struct volume_holders *hs)
+{
+	for (unsigned i = 0; i < hs->nr; i++) {
+		const struct volume_holder *h = &hs->h[i];
+
+		if (h->is_slot)
+			fprintf(f, "not cleanly unmounted: quorum slot %u, rid %016" PRIx64 "%s\n", h->slot,
+				h->rid, h->is_elected ? ", still the elected leader" : "");
+		else
+			fprintf(f, "not cleanly unmounted: mounted client with rid %016" PRIx64 "\n",
+				h->rid);
+	}
+	if (hs->unreadable)
+		fprintf(f, "not cleanly unmounted, perhaps: a quorum block or the list of mounted "
+			   "clients cannot be read\n");
+}
