@@ -426,6 +426,10 @@ static void broken_values_are_refused(void **state)
 	blk->mid_free_len = le16_of(62464 - 3 * 56 + 1);
 	assert_refused("mid_free_len reaches beyond the value area");
 
+	make_small(0);
+	blk->mid_free_len = le16_of((uint16_t)(le16_get(blk->mid_free_len) - 4));
+	assert_refused("mid_free_len is not a multiple of 8");
+
 	btb_init(blk, 1);
 	assert_refused("a parent without children");
 

@@ -417,30 +417,27 @@ static int take_blkno(struct block_set *bs, struct blkno_alloc *al, uint64_t old
 	return ret;
 }
 
-/* al, or new_blkno if al is NULL. */
-static int dirty_block(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno, struct block_ref *ref,
-		       uint32_t magic, struct block **out)
+/*
+ * Make a held clean block dirty at a blkno from al, or at new_blkno if al is NULL.  The hold on *held
+ * becomes one on the dirty block; on error it stays as it was.
+ */
+static int dirty_held(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno, struct block_ref *ref,
+		      struct block **held)
 {
-	struct cached *c, *copy = NULL;
-	struct block *bl;
+	struct block *bl = *held;
+	struct cached *c = cached_of_block(bl), *copy = NULL;
+	const struct disk_header *hdr = bl->data;
+	const uint32_t magic = le32_get(hdr->magic);
 	int ret;
 
-	*out = NULL;
-	ret = block_get(bs, *ref, magic, &bl);
-	if (ret < 0)
-		return ret;
-	if (bl->dirty) {
-		*out = bl;
+	assert(bl->blkno == ref->blkno);
+	assert(bl->seq == ref->seq);
+	if (bl->dirty)
 		return 0;
-	}
-	c = cached_of_block(bl);
-
 	if (c->holds > 1) {
 		copy = cached_alloc();
-		if (!copy) {
-			ret = -ENOMEM;
-			goto err;
-		}
+		if (!copy)
+			return -ENOMEM;
 		memcpy(copy->bl.data, bl->data, LARGE_SIZE);
 		copy->bl.checked = bl->checked;
 		copy->holds = 1;
@@ -465,13 +462,32 @@ static int dirty_block(struct block_set *bs, struct blkno_alloc *al, uint64_t ne
 	table_add(bs, c);
 	set_make_dirty(bs, c);
 	*ref = (struct block_ref){ c->bl.blkno, c->bl.seq };
-	*out = &c->bl;
+	*held = &c->bl;
 	return 0;
 err:
 	if (copy)
 		block_put(bs, &copy->bl);
-	block_put(bs, bl);
 	return ret;
+}
+
+static int dirty_block(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno, struct block_ref *ref,
+		       uint32_t magic, struct block **out)
+{
+	int ret = block_get(bs, *ref, magic, out);
+
+	if (ret < 0)
+		return ret;
+	ret = dirty_held(bs, al, new_blkno, ref, out);
+	if (ret < 0) {
+		block_put(bs, *out);
+		*out = NULL;
+	}
+	return ret;
+}
+
+int block_dirty_held(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref, struct block **held)
+{
+	return dirty_held(bs, al, 0, ref, held);
 }
 
 int block_dirty(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref, uint32_t magic,

@@ -90,6 +90,9 @@ void block_put(struct block_set *bs, struct block *bl);
  */
 int block_dirty(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref, uint32_t magic,
 		struct block **out);
+/* As block_dirty, for a block that is held already (and so can be checked before it is copied): *held
+ * is put and the dirty block held in its stead.  On error *held stays held. */
+int block_dirty_held(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref, struct block **held);
 /*
  * As block_dirty, but the new blkno is given and the old one is the caller's to free (10.2).  A block
  * that is dirty already stays where it is: then *ref is unchanged and new_blkno still the caller's.

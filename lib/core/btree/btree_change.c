@@ -77,19 +77,17 @@ static struct key key_at(const struct disk_btree_block *b, int slot)
 	return it.key;
 }
 
-/* Hold the block that *ref names, writable and checked.  *ref may have changed even on -EBADMSG. */
+/* Hold the block that *ref names, checked and then made writable.  On error nothing has changed. */
 static int dirty_checked(struct path *p, struct block_ref *ref, unsigned level,
 			 const struct key_range *range, struct block **out)
 {
 	const char *why;
 	int ret;
 
-	ret = block_dirty(p->bs, p->al, ref, MAGIC_BTREE, out);
-	if (ret == -EINVAL)
-		return -EBADMSG;
+	ret = btree_block_get(p->bs, *ref, level, range, out, &why);
 	if (ret < 0)
 		return ret;
-	ret = btree_block_check(*out, level, range, &why);
+	ret = block_dirty_held(p->bs, p->al, ref, out);
 	if (ret < 0) {
 		block_put(p->bs, *out);
 		*out = NULL;
@@ -103,7 +101,8 @@ static int dirty_root(struct path *p)
 	int ret;
 
 	ret = dirty_checked(p, &ref, p->level, &p->range, &p->bl);
-	p->root->ref = block_ref_put(ref);
+	if (ret == 0)
+		p->root->ref = block_ref_put(ref);
 	return ret;
 }
 
@@ -114,7 +113,8 @@ static int dirty_child(struct path *p, struct block *parent, int slot, const str
 	int ret;
 
 	ret = dirty_checked(p, &ref, level, range, out);
-	set_child_ref(parent->data, slot, ref);
+	if (ret == 0)
+		set_child_ref(parent->data, slot, ref);
 	return ret;
 }
 

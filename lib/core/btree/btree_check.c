@@ -60,6 +60,9 @@ static const char *check_values(const struct disk_btree_block *b)
 		return "more items than fit";
 	if (mid_end > end)
 		return "mid_free_len reaches beyond the value area";
+	/* Every step of 9.5 keeps it so, and the next value's place is computed from it. */
+	if (mid_end % VAL_UNIT)
+		return "mid_free_len is not a multiple of 8";
 	if (b->level > 0 && nr == 0)
 		return "a parent without children";
 
