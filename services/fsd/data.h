@@ -24,6 +24,9 @@ void op_write(struct fsd *fsd, struct file_req *rq);
 void op_fallocate(struct fsd *fsd, struct file_req *rq);
 void op_lseek(struct fsd *fsd, struct file_req *rq);
 
+/* An error of writing ino's data that nobody has been told of yet (0: none); told once, by fsync. */
+int data_take_error(struct fsd *fsd, uint64_t ino);
+
 /* ---- for txn.c: the data of one generation ---- */
 
 /* Inside the snapshot of a closing generation: remember its dirty pages and where they go.  Then,

@@ -16,14 +16,23 @@ static inline fuse_ino_t node_of_ino(uint64_t ino)
 	return ino == 1 ? FUSE_ROOT_ID : (ino << 32 | ino >> 32);
 }
 
-/* Mount and serve until unmounted or told to stop; returns an exit status. */
+/*
+ * kcache_mount: 0 or -errno, said.  kcache_serve answers requests until the mount is gone: 0 after an
+ * unmount, else -errno; it returns when no thread of the session runs any more.  kcache_unmount (any
+ * other thread) makes it gone: at once, or, while programs use it, detached from the namespace until they
+ * let go, and aborted after `grace_ms`.  kcache_abort ends the connection now: programs get ECONNABORTED.
+ */
 int kcache_mount(struct fsd *fsd);
 int kcache_serve(struct fsd *fsd);
-void kcache_unmount(struct fsd *fsd);
+void kcache_unmount(struct fsd *fsd, unsigned grace_ms);
+void kcache_abort(struct fsd *fsd);
+void kcache_free(struct fsd *fsd);
 
 /* D4 step (b) and (c) for the inodes of [first, last]: epoch, attributes, pages.  Blocks; called by the
  * notifier thread of locks.c, never by a thread that serves a request. */
 void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino);
+/* Whether the kernel can be told to forget entries (Linux 6.16); without, they are not cached once a second mount exists. */
+bool kcache_has_epochs(struct fsd *fsd);
 /* Drop cached pages of a range (len 0: to the end). */
 void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64_t len);
 
@@ -37,15 +46,18 @@ struct open_file {
 struct file_req {
 	fuse_req_t req;
 	uint64_t ino;
-	struct open_file *fh;	/* may be NULL */
+	struct open_file *of;	/* may be NULL */
 	uint64_t offset;
 	uint64_t len;
 	int flags;		/* write: open flags as the kernel sent them; lseek: whence; fallocate: mode */
 	bool write_cache;	/* FUSE_WRITE_CACHE: from the page cache of a mapping */
-	bool kill_priv;		/* FUSE_WRITE_KILL_SUIDGID */
 	void *buf;		/* write: malloc'd copy, owned by the request */
 	uint32_t uid, gid;
 	int pid;
 };
+
+/* ops_ctl.c: any ioctl; answers req. */
+void op_ioctl(struct fsd *fsd, fuse_req_t req, uint64_t ino, unsigned cmd, void *arg, struct open_file *of,
+	      unsigned flags, const void *in, size_t in_size, size_t out_size);
 
 #endif

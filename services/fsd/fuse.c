@@ -1,0 +1,841 @@
+/*
+ * Requests of the kernel in, replies out.
+ *
+ * A handler copies what it was given into an operation (op.h) and starts it; the operation's done()
+ * answers and frees.  Replies that name an inode count a look-up before they are sent, and take it back
+ * if the kernel did not get them.  How long the kernel may trust a reply is asked when it is made, while
+ * the operation still has its lock uses (design.md D4).
+ */
+#include "fuse.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data.h"
+#include "kcache.h"
+#include "locks.h"
+#include "log.h"
+#include "net_client.h"
+#include "ops_attr.h"
+#include "ops_dir.h"
+#include "orphan.h"
+
+#define MAX_REQUEST_BYTES	(1u << 20)
+
+static struct fsd *fsd_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* A zeroed operation of `size` bytes that begins with struct op; answers ENOMEM itself. */
+static void *new_op(fuse_req_t req, size_t size, const char *name, bool writes,
+		    int (*run)(struct op *, struct itx *), void (*done)(struct op *, int))
+{
+	struct op *op = calloc(1, size);
+
+	stats_inc(&fsd_of(req)->stats.fuse_requests);
+	if (!op) {
+		fuse_reply_err(req, ENOMEM);
+		return NULL;
+	}
+	op->fsd = fsd_of(req);
+	op->name = name;
+	op->writes = writes;
+	op->run = run;
+	op->done = done;
+	return op;
+}
+
+static bool get_name(fuse_req_t req, const char *from, struct name *to)
+{
+	size_t len = strlen(from);
+
+	if (len > NAME_MAX_BYTES) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return false;
+	}
+	to->len = (uint16_t)len;
+	memcpy(to->bytes, from, len + 1);
+	return true;
+}
+
+static struct open_file *new_open_file(uint64_t ino, int flags)
+{
+	struct open_file *of = calloc(1, sizeof(*of));
+
+	if (of) {
+		of->ino = ino;
+		of->flags = flags;
+	}
+	return of;
+}
+
+/* ---- entries ------------------------------------------------------------------------------------- */
+
+static void fill_entry(struct fsd *fsd, uint64_t dir, uint64_t ino, const struct cinode *ci,
+		       struct fuse_entry_param *e)
+{
+	memset(e, 0, sizeof(*e));
+	e->ino = node_of_ino(ino);
+	inode_to_stat(ci, ino, &e->attr);
+	e->attr_timeout = lock_kernel_timeout(fsd, ino);
+	e->entry_timeout = lock_kernel_timeout(fsd, dir);
+}
+
+static void reply_entry(fuse_req_t req, uint64_t dir, uint64_t ino, const struct cinode *ci)
+{
+	struct fsd *fsd = fsd_of(req);
+	struct fuse_entry_param e;
+
+	fill_entry(fsd, dir, ino, ci, &e);
+	inode_ref(fsd, ino, 1);
+	if (fuse_reply_entry(req, &e) != 0)
+		inode_forget(fsd, ino, 1);
+}
+
+static void done_entry(struct op *op, int err)
+{
+	struct dir_op *d = (struct dir_op *)op;
+
+	if (err)
+		fuse_reply_err(d->req, -err);
+	else
+		reply_entry(d->req, d->new_dir ? d->new_dir : d->dir, d->ino, &d->ci);
+	free(d->req_data);
+	free(d);
+}
+
+static void done_lookup(struct op *op, int err)
+{
+	struct dir_op *d = (struct dir_op *)op;
+	struct fuse_entry_param e = { 0 };
+
+	/* a name that certainly is not there may be remembered as long as the directory's lock is held */
+	e.entry_timeout = err == -ENOENT ? lock_kernel_timeout(op->fsd, d->dir) : 0;
+	if (e.entry_timeout > 0) {
+		fuse_reply_entry(d->req, &e);
+		free(d);
+		return;
+	}
+	done_entry(op, err);
+}
+
+static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct dir_op *d = new_op(req, sizeof(*d), "lookup", false, dir_run_lookup, done_lookup);
+
+	if (!d)
+		return;
+	d->req = req;
+	d->dir = ino_of_node(parent);
+	if (!get_name(req, name, &d->name)) {
+		free(d);
+		return;
+	}
+	op_start(&d->op);
+}
+
+static struct dir_op *create_op(fuse_req_t req, fuse_ino_t parent, const char *name, uint32_t mode, uint64_t rdev,
+				const char *what, void (*done)(struct op *, int))
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct dir_op *d = new_op(req, sizeof(*d), what, true, dir_run_create, done);
+
+	if (!d)
+		return NULL;
+	d->req = req;
+	d->dir = ino_of_node(parent);
+	d->mode = mode;
+	d->rdev = rdev;
+	d->umask = ctx->umask;
+	d->uid = ctx->uid;
+	d->gid = ctx->gid;
+	if (!get_name(req, name, &d->name)) {
+		free(d);
+		return NULL;
+	}
+	return d;
+}
+
+static void fs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	struct dir_op *d = create_op(req, parent, name, mode, rdev, "mknod", done_entry);
+
+	if (d)
+		op_start(&d->op);
+}
+
+static void fs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	struct dir_op *d = create_op(req, parent, name, S_IFDIR | (mode & 07777), 0, "mkdir", done_entry);
+
+	if (d)
+		op_start(&d->op);
+}
+
+static void fs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+	struct dir_op *d = create_op(req, parent, name, S_IFLNK | 0777, 0, "symlink", done_entry);
+
+	if (!d)
+		return;
+	d->umask = 0;
+	d->target = d->req_data = strdup(link);
+	if (!d->target) {
+		fuse_reply_err(req, ENOMEM);
+		free(d);
+		return;
+	}
+	op_start(&d->op);
+}
+
+static void done_create(struct op *op, int err)
+{
+	struct dir_op *d = (struct dir_op *)op;
+	struct fuse_file_info *fi = d->req_data;
+	struct open_file *of = (struct open_file *)(uintptr_t)fi->fh;
+	struct fuse_entry_param e;
+
+	if (err) {
+		fuse_reply_err(d->req, -err);
+		free(of);
+	} else {
+		of->ino = d->ino;
+		fill_entry(op->fsd, d->dir, d->ino, &d->ci, &e);
+		inode_ref(op->fsd, d->ino, 1);
+		inode_open(op->fsd, d->ino);
+		if (fuse_reply_create(d->req, &e, fi) != 0) {
+			inode_release(op->fsd, d->ino);
+			inode_forget(op->fsd, d->ino, 1);
+			free(of);
+		}
+	}
+	free(fi);
+	free(d);
+}
+
+static void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct dir_op *d = create_op(req, parent, name, S_IFREG | (mode & 07777), 0, "create", done_create);
+	struct fuse_file_info *copy = d ? malloc(sizeof(*copy)) : NULL;
+	struct open_file *of = copy ? new_open_file(0, fi->flags) : NULL;
+
+	if (!d)
+		return;
+	if (!of) {
+		fuse_reply_err(req, ENOMEM);
+		free(copy);
+		free(d);
+		return;
+	}
+	*copy = *fi;
+	copy->fh = (uintptr_t)of;
+	copy->keep_cache = 1;	/* a new file: nobody else has pages of it */
+	copy->noflush = 1;
+	d->req_data = copy;
+	op_start(&d->op);
+}
+
+static void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
+{
+	struct dir_op *d = new_op(req, sizeof(*d), "link", true, dir_run_link, done_entry);
+
+	if (!d)
+		return;
+	d->req = req;
+	d->ino = ino_of_node(ino);
+	d->new_dir = ino_of_node(new_parent);
+	if (!get_name(req, new_name, &d->new_name)) {
+		free(d);
+		return;
+	}
+	op_start(&d->op);
+}
+
+static void done_remove(struct op *op, int err)
+{
+	struct dir_op *d = (struct dir_op *)op;
+
+	fuse_reply_err(d->req, -err);
+	if (!err && d->lost_last_link)
+		inode_unlinked(op->fsd, d->victim);
+	free(d);
+}
+
+static void fs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct dir_op *d = new_op(req, sizeof(*d), "unlink", true, dir_run_unlink, done_remove);
+
+	if (!d)
+		return;
+	d->req = req;
+	d->dir = ino_of_node(parent);
+	if (!get_name(req, name, &d->name)) {
+		free(d);
+		return;
+	}
+	op_start(&d->op);
+}
+
+static void fs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct dir_op *d = new_op(req, sizeof(*d), "rmdir", true, dir_run_rmdir, done_remove);
+
+	if (!d)
+		return;
+	d->req = req;
+	d->dir = ino_of_node(parent);
+	if (!get_name(req, name, &d->name)) {
+		free(d);
+		return;
+	}
+	op_start(&d->op);
+}
+
+static void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+		      const char *new_name, unsigned flags)
+{
+	struct dir_op *d = new_op(req, sizeof(*d), "rename", true, dir_run_rename, done_remove);
+
+	if (!d)
+		return;
+	d->req = req;
+	d->dir = ino_of_node(parent);
+	d->new_dir = ino_of_node(new_parent);
+	d->flags = flags;
+	if (!get_name(req, name, &d->name) || !get_name(req, new_name, &d->new_name)) {
+		free(d);
+		return;
+	}
+	op_start(&d->op);
+}
+
+static void fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	inode_forget(fsd_of(req), ino_of_node(ino), nlookup);
+	fuse_reply_none(req);
+}
+
+static void fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		inode_forget(fsd_of(req), ino_of_node(forgets[i].ino), forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+/* ---- attributes ---------------------------------------------------------------------------------- */
+
+static void done_attr(struct op *op, int err)
+{
+	struct attr_op *a = (struct attr_op *)op;
+	struct stat st;
+
+	if (err) {
+		fuse_reply_err(a->req, -err);
+	} else {
+		inode_to_stat(&a->ci, a->ino, &st);
+		fuse_reply_attr(a->req, &st, lock_kernel_timeout(op->fsd, a->ino));
+	}
+	free(a);
+}
+
+static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct attr_op *a = new_op(req, sizeof(*a), "getattr", false, attr_run_get, done_attr);
+
+	(void)fi;
+	if (!a)
+		return;
+	a->req = req;
+	a->ino = ino_of_node(ino);
+	op_start(&a->op);
+}
+
+static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	struct attr_op *a = new_op(req, sizeof(*a), "setattr", true, attr_run_set, done_attr);
+
+	(void)fi;
+	if (!a)
+		return;
+	a->req = req;
+	a->ino = ino_of_node(ino);
+	a->attr = *attr;
+	a->to_set = to_set;
+	op_start(&a->op);
+}
+
+static void done_readlink(struct op *op, int err)
+{
+	struct readlink_op *r = (struct readlink_op *)op;
+
+	if (err)
+		fuse_reply_err(r->req, -err);
+	else
+		fuse_reply_readlink(r->req, r->target);
+	free(r);
+}
+
+static void fs_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct readlink_op *r = new_op(req, sizeof(*r), "readlink", false, attr_run_readlink, done_readlink);
+
+	if (!r)
+		return;
+	r->req = req;
+	r->ino = ino_of_node(ino);
+	op_start(&r->op);
+}
+
+/* ---- extended attributes ------------------------------------------------------------------------- */
+
+/* Ends get and list: `size` 0 asks for the length, a smaller one than needed is ERANGE. */
+static void done_xattr_read(struct op *op, int err)
+{
+	struct xattr_op *x = (struct xattr_op *)op;
+	size_t size = (size_t)x->flags;
+
+	if (err)
+		fuse_reply_err(x->req, -err);
+	else if (size == 0)
+		fuse_reply_xattr(x->req, x->len);
+	else if (x->len > size)
+		fuse_reply_err(x->req, ERANGE);
+	else
+		fuse_reply_buf(x->req, x->val, x->len);
+	free(x->val);
+	free(x);
+}
+
+static void done_xattr_change(struct op *op, int err)
+{
+	struct xattr_op *x = (struct xattr_op *)op;
+
+	fuse_reply_err(x->req, -err);
+	free(x->val);
+	free(x);
+}
+
+/* too_long: what a name over 255 bytes is answered with (interface 2.1). */
+static struct xattr_op *xattr_op_of(fuse_req_t req, fuse_ino_t ino, const char *name, size_t val_bytes, int too_long,
+				    const char *what, bool writes, int (*run)(struct op *, struct itx *),
+				    void (*done)(struct op *, int))
+{
+	struct xattr_op *x;
+
+	if (strlen(name) > XATTR_NAME_MAX_BYTES) {
+		fuse_reply_err(req, too_long);
+		return NULL;
+	}
+	x = new_op(req, sizeof(*x), what, writes, run, done);
+	if (!x)
+		return NULL;
+	x->req = req;
+	x->ino = ino_of_node(ino);
+	strcpy(x->name, name);
+	x->val = val_bytes ? malloc(val_bytes) : NULL;
+	if (val_bytes && !x->val) {
+		fuse_reply_err(req, ENOMEM);
+		free(x);
+		return NULL;
+	}
+	return x;
+}
+
+static void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct xattr_op *x = xattr_op_of(req, ino, name, XATTR_VALUE_MAX_BYTES, ENODATA, "getxattr", false,
+					 xattr_run_get, done_xattr_read);
+
+	if (!x)
+		return;
+	x->flags = (int)size;
+	op_start(&x->op);
+}
+
+static void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	struct xattr_op *x = xattr_op_of(req, ino, "", XATTR_LIST_BYTES, ENODATA, "listxattr", false, xattr_run_list,
+					 done_xattr_read);
+
+	if (!x)
+		return;
+	x->flags = (int)size;
+	op_start(&x->op);
+}
+
+static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+	struct xattr_op *x;
+
+	if (size > XATTR_VALUE_MAX_BYTES) {
+		fuse_reply_err(req, E2BIG);
+		return;
+	}
+	x = xattr_op_of(req, ino, name, size, ERANGE, "setxattr", true, xattr_run_set, done_xattr_change);
+	if (!x)
+		return;
+	if (size)
+		memcpy(x->val, value, size);
+	x->len = size;
+	x->flags = flags;
+	op_start(&x->op);
+}
+
+static void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct xattr_op *x = xattr_op_of(req, ino, name, 0, ENODATA, "removexattr", true, xattr_run_remove,
+					 done_xattr_change);
+
+	if (x)
+		op_start(&x->op);
+}
+
+/* ---- open files ---------------------------------------------------------------------------------- */
+
+struct open_op {
+	struct attr_op a;
+	struct fuse_file_info fi;
+};
+
+static void done_open(struct op *op, int err)
+{
+	struct open_op *o = (struct open_op *)op;
+	struct open_file *of = (struct open_file *)(uintptr_t)o->fi.fh;
+
+	if (err) {
+		fuse_reply_err(o->a.req, -err);
+		free(of);
+	} else {
+		/* pages and listings stay while the lock is held: whoever takes it away drops them (D4) */
+		o->fi.keep_cache = lock_kernel_timeout(op->fsd, o->a.ino) > 0;
+		o->fi.cache_readdir = o->fi.keep_cache;
+		inode_open(op->fsd, o->a.ino);
+		if (fuse_reply_open(o->a.req, &o->fi) != 0) {
+			inode_release(op->fsd, o->a.ino);
+			free(of);
+		}
+	}
+	free(o);
+}
+
+static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, const char *what)
+{
+	struct open_op *o = new_op(req, sizeof(*o), what, false, attr_run_get, done_open);
+	struct open_file *of = o ? new_open_file(ino_of_node(ino), fi->flags) : NULL;
+
+	if (!o)
+		return;
+	if (!of) {
+		fuse_reply_err(req, ENOMEM);
+		free(o);
+		return;
+	}
+	o->a.req = req;
+	o->a.ino = ino_of_node(ino);
+	o->fi = *fi;
+	o->fi.fh = (uintptr_t)of;
+	o->fi.noflush = 1;	/* nothing is kept back until close */
+	op_start(&o->a.op);
+}
+
+static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	open_any(req, ino, fi, "open");
+}
+
+static void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	open_any(req, ino, fi, "opendir");
+}
+
+static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	inode_release(fsd_of(req), ino_of_node(ino));
+	free((void *)(uintptr_t)fi->fh);
+	fuse_reply_err(req, 0);
+}
+
+static void fs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)fi;
+	fuse_reply_err(req, 0);
+}
+
+struct fsync_op {
+	struct op op;
+	fuse_req_t req;
+	uint64_t ino, gen;
+};
+
+static int fsync_run(struct op *op, struct itx *tx)
+{
+	struct fsync_op *s = (struct fsync_op *)op;
+
+	return txn_wait_committed(op, tx, &s->gen);
+}
+
+static void done_fsync(struct op *op, int err)
+{
+	struct fsync_op *s = (struct fsync_op *)op;
+
+	if (!err)
+		err = data_take_error(op->fsd, s->ino);
+	fuse_reply_err(s->req, -err);
+	free(s);
+}
+
+/* fsync(2) of anything commits everything the mount has done until now. */
+static void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct fsync_op *s = new_op(req, sizeof(*s), "fsync", false, fsync_run, done_fsync);
+
+	(void)datasync;
+	(void)fi;
+	if (!s)
+		return;
+	s->req = req;
+	s->ino = ino_of_node(ino);
+	op_start(&s->op);
+}
+
+static struct file_req *file_req(fuse_req_t req, fuse_ino_t ino, uint64_t off, uint64_t len, struct fuse_file_info *fi)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct file_req *rq = calloc(1, sizeof(*rq));
+
+	stats_inc(&fsd_of(req)->stats.fuse_requests);
+	if (!rq) {
+		fuse_reply_err(req, ENOMEM);
+		return NULL;
+	}
+	rq->req = req;
+	rq->ino = ino_of_node(ino);
+	rq->of = fi ? (struct open_file *)(uintptr_t)fi->fh : NULL;
+	rq->offset = off;
+	rq->len = len;
+	rq->flags = fi ? fi->flags : 0;
+	rq->uid = ctx->uid;
+	rq->gid = ctx->gid;
+	rq->pid = ctx->pid;
+	return rq;
+}
+
+static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct file_req *rq = file_req(req, ino, (uint64_t)off, size, fi);
+
+	if (rq)
+		op_read(fsd_of(req), rq);
+}
+
+static void fs_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off, struct fuse_file_info *fi)
+{
+	size_t size = fuse_buf_size(bufv);
+	struct fuse_bufvec dst = FUSE_BUFVEC_INIT(size);
+	struct file_req *rq = file_req(req, ino, (uint64_t)off, size, fi);
+	ssize_t n;
+
+	if (!rq)
+		return;
+	rq->write_cache = fi->writepage;
+	rq->buf = dst.buf[0].mem = malloc(size ? size : 1);
+	if (!rq->buf) {
+		fuse_reply_err(req, ENOMEM);
+		free(rq);
+		return;
+	}
+	n = fuse_buf_copy(&dst, bufv, 0);
+	if (n != (ssize_t)size) {
+		fuse_reply_err(req, n < 0 ? (int)-n : EIO);
+		free(rq->buf);
+		free(rq);
+		return;
+	}
+	op_write(fsd_of(req), rq);
+}
+
+static void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	struct file_req *rq = file_req(req, ino, (uint64_t)off, 0, fi);
+
+	if (!rq)
+		return;
+	rq->flags = whence;
+	op_lseek(fsd_of(req), rq);
+}
+
+static void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	struct file_req *rq = file_req(req, ino, (uint64_t)off, (uint64_t)len, fi);
+
+	if (!rq)
+		return;
+	rq->flags = mode;
+	op_fallocate(fsd_of(req), rq);
+}
+
+static void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
+		     const void *in, size_t in_size, size_t out_size)
+{
+	stats_inc(&fsd_of(req)->stats.fuse_requests);
+	op_ioctl(fsd_of(req), req, ino_of_node(ino), cmd, arg, (struct open_file *)(uintptr_t)fi->fh, flags, in, in_size,
+		 out_size);
+}
+
+/* ---- listings ------------------------------------------------------------------------------------ */
+
+/* Entries of at least 24 + 8 bytes (plus: 128 more) fit a reply: how many look-ups it can count. */
+#define READDIRPLUS_ENTRY_BYTES	152
+
+static void done_readdir(struct op *op, int err)
+{
+	struct readdir_op *r = (struct readdir_op *)op;
+
+	if (err) {
+		fuse_reply_err(r->req, -err);
+	} else {
+		for (size_t i = 0; i < r->looked_up_nr; i++)
+			inode_ref(op->fsd, r->looked_up[i], 1);
+		if (fuse_reply_buf(r->req, r->buf, r->used) != 0)
+			for (size_t i = 0; i < r->looked_up_nr; i++)
+				inode_forget(op->fsd, r->looked_up[i], 1);
+	}
+	free(r->looked_up);
+	free(r->buf);
+	free(r);
+}
+
+static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
+{
+	struct readdir_op *r = new_op(req, sizeof(*r), "readdir", false, readdir_run, done_readdir);
+
+	if (!r)
+		return;
+	r->req = req;
+	r->ino = ino_of_node(ino);
+	r->off = (uint64_t)off;
+	r->size = size;
+	r->plus = plus;
+	r->buf = malloc(size ? size : 1);
+	if (plus) {
+		r->looked_up_max = size / READDIRPLUS_ENTRY_BYTES + 1;
+		r->looked_up = calloc(r->looked_up_max, sizeof(*r->looked_up));
+	}
+	if (!r->buf || (plus && !r->looked_up)) {
+		fuse_reply_err(req, ENOMEM);
+		free(r->looked_up);
+		free(r->buf);
+		free(r);
+		return;
+	}
+	op_start(&r->op);
+}
+
+static void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	(void)fi;
+	list(req, ino, size, off, false);
+}
+
+static void fs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	(void)fi;
+	list(req, ino, size, off, true);
+}
+
+/* ---- the volume ---------------------------------------------------------------------------------- */
+
+#define BLOCKS_PER_LARGE	(LARGE_SIZE / SMALL_SIZE)
+#define META_BYTES_PER_FILE	2048	/* interface 4.1: files = metadata bytes / 2048 */
+
+static void done_statfs(void *arg, int err, unsigned type, const void *reply)
+{
+	const struct msg_statfs_reply *m = reply;
+	fuse_req_t req = arg;
+	struct statvfs st = { 0 };
+
+	(void)type;
+	if (err) {
+		fuse_reply_err(req, -err);
+		return;
+	}
+	st.f_bsize = st.f_frsize = SMALL_SIZE;
+	st.f_blocks = m->total_data + m->total_meta * BLOCKS_PER_LARGE;
+	st.f_bfree = m->free_data + m->free_meta * BLOCKS_PER_LARGE;
+	st.f_bavail = st.f_bfree;
+	st.f_files = m->total_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
+	st.f_ffree = m->free_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
+	st.f_favail = st.f_ffree;
+	st.f_fsid = m->fsid;
+	st.f_namemax = NAME_MAX_BYTES;
+	fuse_reply_statfs(req, &st);
+}
+
+static void fs_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	int ret;
+
+	(void)ino;
+	stats_inc(&fsd_of(req)->stats.fuse_requests);
+	ret = net_client_call(fsd_of(req)->net, MSG_statfs, NULL, done_statfs, req);
+	if (ret < 0)
+		fuse_reply_err(req, -ret);
+}
+
+static void fs_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct fsd *fsd = userdata;
+	unsigned want = FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK | FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
+			FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_IOCTL_DIR |
+			FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS;
+
+	if (fsd->conf.acl)
+		want |= FUSE_CAP_POSIX_ACL;
+	/* libfuse asks for some by itself; what is not named here is off: the kernel must own no state */
+	conn->want = conn->capable & want;
+	conn->max_write = MAX_REQUEST_BYTES;
+	conn->max_readahead = MAX_REQUEST_BYTES;
+	conn->max_background = 64;
+	conn->congestion_threshold = 48;
+	conn->time_gran = 1;
+}
+
+const struct fuse_lowlevel_ops kcache_fuse_ops = {
+	.init = fs_init,
+	.lookup = fs_lookup,
+	.forget = fs_forget,
+	.forget_multi = fs_forget_multi,
+	.getattr = fs_getattr,
+	.setattr = fs_setattr,
+	.readlink = fs_readlink,
+	.mknod = fs_mknod,
+	.mkdir = fs_mkdir,
+	.unlink = fs_unlink,
+	.rmdir = fs_rmdir,
+	.symlink = fs_symlink,
+	.rename = fs_rename,
+	.link = fs_link,
+	.open = fs_open,
+	.read = fs_read,
+	.write_buf = fs_write_buf,
+	.flush = fs_flush,
+	.release = fs_release,
+	.fsync = fs_fsync,
+	.opendir = fs_opendir,
+	.readdir = fs_readdir,
+	.readdirplus = fs_readdirplus,
+	.releasedir = fs_release,
+	.fsyncdir = fs_fsync,
+	.statfs = fs_statfs,
+	.setxattr = fs_setxattr,
+	.getxattr = fs_getxattr,
+	.listxattr = fs_listxattr,
+	.removexattr = fs_removexattr,
+	.create = fs_create,
+	.fallocate = fs_fallocate,
+	.lseek = fs_lseek,
+	.ioctl = fs_ioctl,
+};

@@ -1,0 +1,811 @@
+/*
+ * The item cache: its LMDB environment, transactions, and items.  The intervals that say what is known,
+ * and eviction, are in items_range.c.
+ *
+ * Promises: a transaction shows one moment; what it wrote is there whole once items_commit returned 0
+ * and not at all otherwise, also when the process is killed at any instruction (not when the node
+ * stops: the environment lies in a tmpfs and is begun anew then).  Every record lies inside a known
+ * interval.  A record of a generation that may be in some tree is never removed before a marker for it
+ * is committed.
+ *
+ * Generations: a record's mark is the one that last wrote it.  An item that is written again in a later
+ * generation, read from the forest, or deleted there, is "persistent": deleting it leaves a marker.
+ * Only an item that was born in the open generation vanishes without one.
+ *
+ * Room: the map is allocated in full at the start, because a tmpfs that fills up under a writable map
+ * kills the process.  Operations wait for room before the map is full; what remains is for the engine,
+ * which must be able to close and clean generations.  So "full" never reaches an application.
+ */
+#include "items.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "items_impl.h"
+#include "locks.h"
+#include "log.h"
+#include "op.h"
+#include "reader.h"
+#include "txn.h"
+
+static const char *const table_names[TABLES_NR] = {
+	[TABLE_ITEMS] = "items",	[TABLE_RANGES] = "ranges",	[TABLE_DIRTY] = "dirty",
+	[TABLE_META] = "meta",		[TABLE_GENS] = "gens",		[TABLE_POOL] = "pool",
+	[TABLE_POOL_DIRTY] = "pool_dirty", [TABLE_DAVAIL] = "davail",	[TABLE_DLOG] = "dlog",
+};
+
+#define META_GENS	"gens"
+
+/* ---- the environment ---------------------------------------------------------------------------- */
+
+static int lmdb_errno(int rc)
+{
+	return rc > 0 ? -rc : -EIO;
+}
+
+/* Allocate the file in full without giving it a size: LMDB makes a new environment only of an empty one. */
+static int allocate(const char *file, size_t size)
+{
+	int fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+static int open_tables(struct items *is)
+{
+	struct gens fresh = { .open = 1, .committed = 0 };
+	MDB_val key = mval(META_GENS, strlen(META_GENS)), val;
+	MDB_txn *txn;
+	MDB_stat st;
+	int rc;
+
+	rc = mdb_txn_begin(is->env, NULL, 0, &txn);
+	if (rc)
+		return rc;
+	for (unsigned i = 0; i < TABLES_NR && !rc; i++)
+		rc = mdb_dbi_open(txn, table_names[i], MDB_CREATE, &is->dbi[i]);
+	if (!rc)
+		rc = mdb_stat(txn, is->dbi[TABLE_META], &st);
+	if (!rc) {
+		is->page_bytes = st.ms_psize;
+		rc = mdb_get(txn, is->dbi[TABLE_META], &key, &val);
+		if (rc == MDB_NOTFOUND) {
+			val = mval(&fresh, sizeof(fresh));
+			rc = mdb_put(txn, is->dbi[TABLE_META], &key, &val, 0);
+			is->gens = fresh;
+		} else if (!rc && val.mv_size == sizeof(is->gens)) {
+			memcpy(&is->gens, val.mv_data, sizeof(is->gens));
+		} else if (!rc) {
+			rc = MDB_CORRUPTED;
+		}
+	}
+	if (rc) {
+		mdb_txn_abort(txn);
+		return rc;
+	}
+	return mdb_txn_commit(txn);
+}
+
+int items_open(struct fsd *fsd, const char *path, size_t size, bool keep)
+{
+	struct items *is = calloc(1, sizeof(*is));
+	char file[PATH_MAX], lock[PATH_MAX];
+	int rc, dead;
+
+	if (!is)
+		return -ENOMEM;
+	pthread_mutex_init(&is->writer, NULL);
+	pthread_mutex_init(&is->idle_lock, NULL);
+	pthread_mutex_init(&is->evict_lock, NULL);
+	is->map_bytes = size;
+	snprintf(file, sizeof(file), "%s/items.mdb", path);
+	snprintf(lock, sizeof(lock), "%s/items.mdb-lock", path);
+	if (!keep) {
+		unlink(file);
+		unlink(lock);
+	}
+	rc = -allocate(file, size);
+	if (rc) {
+		log_err("%s: cannot allocate %zu MiB for the item cache: %s; give the runtime directory more room or lower cache_size",
+			file, size >> 20, strerror(rc));
+		goto out;
+	}
+	rc = mdb_env_create(&is->env);
+	if (rc)
+		goto out;
+	rc = mdb_env_set_mapsize(is->env, size);
+	if (!rc)
+		rc = mdb_env_set_maxdbs(is->env, TABLES_NR);
+	if (!rc)
+		rc = mdb_env_set_maxreaders(is->env, 256);
+	if (!rc)
+		rc = mdb_env_open(is->env, file, MDB_NOSUBDIR | MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC |
+				  MDB_NOTLS | MDB_NORDAHEAD, 0600);
+	if (!rc)
+		rc = mdb_reader_check(is->env, &dead);
+	if (!rc)
+		rc = open_tables(is);
+	if (rc)
+		log_err("%s: the item cache cannot be opened: %s", file, mdb_strerror(rc));
+out:
+	if (rc) {
+		if (is->env)
+			mdb_env_close(is->env);
+		unlink(file);
+		unlink(lock);
+		free(is);
+		return lmdb_errno(rc);
+	}
+	fsd->items = is;
+	return 0;
+}
+
+void items_close(struct fsd *fsd)
+{
+	struct items *is = fsd->items;
+
+	if (!is)
+		return;
+	while (is->idle_nr)
+		mdb_txn_abort(is->idle[--is->idle_nr]);
+	mdb_env_close(is->env);
+	free(is);
+	fsd->items = NULL;
+}
+
+MDB_dbi items_dbi(const struct itx *tx, enum items_table table)
+{
+	return tx->fsd->items->dbi[table];
+}
+
+/* ---- transactions ------------------------------------------------------------------------------- */
+
+int items_error(struct itx *tx, int rc, const char *what)
+{
+	bool full = rc == MDB_MAP_FULL || rc == MDB_TXN_FULL || rc == ENOSPC;
+
+	if (!tx->err)
+		tx->err = full ? -ENOSPC : -EIO;
+	if (!full) {
+		log_err("item cache: %s: %s; restart this mount", what, mdb_strerror(rc));
+		return -EIO;
+	}
+	if (!tx->op)
+		return -ENOSPC;
+	return op_park(tx->op, txn_wait_room);
+}
+
+bool items_is_full(struct items *is)
+{
+	return atomic_load(&is->used) > is->map_bytes / 100 * ITEMS_FULL_PERCENT;
+}
+
+void items_measure(struct itx *tx)
+{
+	struct items *is = tx->fsd->items;
+	uint64_t pages = 0;
+	MDB_stat st;
+
+	for (unsigned i = 0; i < TABLES_NR; i++) {
+		if (mdb_stat(tx->txn, is->dbi[i], &st) == 0)
+			pages += st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages;
+	}
+	atomic_store(&is->used, pages * is->page_bytes);
+	is->used_age = 0;
+}
+
+static int snapshot_begin(struct items *is, MDB_txn **txn)
+{
+	*txn = NULL;
+	pthread_mutex_lock(&is->idle_lock);
+	if (is->idle_nr)
+		*txn = is->idle[--is->idle_nr];
+	pthread_mutex_unlock(&is->idle_lock);
+	return *txn ? mdb_txn_renew(*txn) : mdb_txn_begin(is->env, NULL, MDB_RDONLY, txn);
+}
+
+static void snapshot_end(struct items *is, MDB_txn *txn)
+{
+	mdb_txn_reset(txn);
+	pthread_mutex_lock(&is->idle_lock);
+	if (is->idle_nr < ITEMS_SNAPSHOTS_IDLE) {
+		is->idle[is->idle_nr++] = txn;
+		txn = NULL;
+	}
+	pthread_mutex_unlock(&is->idle_lock);
+	if (txn)
+		mdb_txn_abort(txn);
+}
+
+static int snapshot_gens(struct itx *tx)
+{
+	MDB_val key = mval(META_GENS, strlen(META_GENS)), val;
+	struct gens g;
+	int rc = mdb_get(tx->txn, items_dbi(tx, TABLE_META), &key, &val);
+
+	if (rc || val.mv_size != sizeof(g))
+		return rc ? rc : MDB_CORRUPTED;
+	memcpy(&g, val.mv_data, sizeof(g));
+	tx->open_gen = g.open;
+	tx->committed_gen = g.committed;
+	return 0;
+}
+
+static int begin_snapshot(struct fsd *fsd, struct op *op, struct itx *tx)
+{
+	struct items *is = fsd->items;
+	int rc;
+
+	*tx = (struct itx){ .fsd = fsd, .op = op };
+	rc = snapshot_begin(is, &tx->txn);
+	if (!rc) {
+		rc = snapshot_gens(tx);
+		if (rc)
+			snapshot_end(is, tx->txn);
+	}
+	if (rc) {
+		log_err("item cache: a snapshot cannot begin: %s; restart this mount", mdb_strerror(rc));
+		return -EIO;
+	}
+	return 0;
+}
+
+int items_begin(struct fsd *fsd, struct op *op, bool write, struct itx *tx)
+{
+	struct items *is = fsd->items;
+	int rc;
+
+	if (!write)
+		return begin_snapshot(fsd, op, tx);
+	*tx = (struct itx){ .fsd = fsd, .op = op, .write = true };
+	pthread_mutex_lock(&is->writer);
+	rc = mdb_txn_begin(is->env, NULL, 0, &tx->txn);
+	if (rc) {
+		pthread_mutex_unlock(&is->writer);
+		log_err("item cache: a transaction cannot begin: %s; restart this mount", mdb_strerror(rc));
+		return -EIO;
+	}
+	tx->open_gen = is->gens.open;
+	tx->committed_gen = is->gens.committed;
+	if (++is->used_age >= 64)
+		items_measure(tx);
+	return 0;
+}
+
+static void count_dirty(struct itx *tx)
+{
+	struct dirty_count *d = &tx->fsd->items->dirty[tx->open_gen & 1];
+
+	if (tx->dirty_nr || tx->dlog_nr) {
+		atomic_fetch_add(&d->bytes, tx->dirty_bytes);
+		atomic_fetch_add(&d->nr, tx->dirty_nr);
+		atomic_fetch_add(&d->dlog_nr, tx->dlog_nr);
+		atomic_store(&d->any, true);
+	}
+	atomic_fetch_add(&tx->fsd->items->davail, tx->davail_delta);
+}
+
+int items_commit(struct itx *tx)
+{
+	struct items *is = tx->fsd->items;
+	struct gens g = { .open = tx->open_gen, .committed = tx->committed_gen };
+	int rc;
+
+	if (!tx->write) {
+		snapshot_end(is, tx->txn);
+		return 0;
+	}
+	if (tx->err) {
+		items_abort(tx);
+		return tx->err;
+	}
+	rc = mdb_txn_commit(tx->txn);
+	if (!rc) {
+		count_dirty(tx);
+		is->gens = g;
+	}
+	pthread_mutex_unlock(&is->writer);
+	if (!rc)
+		return 0;
+	if (rc == MDB_MAP_FULL || rc == ENOSPC)
+		return -ENOSPC;
+	log_err("item cache: a transaction cannot be committed: %s; restart this mount", mdb_strerror(rc));
+	return -EIO;
+}
+
+void items_abort(struct itx *tx)
+{
+	struct items *is = tx->fsd->items;
+
+	if (!tx->write) {
+		snapshot_end(is, tx->txn);
+		return;
+	}
+	mdb_txn_abort(tx->txn);
+	pthread_mutex_unlock(&is->writer);
+}
+
+int items_run(struct fsd *fsd, int (*fn)(struct itx *tx, void *arg), void *arg)
+{
+	struct itx tx;
+	int ret;
+
+	for (;;) {
+		ret = items_begin(fsd, NULL, true, &tx);
+		if (ret < 0)
+			return ret;
+		ret = fn(&tx, arg);
+		if (ret < 0)
+			items_abort(&tx);
+		else
+			ret = items_commit(&tx);
+		if (ret != -ENOSPC)
+			return ret;
+		items_make_room(fsd);
+	}
+}
+
+/* ---- generations -------------------------------------------------------------------------------- */
+
+static int put_gens(struct itx *tx)
+{
+	struct gens g = { .open = tx->open_gen, .committed = tx->committed_gen };
+	MDB_val key = mval(META_GENS, strlen(META_GENS)), val = mval(&g, sizeof(g));
+	int rc = mdb_put(tx->txn, items_dbi(tx, TABLE_META), &key, &val, 0);
+
+	return rc ? items_error(tx, rc, "generations") : 0;
+}
+
+int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap)
+{
+	struct items *is = fsd->items;
+	struct dirty_count *d;
+	struct itx tx;
+	int ret;
+
+	ret = items_begin(fsd, NULL, true, &tx);
+	if (ret < 0)
+		return ret;
+	assert(tx.committed_gen + 1 == tx.open_gen);
+	*gen = tx.open_gen++;
+	ret = put_gens(&tx);
+	if (ret < 0) {
+		items_abort(&tx);
+		return ret;
+	}
+	/* As items_commit, but nobody may write before the snapshot is taken. */
+	ret = mdb_txn_commit(tx.txn);
+	if (ret == 0) {
+		is->gens.open = tx.open_gen;
+		d = &is->dirty[tx.open_gen & 1];
+		atomic_store(&d->bytes, 0);
+		atomic_store(&d->nr, 0);
+		atomic_store(&d->dlog_nr, 0);
+		atomic_store(&d->any, false);
+		ret = begin_snapshot(fsd, NULL, snap);
+		if (ret < 0)
+			fsd_fail(fsd, "generation %llu is closed but cannot be read", (unsigned long long)*gen);
+	} else {
+		ret = ret == MDB_MAP_FULL || ret == ENOSPC ? -ENOSPC : -EIO;
+	}
+	pthread_mutex_unlock(&is->writer);
+	return ret;
+}
+
+int items_set_committed(struct itx *tx, uint64_t gen)
+{
+	assert(gen == tx->committed_gen + 1);
+	assert(gen < tx->open_gen);
+	tx->committed_gen = gen;
+	return put_gens(tx);
+}
+
+static void get_dirty(struct dirty_count *d, struct items_dirty *out)
+{
+	*out = (struct items_dirty){ .bytes = atomic_load(&d->bytes), .nr = atomic_load(&d->nr),
+				     .dlog_nr = atomic_load(&d->dlog_nr), .any = atomic_load(&d->any) };
+}
+
+void items_dirty(struct fsd *fsd, struct items_dirty *open, struct items_dirty *closed)
+{
+	struct items *is = fsd->items;
+	struct gens g;
+
+	pthread_mutex_lock(&is->writer);
+	g = is->gens;
+	get_dirty(&is->dirty[g.open & 1], open);
+	*closed = (struct items_dirty){ 0 };
+	if (g.committed + 1 < g.open)
+		get_dirty(&is->dirty[(g.open + 1) & 1], closed);
+	pthread_mutex_unlock(&is->writer);
+}
+
+uint64_t items_davail(struct fsd *fsd)
+{
+	int64_t nr = atomic_load(&fsd->items->davail);
+
+	return nr > 0 ? (uint64_t)nr : 0;
+}
+
+void items_usage(struct fsd *fsd, uint64_t *used_bytes, uint64_t *size_bytes)
+{
+	*used_bytes = atomic_load(&fsd->items->used);
+	*size_bytes = fsd->items->map_bytes;
+}
+
+/* ---- records ------------------------------------------------------------------------------------ */
+
+int items_cursor(struct itx *tx, enum items_table table, MDB_cursor **mc)
+{
+	int rc = mdb_cursor_open(tx->txn, items_dbi(tx, table), mc);
+
+	return rc ? items_error(tx, rc, "cursor") : 0;
+}
+
+int rec_get(struct itx *tx, const struct key *key, const struct item_rec **rec)
+{
+	struct ikey k = ikey_of(key);
+	MDB_val mk = mval(k.b, sizeof(k.b)), mv;
+	int rc = mdb_get(tx->txn, items_dbi(tx, TABLE_ITEMS), &mk, &mv);
+
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	if (rc)
+		return items_error(tx, rc, "look-up");
+	*rec = mv.mv_data;
+	return 1;
+}
+
+int rec_step(struct itx *tx, MDB_cursor *mc, MDB_cursor_op how, struct key *at, const struct item_rec **rec)
+{
+	MDB_val mk, mv;
+	int rc = mdb_cursor_get(mc, &mk, &mv, how);
+
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	if (rc)
+		return items_error(tx, rc, "walk");
+	*at = key_from_sortable(mk.mv_data);
+	*rec = mv.mv_data;
+	return 1;
+}
+
+int rec_seek(struct itx *tx, MDB_cursor *mc, const struct key *key, struct key *at,
+	     const struct item_rec **rec)
+{
+	struct ikey k = ikey_of(key);
+	MDB_val mk = mval(k.b, sizeof(k.b)), mv;
+	int rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE);
+
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	if (rc)
+		return items_error(tx, rc, "walk");
+	*at = key_from_sortable(mk.mv_data);
+	*rec = mv.mv_data;
+	return 1;
+}
+
+int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val, size_t len)
+{
+	size_t bytes = sizeof(struct item_rec) + ((len + ITEM_REC_ALIGN - 1) & ~(size_t)(ITEM_REC_ALIGN - 1));
+	struct ikey k = ikey_of(key);
+	MDB_val mk = mval(k.b, sizeof(k.b)), mv = mval(NULL, bytes);
+	uint8_t copy[sizeof(struct item_rec) + ITEM_CACHED_MAX] __attribute__((aligned(8)));
+	struct item_rec *rec = (struct item_rec *)copy;
+	int rc;
+
+	/* val may point into the very record that is replaced, so it is copied first. */
+	assert(bytes <= sizeof(copy));
+	memset(copy, 0, sizeof(*rec));
+	rec->mark = mark;
+	rec->flags = flags;
+	rec->len = (uint16_t)len;
+	if (len)
+		memcpy(rec->val, val, len);
+	memset(rec->val + len, 0, bytes - sizeof(*rec) - len);
+	mv.mv_data = copy;
+	rc = mdb_put(tx->txn, items_dbi(tx, TABLE_ITEMS), &mk, &mv, 0);
+	return rc ? items_error(tx, rc, "write") : 0;
+}
+
+int rec_del(struct itx *tx, const struct key *key)
+{
+	struct ikey k = ikey_of(key);
+	MDB_val mk = mval(k.b, sizeof(k.b));
+	int rc = mdb_del(tx->txn, items_dbi(tx, TABLE_ITEMS), &mk, NULL);
+
+	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "removal") : 0;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------ */
+
+static int not_known(struct itx *tx, const struct key *key)
+{
+	if (!tx->op)
+		return -EAGAIN;
+	tx->op->need.items = *key;
+	return op_park(tx->op, reader_wait);
+}
+
+static void note_recent(struct itx *tx, const struct key *key)
+{
+	_Atomic uint8_t *r = &tx->fsd->items->recent[items_recent_hash(key)];
+
+	if (!atomic_load_explicit(r, memory_order_relaxed))
+		atomic_store_explicit(r, 1, memory_order_relaxed);
+}
+
+static int give(struct itx *tx, const struct key *key, const struct item_rec *rec, struct ival *iv)
+{
+	note_recent(tx, key);
+	if (rec->flags & ITEM_REC_BAD)
+		return -EIO;
+	*iv = (struct ival){ .key = *key, .val = rec->val, .len = rec->len, .mark = rec->mark,
+			     .flags = rec->flags };
+	stats_inc(&tx->fsd->stats.item_hits);
+	return 0;
+}
+
+int item_get(struct itx *tx, const struct key *key, struct ival *iv)
+{
+	const struct item_rec *rec;
+	struct key first, last;
+	int ret;
+
+	assert(!tx->op || lock_covers(tx->op, key, false));
+	ret = rec_get(tx, key, &rec);
+	if (ret < 0)
+		return ret;
+	if (ret)
+		return rec->flags & ITEM_REC_DELETED ? -ENOENT : give(tx, key, rec, iv);
+	ret = range_find(tx, key, &first, &last);
+	if (ret < 0)
+		return ret;
+	return ret ? -ENOENT : not_known(tx, key);
+}
+
+/* The first live record in [from, last]; 1, 0 or an error. */
+static int first_live(struct itx *tx, const struct key *from, const struct key *last, struct key *at,
+		      const struct item_rec **rec)
+{
+	MDB_cursor *mc;
+	int ret = items_cursor(tx, TABLE_ITEMS, &mc);
+
+	if (ret < 0)
+		return ret;
+	for (ret = rec_seek(tx, mc, from, at, rec); ret > 0; ret = rec_step(tx, mc, MDB_NEXT, at, rec)) {
+		if (key_cmp(at, last) > 0) {
+			ret = 0;
+			break;
+		}
+		if (!((*rec)->flags & ITEM_REC_DELETED))
+			break;
+	}
+	mdb_cursor_close(mc);
+	return ret;
+}
+
+int item_next(struct itx *tx, const struct key *key, const struct key *last, struct ival *iv)
+{
+	const struct item_rec *rec;
+	struct key at, from = *key, first, end;
+	int ret;
+
+	if (key_cmp(key, last) > 0)
+		return -ENOENT;
+	assert(!tx->op || lock_covers(tx->op, key, false));
+	assert(!tx->op || lock_covers(tx->op, last, false));
+	for (;;) {
+		ret = range_find(tx, &from, &first, &end);
+		if (ret < 0)
+			return ret;
+		if (!ret)
+			return not_known(tx, &from);
+		if (key_cmp(&end, last) > 0)
+			end = *last;
+		ret = first_live(tx, &from, &end, &at, &rec);
+		if (ret < 0)
+			return ret;
+		if (ret)
+			return give(tx, &at, rec, iv);
+		if (key_eq(&end, last)) {
+			note_recent(tx, key);
+			return -ENOENT;
+		}
+		from = key_next(end);
+	}
+}
+
+/* The last live record in [first, from]; 1, 0 or an error. */
+static int last_live(struct itx *tx, const struct key *from, const struct key *first, struct key *at,
+		     const struct item_rec **rec)
+{
+	MDB_cursor *mc;
+	int ret = items_cursor(tx, TABLE_ITEMS, &mc);
+
+	if (ret < 0)
+		return ret;
+	ret = rec_seek(tx, mc, from, at, rec);
+	if (ret == 0)
+		ret = rec_step(tx, mc, MDB_LAST, at, rec);
+	while (ret > 0) {
+		if (key_cmp(at, first) < 0) {
+			ret = 0;
+			break;
+		}
+		if (key_cmp(at, from) <= 0 && !((*rec)->flags & ITEM_REC_DELETED))
+			break;
+		ret = rec_step(tx, mc, MDB_PREV, at, rec);
+	}
+	mdb_cursor_close(mc);
+	return ret;
+}
+
+int item_prev(struct itx *tx, const struct key *key, const struct key *first, struct ival *iv)
+{
+	const struct item_rec *rec;
+	struct key at, from = *key, start, end;
+	int ret;
+
+	if (key_cmp(key, first) < 0)
+		return -ENOENT;
+	assert(!tx->op || lock_covers(tx->op, key, false));
+	assert(!tx->op || lock_covers(tx->op, first, false));
+	for (;;) {
+		ret = range_find(tx, &from, &start, &end);
+		if (ret < 0)
+			return ret;
+		if (!ret)
+			return not_known(tx, &from);
+		if (key_cmp(&start, first) < 0)
+			start = *first;
+		ret = last_live(tx, &from, &start, &at, &rec);
+		if (ret < 0)
+			return ret;
+		if (ret)
+			return give(tx, &at, rec, iv);
+		if (key_eq(&start, first)) {
+			note_recent(tx, key);
+			return -ENOENT;
+		}
+		from = key_prev(start);
+	}
+}
+
+/* ---- writing ------------------------------------------------------------------------------------ */
+
+/* What an item costs in the log tree at most: with an inode item go four index items. */
+#define ITEM_TREE_BYTES		64u
+#define INODE_INDEX_BYTES	(4u * 56u)
+
+static int dirty_row(struct itx *tx, const struct key *key, bool add)
+{
+	uint8_t row[8 + KEY_SORT_BYTES];
+	MDB_val mk = mval(row, sizeof(row)), mv = mval(NULL, 0);
+	uint64_t gen = htobe64(tx->open_gen);
+	int rc;
+
+	memcpy(row, &gen, sizeof(gen));
+	key_to_sortable(key, row + 8);
+	if (add)
+		rc = mdb_put(tx->txn, items_dbi(tx, TABLE_DIRTY), &mk, &mv, 0);
+	else
+		rc = mdb_del(tx->txn, items_dbi(tx, TABLE_DIRTY), &mk, NULL);
+	return rc ? items_error(tx, rc, "dirty list") : 0;
+}
+
+static int may_write(struct itx *tx, const struct key *key)
+{
+	assert(tx->write);
+	assert(key->zone != ZONE_INODE_INDEX);
+	assert(!tx->op || lock_covers(tx->op, key, true));
+	if (tx->op && items_is_full(tx->fsd->items))
+		return items_error(tx, MDB_MAP_FULL, "cache");
+	return 0;
+}
+
+/* The record becomes dirty in the open generation. */
+static int write_dirty(struct itx *tx, const struct key *key, bool is_dirty_already, uint8_t flags,
+		       const void *val, size_t len)
+{
+	int ret;
+
+	tx->dirty_bytes += len + ITEM_TREE_BYTES;
+	if (!is_dirty_already) {
+		tx->dirty_nr++;
+		if (key->zone == ZONE_FS && key->type == TYPE_INODE)
+			tx->dirty_bytes += INODE_INDEX_BYTES;
+		txn_touch(tx, key, val, len);
+		ret = dirty_row(tx, key, true);
+		if (ret < 0)
+			return ret;
+	}
+	return rec_put(tx, key, tx->open_gen, flags, val, len);
+}
+
+int item_put(struct itx *tx, const struct key *key, const void *val, size_t len)
+{
+	const struct item_rec *rec;
+	struct key first, last;
+	bool is_dirty = false;
+	uint8_t flags = 0;
+	int ret = may_write(tx, key);
+
+	if (ret < 0)
+		return ret;
+	ret = rec_get(tx, key, &rec);
+	if (ret < 0)
+		return ret;
+	if (ret) {
+		is_dirty = rec->mark == tx->open_gen;
+		flags = rec->flags & ITEM_REC_PERSISTENT;
+		if (!is_dirty)
+			flags |= ITEM_REC_PERSISTENT;
+	} else {
+		ret = range_find(tx, key, &first, &last);
+		if (ret < 0)
+			return ret;
+		assert(ret == 1);
+	}
+	note_recent(tx, key);
+	return write_dirty(tx, key, is_dirty, flags, val, len);
+}
+
+int item_delete(struct itx *tx, const struct key *key, const void *keep_val, size_t keep_len)
+{
+	const struct item_rec *rec;
+	bool is_dirty;
+	int ret = may_write(tx, key);
+
+	if (ret < 0)
+		return ret;
+	ret = rec_get(tx, key, &rec);
+	if (ret < 0)
+		return ret;
+	if (ret == 0 || rec->flags & ITEM_REC_DELETED)
+		return -ENOENT;
+	is_dirty = rec->mark == tx->open_gen;
+	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT)) {
+		ret = rec_del(tx, key);
+		return ret < 0 ? ret : dirty_row(tx, key, false);
+	}
+	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, keep_val, keep_len);
+}
+
+int item_force_delete(struct itx *tx, const struct key *key)
+{
+	const struct item_rec *rec;
+	bool is_dirty = false;
+	int ret = may_write(tx, key);
+
+	if (ret < 0)
+		return ret;
+	ret = rec_get(tx, key, &rec);
+	if (ret < 0)
+		return ret;
+	if (ret)
+		is_dirty = rec->mark == tx->open_gen;
+	else
+		ret = range_add(tx, key, key);
+	if (ret < 0)
+		return ret;
+	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, NULL, 0);
+}
+
+int items_set_known(struct itx *tx, const struct key *first, const struct key *last)
+{
+	assert(tx->write);
+	return range_add(tx, first, last);
+}

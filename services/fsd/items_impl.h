@@ -1,0 +1,109 @@
+/* What items.c and items_range.c share. */
+#ifndef SCOUTFS_FSD_ITEMS_IMPL_H
+#define SCOUTFS_FSD_ITEMS_IMPL_H
+
+#include <string.h>
+
+#include "items.h"
+
+/* Keys of TABLE_ITEMS are padded and values rounded up, so that LMDB keeps both on 8-byte boundaries. */
+#define ITEM_KEY_BYTES	32u
+#define ITEM_REC_ALIGN	8u
+#define ITEM_CACHED_MAX	1024u	/* of a value as cached; on the devices it is ITEM_VAL_MAX */
+static_assert(sizeof(struct item_rec) == 16, "values begin aligned");
+static_assert(ITEM_VAL_MAX <= ITEM_CACHED_MAX, "every item fits");
+
+struct ikey {
+	uint8_t b[ITEM_KEY_BYTES];
+};
+
+static inline struct ikey ikey_of(const struct key *key)
+{
+	struct ikey k = { { 0 } };
+
+	key_to_sortable(key, k.b);
+	return k;
+}
+
+#define ITEMS_DROPS_NR		256u
+#define ITEMS_RECENT_NR		65536u
+#define ITEMS_SNAPSHOTS_IDLE	32u
+
+/* Percent of the map: eviction begins, eviction ends, operations wait for room. */
+#define ITEMS_HIGH_PERCENT	75u
+#define ITEMS_LOW_PERCENT	65u
+#define ITEMS_FULL_PERCENT	90u
+
+struct gens {
+	uint64_t open;
+	uint64_t committed;
+};
+
+struct dirty_count {
+	_Atomic uint64_t bytes, nr, dlog_nr;
+	atomic_bool any;
+};
+
+struct items {
+	MDB_env *env;
+	MDB_dbi dbi[TABLES_NR];
+	size_t map_bytes;
+	size_t page_bytes;
+
+	pthread_mutex_t writer;		/* one write transaction at a time; what follows is its */
+	struct gens gens;
+	uint64_t evicted_gen;		/* committed_gen when something was last evicted */
+	uint64_t drops[ITEMS_DROPS_NR];	/* by hash of a lock: how often its items were dropped */
+	unsigned used_age;
+
+	_Atomic uint64_t used;		/* bytes of pages in tables, as of a moment ago */
+	_Atomic int64_t davail;
+	struct dirty_count dirty[2];	/* by generation & 1 */
+	_Atomic uint8_t recent[ITEMS_RECENT_NR];	/* by hash of an inode: looked up since the hand came by */
+
+	pthread_mutex_t idle_lock;
+	MDB_txn *idle[ITEMS_SNAPSHOTS_IDLE];
+	unsigned idle_nr;
+
+	pthread_mutex_t evict_lock;
+	struct key hand;
+};
+
+static inline size_t items_drop_hash(const struct key *lock_start)
+{
+	return (size_t)((lock_start->first >> 10) + lock_start->zone * 37u + (lock_start->second >> 10)) %
+	       ITEMS_DROPS_NR;
+}
+
+static inline size_t items_recent_hash(const struct key *key)
+{
+	return (size_t)((key->first + key->zone * 7919u) * 0x9e3779b97f4a7c15ull >> 48);
+}
+static_assert(ITEMS_RECENT_NR == 65536u, "16 bits of hash");
+
+static inline MDB_val mval(const void *p, size_t len)
+{
+	return (MDB_val){ .mv_size = len, .mv_data = (void *)p };
+}
+
+/* Whether key is inside a known interval, and which: 1, 0, or an error of items_error. */
+int range_find(struct itx *tx, const struct key *key, struct key *first, struct key *last);
+/* Make [first, last] known, joined with what it touches; or unknown. */
+int range_add(struct itx *tx, const struct key *first, const struct key *last);
+int range_remove(struct itx *tx, const struct key *first, const struct key *last);
+
+/* The record of a key: 1 with *rec, 0, or an error of items_error. */
+int rec_get(struct itx *tx, const struct key *key, const struct item_rec **rec);
+/* The first record >= key (cursor mc), 1 with *at and *rec, 0. */
+int rec_seek(struct itx *tx, MDB_cursor *mc, const struct key *key, struct key *at,
+	     const struct item_rec **rec);
+int rec_step(struct itx *tx, MDB_cursor *mc, MDB_cursor_op how, struct key *at, const struct item_rec **rec);
+int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val, size_t len);
+int rec_del(struct itx *tx, const struct key *key);
+int items_cursor(struct itx *tx, enum items_table table, MDB_cursor **mc);
+/* Whether operations should wait for room. */
+bool items_is_full(struct items *is);
+/* Measure what the tables use, in tx. */
+void items_measure(struct itx *tx);
+
+#endif
