@@ -1,6 +1,6 @@
 /*
- * A small volume in memory with a bit of everything, made through lib/core, and the checker run on it.
- * For test_check*.c.
+ * A small volume in memory with a bit of everything, made through lib/core, and the checker run on
+ * it. For test_check*.c.
  */
 #ifndef TEST_CHECK_VOL_H
 #define TEST_CHECK_VOL_H
@@ -22,33 +22,34 @@
 #include "memdev.h"
 #include "tools/scoutfsctl/check_volume.h"
 
-#define META_BLOCKS	4096ull
-#define DATA_BLOCKS	(1ull << 20)
-#define FSID		0x1122334455667788ull
-#define RID		0x77ull
-#define SEQ		200ull		/* of the volume */
+#define META_BLOCKS 4096ull
+#define DATA_BLOCKS (1ull << 20)
+#define FSID 0x1122334455667788ull
+#define RID 0x77ull
+#define SEQ 200ull /* of the volume */
 
-#define DIR_INO		1024ull
-#define FILE_INO	1025ull
-#define SYM_INO		1026ull
-#define ORPHAN_INO	1027ull
-#define FIFO_INO	1028ull
+#define DIR_INO 1024ull
+#define FILE_INO 1025ull
+#define SYM_INO 1026ull
+#define ORPHAN_INO 1027ull
+#define FIFO_INO 1028ull
 
-#define SRCH_NAME	"scoutfs.srch.x"
-#define SRCH_ID		2u
+#define SRCH_NAME "scoutfs.srch.x"
+#define SRCH_ID 2u
 
 struct vol {
 	struct memdev dev;
 	struct disk_super super;
 	struct disk_super data_super;
-	struct disk_log_trees lt[2];	/* nr 1, finalized, and nr 2 */
-	struct block_set *bs;		/* inside a transaction */
+	struct disk_log_trees lt[2]; /* nr 1, finalized, and nr 2 */
+	struct block_set *bs;	     /* inside a transaction */
 	struct meta_alloc ma;
 };
 
 /* --- a volume and transactions on it --- */
 
-static int layout_write(void *arg, enum mkfs_device dev, uint64_t offset, const void *buf, size_t len)
+static inline int layout_write(void *arg, enum mkfs_device dev, uint64_t offset, const void *buf,
+			size_t len)
 {
 	struct vol *v = arg;
 
@@ -70,34 +71,35 @@ static int layout_write(void *arg, enum mkfs_device dev, uint64_t offset, const 
 	return 0;
 }
 
-static int layout_flush(void *arg, enum mkfs_device dev)
+static inline int layout_flush(void *arg, enum mkfs_device dev)
 {
 	(void)arg;
 	(void)dev;
 	return 0;
 }
 
-static void store_super(struct vol *v)
+static inline void store_super(struct vol *v)
 {
 	v->super.hdr.crc = le32_of(block_crc(&v->super, SMALL_SIZE));
 	memcpy(memdev_at(&v->dev, 1), &v->super, SMALL_SIZE);
 }
 
-static void begin(struct vol *v)
+static inline void begin(struct vol *v)
 {
 	assert_int_equal(block_set_open(&v->bs, &v->dev.dev, FSID, META_BLOCKS, 64), 0);
-	meta_alloc_open(&v->ma, v->bs, &v->super.server_meta_avail[0], &v->super.server_meta_freed[0]);
+	meta_alloc_open(&v->ma, v->bs, &v->super.server_meta_avail[0],
+			&v->super.server_meta_freed[0]);
 }
 
-static void put_in(struct vol *v, struct disk_btree_root *root, const struct key *key, uint64_t seq, const void *val,
-		   size_t len)
+static inline void put_in(struct vol *v, struct disk_btree_root *root, const struct key *key, uint64_t seq,
+		   const void *val, size_t len)
 {
 	struct item it = { .key = *key, .seq = seq, .val = val, .val_len = (uint16_t)len };
 
 	assert_int_equal(btree_force(v->bs, &v->ma.al, root, &it), 0);
 }
 
-static void end(struct vol *v)
+static inline void end(struct vol *v)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		struct key key = key_log_trees(RID, i + 1);
@@ -112,24 +114,28 @@ static void end(struct vol *v)
 	store_super(v);
 }
 
-static void put(struct vol *v, struct key key, const void *val, size_t len)
+static inline void put(struct vol *v, struct key key, const void *val, size_t len)
 {
 	put_in(v, &v->super.fs_root, &key, 10, val, len);
 }
 
-static void del(struct vol *v, struct key key)
+static inline void del(struct vol *v, struct key key)
 {
 	assert_int_equal(btree_delete(v->bs, &v->ma.al, &v->super.fs_root, &key), 0);
 }
 
-static void put_log(struct vol *v, unsigned i, struct key key, uint64_t seq, const void *val, size_t len, uint8_t flags)
+static inline void put_log(struct vol *v, unsigned i, struct key key, uint64_t seq, const void *val,
+		    size_t len, uint8_t flags)
 {
-	struct item it = { .key = key, .seq = seq, .val = val, .val_len = (uint16_t)len, .flags = flags };
+	struct item it = {
+		.key = key, .seq = seq, .val = val, .val_len = (uint16_t)len, .flags = flags
+	};
 
 	assert_int_equal(log_tree_force(v->bs, &v->ma, &v->lt[i], &it), 0);
 }
 
-static size_t get(struct vol *v, const struct disk_btree_root *root, struct key key, void *val, size_t max)
+static inline size_t get(struct vol *v, const struct disk_btree_root *root, struct key key, void *val,
+		  size_t max)
 {
 	struct btree_ref ref;
 	size_t len;
@@ -142,7 +148,7 @@ static size_t get(struct vol *v, const struct disk_btree_root *root, struct key 
 	return len;
 }
 
-static struct disk_inode get_inode(struct vol *v, uint64_t ino)
+static inline struct disk_inode get_inode(struct vol *v, uint64_t ino)
 {
 	struct disk_inode in = { 0 };
 
@@ -150,20 +156,24 @@ static struct disk_inode get_inode(struct vol *v, uint64_t ino)
 	return in;
 }
 
-static void put_inode(struct vol *v, uint64_t ino, const struct disk_inode *in)
+static inline void put_inode(struct vol *v, uint64_t ino, const struct disk_inode *in)
 {
 	put(v, key_inode(ino), in, sizeof(*in));
 }
 
-static struct disk_inode new_inode(uint32_t mode, uint32_t nlink, uint64_t size)
+static inline struct disk_inode new_inode(uint32_t mode, uint32_t nlink, uint64_t size)
 {
 	return (struct disk_inode){
-		.mode = le32_of(mode), .nlink = le32_of(nlink), .size = le64_of(size), .meta_seq = le64_of(10),
-		.data_seq = le64_of(10), .next_readdir_pos = le64_of(2),
+		.mode = le32_of(mode),
+		.nlink = le32_of(nlink),
+		.size = le64_of(size),
+		.meta_seq = le64_of(10),
+		.data_seq = le64_of(10),
+		.next_readdir_pos = le64_of(2),
 	};
 }
 
-static size_t make_dirent(uint8_t *buf, const char *name, uint64_t pos, uint64_t ino, uint8_t type)
+static inline size_t make_dirent(uint8_t *buf, const char *name, uint64_t pos, uint64_t ino, uint8_t type)
 {
 	struct disk_dirent *d = (void *)buf;
 	size_t len = strlen(name);
@@ -177,7 +187,8 @@ static size_t make_dirent(uint8_t *buf, const char *name, uint64_t pos, uint64_t
 	return sizeof(*d) + len;
 }
 
-static void link_name(struct vol *v, uint64_t dir, const char *name, uint64_t pos, uint64_t ino, uint8_t type)
+static inline void link_name(struct vol *v, uint64_t dir, const char *name, uint64_t pos, uint64_t ino,
+		      uint8_t type)
 {
 	_Alignas(8) uint8_t buf[512];
 	size_t len = make_dirent(buf, name, pos, ino, type);
@@ -187,7 +198,8 @@ static void link_name(struct vol *v, uint64_t dir, const char *name, uint64_t po
 	put(v, key_backref(ino, dir, pos), buf, len);
 }
 
-static void put_xattr(struct vol *v, uint64_t ino, uint64_t id, const char *name, const char *value, size_t value_len)
+static inline void put_xattr(struct vol *v, uint64_t ino, uint64_t id, const char *name, const char *value,
+		      size_t value_len)
 {
 	static _Alignas(8) uint8_t buf[XATTR_PARTS_MAX * ITEM_VAL_MAX];
 	struct disk_xattr *x = (void *)buf;
@@ -199,25 +211,29 @@ static void put_xattr(struct vol *v, uint64_t ino, uint64_t id, const char *name
 	memcpy(x->name, name, name_len);
 	memcpy(x->name + name_len, value, value_len);
 	for (size_t at = 0; at < len; at += ITEM_VAL_MAX)
-		put(v, key_xattr(ino, xattr_name_hash(name, name_len), id, (uint8_t)(at / ITEM_VAL_MAX)), buf + at,
-		    len - at < ITEM_VAL_MAX ? len - at : ITEM_VAL_MAX);
+		put(v,
+		    key_xattr(ino, xattr_name_hash(name, name_len), id,
+			      (uint8_t)(at / ITEM_VAL_MAX)),
+		    buf + at, len - at < ITEM_VAL_MAX ? len - at : ITEM_VAL_MAX);
 }
 
-static void put_extent(struct vol *v, uint64_t ino, uint64_t first, uint64_t len, uint64_t blkno, uint8_t flags)
+static inline void put_extent(struct vol *v, uint64_t ino, uint64_t first, uint64_t len, uint64_t blkno,
+		       uint8_t flags)
 {
 	struct disk_extent e = { .blkno = le64_of(blkno), .flags = flags };
 
 	put(v, key_extent(ino, first + len - 1, len), &e, sizeof(e));
 }
 
-static void take_data(struct vol *v, uint64_t start, uint64_t len)
+static inline void take_data(struct vol *v, uint64_t start, uint64_t len)
 {
 	assert_int_equal(free_extents_remove(v->bs, &v->ma.al, &v->super.data_alloc,
-					     (struct extent){ .start = start, .len = len }), 0);
+					     (struct extent){ .start = start, .len = len }),
+			 0);
 }
 
 /* A srch file of one leaf. */
-static struct disk_srch_file make_srch(struct vol *v, const struct srch_entry *e, unsigned nr)
+static inline struct disk_srch_file make_srch(struct vol *v, const struct srch_entry *e, unsigned nr)
 {
 	struct disk_srch_file f = { .blocks = le64_of(1), .entries = le64_of(nr), .height = 1 };
 	struct srch_entry prev = { 0 };
@@ -229,15 +245,18 @@ static struct disk_srch_file make_srch(struct vol *v, const struct srch_entry *e
 	assert_int_equal(block_new(v->bs, &v->ma.al, MAGIC_SRCH_BLOCK, &ref, &bl), 0);
 	b = bl->data;
 	for (unsigned i = 0; i < nr; i++) {
-		struct disk_srch_entry d = { le64_of(e[i].hash), le64_of(e[i].ino), le64_of(e[i].id) };
+		struct disk_srch_entry d = { le64_of(e[i].hash), le64_of(e[i].ino),
+					     le64_of(e[i].id) };
 
 		at += srch_entry_encode(&prev, &e[i], b->entries + at);
 		prev = e[i];
-		if (!i || srch_entry_cmp(&e[i], &(struct srch_entry){ le64_get(b->first.hash), le64_get(b->first.ino),
-								     le64_get(b->first.id) }) < 0)
+		if (!i || srch_entry_cmp(&e[i], &(struct srch_entry){ le64_get(b->first.hash),
+								      le64_get(b->first.ino),
+								      le64_get(b->first.id) }) < 0)
 			b->first = d;
-		if (!i || srch_entry_cmp(&e[i], &(struct srch_entry){ le64_get(b->last.hash), le64_get(b->last.ino),
-								     le64_get(b->last.id) }) > 0)
+		if (!i || srch_entry_cmp(&e[i], &(struct srch_entry){ le64_get(b->last.hash),
+								      le64_get(b->last.ino),
+								      le64_get(b->last.id) }) > 0)
 			b->last = d;
 		b->tail = d;
 	}
@@ -250,32 +269,37 @@ static struct disk_srch_file make_srch(struct vol *v, const struct srch_entry *e
 	return f;
 }
 
-static void put_srch_log(struct vol *v, const struct disk_srch_file *f)
+static inline void put_srch_log(struct vol *v, const struct disk_srch_file *f)
 {
-	struct key key = { .zone = ZONE_SRCH, .type = TYPE_SRCH_LOG, .second = le64_get(f->ref.blkno) };
+	struct key key = { .zone = ZONE_SRCH,
+			   .type = TYPE_SRCH_LOG,
+			   .second = le64_get(f->ref.blkno) };
 
 	put_in(v, &v->super.srch_root, &key, 0, f, sizeof(*f));
 }
 
-static struct srch_entry file_srch_entry(void)
+static inline struct srch_entry file_srch_entry(void)
 {
 	return (struct srch_entry){ hash64(SRCH_NAME, strlen(SRCH_NAME)), FILE_INO, SRCH_ID };
 }
 
-static struct key indx_key(void)
+static inline struct key indx_key(void)
 {
-	return (struct key){ .zone = ZONE_XATTR_INDX, .first = 7ull << 56, .second = 9ull << 56 | FILE_INO >> 8,
-			     .third = FILE_INO << 56, .fourth = 4 };
+	return (struct key){ .zone = ZONE_XATTR_INDX,
+			     .first = 7ull << 56,
+			     .second = 9ull << 56 | FILE_INO >> 8,
+			     .third = FILE_INO << 56,
+			     .fourth = 4 };
 }
 
-static struct disk_xattr_total total_of(uint64_t total, uint64_t count)
+static inline struct disk_xattr_total total_of(uint64_t total, uint64_t count)
 {
 	return (struct disk_xattr_total){ le64_of(total), le64_of(count) };
 }
 
-#define TOTAL_KEY	((struct key){ .zone = ZONE_XATTR_TOTL, .first = 1, .second = 2, .third = 3 })
+#define TOTAL_KEY ((struct key){ .zone = ZONE_XATTR_TOTL, .first = 1, .second = 2, .third = 3 })
 
-static void fill_root_dir(struct vol *v)
+static inline void fill_root_dir(struct vol *v)
 {
 	struct disk_inode in = get_inode(v, ROOT_INO);
 
@@ -289,7 +313,7 @@ static void fill_root_dir(struct vol *v)
 	link_name(v, ROOT_INO, "sym", 5, SYM_INO, DIRENT_LNK);
 }
 
-static void fill_file(struct vol *v)
+static inline void fill_file(struct vol *v)
 {
 	struct disk_inode in = new_inode(S_IFREG | 0644, 2, 8 * SMALL_SIZE);
 	struct disk_xattr_total t = total_of(5, 1);
@@ -312,7 +336,7 @@ static void fill_file(struct vol *v)
 	put(v, indx_key(), NULL, 0);
 }
 
-static void fill_others(struct vol *v)
+static inline void fill_others(struct vol *v)
 {
 	struct disk_inode in = new_inode(S_IFDIR | 0755, 2, 4);
 	struct disk_quota_rule rule = { .prio = 1, .op = 1, .limit = le64_of(100) };
@@ -329,14 +353,17 @@ static void fill_others(struct vol *v)
 	put(v, key_orphan(ORPHAN_INO), NULL, 0);
 	put(v, key_index(TYPE_INDEX_META_SEQ, 10, ORPHAN_INO), NULL, 0);
 	put(v, key_index(TYPE_INDEX_DATA_SEQ, 10, ORPHAN_INO), NULL, 0);
-	put(v, (struct key){ .zone = ZONE_QUOTA, .type = TYPE_QUOTA_RULE, .second = hash64(&rule, sizeof(rule)) },
+	put(v,
+	    (struct key){ .zone = ZONE_QUOTA,
+			  .type = TYPE_QUOTA_RULE,
+			  .second = hash64(&rule, sizeof(rule)) },
 	    &rule, sizeof(rule));
 	/* An older state that log tree 2 has deleted. */
 	put(v, key_index(TYPE_INDEX_META_SEQ, 5, FILE_INO), NULL, 0);
 }
 
 /* dir/fifo, in the finalized log tree only. */
-static void fill_log1(struct vol *v)
+static inline void fill_log1(struct vol *v)
 {
 	struct disk_inode in = new_inode(S_IFIFO | 0600, 1, 0);
 	_Alignas(8) uint8_t buf[64];
@@ -354,7 +381,7 @@ static void fill_log1(struct vol *v)
 	v->lt[0].finalize_seq = le64_of(50);
 }
 
-static void fill_log2(struct vol *v)
+static inline void fill_log2(struct vol *v)
 {
 	struct disk_inode in = get_inode(v, FILE_INO);
 	struct srch_entry e = file_srch_entry();
@@ -367,22 +394,29 @@ static void fill_log2(struct vol *v)
 	v->lt[1].srch_file = make_srch(v, &e, 1);
 	take_data(v, 1000, 100);
 	assert_int_equal(free_extents_insert(v->bs, &v->ma.al, &v->lt[1].data_avail,
-					     (struct extent){ .start = 1000, .len = 100 }), 0);
-	assert_int_equal(alloc_list_fill(v->bs, &v->ma.al, &v->lt[1].meta_avail, &v->super.meta_alloc[0], 1, 10), 0);
+					     (struct extent){ .start = 1000, .len = 100 }),
+			 0);
+	assert_int_equal(alloc_list_fill(v->bs, &v->ma.al, &v->lt[1].meta_avail,
+					 &v->super.meta_alloc[0], 1, 10),
+			 0);
 }
 
-static void make_volume(struct vol *v)
+static inline void make_volume(struct vol *v)
 {
 	struct srch_entry pair[2] = { { 5, 9, 9 }, { 5, 9, 9 } };
 	struct mkfs_ops ops = { .arg = v, .write = layout_write, .flush = layout_flush };
-	struct mkfs_params p = { .fmt_vers = 2, .fsid = FSID, .total_meta_blocks = META_BLOCKS,
+	struct mkfs_params p = { .fmt_vers = 2,
+				 .fsid = FSID,
+				 .total_meta_blocks = META_BLOCKS,
 				 .total_data_blocks = DATA_BLOCKS };
 	struct disk_srch_file f;
 
 	memset(v, 0, sizeof(*v));
 	memdev_init(&v->dev, 1);
 	for (unsigned i = 0; i < 3; i++)
-		p.slots[i] = (struct mkfs_slot){ .is_used = true, .port = (uint16_t)(42000 + i), .addr = 0x7f000001 };
+		p.slots[i] = (struct mkfs_slot){ .is_used = true,
+						 .port = (uint16_t)(42000 + i),
+						 .addr = 0x7f000001 };
 	assert_int_equal(mkfs_layout(&p, &ops), 0);
 	memcpy(&v->super, memdev_at(&v->dev, 1), sizeof(v->super));
 	v->super.seq = le64_of(SEQ);
@@ -399,10 +433,7 @@ static void make_volume(struct vol *v)
 	end(v);
 }
 
-static void free_volume(struct vol *v)
-{
-	memdev_fini(&v->dev);
-}
+static inline void free_volume(struct vol *v) { memdev_fini(&v->dev); }
 
 /* --- checking --- */
 
@@ -411,7 +442,7 @@ struct said {
 	size_t len;
 };
 
-static void hear(void *arg, const struct check_message *m)
+static inline void hear(void *arg, const struct check_message *m)
 {
 	struct said *s = arg;
 	char key[KEY_TEXT_BYTES] = "";
@@ -419,29 +450,34 @@ static void hear(void *arg, const struct check_message *m)
 
 	if (m->key)
 		key_to_text(m->key, key, sizeof(key));
-	n = snprintf(s->text + s->len, sizeof(s->text) - s->len, "%c%u: %s: %s [%llu %s]\n", "NWF"[m->severity],
-		     m->invariant, m->path ? m->path : "", m->text, (unsigned long long)m->blkno, key);
+	n = snprintf(s->text + s->len, sizeof(s->text) - s->len, "%c%u: %s: %s [%llu %s]\n",
+		     "NWF"[m->severity], m -> invariant, m -> path ? m -> path : "", m->text,
+		     (unsigned long long)m->blkno, key);
 	if (n > 0 && (size_t)n < sizeof(s->text) - s->len)
 		s->len += (size_t)n;
 }
 
-static int run_check(struct vol *v, struct check *ck, struct said *said)
+static inline int run_check(struct vol *v, struct check *ck, struct said *said)
 {
 	int ret;
 
 	*said = (struct said){ 0 };
 	*ck = (struct check){
-		.dev = v->dev.dev, .meta_bytes = META_BLOCKS << LARGE_SHIFT, .data_bytes = DATA_BLOCKS << SMALL_SHIFT,
-		.data_super = &v->data_super, .message = hear, .message_arg = said,
+		.dev = v->dev.dev,
+		.meta_bytes = META_BLOCKS << LARGE_SHIFT,
+		.data_bytes = DATA_BLOCKS << SMALL_SHIFT,
+		.data_super = &v->data_super,
+		.message = hear,
+		.message_arg = said,
 	};
 	ret = check_volume(ck);
 	check_fini(ck);
 	return ret;
 }
 
-/* Whether exactly findings of that number (0: none) are reported, and the same of warnings; says what is
- * not so. */
-static bool check_says(struct vol *v, const char *what, unsigned finding, unsigned warning)
+/* Whether exactly findings of that number (0: none) are reported, and the same of warnings; says
+ * what is not so. */
+static inline bool check_says(struct vol *v, const char *what, unsigned finding, unsigned warning)
 {
 	static struct said said;
 	struct check ck;
@@ -453,8 +489,115 @@ static bool check_says(struct vol *v, const char *what, unsigned finding, unsign
 		is_right &= (ck.warnings_nr[i] > 0) == (i == warning);
 	}
 	if (!is_right)
-		print_error("%s: not exactly F%u W%u (returned %d):\n%s", what, finding, warning, ret, said.text);
+		print_error("%s: not exactly F%u W%u (returned %d):\n%s", what, finding, warning,
+			    ret, said.text);
 	return is_right;
+}
+
+/* --- its blocks, and states that take some making --- */
+
+static inline struct disk_btree_block *root_block(struct vol *v, const struct disk_btree_root *root)
+{
+	return (void *)memdev_at(&v->dev, le64_get(root->ref.blkno));
+}
+
+static inline void seal(struct vol *v, uint64_t blkno)
+{
+	struct disk_header *h = (void *)memdev_at(&v->dev, blkno);
+
+	h->crc = le32_of(block_crc(h, LARGE_SIZE));
+}
+
+#define FS_BLOCK(v) root_block(v, &(v)->super.fs_root)
+#define FS_SEAL(v) seal(v, le64_get((v)->super.fs_root.ref.blkno))
+
+static inline struct disk_quorum_block *quorum(struct vol *v, unsigned slot)
+{
+	return (void *)(memdev_at(&v->dev, 1) + SMALL_SIZE * (slot + 1));
+}
+
+static inline void quorum_seal(struct vol *v, unsigned slot)
+{
+	quorum(v, slot)->hdr.crc = le32_of(block_crc(quorum(v, slot), SMALL_SIZE));
+}
+
+/* Enough xattrs that fs_root has a parent. */
+static inline void grow_tree(struct vol *v)
+{
+	static char value[800];
+	struct disk_inode in;
+	char name[32];
+
+	begin(v);
+	for (unsigned i = 0; i < 120; i++) {
+		snprintf(name, sizeof(name), "user.n%u", i);
+		put_xattr(v, FILE_INO, 10 + i, name, value, sizeof(value));
+	}
+	get(v, &v->lt[1].item_root, key_inode(FILE_INO), &in, sizeof(in));
+	in.next_xattr_id = le64_of(130);
+	put_log(v, 1, key_inode(FILE_INO), 61, &in, sizeof(in), 0);
+	end(v);
+	assert_int_equal(v->super.fs_root.height, 2);
+}
+
+static inline void put_compact(struct vol *v, struct disk_srch_compact *c, bool with_items)
+{
+	struct key key = { .zone = ZONE_SRCH, .type = TYPE_SRCH_PENDING };
+	struct srch_entry pair[2] = { { 6, 9, 9 }, { 6, 9, 9 } };
+
+	c->nr = 2;
+	for (unsigned i = 0; i < 2; i++) {
+		c->in[i].file = make_srch(v, pair, 2);
+		if (with_items)
+			put_srch_log(v, &c->in[i].file);
+	}
+	c->id = c->in[0].file.ref.blkno;
+	key.second = le64_get(c->id);
+	put_in(v, &v->super.srch_root, &key, 0, c, sizeof(*c));
+}
+
+#define MERGE_SEQ 90ull
+
+static inline void put_status(struct vol *v, uint64_t requests, uint64_t completes)
+{
+	struct disk_merge_status st = { .nr_requests = le64_of(requests),
+					.nr_complete = le64_of(completes),
+					.seq = le64_of(MERGE_SEQ) };
+
+	put_in(v, &v->super.log_merge, &(struct key){ .zone = ZONE_MERGE_STATUS }, 0, &st,
+	       sizeof(st));
+}
+
+/*
+ * A completion that is not spliced: its subtree is a copy of fs_root with one more quota rule...
+ * of which the replaced block stands in its freed list and is in fs_root still (16.4).
+ */
+static inline void merge_complete_waits(struct vol *v)
+{
+	struct key ones = KEY_ONES, key = { .zone = ZONE_MERGE_COMPLETE, .first = 92 };
+	struct disk_merge_complete c = { .rid = le64_of(RID),
+					 .seq = le64_of(92),
+					 .root = v->super.fs_root,
+					 .end = key_to_disk(&ones),
+					 .remain = key_to_disk(&ones) };
+	struct item it = { .key = { .zone = ZONE_XATTR_TOTL, .first = 55 },
+			   .seq = 30,
+			   .val = &(struct disk_xattr_total){ { 0 }, { 0 } },
+			   .val_len = sizeof(struct disk_xattr_total) };
+	struct meta_alloc worker;
+
+	begin(v);
+	assert_int_equal(
+		alloc_list_fill(v->bs, &v->ma.al, &c.meta_avail, &v->super.meta_alloc[0], 1, 50),
+		0);
+	end(v);
+	begin(v);
+	meta_alloc_open(&worker, v->bs, &c.meta_avail, &c.meta_freed);
+	assert_int_equal(btree_insert(v->bs, &worker.al, &c.root, &it), 0);
+	meta_alloc_close(&worker);
+	put_status(v, 0, 1);
+	put_in(v, &v->super.log_merge, &key, 0, &c, sizeof(c));
+	end(v);
 }
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * Allocators: free-extent trees (13), allocation lists (14), and the partition of the data device (15).
- * Every free extent of metadata is marked in the owner map block by block; data extents, free and used,
- * are gathered as (start, length, owner) and compared sorted.
+ * Allocators: free-extent trees (13), allocation lists (14), and the partition of the data device
+ * (15). Every free extent of metadata is marked in the owner map block by block; data extents,
+ * free and used, are gathered as (start, length, owner) and compared sorted.
  */
 #include "check_volume.h"
 
@@ -14,11 +14,12 @@
 #include "alloc/free_extents.h"
 
 struct free_tree {
-	struct vec by_blkno;	/* struct extent, ascending */
+	struct vec by_blkno; /* struct extent, ascending */
 	struct vec by_order;
 };
 
-static void free_tree_item(struct check *ck, struct check_tree *t, const struct item *it, uint64_t blkno)
+static void free_tree_item(struct check *ck, struct check_tree *t, const struct item *it,
+			   uint64_t blkno)
 {
 	struct free_tree *ft = t->arg;
 	bool by_blkno = it->key.zone == ZONE_FREE_BY_BLKNO;
@@ -29,13 +30,16 @@ static void free_tree_item(struct check *ck, struct check_tree *t, const struct 
 	uint64_t least = t->owner == OWNER_META_ALLOC ? META_FIRST_BLKNO : DATA_FIRST_BLKNO;
 
 	if (!len || len > end + 1 || e.start < least || end >= total) {
-		check_find(ck, 13, AT_BLOCK_KEY(blkno, &it->key), "%s: a free extent that ends at %" PRIu64 " with %"
-			   PRIu64 " blocks is outside %" PRIu64 "..%" PRIu64, t->name, end, len, least, total - 1);
+		check_find(ck, 13, AT_BLOCK_KEY(blkno, &it->key),
+			   "%s: a free extent that ends at %" PRIu64 " with %" PRIu64
+			   " blocks is outside %" PRIu64 "..%" PRIu64,
+			   t->name, end, len, least, total - 1);
 		return;
 	}
 	if (!by_blkno && it->key.first != UINT64_MAX - extent_order(len))
-		check_find(ck, 13, AT_BLOCK_KEY(blkno, &it->key), "%s: the order of a free extent of %" PRIu64
-			   " blocks is not %" PRIu64, t->name, len, UINT64_MAX - it->key.first);
+		check_find(ck, 13, AT_BLOCK_KEY(blkno, &it->key),
+			   "%s: the order of a free extent of %" PRIu64 " blocks is not %" PRIu64,
+			   t->name, len, UINT64_MAX - it->key.first);
 	vec_push(ck, by_blkno ? &ft->by_blkno : &ft->by_order, &e, sizeof(e));
 }
 
@@ -57,16 +61,24 @@ static void check_pairs(struct check *ck, struct free_tree *ft, const char *name
 	if (ft->by_order.nr)
 		qsort(ft->by_order.p, ft->by_order.nr, sizeof(struct extent), cmp_extent);
 	while (a < ft->by_blkno.nr || b < ft->by_order.nr) {
-		const struct extent *x = a < ft->by_blkno.nr ? VEC_AT(&ft->by_blkno, struct extent, a) : NULL;
-		const struct extent *y = b < ft->by_order.nr ? VEC_AT(&ft->by_order, struct extent, b) : NULL;
+		const struct extent *x = a < ft->by_blkno.nr
+						 ? VEC_AT(&ft->by_blkno, struct extent, a)
+						 : NULL;
+		const struct extent *y = b < ft->by_order.nr
+						 ? VEC_AT(&ft->by_order, struct extent, b)
+						 : NULL;
 		int cmp = !x ? 1 : !y ? -1 : cmp_extent(x, y);
 
 		if (cmp < 0)
-			check_find(ck, 13, NOWHERE, "%s: the free extent %" PRIu64 "+%" PRIu64 " is listed by place "
-				   "but not by size", name, x->start, x->len);
+			check_find(ck, 13, NOWHERE,
+				   "%s: the free extent %" PRIu64 "+%" PRIu64 " is listed by place "
+				   "but not by size",
+				   name, x->start, x->len);
 		if (cmp > 0)
-			check_find(ck, 13, NOWHERE, "%s: the free extent %" PRIu64 "+%" PRIu64 " is listed by size "
-				   "but not by place", name, y->start, y->len);
+			check_find(ck, 13, NOWHERE,
+				   "%s: the free extent %" PRIu64 "+%" PRIu64 " is listed by size "
+				   "but not by place",
+				   name, y->start, y->len);
 		a += cmp <= 0;
 		b += cmp >= 0;
 	}
@@ -89,16 +101,19 @@ static void claim_meta_extent(struct check *ck, const struct extent *e, const ch
 		}
 	}
 	if (nr)
-		check_find(ck, 15, AT_BLOCK(first), "%s: %" PRIu64 " blocks of the free extent %" PRIu64 "+%" PRIu64
-			   " are used elsewhere, the first by %s", name, nr, e->start, e->len,
-			   check_owner_name(old));
+		check_find(ck, 15, AT_BLOCK(first),
+			   "%s: %" PRIu64 " blocks of the free extent %" PRIu64 "+%" PRIu64
+			   " are used elsewhere, the first by %s",
+			   name, nr, e->start, e->len, check_owner_name(old));
 }
 
-void check_free_extents(struct check *ck, const struct disk_alloc_root *root, enum check_owner owner,
-			const char *name, const char *who)
+void check_free_extents(struct check *ck, const struct disk_alloc_root *root,
+			enum check_owner owner, const char *name, const char *who)
 {
 	struct free_tree ft = { 0 };
-	struct check_tree t = { .owner = owner, .kind = TREE_FREE_EXTENTS, .item = free_tree_item, .arg = &ft };
+	struct check_tree t = {
+		.owner = owner, .kind = TREE_FREE_EXTENTS, .item = free_tree_item, .arg = &ft
+	};
 	uint64_t sum = 0, end = 0;
 
 	snprintf(t.name, sizeof(t.name), "%s", name);
@@ -118,17 +133,22 @@ void check_free_extents(struct check *ck, const struct disk_alloc_root *root, en
 
 		sum += e->len;
 		if (e->start < end)
-			check_find(ck, 13, NOWHERE, "%s: the free extent %" PRIu64 "+%" PRIu64 " overlaps the one "
-				   "before it", name, e->start, e->len);
+			check_find(ck, 13, NOWHERE,
+				   "%s: the free extent %" PRIu64 "+%" PRIu64 " overlaps the one "
+				   "before it",
+				   name, e->start, e->len);
 		else if (who)
-			vec_push(ck, &ck->data, &(struct check_data){ .start = e->start, .len = e->len, .who = who },
+			vec_push(ck, &ck->data,
+				 &(struct check_data){
+					 .start = e->start, .len = e->len, .who = who },
 				 sizeof(struct check_data));
 		else
 			claim_meta_extent(ck, e, name);
 		end = e->start + e->len;
 	}
 	if (!t.is_broken && sum != le64_get(root->total_len))
-		check_find(ck, 13, NOWHERE, "%s: total_len is %" PRIu64 ", the extents sum to %" PRIu64, name,
+		check_find(ck, 13, NOWHERE,
+			   "%s: total_len is %" PRIu64 ", the extents sum to %" PRIu64, name,
 			   le64_get(root->total_len), sum);
 	vec_free(&ft.by_blkno);
 	vec_free(&ft.by_order);
@@ -142,10 +162,11 @@ static int cmp_u64(const void *a, const void *b)
 }
 
 /*
- * An entry of the freed list of a merge or a compaction may still be used by what that work replaces
- * (16.4): those lists are looked at last and such a block is left with its first owner.
+ * An entry of the freed list of a merge or a compaction may still be used by what that work
+ * replaces (16.4): those lists are looked at last and such a block is left with its first owner.
  */
-static bool may_be_used(const struct check *ck, uint64_t blkno, enum check_owner entry_owner, bool is_freed)
+static bool may_be_used(const struct check *ck, uint64_t blkno, enum check_owner entry_owner,
+			bool is_freed)
 {
 	enum check_owner old = ck->owner[blkno];
 
@@ -168,16 +189,19 @@ static void check_entries(struct check *ck, struct disk_alloc_list_block *b, uin
 	qsort(sorted, nr, sizeof(*sorted), cmp_u64);
 	for (uint32_t i = 0; i < nr; i++) {
 		if (i && sorted[i] == sorted[i - 1])
-			check_find(ck, 14, AT_BLOCK(blkno), "%s: entry %" PRIu64 " stands twice in one block", name,
+			check_find(ck, 14, AT_BLOCK(blkno),
+				   "%s: entry %" PRIu64 " stands twice in one block", name,
 				   sorted[i]);
-		else if (sorted[i] >= ck->meta_blocks || !may_be_used(ck, sorted[i], entry_owner, is_freed))
+		else if (sorted[i] >= ck->meta_blocks ||
+			 !may_be_used(ck, sorted[i], entry_owner, is_freed))
 			check_claim(ck, sorted[i], entry_owner, name);
 	}
 	free(sorted);
 }
 
-static void check_list(struct check *ck, const struct disk_alloc_list_head *head, enum check_owner block_owner,
-		       enum check_owner entry_owner, bool is_freed, const char *name)
+static void check_list(struct check *ck, const struct disk_alloc_list_head *head,
+		       enum check_owner block_owner, enum check_owner entry_owner, bool is_freed,
+		       const char *name)
 {
 	struct block_ref ref = block_ref_get(&head->ref);
 	uint64_t total = 0;
@@ -202,35 +226,38 @@ static void check_list(struct check *ck, const struct disk_alloc_list_head *head
 		start = le32_get(b->start);
 		nr = le32_get(b->nr);
 		if (nr > ALLOC_LIST_ENTRIES || start > ALLOC_LIST_ENTRIES - nr) {
-			check_find(ck, 14, AT_BLOCK(ref.blkno), "%s: entries %u+%u do not fit a list block", name,
-				   start, nr);
+			check_find(ck, 14, AT_BLOCK(ref.blkno),
+				   "%s: entries %u+%u do not fit a list block", name, start, nr);
 			ck->blocks_unknown = true;
 			goto out;
 		}
 		if (is_first && nr != le32_get(head->first_nr))
-			check_find(ck, 14, AT_BLOCK(ref.blkno), "%s: first_nr is %u, the first block has %u entries",
-				   name, le32_get(head->first_nr), nr);
+			check_find(ck, 14, AT_BLOCK(ref.blkno),
+				   "%s: first_nr is %u, the first block has %u entries", name,
+				   le32_get(head->first_nr), nr);
 		is_first = false;
 		total += nr;
 		check_entries(ck, b, ref.blkno, entry_owner, is_freed, name);
 	}
 	if (total != le64_get(head->total_nr))
-		check_find(ck, 14, NOWHERE, "%s: total_nr is %" PRIu64 ", the chain has %" PRIu64 " entries", name,
+		check_find(ck, 14, NOWHERE,
+			   "%s: total_nr is %" PRIu64 ", the chain has %" PRIu64 " entries", name,
 			   le64_get(head->total_nr), total);
 	if (!le64_get(head->ref.blkno) && le32_get(head->first_nr))
-		check_find(ck, 14, NOWHERE, "%s: first_nr is %u without a chain", name, le32_get(head->first_nr));
+		check_find(ck, 14, NOWHERE, "%s: first_nr is %u without a chain", name,
+			   le32_get(head->first_nr));
 out:
 	free(b);
 }
 
-void check_alloc_list(struct check *ck, const struct disk_alloc_list_head *head, enum check_owner block_owner,
-		      enum check_owner entry_owner, const char *name)
+void check_alloc_list(struct check *ck, const struct disk_alloc_list_head *head,
+		      enum check_owner block_owner, enum check_owner entry_owner, const char *name)
 {
 	check_list(ck, head, block_owner, entry_owner, false, name);
 }
 
-void check_freed_list(struct check *ck, const struct disk_alloc_list_head *head, enum check_owner block_owner,
-		      enum check_owner entry_owner, const char *name)
+void check_freed_list(struct check *ck, const struct disk_alloc_list_head *head,
+		      enum check_owner block_owner, enum check_owner entry_owner, const char *name)
 {
 	check_list(ck, head, block_owner, entry_owner, true, name);
 }
@@ -247,7 +274,8 @@ static int cmp_data(const void *a, const void *b)
 static void data_hole(struct check *ck, uint64_t start, uint64_t end)
 {
 	if (!ck->data_unknown)
-		check_find(ck, 15, NOWHERE, "data blocks %" PRIu64 "..%" PRIu64 " are neither used nor free", start,
+		check_find(ck, 15, NOWHERE,
+			   "data blocks %" PRIu64 "..%" PRIu64 " are neither used nor free", start,
 			   end - 1);
 }
 
@@ -260,9 +288,11 @@ static void data_overlap(struct check *ck, const struct check_data *a, const str
 		snprintf(who, sizeof(who), "inode %" PRIu64, other->ino);
 	else
 		snprintf(who, sizeof(who), "%s", other->who);
-	check_find(ck, 15, file->ino ? AT_INO(file->ino) : NOWHERE, "data blocks %" PRIu64 "+%" PRIu64 " of %s are "
-		   "also part of %" PRIu64 "+%" PRIu64 " of %s", file->start, file->len,
-		   file->ino ? "the file" : file->who, other->start, other->len, who);
+	check_find(ck, 15, file->ino ? AT_INO(file->ino) : NOWHERE,
+		   "data blocks %" PRIu64 "+%" PRIu64 " of %s are "
+		   "also part of %" PRIu64 "+%" PRIu64 " of %s",
+		   file->start, file->len, file->ino ? "the file" : file->who, other->start,
+		   other->len, who);
 }
 
 /* Extents come in by owner; sorted by place they must touch exactly (16.5). */
@@ -273,8 +303,10 @@ void check_data_partition(struct check *ck)
 
 	if (ck->forest_broken || ck->data_unknown) {
 		ck->data_unknown = true;
-		check_note(ck, "not checked: whether every data block belongs to something (15), since some trees "
-			   "could not be read");
+		check_note(
+			ck,
+			"not checked: whether every data block belongs to something (15), since some trees "
+			"could not be read");
 	}
 	if (ck->data.nr)
 		qsort(ck->data.p, ck->data.nr, sizeof(struct check_data), cmp_data);

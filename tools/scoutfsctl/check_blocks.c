@@ -1,8 +1,9 @@
 /*
- * Blocks of the metadata device: who owns each (one byte a block), reading them, and walking trees of
- * them.  Each block of a tree is claimed before it is read, so a loop of references ends at its second
- * claim, and everything is read once.  What is below an unreadable block is unknown: then the rule
- * that every block belongs to something (15) is not applied, only that none belongs to two.
+ * Blocks of the metadata device: who owns each (one byte a block), reading them, and walking trees
+ * of them.  Each block of a tree is claimed before it is read, so a loop of references ends at its
+ * second claim, and everything is read once.  What is below an unreadable block is unknown: then
+ * the rule that every block belongs to something (15) is not applied, only that none belongs to
+ * two.
  */
 #include "check_volume.h"
 
@@ -41,18 +42,16 @@ static const char *const owner_names[OWNERS_NR] = {
 	[OWNER_FREE_EXTENT] = "a free extent",
 };
 
-const char *check_owner_name(enum check_owner owner)
-{
-	return owner_names[owner];
-}
+const char *check_owner_name(enum check_owner owner) { return owner_names[owner]; }
 
 bool check_claim(struct check *ck, uint64_t blkno, enum check_owner owner, const char *name)
 {
 	enum check_owner old;
 
 	if (blkno < META_FIRST_BLKNO || blkno >= ck->meta_blocks) {
-		check_find(ck, owner <= OWNER_LAST_REF ? 10 : 14, AT_BLOCK(blkno), "%s names large block %" PRIu64
-			   ", outside 2..%" PRIu64, name, blkno, ck->meta_blocks - 1);
+		check_find(ck, owner <= OWNER_LAST_REF ? 10 : 14, AT_BLOCK(blkno),
+			   "%s names large block %" PRIu64 ", outside 2..%" PRIu64, name, blkno,
+			   ck->meta_blocks - 1);
 		return false;
 	}
 	old = ck->owner[blkno];
@@ -73,12 +72,14 @@ bool check_read(struct check *ck, struct block_ref ref, uint32_t magic, const ch
 
 	ret = ck->dev.read(ck->dev.arg, ref.blkno, buf);
 	if (ret < 0) {
-		check_find(ck, 1, AT_BLOCK(ref.blkno), "%s: reading the block: %s", name, strerror(-ret));
+		check_find(ck, 1, AT_BLOCK(ref.blkno), "%s: reading the block: %s", name,
+			   strerror(-ret));
 	} else if (block_header_check(buf, LARGE_SIZE, magic, ck->fsid, ref.blkno, &why)) {
 		check_find(ck, 1, AT_BLOCK(ref.blkno), "%s: %s", name, why);
 	} else if (le64_get(h->seq) != ref.seq) {
-		check_find(ck, 1, AT_BLOCK(ref.blkno), "%s: the block has seq %016" PRIx64 ", its reference %016"
-			   PRIx64, name, le64_get(h->seq), ref.seq);
+		check_find(ck, 1, AT_BLOCK(ref.blkno),
+			   "%s: the block has seq %016" PRIx64 ", its reference %016" PRIx64, name,
+			   le64_get(h->seq), ref.seq);
 	} else {
 		if (!(++ck->blocks_nr % 64))
 			check_progress(ck, "blocks", ck->blocks_nr, 0);
@@ -100,12 +101,17 @@ static unsigned item_invariant(const struct item *it)
 		return it->val_len == sizeof(struct disk_quota_rule) ? 29 : 11;
 	case ZONE_LOG_TREES:
 		return it->val_len == sizeof(struct disk_log_trees) ? 16 : 11;
-	case ZONE_FREE_BY_BLKNO: case ZONE_FREE_BY_ORDER:
+	case ZONE_FREE_BY_BLKNO:
+	case ZONE_FREE_BY_ORDER:
 		return it->val_len ? 11 : 13;
 	case ZONE_SRCH:
-		return it->val_len == sizeof(struct disk_srch_file) ? 30 :
-		       it->val_len == sizeof(struct disk_srch_compact) ? 32 : 11;
-	case ZONE_MERGE_RANGE: case ZONE_MERGE_REQUEST: case ZONE_MERGE_COMPLETE: case ZONE_MERGE_FREEING:
+		return it->val_len == sizeof(struct disk_srch_file)	 ? 30
+		       : it->val_len == sizeof(struct disk_srch_compact) ? 32
+									 : 11;
+	case ZONE_MERGE_RANGE:
+	case ZONE_MERGE_REQUEST:
+	case ZONE_MERGE_COMPLETE:
+	case ZONE_MERGE_FREEING:
 		return 33;
 	case ZONE_FS:
 		break;
@@ -117,9 +123,13 @@ static unsigned item_invariant(const struct item *it)
 		return it->val_len == INODE_V1_BYTES || it->val_len == INODE_V2_BYTES ? 19 : 11;
 	case TYPE_XATTR:
 		return it->val_len ? 25 : 11;
-	case TYPE_DIRENT: case TYPE_READDIR: case TYPE_LINK_BACKREF:
+	case TYPE_DIRENT:
+	case TYPE_READDIR:
+	case TYPE_LINK_BACKREF:
 		return it->val_len > sizeof(struct disk_dirent) &&
-		       it->val_len <= sizeof(struct disk_dirent) + NAME_MAX_BYTES ? 21 : 11;
+				       it->val_len <= sizeof(struct disk_dirent) + NAME_MAX_BYTES
+			       ? 21
+			       : 11;
 	case TYPE_SYMLINK:
 		return it->val_len ? 24 : 11;
 	case TYPE_DATA_EXTENT:
@@ -129,12 +139,14 @@ static unsigned item_invariant(const struct item *it)
 }
 
 /* Told with its path once the trees are known to be readable; too many are told as they come. */
-#define BAD_ITEMS_KEPT	1000u
+#define BAD_ITEMS_KEPT 1000u
 
-static void tell_bad_item(struct check *ck, const struct check_tree *t, const struct item *it, uint64_t blkno,
-			  const char *why, unsigned invariant)
+static void tell_bad_item(struct check *ck, const struct check_tree *t, const struct item *it,
+			  uint64_t blkno, const char *why, unsigned invariant)
 {
-	struct check_bad_item bad = { .invariant = invariant, .blkno = blkno, .key = it->key, .why = why };
+	struct check_bad_item bad = {
+		.invariant = invariant, .blkno = blkno, .key = it->key, .why = why
+	};
 
 	if (it->key.zone != ZONE_FS || ck->bad_items.nr == BAD_ITEMS_KEPT) {
 		check_find(ck, invariant, AT_BLOCK_KEY(blkno, &it->key), "%s: %s", t->name, why);
@@ -149,19 +161,23 @@ void check_bad_items(struct check *ck)
 	for (size_t i = 0; i < ck->bad_items.nr; i++) {
 		const struct check_bad_item *b = VEC_AT(&ck->bad_items, struct check_bad_item, i);
 
-		check_find(ck, b->invariant, (&(struct check_where){ .ino = b->key.first, .blkno = b->blkno,
-								     .key = &b->key }), "%s: %s", b->tree, b->why);
+		check_find(ck, b->invariant,
+			   (&(struct check_where){
+				   .ino = b->key.first, .blkno = b->blkno, .key = &b->key }),
+			   "%s: %s", b->tree, b->why);
 	}
 }
 
 /*
- * A malformed file system item is left out and the rest is checked; any other may have named blocks,
- * and a total can be anywhere in a sum.
+ * A malformed file system item is left out and the rest is checked; any other may have named
+ * blocks, and a total can be anywhere in a sum.
  */
-static void bad_item(struct check *ck, struct check_tree *t, const struct item *it, uint64_t blkno, const char *why)
+static void bad_item(struct check *ck, struct check_tree *t, const struct item *it, uint64_t blkno,
+		     const char *why)
 {
 	/* A zone that does not belong here is no matter of what it means elsewhere. */
-	bool is_fs = it->key.zone <= ZONE_FS, is_fs_tree = t->kind == TREE_FS || t->kind == TREE_LOG_ITEMS;
+	bool is_fs = it->key.zone <= ZONE_FS,
+	     is_fs_tree = t->kind == TREE_FS || t->kind == TREE_LOG_ITEMS;
 
 	tell_bad_item(ck, t, it, blkno, why, is_fs == is_fs_tree ? item_invariant(it) : 11);
 	if (!is_fs_tree) {
@@ -174,14 +190,17 @@ static void bad_item(struct check *ck, struct check_tree *t, const struct item *
 	}
 }
 
-static void give_items(struct check *ck, struct check_tree *t, const struct disk_btree_block *b, uint64_t blkno,
-		       const uint16_t *order)
+static void give_items(struct check *ck, struct check_tree *t, const struct disk_btree_block *b,
+		       uint64_t blkno, const uint16_t *order)
 {
 	for (unsigned i = 0; i < le16_get(b->nr_items); i++) {
 		const struct disk_btree_item *d = &b->items[order[i]];
 		struct item it = {
-			.key = key_from_disk(&d->key), .seq = le64_get(d->seq), .val_len = le16_get(d->val_len),
-			.flags = d->flags, .val = (const uint8_t *)b + le16_get(d->val_off),
+			.key = key_from_disk(&d->key),
+			.seq = le64_get(d->seq),
+			.val_len = le16_get(d->val_len),
+			.flags = d->flags,
+			.val = (const uint8_t *)b + le16_get(d->val_off),
 		};
 		const char *why;
 
@@ -208,11 +227,12 @@ struct walk {
 /* Whether ref is a block of fs_root met again in a copy of its subtree (16.4). */
 static bool is_shared(const struct walk *w, struct block_ref ref)
 {
-	return w->t->may_share_fs && ref.blkno < w->ck->meta_blocks && w->ck->owner[ref.blkno] == OWNER_FS_ROOT;
+	return w->t->may_share_fs && ref.blkno < w->ck->meta_blocks &&
+	       w->ck->owner[ref.blkno] == OWNER_FS_ROOT;
 }
 
-static void walk_block(struct walk *w, struct block_ref ref, unsigned level, struct key low, struct key high,
-		       bool is_right_edge)
+static void walk_block(struct walk *w, struct block_ref ref, unsigned level, struct key low,
+		       struct key high, bool is_right_edge)
 {
 	struct check *ck = w->ck;
 	struct check_tree *t = w->t;
@@ -227,7 +247,8 @@ static void walk_block(struct walk *w, struct block_ref ref, unsigned level, str
 		return;
 	}
 	b = w->levels[level].b;
-	if (!check_claim(ck, ref.blkno, t->owner, t->name) || !check_read(ck, ref, MAGIC_BTREE, t->name, b) ||
+	if (!check_claim(ck, ref.blkno, t->owner, t->name) ||
+	    !check_read(ck, ref, MAGIC_BTREE, t->name, b) ||
 	    !check_tree_block(ck, t, b, ref.blkno, level, &low, &high, is_right_edge, order)) {
 		t->is_broken = true;
 		ck->blocks_unknown = true;
@@ -258,7 +279,8 @@ void check_walk_tree(struct check *ck, struct check_tree *t, const struct disk_b
 
 	t->is_broken = false;
 	if (root->height > BTREE_HEIGHT_MAX || !root->height != !ref.blkno) {
-		check_find(ck, 4, NOWHERE, "%s: height %u with root block %" PRIu64, t->name, root->height, ref.blkno);
+		check_find(ck, 4, NOWHERE, "%s: height %u with root block %" PRIu64, t->name,
+			   root->height, ref.blkno);
 		t->is_broken = true;
 		ck->blocks_unknown = true;
 		return;
@@ -281,9 +303,14 @@ void check_walk_tree(struct check *ck, struct check_tree *t, const struct disk_b
 /* What a block in nothing looks like, to say where it came from. */
 static const char *describe_block(struct check *ck, uint64_t blkno, const void *buf)
 {
-	static const struct { uint32_t magic; const char *what; } kinds[] = {
-		{ MAGIC_BTREE, "a b-tree block" }, { MAGIC_BLOOM, "a bloom block" },
-		{ MAGIC_SRCH_BLOCK, "a srch leaf" }, { MAGIC_SRCH_PARENT, "a srch parent" },
+	static const struct {
+		uint32_t magic;
+		const char *what;
+	} kinds[] = {
+		{ MAGIC_BTREE, "a b-tree block" },
+		{ MAGIC_BLOOM, "a bloom block" },
+		{ MAGIC_SRCH_BLOCK, "a srch leaf" },
+		{ MAGIC_SRCH_PARENT, "a srch parent" },
 		{ MAGIC_ALLOC_LIST, "an allocation list block" },
 	};
 	const char *why;
@@ -299,13 +326,16 @@ static void leaked_block(struct check *ck, uint64_t blkno, void *buf)
 	int ret = ck->dev.read(ck->dev.arg, blkno, buf);
 
 	if (ret < 0)
-		check_find(ck, 15, AT_BLOCK(blkno), "a large block is neither used nor free, and cannot be read: %s",
+		check_find(ck, 15, AT_BLOCK(blkno),
+			   "a large block is neither used nor free, and cannot be read: %s",
 			   strerror(-ret));
 	else if (check_is_known_leak(ck, blkno, buf))
-		check_warn(ck, 15, AT_BLOCK(blkno), "the root of a merged log tree was not freed by the upstream "
+		check_warn(ck, 15, AT_BLOCK(blkno),
+			   "the root of a merged log tree was not freed by the upstream "
 			   "implementation: 64 KiB are lost, nothing else");
 	else
-		check_find(ck, 15, AT_BLOCK(blkno), "a large block is neither used nor free: it holds %s",
+		check_find(ck, 15, AT_BLOCK(blkno),
+			   "a large block is neither used nor free: it holds %s",
 			   describe_block(ck, blkno, buf));
 }
 
@@ -314,8 +344,10 @@ void check_meta_partition(struct check *ck)
 	void *buf;
 
 	if (ck->blocks_unknown) {
-		check_note(ck, "not checked: whether every metadata block belongs to something (15), since some "
-			   "could not be read");
+		check_note(
+			ck,
+			"not checked: whether every metadata block belongs to something (15), since some "
+			"could not be read");
 		return;
 	}
 	buf = malloc(LARGE_SIZE);

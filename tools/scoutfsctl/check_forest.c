@@ -1,7 +1,7 @@
 /*
- * logs_root and what each of its items owns: item tree, bloom block, lists, data extent trees, srch
- * file; then fs_root.  Invariants 16-18.  Keeps every log_trees item in ck->logs for the phases that
- * need the sums (28) or the set of rids.
+ * logs_root and what each of its items owns: item tree, bloom block, lists, data extent trees,
+ * srch file; then fs_root.  Invariants 16-18.  Keeps every log_trees item in ck->logs for the
+ * phases that need the sums (28) or the set of rids.
  */
 #include "check_volume.h"
 
@@ -21,17 +21,20 @@ static void logs_item(struct check *ck, struct check_tree *t, const struct item 
 	get_seq = le64_get(lt->get_trans_seq);
 	commit_seq = le64_get(lt->commit_trans_seq);
 	if (le64_get(lt->rid) != log.rid || le64_get(lt->nr) != log.nr)
-		check_find(ck, 16, AT_BLOCK_KEY(blkno, &it->key), "%s: the value is of rid %016" PRIx64 " nr %" PRIu64,
-			   t->name, le64_get(lt->rid), le64_get(lt->nr));
+		check_find(ck, 16, AT_BLOCK_KEY(blkno, &it->key),
+			   "%s: the value is of rid %016" PRIx64 " nr %" PRIu64, t->name,
+			   le64_get(lt->rid), le64_get(lt->nr));
 	if (!log.rid || log.rid == UINT64_MAX || !log.nr)
-		check_find(ck, 16, AT_BLOCK_KEY(blkno, &it->key), "%s: rid %016" PRIx64 " nr %" PRIu64
-			   " cannot be", t->name, log.rid, log.nr);
+		check_find(ck, 16, AT_BLOCK_KEY(blkno, &it->key),
+			   "%s: rid %016" PRIx64 " nr %" PRIu64 " cannot be", t->name, log.rid,
+			   log.nr);
 	if (commit_seq > get_seq)
-		check_find(ck, 16, AT_BLOCK_KEY(blkno, &it->key), "%s: commit_trans_seq %" PRIu64
-			   " is beyond get_trans_seq %" PRIu64, t->name, commit_seq, get_seq);
+		check_find(ck, 16, AT_BLOCK_KEY(blkno, &it->key),
+			   "%s: commit_trans_seq %" PRIu64 " is beyond get_trans_seq %" PRIu64,
+			   t->name, commit_seq, get_seq);
 	if (le64_get(lt->flags) & ~LOG_TREES_FLAG_FINALIZED)
-		check_find(ck, 16, AT_BLOCK_KEY(blkno, &it->key), "%s: unknown flags %#" PRIx64, t->name,
-			   le64_get(lt->flags));
+		check_find(ck, 16, AT_BLOCK_KEY(blkno, &it->key), "%s: unknown flags %#" PRIx64,
+			   t->name, le64_get(lt->flags));
 	if (le64_get(lt->max_item_seq) > ck->seq_max)
 		ck->seq_max = le64_get(lt->max_item_seq);
 	vec_push(ck, &ck->logs, &log, sizeof(log));
@@ -53,19 +56,25 @@ static void check_log_state(struct check *ck, size_t i)
 	const struct check_log *log = VEC_AT(&ck->logs, struct check_log, i);
 	const struct disk_log_trees *lt = &log->lt;
 	struct key key = key_log_trees(log->rid, log->nr);
-	bool is_last = i + 1 == ck->logs.nr || VEC_AT(&ck->logs, struct check_log, i + 1)->rid != log->rid;
+	bool is_last = i + 1 == ck->logs.nr ||
+		       VEC_AT(&ck->logs, struct check_log, i + 1)->rid != log->rid;
 
 	if (!(le64_get(lt->flags) & LOG_TREES_FLAG_FINALIZED)) {
 		if (!is_last)
-			check_find(ck, 16, AT_KEY(&key), "a log tree is not finalized although its mount has a later "
+			check_find(ck, 16, AT_KEY(&key),
+				   "a log tree is not finalized although its mount has a later "
 				   "one");
 		if (le64_get(lt->finalize_seq))
-			check_find(ck, 16, AT_KEY(&key), "a log tree that is not finalized has finalize_seq %" PRIu64,
+			check_find(ck, 16, AT_KEY(&key),
+				   "a log tree that is not finalized has finalize_seq %" PRIu64,
 				   le64_get(lt->finalize_seq));
 		if (le64_get(lt->get_trans_seq) > le64_get(lt->commit_trans_seq)) {
 			ck->is_in_use = true;
-			check_note(ck, "not cleanly unmounted: transaction %" PRIu64 " of rid %016" PRIx64 " is open; "
-				   "what it had not committed is lost", le64_get(lt->get_trans_seq), log->rid);
+			check_note(ck,
+				   "not cleanly unmounted: transaction %" PRIu64
+				   " of rid %016" PRIx64 " is open; "
+				   "what it had not committed is lost",
+				   le64_get(lt->get_trans_seq), log->rid);
 		}
 		return;
 	}
@@ -79,17 +88,19 @@ static void check_log_state(struct check *ck, size_t i)
 }
 
 struct log_walk {
-	struct disk_bloom_block *bloom;	/* NULL: none, or unreadable */
+	struct disk_bloom_block *bloom; /* NULL: none, or unreadable */
 	struct key lock_start;		/* tested last */
 	bool lock_is_set;
 };
 
-static void check_seq(struct check *ck, unsigned invariant, const struct check_tree *t, const struct item *it,
-		      uint64_t blkno)
+static void check_seq(struct check *ck, unsigned invariant, const struct check_tree *t,
+		      const struct item *it, uint64_t blkno)
 {
 	if (it->seq > ck->seq_max)
-		check_find(ck, invariant, AT_BLOCK_KEY(blkno, &it->key), "%s: the item's seq %" PRIu64 " is beyond the "
-			   "volume's %" PRIu64, t->name, it->seq, ck->seq_max);
+		check_find(ck, invariant, AT_BLOCK_KEY(blkno, &it->key),
+			   "%s: the item's seq %" PRIu64 " is beyond the "
+			   "volume's %" PRIu64,
+			   t->name, it->seq, ck->seq_max);
 }
 
 static void log_item(struct check *ck, struct check_tree *t, const struct item *it, uint64_t blkno)
@@ -99,35 +110,43 @@ static void log_item(struct check *ck, struct check_tree *t, const struct item *
 
 	check_seq(ck, 17, t, it, blkno);
 	if (it->key.zone == ZONE_XATTR_TOTL && it->flags & ITEM_FLAG_DELETION)
-		check_find(ck, 11, AT_BLOCK_KEY(blkno, &it->key), "%s: a total cannot be a deletion marker", t->name);
+		check_find(ck, 11, AT_BLOCK_KEY(blkno, &it->key),
+			   "%s: a total cannot be a deletion marker", t->name);
 	if (!w->bloom)
 		return;
 	if (!w->lock_is_set || !key_eq(&lock_start, &w->lock_start)) {
 		w->lock_start = lock_start;
 		w->lock_is_set = true;
 		if (!bloom_block_test(w->bloom, &lock_start))
-			check_find(ck, 17, AT_BLOCK_KEY(blkno, &it->key), "%s: the bloom block lacks the bits of "
-				   "this item: readers do not see it", t->name);
+			check_find(ck, 17, AT_BLOCK_KEY(blkno, &it->key),
+				   "%s: the bloom block lacks the bits of "
+				   "this item: readers do not see it",
+				   t->name);
 	}
 }
 
-static void check_bloom(struct check *ck, const struct disk_log_trees *lt, const char *name, struct log_walk *w,
-			struct disk_bloom_block *buf)
+static void check_bloom(struct check *ck, const struct disk_log_trees *lt, const char *name,
+			struct log_walk *w, struct disk_bloom_block *buf)
 {
 	struct block_ref ref = block_ref_get(&lt->bloom_ref);
 
 	if (!ref.blkno) {
 		if (lt->item_root.height)
-			check_find(ck, 17, NOWHERE, "%s has items but no bloom block: readers do not see them", name);
+			check_find(ck, 17, NOWHERE,
+				   "%s has items but no bloom block: readers do not see them",
+				   name);
 		return;
 	}
-	if (!check_claim(ck, ref.blkno, OWNER_BLOOM, name) || !check_read(ck, ref, MAGIC_BLOOM, name, buf)) {
+	if (!check_claim(ck, ref.blkno, OWNER_BLOOM, name) ||
+	    !check_read(ck, ref, MAGIC_BLOOM, name, buf)) {
 		ck->forest_broken = true;
 		return;
 	}
 	if (bloom_block_check(buf))
-		check_find(ck, 17, AT_BLOCK(ref.blkno), "%s: total_set of the bloom block is %" PRIu64
-			   ", which is not the number of its bits", name, le64_get(buf->total_set));
+		check_find(ck, 17, AT_BLOCK(ref.blkno),
+			   "%s: total_set of the bloom block is %" PRIu64
+			   ", which is not the number of its bits",
+			   name, le64_get(buf->total_set));
 	w->bloom = buf;
 }
 
@@ -135,7 +154,9 @@ static void check_log(struct check *ck, const struct check_log *log, struct disk
 {
 	const struct disk_log_trees *lt = &log->lt;
 	struct log_walk w = { 0 };
-	struct check_tree t = { .owner = OWNER_LOG_ITEMS, .kind = TREE_LOG_ITEMS, .item = log_item, .arg = &w };
+	struct check_tree t = {
+		.owner = OWNER_LOG_ITEMS, .kind = TREE_LOG_ITEMS, .item = log_item, .arg = &w
+	};
 	char name[48], part[80];
 
 	snprintf(name, sizeof(name), "log tree %016" PRIx64 "/%" PRIu64, log->rid, log->nr);
@@ -160,25 +181,30 @@ static void fs_item(struct check *ck, struct check_tree *t, const struct item *i
 	check_seq(ck, 17, t, it, blkno);
 }
 
-static void client_item(struct check *ck, struct check_tree *t, const struct item *it, uint64_t blkno)
+static void client_item(struct check *ck, struct check_tree *t, const struct item *it,
+			uint64_t blkno)
 {
 	const struct disk_mounted_client *c = it->val;
 
 	(void)t;
 	(void)blkno;
 	ck->is_in_use = true;
-	vec_push(ck, &ck->clients, &it->key.first, sizeof(it->key.first));
-	check_note(ck, "not cleanly unmounted: rid %016" PRIx64 " is listed as mounted%s", it->key.first,
-		   c->flags & MOUNTED_CLIENT_QUORUM ? ", a quorum member" : "");
+	check_note(ck, "not cleanly unmounted: rid %016" PRIx64 " is listed as mounted%s",
+		   it->key.first, c->flags & MOUNTED_CLIENT_QUORUM ? ", a quorum member" : "");
 }
 
 void check_logs(struct check *ck)
 {
-	struct check_tree clients = { .owner = OWNER_CLIENTS, .kind = TREE_MOUNTED_CLIENTS,
-				      .name = "mounted_clients", .item = client_item };
-	struct check_tree logs = { .owner = OWNER_LOGS_ROOT, .kind = TREE_LOGS, .name = "logs_root",
-				   .item = logs_item };
-	struct check_tree fs = { .owner = OWNER_FS_ROOT, .kind = TREE_FS, .name = "fs_root", .item = fs_item };
+	struct check_tree clients = { .owner = OWNER_CLIENTS,
+				      .kind = TREE_MOUNTED_CLIENTS,
+				      .name = "mounted_clients",
+				      .item = client_item };
+	struct check_tree logs = {
+		.owner = OWNER_LOGS_ROOT, .kind = TREE_LOGS, .name = "logs_root", .item = logs_item
+	};
+	struct check_tree fs = {
+		.owner = OWNER_FS_ROOT, .kind = TREE_FS, .name = "fs_root", .item = fs_item
+	};
 	struct disk_bloom_block *bloom = malloc(sizeof(*bloom));
 
 	if (!bloom) {

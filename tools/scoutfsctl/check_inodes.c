@@ -1,8 +1,8 @@
 /*
- * One ordered pass over the resolved items (newest versions over fs_root and all log trees), inode by
- * inode: invariants 19, 20, 23, 24, 27, 28, 29.  Entries and xattrs are handed to check_links.c and
- * check_xattrs.c.  Items that item_check() refuses were reported when their block was read and are
- * left out here.
+ * One ordered pass over the resolved items (newest versions over fs_root and all log trees), inode
+ * by inode: invariants 19, 20, 23, 24, 27, 28, 29.  Entries and xattrs are handed to check_links.c
+ * and check_xattrs.c.  Items that item_check() refuses were reported when their block was read and
+ * are left out here.
  */
 #include "check_volume.h"
 
@@ -19,14 +19,14 @@ struct pass {
 	/* The inode whose items are passing; 0: none yet. */
 	uint64_t ino;
 	bool has_inode;
-	bool is_reported;		/* items without inode were told */
+	bool is_reported; /* items without inode were told */
 	struct disk_inode inode;
 	uint64_t online, offline;
-	uint64_t extent_end;		/* logical block behind the last extent */
+	uint64_t extent_end; /* logical block behind the last extent */
 	uint64_t symlink_bytes;
 	uint64_t fragments;
-	uint8_t symlink_last;		/* byte */
-	bool symlink_is_short;		/* a fragment below 896 bytes was met */
+	uint8_t symlink_last;  /* byte */
+	bool symlink_is_short; /* a fragment below 896 bytes was met */
 };
 
 static uint32_t mode_of(const struct pass *p)
@@ -60,14 +60,29 @@ static void end_inode(struct pass *p)
 	rec.nlink = le32_get(inode->nlink);
 	rec.mode = le32_get(inode->mode);
 	vec_push(ck, &ck->inodes, &rec, sizeof(rec));
-	if (mode_of(p) == S_IFLNK && (p->symlink_bytes != le64_get(inode->size) || !p->symlink_bytes ||
-				      p->symlink_last))
-		check_find(ck, 24, AT_INO(p->ino), "the symlink's target has %" PRIu64 " bytes and ends in byte %u, "
-			   "its size is %" PRIu64, p->symlink_bytes, p->symlink_last, le64_get(inode->size));
-	if (p->online != le64_get(inode->online_blocks) || p->offline != le64_get(inode->offline_blocks))
-		check_find(ck, 27, AT_INO(p->ino), "the inode counts %" PRIu64 " online and %" PRIu64 " offline "
-			   "blocks, its extents hold %" PRIu64 " and %" PRIu64, le64_get(inode->online_blocks),
-			   le64_get(inode->offline_blocks), p->online, p->offline);
+	if (mode_of(p) == S_IFLNK &&
+	    (p->symlink_bytes != le64_get(inode->size) || !p->symlink_bytes || p->symlink_last))
+		check_find(ck, 24, AT_INO(p->ino),
+			   "the symlink's target has %" PRIu64 " bytes and ends in byte %u, "
+			   "its size is %" PRIu64,
+			   p->symlink_bytes, p->symlink_last, le64_get(inode->size));
+	if (p->online != le64_get(inode->online_blocks) ||
+	    p->offline != le64_get(inode->offline_blocks))
+		check_find(ck, 27, AT_INO(p->ino),
+			   "the inode counts %" PRIu64 " online and %" PRIu64 " offline "
+			   "blocks, its extents hold %" PRIu64 " and %" PRIu64,
+			   le64_get(inode->online_blocks), le64_get(inode->offline_blocks),
+			   p->online, p->offline);
+}
+
+/* What the volume says it holds (16.3). */
+static uint64_t counted_inodes(const struct check *ck)
+{
+	uint64_t count = le64_get(ck->super.inode_count);
+
+	for (size_t i = 0; i < ck->logs.nr; i++)
+		count += le64_get(VEC_AT(&ck->logs, struct check_log, i)->lt.inode_count_delta);
+	return count;
 }
 
 static void inode_item(struct pass *p, const struct item *it)
@@ -78,10 +93,11 @@ static void inode_item(struct pass *p, const struct item *it)
 	p->has_inode = true;
 	ck->inodes_nr++;
 	if (!(ck->inodes_nr % 256))
-		check_progress(ck, "inodes", ck->inodes_nr, 0);
+		check_progress(ck, "inodes", ck->inodes_nr, counted_inodes(ck));
 	if (p->ino != ROOT_INO && (p->ino < FIRST_INO || p->ino >= le64_get(ck->super.next_ino)))
-		check_find(ck, 28, AT_INO(p->ino), "inode number %" PRIu64 " is outside %llu..%" PRIu64, p->ino,
-			   FIRST_INO, le64_get(ck->super.next_ino) - 1);
+		check_find(ck, 28, AT_INO(p->ino),
+			   "inode number %" PRIu64 " is outside %llu..%" PRIu64, p->ino, FIRST_INO,
+			   le64_get(ck->super.next_ino) - 1);
 	check_xattrs_inode(p->xattrs, p->ino, &p->inode);
 }
 
@@ -90,9 +106,11 @@ static void symlink_item(struct pass *p, const struct item *it)
 	struct check *ck = p->ck;
 
 	if (p->has_inode && mode_of(p) != S_IFLNK)
-		check_find(ck, 24, AT_ITEM(p->ino, &it->key), "a symlink target on something that is no symlink");
+		check_find(ck, 24, AT_ITEM(p->ino, &it->key),
+			   "a symlink target on something that is no symlink");
 	if (it->key.second != p->fragments++ || p->symlink_is_short)
-		check_find(ck, 24, AT_ITEM(p->ino, &it->key), "fragments of the symlink's target are missing or short");
+		check_find(ck, 24, AT_ITEM(p->ino, &it->key),
+			   "fragments of the symlink's target are missing or short");
 	p->symlink_is_short = it->val_len < ITEM_VAL_MAX;
 	p->symlink_bytes += it->val_len;
 	p->symlink_last = ((const uint8_t *)it->val)[it->val_len - 1];
@@ -109,7 +127,9 @@ static void extent_item(struct pass *p, const struct item *it)
 	if (p->has_inode && mode_of(p) != S_IFREG)
 		check_find(ck, 27, at, "a data extent of something that is no regular file");
 	if (e.iblock < p->extent_end)
-		check_find(ck, 27, at, "a data extent at block %" PRIu64 " overlaps the one before it", e.iblock);
+		check_find(ck, 27, at,
+			   "a data extent at block %" PRIu64 " overlaps the one before it",
+			   e.iblock);
 	p->extent_end = e.iblock + e.len;
 	if (e.flags & EXTENT_FLAG_OFFLINE)
 		p->offline += e.len;
@@ -117,17 +137,22 @@ static void extent_item(struct pass *p, const struct item *it)
 		p->online += e.len;
 	if (p->has_inode && p->extent_end > size_blocks && !(e.flags & EXTENT_FLAG_UNWRITTEN) &&
 	    !(le32_get(p->inode.flags) & INODE_FLAG_TRUNCATE))
-		check_warn(ck, 27, at, "an extent to block %" PRIu64 " reaches beyond the end of file",
+		check_warn(ck, 27, at,
+			   "an extent to block %" PRIu64 " reaches beyond the end of file",
 			   p->extent_end - 1);
 	if (!e.blkno)
 		return;
-	if (e.blkno < DATA_FIRST_BLKNO || e.blkno >= ck->data_blocks || e.len > ck->data_blocks - e.blkno) {
-		check_find(ck, 27, at, "an extent maps data blocks %" PRIu64 "+%" PRIu64 ", outside %llu..%" PRIu64,
+	if (e.blkno < DATA_FIRST_BLKNO || e.blkno >= ck->data_blocks ||
+	    e.len > ck->data_blocks - e.blkno) {
+		check_find(ck, 27, at,
+			   "an extent maps data blocks %" PRIu64 "+%" PRIu64
+			   ", outside %llu..%" PRIu64,
 			   e.blkno, e.len, DATA_FIRST_BLKNO, ck->data_blocks - 1);
 		ck->data_unknown = true;
 		return;
 	}
-	vec_push(ck, &ck->data, &(struct check_data){ .start = e.blkno, .len = e.len, .ino = p->ino },
+	vec_push(ck, &ck->data,
+		 &(struct check_data){ .start = e.blkno, .len = e.len, .ino = p->ino },
 		 sizeof(struct check_data));
 }
 
@@ -142,15 +167,17 @@ static void fs_item(struct pass *p, const struct item *it)
 		return;
 	}
 	if (!p->has_inode && !p->is_reported) {
-		check_find(p->ck, 19, AT_ITEM(p->ino, &it->key), "items of inode %" PRIu64 ", which does not exist",
-			   p->ino);
+		check_find(p->ck, 19, AT_ITEM(p->ino, &it->key),
+			   "items of inode %" PRIu64 ", which does not exist", p->ino);
 		p->is_reported = true;
 	}
 	switch (it->key.type) {
 	case TYPE_XATTR:
 		check_xattrs_item(p->xattrs, it);
 		break;
-	case TYPE_DIRENT: case TYPE_READDIR: case TYPE_LINK_BACKREF:
+	case TYPE_DIRENT:
+	case TYPE_READDIR:
+	case TYPE_LINK_BACKREF:
 		check_dir_item(p->dir, it);
 		break;
 	case TYPE_SYMLINK:
@@ -168,15 +195,20 @@ static void one_item(struct pass *p, const struct item *it)
 
 	switch (it->key.zone) {
 	case ZONE_INODE_INDEX:
-		vec_push(ck, &ck->indexes, &(struct check_index){ .ino = it->key.third, .seq = it->key.second,
-								  .type = it->key.type }, sizeof(struct check_index));
+		vec_push(ck, &ck->indexes,
+			 &(struct check_index){ .ino = it->key.third,
+						.seq = it->key.second,
+						.type = it->key.type },
+			 sizeof(struct check_index));
 		break;
 	case ZONE_ORPHAN:
 		vec_push(ck, &ck->orphans, &it->key.second, sizeof(it->key.second));
 		break;
 	case ZONE_XATTR_TOTL: {
 		struct disk_xattr_total d;
-		struct check_total t = { .a = it->key.first, .b = it->key.second, .c = it->key.third };
+		struct check_total t = { .a = it->key.first,
+					 .b = it->key.second,
+					 .c = it->key.third };
 
 		memcpy(&d, it->val, sizeof(d));
 		t.total = le64_get(d.total);
@@ -211,12 +243,15 @@ static const char *index_name(uint8_t type)
 }
 
 /* The index items of one type against the inodes, both by inode number (20). */
-static void check_index_type(struct check *ck, const struct check_index *idx, size_t nr, uint8_t type)
+static void check_index_type(struct check *ck, const struct check_index *idx, size_t nr,
+			     uint8_t type)
 {
 	size_t i = 0, n = 0;
 
 	while (i < nr || n < ck->inodes.nr) {
-		const struct check_inode *in = n < ck->inodes.nr ? VEC_AT(&ck->inodes, struct check_inode, n) : NULL;
+		const struct check_inode *in = n < ck->inodes.nr
+						       ? VEC_AT(&ck->inodes, struct check_inode, n)
+						       : NULL;
 		bool wanted = in && (type == TYPE_INDEX_META_SEQ || S_ISREG(in->mode));
 		uint64_t seq = !in ? 0 : type == TYPE_INDEX_META_SEQ ? in->meta_seq : in->data_seq;
 		bool is_met = false;
@@ -226,8 +261,10 @@ static void check_index_type(struct check *ck, const struct check_index *idx, si
 			continue;
 		}
 		if (i < nr && (!in || idx[i].ino < in->ino)) {
-			check_find(ck, 20, AT_INO(idx[i].ino), "a %s index item for inode %" PRIu64 ", which does not "
-				   "exist", index_name(type), idx[i].ino);
+			check_find(ck, 20, AT_INO(idx[i].ino),
+				   "a %s index item for inode %" PRIu64 ", which does not "
+				   "exist",
+				   index_name(type), idx[i].ino);
 			i++;
 			continue;
 		}
@@ -236,12 +273,16 @@ static void check_index_type(struct check *ck, const struct check_index *idx, si
 				is_met = true;
 				continue;
 			}
-			check_find(ck, 20, AT_INO(in->ino), "a %s index item with seq %" PRIu64 " that is not the "
-				   "inode's", index_name(type), idx[i].seq);
+			check_find(ck, 20, AT_INO(in->ino),
+				   "a %s index item with seq %" PRIu64 " that is not the "
+				   "inode's",
+				   index_name(type), idx[i].seq);
 		}
 		if (wanted && !is_met)
-			check_find(ck, 20, AT_INO(in->ino), "no %s index item with the inode's seq %" PRIu64
-				   ": the change index does not show it", index_name(type), seq);
+			check_find(ck, 20, AT_INO(in->ino),
+				   "no %s index item with the inode's seq %" PRIu64
+				   ": the change index does not show it",
+				   index_name(type), seq);
 		n++;
 	}
 }
@@ -256,7 +297,8 @@ static void check_indexes(struct check *ck)
 	while (meta_nr < ck->indexes.nr && idx[meta_nr].type == TYPE_INDEX_META_SEQ)
 		meta_nr++;
 	check_index_type(ck, idx, meta_nr, TYPE_INDEX_META_SEQ);
-	check_index_type(ck, idx ? idx + meta_nr : NULL, ck->indexes.nr - meta_nr, TYPE_INDEX_DATA_SEQ);
+	check_index_type(ck, idx ? idx + meta_nr : NULL, ck->indexes.nr - meta_nr,
+			 TYPE_INDEX_DATA_SEQ);
 }
 
 /* Orphans come in inode order, as the inodes do. */
@@ -269,39 +311,43 @@ static void check_orphans(struct check *ck)
 		bool is_orphan;
 
 		for (; o < ck->orphans.nr && *VEC_AT(&ck->orphans, uint64_t, o) < in->ino; o++)
-			check_find(ck, 23, NOWHERE, "an orphan item for inode %" PRIu64 ", which does not exist",
+			check_find(ck, 23, NOWHERE,
+				   "an orphan item for inode %" PRIu64 ", which does not exist",
 				   *VEC_AT(&ck->orphans, uint64_t, o));
 		is_orphan = o < ck->orphans.nr && *VEC_AT(&ck->orphans, uint64_t, o) == in->ino;
 		o += is_orphan;
 		if (is_orphan && in->nlink)
-			check_find(ck, 23, AT_INO(in->ino), "an orphan item for an inode with %u links", in->nlink);
+			check_find(ck, 23, AT_INO(in->ino),
+				   "an orphan item for an inode with %u links", in->nlink);
 		if (!is_orphan && !in->nlink)
-			check_find(ck, 23, AT_INO(in->ino), "inode %" PRIu64 " has no link and no orphan item: it is "
-				   "never deleted", in->ino);
+			check_find(ck, 23, AT_INO(in->ino),
+				   "inode %" PRIu64 " has no link and no orphan item: it is "
+				   "never deleted",
+				   in->ino);
 	}
 	for (; o < ck->orphans.nr; o++)
-		check_find(ck, 23, NOWHERE, "an orphan item for inode %" PRIu64 ", which does not exist",
+		check_find(ck, 23, NOWHERE,
+			   "an orphan item for inode %" PRIu64 ", which does not exist",
 			   *VEC_AT(&ck->orphans, uint64_t, o));
 }
 
 static void check_count(struct check *ck)
 {
-	uint64_t count = le64_get(ck->super.inode_count);
+	uint64_t count = counted_inodes(ck);
 
-	for (size_t i = 0; i < ck->logs.nr; i++)
-		count += le64_get(VEC_AT(&ck->logs, struct check_log, i)->lt.inode_count_delta);
 	if (count != ck->inodes_nr)
-		check_find(ck, 28, NOWHERE, "the volume counts %" PRIu64 " inodes, there are %" PRIu64, count,
+		check_find(ck, 28, NOWHERE,
+			   "the volume counts %" PRIu64 " inodes, there are %" PRIu64, count,
 			   ck->inodes_nr);
 }
 
-const struct check_inode *check_find_inode(const struct check *ck, uint64_t ino)
+struct check_inode *check_find_inode(const struct check *ck, uint64_t ino)
 {
 	size_t low = 0, high = ck->inodes.nr;
 
 	while (low < high) {
 		size_t mid = low + (high - low) / 2;
-		const struct check_inode *in = VEC_AT(&ck->inodes, const struct check_inode, mid);
+		struct check_inode *in = VEC_AT(&ck->inodes, struct check_inode, mid);
 
 		if (in->ino == ino)
 			return in;
@@ -351,16 +397,21 @@ void check_items(struct check *ck)
 	if (ret < 0) {
 		/* Every block was found sound by now: a finding above is why readers refuse. */
 		if (before)
-			check_note(ck, "not checked: files and directories (19-29): readers refuse the log trees for "
-				   "what was found above (%s)", strerror(-ret));
+			check_note(
+				ck,
+				"not checked: files and directories (19-29): readers refuse the log trees for "
+				"what was found above (%s)",
+				strerror(-ret));
 		else
-			check_find(ck, 1, NOWHERE, "reading all items over the log trees fails: %s", strerror(-ret));
+			check_find(ck, 1, NOWHERE, "reading all items over the log trees fails: %s",
+				   strerror(-ret));
 		ck->forest_broken = true;
 		return;
 	}
 	root = check_find_inode(ck, ROOT_INO);
 	if (!root || !S_ISDIR(root->mode))
-		check_find(ck, 19, NOWHERE, "the root inode %s", root ? "is not a directory" : "does not exist");
+		check_find(ck, 19, NOWHERE, "the root inode %s",
+			   root ? "is not a directory" : "does not exist");
 	check_indexes(ck);
 	check_orphans(ck);
 	check_count(ck);

@@ -1,8 +1,9 @@
 /*
- * Directories: invariants 21 and 22.  Dirent and readdir items of a directory are compared when the
- * directory ends; dirents and backrefs, which lie under different inodes, are gathered as 40 bytes each
- * and compared sorted by (directory, position) at the end.  "Equal values" means equal inode, type and
- * 64-bit hash of all bytes; names themselves are looked up again for messages only.
+ * Directories: invariants 21 and 22.  Dirent and readdir items of a directory are compared when
+ * the directory ends; dirents and backrefs, which lie under different inodes, are gathered as 40
+ * bytes each and compared sorted by (directory, position) at the end.  "Equal values" means equal
+ * inode, type and 64-bit hash of all bytes; names themselves are looked up again for messages
+ * only.
  */
 #include "check_volume.h"
 
@@ -21,11 +22,11 @@ struct name {
 
 struct check_dir {
 	struct check *ck;
-	struct vec entries;	/* struct check_link of the dirent items */
+	struct vec entries; /* struct check_link of the dirent items */
 	struct vec readdirs;
-	struct vec names;	/* struct name of the current hash */
+	struct vec names; /* struct name of the current hash */
 	uint64_t hash;
-	uint64_t name_bytes;	/* sum of name lengths */
+	uint64_t name_bytes; /* sum of name lengths */
 	uint64_t subdirs;
 	uint64_t pos_max;
 	uint64_t backrefs;
@@ -62,7 +63,8 @@ static void check_name(struct check_dir *d, const struct item *it, const struct 
 		const struct name *n = VEC_AT(&d->names, struct name, i);
 
 		if (n->len == name.len && !memcmp(n->bytes, name.bytes, name.len))
-			check_find(d->ck, 21, AT_ITEM(it->key.first, &it->key), "two entries have the same name");
+			check_find(d->ck, 21, AT_ITEM(it->key.first, &it->key),
+				   "two entries have the same name");
 	}
 	vec_push(d->ck, &d->names, &name, sizeof(name));
 }
@@ -70,7 +72,9 @@ static void check_name(struct check_dir *d, const struct item *it, const struct 
 void check_dir_item(struct check_dir *d, const struct item *it)
 {
 	const struct disk_dirent *de = it->val;
-	struct check_link l = { .pos = le64_get(de->pos), .ino = le64_get(de->ino), .type = de->type,
+	struct check_link l = { .pos = le64_get(de->pos),
+				.ino = le64_get(de->ino),
+				.type = de->type,
 				.digest = hash64(it->val, it->val_len) };
 
 	switch (it->key.type) {
@@ -112,8 +116,12 @@ static void check_readdirs(struct check_dir *d, uint64_t ino)
 	if (d->entries.nr)
 		qsort(d->entries.p, d->entries.nr, sizeof(struct check_link), cmp_link);
 	while (a < d->entries.nr || b < d->readdirs.nr) {
-		const struct check_link *x = a < d->entries.nr ? VEC_AT(&d->entries, struct check_link, a) : NULL;
-		const struct check_link *y = b < d->readdirs.nr ? VEC_AT(&d->readdirs, struct check_link, b) : NULL;
+		const struct check_link *x = a < d->entries.nr
+						     ? VEC_AT(&d->entries, struct check_link, a)
+						     : NULL;
+		const struct check_link *y = b < d->readdirs.nr
+						     ? VEC_AT(&d->readdirs, struct check_link, b)
+						     : NULL;
 		int cmp = !x ? 1 : !y ? -1 : cmp_link(x, y);
 		struct key key;
 
@@ -124,16 +132,21 @@ static void check_readdirs(struct check_dir *d, uint64_t ino)
 		}
 		if (cmp < 0) {
 			key = key_readdir(ino, x->pos);
-			check_find(ck, 21, AT_ITEM(ino, &key), "the entry at position %" PRIu64 " (inode %" PRIu64
-				   ") has no readdir item: listings do not show it", x->pos, x->ino);
+			check_find(ck, 21, AT_ITEM(ino, &key),
+				   "the entry at position %" PRIu64 " (inode %" PRIu64
+				   ") has no readdir item: listings do not show it",
+				   x->pos, x->ino);
 		} else if (cmp > 0) {
 			key = key_readdir(ino, y->pos);
-			check_find(ck, 21, AT_ITEM(ino, &key), "the readdir item at position %" PRIu64 " (inode %"
-				   PRIu64 ") has no entry: lookups do not find it", y->pos, y->ino);
+			check_find(ck, 21, AT_ITEM(ino, &key),
+				   "the readdir item at position %" PRIu64 " (inode %" PRIu64
+				   ") has no entry: lookups do not find it",
+				   y->pos, y->ino);
 		} else if (x->digest != y->digest) {
 			key = key_readdir(ino, x->pos);
-			check_find(ck, 21, AT_ITEM(ino, &key), "the entry and the readdir item at position %" PRIu64
-				   " differ", x->pos);
+			check_find(ck, 21, AT_ITEM(ino, &key),
+				   "the entry and the readdir item at position %" PRIu64 " differ",
+				   x->pos);
 		}
 		a += cmp <= 0;
 		b += cmp >= 0;
@@ -146,25 +159,30 @@ static void check_directory(struct check_dir *d, uint64_t ino, const struct disk
 	uint32_t nlink = le32_get(inode->nlink);
 
 	if (d->entries.nr && d->pos_max >= le64_get(inode->next_readdir_pos))
-		check_find(ck, 21, AT_INO(ino), "an entry has position %" PRIu64 ", next_readdir_pos is %" PRIu64,
+		check_find(ck, 21, AT_INO(ino),
+			   "an entry has position %" PRIu64 ", next_readdir_pos is %" PRIu64,
 			   d->pos_max, le64_get(inode->next_readdir_pos));
 	if (d->name_bytes != le64_get(inode->size))
-		check_find(ck, 22, AT_INO(ino), "the directory's size is %" PRIu64 ", its names have %" PRIu64 " bytes",
+		check_find(ck, 22, AT_INO(ino),
+			   "the directory's size is %" PRIu64 ", its names have %" PRIu64 " bytes",
 			   le64_get(inode->size), d->name_bytes);
 	if (!nlink) {
 		if (d->entries.nr)
-			check_find(ck, 22, AT_INO(ino), "a removed directory (inode %" PRIu64 ") still has entries",
+			check_find(ck, 22, AT_INO(ino),
+				   "a removed directory (inode %" PRIu64 ") still has entries",
 				   ino);
 		if (d->backrefs)
-			check_find(ck, 22, AT_INO(ino), "a directory has no link but %" PRIu64 " backrefs",
-				   d->backrefs);
+			check_find(ck, 22, AT_INO(ino),
+				   "a directory has no link but %" PRIu64 " backrefs", d->backrefs);
 		return;
 	}
 	if (nlink != 2 + d->subdirs)
-		check_find(ck, 22, AT_INO(ino), "the directory has nlink %u and %" PRIu64 " subdirectories", nlink,
+		check_find(ck, 22, AT_INO(ino),
+			   "the directory has nlink %u and %" PRIu64 " subdirectories", nlink,
 			   d->subdirs);
 	if (d->backrefs != (ino != ROOT_INO))
-		check_find(ck, 22, AT_INO(ino), "directory %" PRIu64 " has %" PRIu64 " parents", ino, d->backrefs);
+		check_find(ck, 22, AT_INO(ino), "directory %" PRIu64 " has %" PRIu64 " parents",
+			   ino, d->backrefs);
 }
 
 void check_dir_end(struct check_dir *d, uint64_t ino, const struct disk_inode *inode)
@@ -178,10 +196,11 @@ void check_dir_end(struct check_dir *d, uint64_t ino, const struct disk_inode *i
 	if (is_dir)
 		check_directory(d, ino, inode);
 	else if (inode && le32_get(inode->nlink) != d->backrefs)
-		check_find(ck, 22, AT_INO(ino), "the inode has nlink %u and %" PRIu64 " names", le32_get(inode->nlink),
-			   d->backrefs);
+		check_find(ck, 22, AT_INO(ino), "the inode has nlink %u and %" PRIu64 " names",
+			   le32_get(inode->nlink), d->backrefs);
 	for (size_t i = 0; i < d->entries.nr; i++)
-		vec_push(ck, &ck->dirents, VEC_AT(&d->entries, struct check_link, i), sizeof(struct check_link));
+		vec_push(ck, &ck->dirents, VEC_AT(&d->entries, struct check_link, i),
+			 sizeof(struct check_link));
 	d->entries.nr = d->readdirs.nr = d->names.nr = 0;
 	d->hash = d->name_bytes = d->subdirs = d->pos_max = d->backrefs = 0;
 }
@@ -202,15 +221,19 @@ static void check_target(struct check *ck, const struct check_link *l, bool has_
 	if (!in) {
 		/* Its backref was told as an item without inode. */
 		if (!has_backref)
-			check_find(ck, 21, AT_ITEM(l->dir, &key), "an entry names inode %" PRIu64 ", which does not "
-				   "exist", l->ino);
+			check_find(ck, 21, AT_ITEM(l->dir, &key),
+				   "an entry names inode %" PRIu64 ", which does not "
+				   "exist",
+				   l->ino);
 		return;
 	}
 	if (!has_backref)
-		check_find(ck, 21, AT_ITEM(l->dir, &key), "an entry of inode %" PRIu64 " has no backref", l->ino);
+		check_find(ck, 21, AT_ITEM(l->dir, &key),
+			   "an entry of inode %" PRIu64 " has no backref", l->ino);
 	if (dirent_type_of_mode(in->mode) != l->type)
-		check_find(ck, 21, AT_ITEM(l->dir, &key), "an entry says type %u, inode %" PRIu64 " has mode %o", l->type,
-			   l->ino, in->mode);
+		check_find(ck, 21, AT_ITEM(l->dir, &key),
+			   "an entry says type %u, inode %" PRIu64 " has mode %o", l->type, l->ino,
+			   in->mode);
 }
 
 static void check_backrefs(struct check *ck)
@@ -222,8 +245,12 @@ static void check_backrefs(struct check *ck)
 	if (ck->backrefs.nr)
 		qsort(ck->backrefs.p, ck->backrefs.nr, sizeof(struct check_link), cmp_backref);
 	while (a < ck->dirents.nr || b < ck->backrefs.nr) {
-		const struct check_link *x = a < ck->dirents.nr ? VEC_AT(&ck->dirents, struct check_link, a) : NULL;
-		const struct check_link *y = b < ck->backrefs.nr ? VEC_AT(&ck->backrefs, struct check_link, b) : NULL;
+		const struct check_link *x = a < ck->dirents.nr
+						     ? VEC_AT(&ck->dirents, struct check_link, a)
+						     : NULL;
+		const struct check_link *y = b < ck->backrefs.nr
+						     ? VEC_AT(&ck->backrefs, struct check_link, b)
+						     : NULL;
 		int cmp = !x ? 1 : !y ? -1 : cmp_backref(x, y);
 		struct key key;
 
@@ -231,11 +258,14 @@ static void check_backrefs(struct check *ck)
 			check_target(ck, x, !cmp);
 		if (cmp > 0) {
 			key = key_backref(y->ino, y->dir, y->pos);
-			check_find(ck, 21, AT_ITEM(y->ino, &key), "a backref to directory %" PRIu64 " position %" PRIu64
-				   " without an entry there", y->dir, y->pos);
+			check_find(ck, 21, AT_ITEM(y->ino, &key),
+				   "a backref to directory %" PRIu64 " position %" PRIu64
+				   " without an entry there",
+				   y->dir, y->pos);
 		} else if (!cmp && x->digest != y->digest) {
 			key = key_backref(y->ino, y->dir, y->pos);
-			check_find(ck, 21, AT_ITEM(y->ino, &key), "the backref and the entry differ");
+			check_find(ck, 21, AT_ITEM(y->ino, &key),
+				   "the backref and the entry differ");
 		}
 		a += cmp <= 0;
 		b += cmp >= 0;
@@ -249,7 +279,7 @@ static void check_cycles(struct check *ck)
 {
 	for (size_t i = 0; i < ck->backrefs.nr; i++) {
 		const struct check_link *l = VEC_AT(&ck->backrefs, struct check_link, i);
-		struct check_inode *in = (struct check_inode *)check_find_inode(ck, l->ino);
+		struct check_inode *in = check_find_inode(ck, l->ino);
 
 		if (in && S_ISDIR(in->mode))
 			in->parent = l->dir;
@@ -258,12 +288,13 @@ static void check_cycles(struct check *ck)
 		struct check_inode *start = VEC_AT(&ck->inodes, struct check_inode, i), *in;
 		struct key key;
 
-		for (in = start; in && in->walk == WALK_NEW; in = (struct check_inode *)check_find_inode(ck, in->parent))
+		for (in = start; in && in->walk == WALK_NEW; in = check_find_inode(ck, in->parent))
 			in->walk = WALK_NOW;
 		key = in ? key_inode(in->ino) : KEY_ZEROS;
 		if (in && in->walk == WALK_NOW)
-			check_find(ck, 22, AT_KEY(&key), "directory %" PRIu64 " is inside itself", in->ino);
-		for (in = start; in && in->walk == WALK_NOW; in = (struct check_inode *)check_find_inode(ck, in->parent))
+			check_find(ck, 22, AT_KEY(&key), "directory %" PRIu64 " is inside itself",
+				   in->ino);
+		for (in = start; in && in->walk == WALK_NOW; in = check_find_inode(ck, in->parent))
 			in->walk = WALK_DONE;
 	}
 }

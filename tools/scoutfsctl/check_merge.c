@@ -1,10 +1,10 @@
 /*
- * The log_merge tree: invariant 33, and the blocks its items own.  A merge that was interrupted leaves
- * them, so all of them may be met on a volume that is otherwise idle.
+ * The log_merge tree: invariant 33, and the blocks its items own.  A merge that was interrupted
+ * leaves them, so all of them may be met on a volume that is otherwise idle.
  *
- * A completion that was not spliced yet owns the blocks of its subtree that fs_root does not have; the
- * blocks that they replaced stand in its freed list and are in fs_root still (16.4).  One whose lists
- * are zeroed was spliced: its subtree is part of fs_root and may have changed since.
+ * A completion that was not spliced yet owns the blocks of its subtree that fs_root does not have;
+ * the blocks that they replaced stand in its freed list and are in fs_root still (16.4).  One
+ * whose lists are zeroed was spliced: its subtree is part of fs_root and may have changed since.
  */
 #include "check_volume.h"
 
@@ -15,10 +15,12 @@
 
 #include "log/merge_items.h"
 
-/* Upstream hands out no more work than this at a time, and sets nr_complete to it while splicing (14.2). */
-#define MERGE_BATCH	8u
+/* Upstream hands out no more work than this at a time, and sets nr_complete to it while
+ * splicing (14.2). */
+#define MERGE_BATCH 8u
 
-static void merge_item(struct check *ck, struct check_tree *t, const struct item *it, uint64_t blkno)
+static void merge_item(struct check *ck, struct check_tree *t, const struct item *it,
+		       uint64_t blkno)
 {
 	struct check_merge m = { .key = it->key, .len = it->val_len };
 
@@ -56,30 +58,38 @@ static void walk_request(struct check *ck, const struct merge_request *r, const 
 {
 	uint64_t root = le64_get(r->root.ref.blkno);
 
-	check_alloc_list(ck, &r->meta_avail, OWNER_MERGE_LIST, OWNER_ENTRY_MERGE, "meta_avail of a merge request");
-	check_alloc_list(ck, &r->meta_freed, OWNER_MERGE_LIST, OWNER_ENTRY_MERGE, "meta_freed of a merge request");
+	check_alloc_list(ck, &r->meta_avail, OWNER_MERGE_LIST, OWNER_ENTRY_MERGE,
+			 "meta_avail of a merge request");
+	check_alloc_list(ck, &r->meta_freed, OWNER_MERGE_LIST, OWNER_ENTRY_MERGE,
+			 "meta_freed of a merge request");
 	if (key_cmp(&r->start, &r->end) > 0)
 		check_find(ck, 33, AT_KEY(key), "a merge request ends before it starts");
 	if (root < ck->meta_blocks && ck->owner[root] != OWNER_FS_ROOT && !ck->blocks_unknown)
-		check_find(ck, 33, AT_BLOCK_KEY(root, key), "the subtree of a merge request is not in fs_root");
+		check_find(ck, 33, AT_BLOCK_KEY(root, key),
+			   "the subtree of a merge request is not in fs_root");
 }
 
 static void walk_complete(struct check *ck, const struct merge_complete *c, const struct key *key)
 {
-	struct check_tree t = { .owner = OWNER_COMPLETE, .kind = TREE_FS, .name = "a merged subtree",
+	struct check_tree t = { .owner = OWNER_COMPLETE,
+				.kind = TREE_FS,
+				.name = "a merged subtree",
 				.may_share_fs = true };
 
 	if (c->flags & ~MERGE_COMPLETE_REMAIN)
 		check_find(ck, 33, AT_KEY(key), "a merge completion has flags %#" PRIx64, c->flags);
 	if (was_spliced(c))
 		return;
-	check_alloc_list(ck, &c->meta_avail, OWNER_MERGE_LIST, OWNER_ENTRY_MERGE, "meta_avail of a merge completion");
+	check_alloc_list(ck, &c->meta_avail, OWNER_MERGE_LIST, OWNER_ENTRY_MERGE,
+			 "meta_avail of a merge completion");
 	check_walk_tree(ck, &t, &c->root);
 }
 
 static void walk_freeing(struct check *ck, const struct merge_freeing *f)
 {
-	struct check_tree t = { .owner = OWNER_FREEING, .kind = TREE_LOG_ITEMS, .name = "a tree that is being freed",
+	struct check_tree t = { .owner = OWNER_FREEING,
+				.kind = TREE_LOG_ITEMS,
+				.name = "a tree that is being freed",
 				.freed_below = &f->key };
 
 	check_walk_tree(ck, &t, &f->root);
@@ -141,7 +151,9 @@ static void look_at(struct check *ck, const struct check_merge *m, struct counts
 
 void check_merge_items(struct check *ck)
 {
-	struct check_tree t = { .owner = OWNER_LOG_MERGE, .kind = TREE_LOG_MERGE, .name = "log_merge",
+	struct check_tree t = { .owner = OWNER_LOG_MERGE,
+				.kind = TREE_LOG_MERGE,
+				.name = "log_merge",
 				.item = merge_item };
 	struct counts n = { 0 };
 
@@ -152,19 +164,24 @@ void check_merge_items(struct check *ck)
 		return;
 	if (!n.status) {
 		if (n.requests || n.completes || n.ranges)
-			check_find(ck, 33, NOWHERE, "log_merge has %" PRIu64 " requests, %" PRIu64 " completions and %"
-				   PRIu64 " ranges but no status item", n.requests, n.completes, n.ranges);
+			check_find(ck, 33, NOWHERE,
+				   "log_merge has %" PRIu64 " requests, %" PRIu64
+				   " completions and %" PRIu64 " ranges but no status item",
+				   n.requests, n.completes, n.ranges);
 		return;
 	}
 	if (n.st.seq > ck->seq_max)
-		check_find(ck, 33, AT_KEY(&n.status->key), "the merge's seq %" PRIu64 " is beyond the volume's %" PRIu64,
-			   n.st.seq, ck->seq_max);
+		check_find(ck, 33, AT_KEY(&n.status->key),
+			   "the merge's seq %" PRIu64 " is beyond the volume's %" PRIu64, n.st.seq,
+			   ck->seq_max);
 	if (n.st.nr_requests != n.requests)
-		check_find(ck, 33, AT_KEY(&n.status->key), "nr_requests is %" PRIu64 ", there are %" PRIu64 " requests",
+		check_find(ck, 33, AT_KEY(&n.status->key),
+			   "nr_requests is %" PRIu64 ", there are %" PRIu64 " requests",
 			   n.st.nr_requests, n.requests);
 	if (n.st.nr_complete != n.completes && !n.is_splicing && n.st.nr_complete < MERGE_BATCH)
-		check_find(ck, 33, AT_KEY(&n.status->key), "nr_complete is %" PRIu64 ", there are %" PRIu64
-			   " completions", n.st.nr_complete, n.completes);
+		check_find(ck, 33, AT_KEY(&n.status->key),
+			   "nr_complete is %" PRIu64 ", there are %" PRIu64 " completions",
+			   n.st.nr_complete, n.completes);
 }
 
 void check_merge_shared(struct check *ck)

@@ -1,7 +1,7 @@
 /*
- * A path for an inode number, for messages: link backrefs are followed to the root over the resolved
- * items.  Nothing here reports or fails loudly; a volume under check may lack any of them, and loops
- * end at PATH_MAX.
+ * A path for an inode number, for messages: link backrefs are followed to the root over the
+ * resolved items.  Nothing here reports or fails loudly; a volume under check may lack any of
+ * them, and loops end at PATH_MAX.
  */
 #include "check_volume.h"
 

@@ -1,7 +1,7 @@
 /*
- * Messages of the checker.  Each kind (severity and invariant) is given in full CHECK_SHOWN_MAX times
- * and only counted after that, so that a ruined volume gives an answer that can be read.  A path is
- * looked up only for messages that are shown: it costs reads.
+ * Messages of the checker.  Each kind (severity and invariant) is given in full CHECK_SHOWN_MAX
+ * times and only counted after that, so that a ruined volume gives an answer that can be read.  A
+ * path is looked up only for messages that are shown: it costs reads.
  */
 #include "check_volume.h"
 
@@ -12,14 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void give(struct check *ck, enum check_severity severity, unsigned invariant, const struct check_where *at,
-		 const char *fmt, va_list ap)
+static void give(struct check *ck, enum check_severity severity, unsigned invariant,
+		 const struct check_where *at, const char *fmt, va_list ap)
 {
 	char text[768];
 	char path[PATH_MAX];
 	struct check_message m = {
-		.severity = severity, .invariant = invariant, .ino = at->ino, .blkno = at->blkno,
-		.key = at->key, .text = text,
+		.severity = severity,
+		.invariant = invariant,
+		.ino = at->ino,
+		.blkno = at->blkno,
+		.key = at->key,
+		.text = text,
 	};
 
 	if (!ck->message)
@@ -30,7 +34,8 @@ static void give(struct check *ck, enum check_severity severity, unsigned invari
 	ck->message(ck->message_arg, &m);
 }
 
-void check_find(struct check *ck, unsigned invariant, const struct check_where *at, const char *fmt, ...)
+void check_find(struct check *ck, unsigned invariant, const struct check_where *at, const char *fmt,
+		...)
 {
 	va_list ap;
 
@@ -42,7 +47,8 @@ void check_find(struct check *ck, unsigned invariant, const struct check_where *
 	va_end(ap);
 }
 
-void check_warn(struct check *ck, unsigned invariant, const struct check_where *at, const char *fmt, ...)
+void check_warn(struct check *ck, unsigned invariant, const struct check_where *at, const char *fmt,
+		...)
 {
 	va_list ap;
 

@@ -1,7 +1,8 @@
 /*
- * srch files and compactions: invariants 30-32.  Files are read leaf by leaf through their parents;
- * every entry is decoded.  Entries of all files that count (13.5) are gathered, sorted, and those that
- * occur an odd number of times must be exactly the srch. xattrs of the resolved view (31).
+ * srch files and compactions: invariants 30-32.  Files are read leaf by leaf through their
+ * parents; every entry is decoded.  Entries of all files that count (13.5) are gathered, sorted,
+ * and those that occur an odd number of times must be exactly the srch. xattrs of the resolved
+ * view (31).
  */
 #include "check_volume.h"
 
@@ -80,40 +81,48 @@ static void check_leaf(struct file_walk *w, const struct disk_srch_block *b, uin
 {
 	struct check *ck = w->ck;
 	uint32_t nr = le32_get(b->entry_nr), bytes = le32_get(b->entry_bytes), at = 0, i;
-	struct check_srch first = srch_get(&b->first), last = srch_get(&b->last), tail = srch_get(&b->tail);
-	struct check_srch file_first = srch_get(&w->f->first), file_last = srch_get(&w->f->last), e = { 0 };
+	struct check_srch first = srch_get(&b->first), last = srch_get(&b->last),
+			  tail = srch_get(&b->tail);
+	struct check_srch file_first = srch_get(&w->f->first), file_last = srch_get(&w->f->last),
+			  e = { 0 };
 
 	if (bytes > SRCH_LEAF_BYTES) {
-		check_find(ck, 30, AT_BLOCK(blkno), "%s: entry_bytes %u is more than a leaf holds", w->name, bytes);
+		check_find(ck, 30, AT_BLOCK(blkno), "%s: entry_bytes %u is more than a leaf holds",
+			   w->name, bytes);
 		w->failed = true;
 		return;
 	}
 	for (i = 0; i < nr; i++) {
-		unsigned len = at <= SRCH_LAST_START ? decode_entry(b->entries + at, bytes - at, &e) : 0;
+		unsigned len = at <= SRCH_LAST_START ? decode_entry(b->entries + at, bytes - at, &e)
+						     : 0;
 
 		if (!len) {
-			check_find(ck, 30, AT_BLOCK(blkno), "%s: entry %u of %u does not fit the leaf", w->name, i, nr);
+			check_find(ck, 30, AT_BLOCK(blkno),
+				   "%s: entry %u of %u does not fit the leaf", w->name, i, nr);
 			w->failed = true;
 			return;
 		}
 		at += len;
-		if (srch_cmp(&e, &first) < 0 || srch_cmp(&e, &last) > 0 || srch_cmp(&e, &file_first) < 0 ||
-		    srch_cmp(&e, &file_last) > 0)
-			check_find(ck, 30, AT_BLOCK(blkno), "%s: entry %u is outside the bounds of its block or file",
+		if (srch_cmp(&e, &first) < 0 || srch_cmp(&e, &last) > 0 ||
+		    srch_cmp(&e, &file_first) < 0 || srch_cmp(&e, &file_last) > 0)
+			check_find(ck, 30, AT_BLOCK(blkno),
+				   "%s: entry %u is outside the bounds of its block or file",
 				   w->name, i);
 		if (w->is_sorted && w->has_prev && srch_cmp(&e, &w->prev) < 0)
-			check_find(ck, 30, AT_BLOCK(blkno), "%s: entry %u of a sorted file does not ascend", w->name,
-				   i);
+			check_find(ck, 30, AT_BLOCK(blkno),
+				   "%s: entry %u of a sorted file does not ascend", w->name, i);
 		w->prev = e;
 		w->has_prev = true;
 		if (w->entries_count)
 			vec_push(ck, &ck->srch, &e, sizeof(e));
 	}
 	if (at != bytes)
-		check_find(ck, 30, AT_BLOCK(blkno), "%s: %u entries take %u bytes, entry_bytes is %u", w->name, nr, at,
+		check_find(ck, 30, AT_BLOCK(blkno),
+			   "%s: %u entries take %u bytes, entry_bytes is %u", w->name, nr, at,
 			   bytes);
 	if (nr && srch_cmp(&e, &tail))
-		check_find(ck, 30, AT_BLOCK(blkno), "%s: the tail of the leaf is not its last entry", w->name);
+		check_find(ck, 30, AT_BLOCK(blkno),
+			   "%s: the tail of the leaf is not its last entry", w->name);
 	w->entries += nr;
 }
 
@@ -160,14 +169,17 @@ static void walk_file(struct file_walk *w, struct block_ref ref, unsigned level,
 
 		if (below >= le64_get(w->f->blocks)) {
 			if (child.blkno)
-				check_find(ck, 30, AT_BLOCK(ref.blkno), "%s: a block is referenced beyond the last of "
-					   "%" PRIu64 " leaves", w->name, le64_get(w->f->blocks));
+				check_find(ck, 30, AT_BLOCK(ref.blkno),
+					   "%s: a block is referenced beyond the last of "
+					   "%" PRIu64 " leaves",
+					   w->name, le64_get(w->f->blocks));
 			continue;
 		}
 		if (child.blkno) {
 			walk_file(w, child, level - 1, below);
 		} else {
-			check_find(ck, 30, AT_BLOCK(ref.blkno), "%s: leaf %" PRIu64 " is missing", w->name, below);
+			check_find(ck, 30, AT_BLOCK(ref.blkno), "%s: leaf %" PRIu64 " is missing",
+				   w->name, below);
 			w->failed = true;
 		}
 	}
@@ -193,28 +205,32 @@ static void run_walk(struct file_walk *w)
 
 	if (!le64_get(f->ref.blkno)) {
 		if (blocks || height || le64_get(f->entries))
-			check_find(ck, 30, NOWHERE, "%s: a file without root has %" PRIu64 " blocks, height %u", w->name,
-				   blocks, height);
+			check_find(ck, 30, NOWHERE,
+				   "%s: a file without root has %" PRIu64 " blocks, height %u",
+				   w->name, blocks, height);
 		return;
 	}
 	if (!blocks || height != minimal_height(blocks)) {
-		check_find(ck, 30, NOWHERE, "%s: height %u for %" PRIu64 " leaves", w->name, height, blocks);
+		check_find(ck, 30, NOWHERE, "%s: height %u for %" PRIu64 " leaves", w->name, height,
+			   blocks);
 		ck->blocks_unknown = true;
 		w->failed = true;
 	} else {
 		walk_file(w, block_ref_get(&f->ref), height - 1, 0);
 	}
 	if (!w->failed && !w->is_partial && w->entries != le64_get(f->entries))
-		check_find(ck, 30, NOWHERE, "%s: entries is %" PRIu64 ", the leaves hold %" PRIu64, w->name,
-			   le64_get(f->entries), w->entries);
+		check_find(ck, 30, NOWHERE, "%s: entries is %" PRIu64 ", the leaves hold %" PRIu64,
+			   w->name, le64_get(f->entries), w->entries);
 	if (w->failed && w->entries_count)
 		ck->srch_unknown = true;
 }
 
-void check_srch_file(struct check *ck, const struct disk_srch_file *f, enum check_owner owner, const char *name,
-		     bool entries_count)
+void check_srch_file(struct check *ck, const struct disk_srch_file *f, enum check_owner owner,
+		     const char *name, bool entries_count)
 {
-	struct file_walk w = { .ck = ck, .f = f, .name = name, .owner = owner, .entries_count = entries_count };
+	struct file_walk w = {
+		.ck = ck, .f = f, .name = name, .owner = owner, .entries_count = entries_count
+	};
 
 	run_walk(&w);
 }
@@ -230,10 +246,13 @@ static void srch_item(struct check *ck, struct check_tree *t, const struct item 
 		memcpy(&sf.file, it->val, sizeof(sf.file));
 		root = le64_get(sf.file.ref.blkno);
 		blocks = le64_get(sf.file.blocks);
-		if (it->key.type == TYPE_SRCH_LOG ? it->key.second != root || it->key.third :
-		    it->key.second != blocks || it->key.third != root)
-			check_find(ck, 30, at, "%s: the key does not name the file's root block %" PRIu64 " and its %"
-				   PRIu64 " leaves", t->name, root, blocks);
+		if (it->key.type == TYPE_SRCH_LOG
+			    ? it->key.second != root || it->key.third
+			    : it->key.second != blocks || it->key.third != root)
+			check_find(ck, 30, at,
+				   "%s: the key does not name the file's root block %" PRIu64
+				   " and its %" PRIu64 " leaves",
+				   t->name, root, blocks);
 		if (!root)
 			check_find(ck, 30, at, "%s: an item for an empty file", t->name);
 		vec_push(ck, &ck->srch_files, &sf, sizeof(sf));
@@ -247,16 +266,20 @@ static void srch_item(struct check *ck, struct check_tree *t, const struct item 
 		id = le64_get(c.c.id);
 		state = c.c.flags & (SRCH_COMPACT_LOG | SRCH_COMPACT_SORTED | SRCH_COMPACT_DELETE);
 		if (is_busy ? it->key.third != id : it->key.second != id || it->key.third)
-			check_find(ck, 32, at, "%s: the key does not name compaction %" PRIu64, t->name, id);
+			check_find(ck, 32, at, "%s: the key does not name compaction %" PRIu64,
+				   t->name, id);
 		if (c.c.nr < 2 || c.c.nr > SRCH_COMPACT_INPUTS || !state || state & (state - 1)) {
-			check_find(ck, 32, at, "%s: compaction %" PRIu64 " has %u inputs and flags %#x", t->name, id,
-				   c.c.nr, c.c.flags);
+			check_find(ck, 32, at,
+				   "%s: compaction %" PRIu64 " has %u inputs and flags %#x",
+				   t->name, id, c.c.nr, c.c.flags);
 			ck->blocks_unknown = true;
 			return;
 		}
 		if (le64_get(c.c.in[0].file.ref.blkno) != id)
-			check_find(ck, 32, at, "%s: the id of compaction %" PRIu64 " is not its first input's root %"
-				   PRIu64, t->name, id, le64_get(c.c.in[0].file.ref.blkno));
+			check_find(ck, 32, at,
+				   "%s: the id of compaction %" PRIu64
+				   " is not its first input's root %" PRIu64,
+				   t->name, id, le64_get(c.c.in[0].file.ref.blkno));
 		vec_push(ck, &ck->compacts, &c, sizeof(c));
 	}
 }
@@ -268,19 +291,24 @@ static void mark_inputs(struct check *ck, const struct check_compact *c)
 		bool is_found = false;
 
 		for (size_t j = 0; j < ck->srch_files.nr; j++) {
-			struct check_srch_file *sf = VEC_AT(&ck->srch_files, struct check_srch_file, j);
+			struct check_srch_file *sf = VEC_AT(&ck->srch_files, struct check_srch_file,
+							    j);
 
 			if (le64_get(sf->file.ref.blkno) != root ||
 			    le64_get(sf->file.ref.seq) != le64_get(c->c.in[i].file.ref.seq))
 				continue;
 			if (sf->is_input)
-				check_find(ck, 32, AT_KEY(&c->key), "srch file %" PRIu64 " is the input of two "
-					   "compactions", root);
+				check_find(ck, 32, AT_KEY(&c->key),
+					   "srch file %" PRIu64 " is the input of two "
+					   "compactions",
+					   root);
 			sf->is_input = is_found = true;
 		}
 		if (!is_found)
-			check_find(ck, 32, AT_KEY(&c->key), "input %u (root %" PRIu64 ") of a compaction has no item of "
-				   "its own", i, root);
+			check_find(ck, 32, AT_KEY(&c->key),
+				   "input %u (root %" PRIu64 ") of a compaction has no item of "
+				   "its own",
+				   i, root);
 	}
 }
 
@@ -289,13 +317,18 @@ static void walk_deleted_input(struct check *ck, const struct check_compact *c, 
 {
 	const struct disk_srch_compact_input *in = &c->c.in[i];
 	uint64_t pos = le64_get(in->pos);
-	struct file_walk w = { .ck = ck, .f = &in->file, .owner = OWNER_SRCH_INPUT, .is_partial = true,
-			       .free_blk = le64_get(in->blk), .free_level = pos ? pos - 1 : 0 };
+	struct file_walk w = { .ck = ck,
+			       .f = &in->file,
+			       .owner = OWNER_SRCH_INPUT,
+			       .is_partial = true,
+			       .free_blk = le64_get(in->blk),
+			       .free_level = pos ? pos - 1 : 0 };
 	char name[80];
 
 	if (pos > in->file.height)
 		return;
-	snprintf(name, sizeof(name), "input %u of deleting compaction %" PRIu64, i, le64_get(c->c.id));
+	snprintf(name, sizeof(name), "input %u of deleting compaction %" PRIu64, i,
+		 le64_get(c->c.id));
 	w.name = name;
 	run_walk(&w);
 }
@@ -318,8 +351,9 @@ static void walk_compact(struct check *ck, const struct check_compact *c)
 
 void check_srch_root(struct check *ck)
 {
-	struct check_tree t = { .owner = OWNER_SRCH_ROOT, .kind = TREE_SRCH, .name = "srch_root",
-				.item = srch_item };
+	struct check_tree t = {
+		.owner = OWNER_SRCH_ROOT, .kind = TREE_SRCH, .name = "srch_root", .item = srch_item
+	};
 
 	check_walk_tree(ck, &t, &ck->super.srch_root);
 	ck->srch_unknown |= t.is_broken;
@@ -330,9 +364,13 @@ void check_srch_root(struct check *ck)
 			mark_inputs(ck, c);
 	}
 	for (size_t i = 0; i < ck->srch_files.nr && !ck->err; i++) {
-		const struct check_srch_file *sf = VEC_AT(&ck->srch_files, struct check_srch_file, i);
+		const struct check_srch_file *sf = VEC_AT(&ck->srch_files, struct check_srch_file,
+							  i);
 		char name[48];
-		struct file_walk w = { .ck = ck, .f = &sf->file, .name = name, .entries_count = true,
+		struct file_walk w = { .ck = ck,
+				       .f = &sf->file,
+				       .name = name,
+				       .entries_count = true,
 				       .owner = sf->is_input ? OWNER_SRCH_INPUT : OWNER_SRCH_FILE,
 				       .is_sorted = sf->key.type == TYPE_SRCH_SORTED };
 
@@ -349,8 +387,10 @@ void check_srch_shared(struct check *ck)
 		const struct check_compact *c = VEC_AT(&ck->compacts, struct check_compact, i);
 		char name[80];
 
-		snprintf(name, sizeof(name), "meta_freed of srch compaction %" PRIu64, le64_get(c->c.id));
-		check_freed_list(ck, &c->c.meta_freed, OWNER_COMPACT_LIST, OWNER_ENTRY_COMPACT, name);
+		snprintf(name, sizeof(name), "meta_freed of srch compaction %" PRIu64,
+			 le64_get(c->c.id));
+		check_freed_list(ck, &c->c.meta_freed, OWNER_COMPACT_LIST, OWNER_ENTRY_COMPACT,
+				 name);
 	}
 }
 
@@ -380,23 +420,33 @@ void check_srch_parity(struct check *ck)
 	size_t a = 0, b = 0;
 
 	if (ck->srch_unknown) {
-		check_note(ck, "not checked: srch entries against xattrs (31), since some srch file could not be read");
+		check_note(
+			ck,
+			"not checked: srch entries against xattrs (31), since some srch file could not be read");
 		return;
 	}
 	ck->srch.nr = keep_odd(&ck->srch);
 	if (ck->srch_want.nr)
 		qsort(ck->srch_want.p, ck->srch_want.nr, sizeof(struct check_srch), srch_cmp);
 	while (a < ck->srch.nr || b < ck->srch_want.nr) {
-		const struct check_srch *x = a < ck->srch.nr ? VEC_AT(&ck->srch, struct check_srch, a) : NULL;
-		const struct check_srch *y = b < ck->srch_want.nr ? VEC_AT(&ck->srch_want, struct check_srch, b) : NULL;
+		const struct check_srch *x = a < ck->srch.nr
+						     ? VEC_AT(&ck->srch, struct check_srch, a)
+						     : NULL;
+		const struct check_srch *y = b < ck->srch_want.nr
+						     ? VEC_AT(&ck->srch_want, struct check_srch, b)
+						     : NULL;
 		int cmp = !x ? 1 : !y ? -1 : srch_cmp(x, y);
 
 		if (cmp < 0)
-			check_find(ck, 31, AT_INO(x->ino), "a srch entry (hash %016" PRIx64 ", id %" PRIu64 ") without "
-				   "its xattr", x->hash, x->id);
+			check_find(ck, 31, AT_INO(x->ino),
+				   "a srch entry (hash %016" PRIx64 ", id %" PRIu64 ") without "
+				   "its xattr",
+				   x->hash, x->id);
 		if (cmp > 0)
-			check_find(ck, 31, AT_INO(y->ino), "a srch. xattr (hash %016" PRIx64 ", id %" PRIu64 ") that no "
-				   "srch file lists: searches do not find it", y->hash, y->id);
+			check_find(ck, 31, AT_INO(y->ino),
+				   "a srch. xattr (hash %016" PRIx64 ", id %" PRIu64 ") that no "
+				   "srch file lists: searches do not find it",
+				   y->hash, y->id);
 		a += cmp <= 0;
 		b += cmp >= 0;
 	}

@@ -1,7 +1,8 @@
 /*
- * One b-tree block against invariants 4-11.  Written from format.md 9 and not from btb_check(), so that
- * a mistake in the code that writes blocks is not repeated by the code that judges them; whatever
- * btb_check() refuses beyond that is reported as well, since every reader would refuse the block.
+ * One b-tree block against invariants 4-11.  Written from format.md 9 and not from btb_check(), so
+ * that a mistake in the code that writes blocks is not repeated by the code that judges them;
+ * whatever btb_check() refuses beyond that is reported as well, since every reader would refuse
+ * the block.
  */
 #include "check_volume.h"
 
@@ -11,9 +12,9 @@
 
 #include "csum/csum.h"
 
-#define ITEMS_START	sizeof(struct disk_btree_block)
-#define ITEM_SIZE	sizeof(struct disk_btree_item)
-#define NODE_FIRST	(ITEMS_START - offsetof(struct disk_btree_block, item_root))	/* 16, 9.3 */
+#define ITEMS_START sizeof(struct disk_btree_block)
+#define ITEM_SIZE sizeof(struct disk_btree_item)
+#define NODE_FIRST (ITEMS_START - offsetof(struct disk_btree_block, item_root)) /* 16, 9.3 */
 
 struct view {
 	struct check *ck;
@@ -27,10 +28,7 @@ struct view {
 #define FIND(v, nr_, fmt, ...) \
 	check_find((v)->ck, nr_, AT_BLOCK((v)->blkno), "%s: " fmt, (v)->t->name, ##__VA_ARGS__)
 
-static unsigned round8(unsigned n)
-{
-	return (n + 7) & ~7u;
-}
+static unsigned round8(unsigned n) { return (n + 7) & ~7u; }
 
 /* The slot an AVL reference names: -1 null, -2 nonsense. */
 static int node_slot(const struct view *v, le16 ref)
@@ -88,10 +86,12 @@ static bool check_avl(const struct view *v, uint16_t *order)
 		return false;
 	}
 	for (unsigned i = 1; i < nr; i++) {
-		struct key a = key_from_disk(&items[order[i - 1]].key), b = key_from_disk(&items[order[i]].key);
+		struct key a = key_from_disk(&items[order[i - 1]].key),
+			   b = key_from_disk(&items[order[i]].key);
 
 		if (key_cmp(&a, &b) >= 0) {
-			check_find(v->ck, 5, AT_BLOCK_KEY(v->blkno, &b), "%s: keys do not ascend", v->t->name);
+			check_find(v->ck, 5, AT_BLOCK_KEY(v->blkno, &b), "%s: keys do not ascend",
+				   v->t->name);
 			return false;
 		}
 	}
@@ -126,12 +126,13 @@ static bool check_values(const struct view *v)
 			return false;
 		}
 		if (!len && off)
-			check_find(v->ck, 8, at, "%s: an item without value has value offset %u", v->t->name, off);
+			check_find(v->ck, 8, at, "%s: an item without value has value offset %u",
+				   v->t->name, off);
 		if (!len)
 			continue;
 		if (off % 8 || off < items_end || off + round8(len) > v->values_end) {
-			check_find(v->ck, 8, at, "%s: a value at %u+%u is outside the value area", v->t->name,
-				   off, len);
+			check_find(v->ck, 8, at, "%s: a value at %u+%u is outside the value area",
+				   v->t->name, off, len);
 			return false;
 		}
 		spans[with_value++] = (uint32_t)off << 16 | round8(len);
@@ -141,13 +142,16 @@ static bool check_values(const struct view *v)
 	qsort(spans, with_value, sizeof(spans[0]), cmp_u32);
 	for (unsigned i = 1; i < with_value; i++)
 		if ((spans[i - 1] >> 16) + (spans[i - 1] & 0xffff) > spans[i] >> 16) {
-			FIND(v, 8, "values at %u and %u overlap", spans[i - 1] >> 16, spans[i] >> 16);
+			FIND(v, 8, "values at %u and %u overlap", spans[i - 1] >> 16,
+			     spans[i] >> 16);
 			return false;
 		}
 	if (sum != le16_get(v->b->total_item_bytes))
-		FIND(v, 9, "total_item_bytes is %u, the items sum to %u", le16_get(v->b->total_item_bytes), sum);
+		FIND(v, 9, "total_item_bytes is %u, the items sum to %u",
+		     le16_get(v->b->total_item_bytes), sum);
 	if (free_end > least)
-		FIND(v, 9, "the free middle ends at %u, beyond the first value at %u", free_end, least);
+		FIND(v, 9, "the free middle ends at %u, beyond the first value at %u", free_end,
+		     least);
 	return true;
 }
 
@@ -157,14 +161,15 @@ static void check_hash(const struct view *v)
 	const uint8_t *table = (const uint8_t *)v->b + BTREE_HASH_OFFSET;
 	unsigned used = 0;
 
-#define BUCKET(i)	((unsigned)(table[2 * (i)] | table[2 * (i) + 1] << 8))
+#define BUCKET(i) ((unsigned)(table[2 * (i)] | table[2 * (i) + 1] << 8))
 	for (unsigned i = 0; i < BTREE_HASH_BUCKETS; i++) {
 		unsigned off = BUCKET(i);
 
 		if (!off)
 			continue;
 		used++;
-		if (off < ITEMS_START || (off - ITEMS_START) % ITEM_SIZE || (off - ITEMS_START) / ITEM_SIZE >= v->nr) {
+		if (off < ITEMS_START || (off - ITEMS_START) % ITEM_SIZE ||
+		    (off - ITEMS_START) / ITEM_SIZE >= v->nr) {
 			FIND(v, 7, "leaf hash bucket %u does not hold an item's place", i);
 			return;
 		}
@@ -178,13 +183,16 @@ static void check_hash(const struct view *v)
 		unsigned i = hash32(&it->key, sizeof(it->key)) % BTREE_HASH_BUCKETS;
 		unsigned steps = 0;
 
-		while (BUCKET(i) && BUCKET(i) != ITEMS_START + ITEM_SIZE * s && steps++ < BTREE_HASH_BUCKETS)
+		while (BUCKET(i) && BUCKET(i) != ITEMS_START + ITEM_SIZE * s &&
+		       steps++ < BTREE_HASH_BUCKETS)
 			i = (i + 1) % BTREE_HASH_BUCKETS;
 		if (BUCKET(i) != ITEMS_START + ITEM_SIZE * s) {
 			struct key key = key_from_disk(&it->key);
 
-			check_find(v->ck, 7, AT_BLOCK_KEY(v->blkno, &key), "%s: the leaf hash does not lead to "
-				   "this item", v->t->name);
+			check_find(v->ck, 7, AT_BLOCK_KEY(v->blkno, &key),
+				   "%s: the leaf hash does not lead to "
+				   "this item",
+				   v->t->name);
 			return;
 		}
 	}
@@ -192,8 +200,8 @@ static void check_hash(const struct view *v)
 }
 
 /* 10 and 11. */
-static void check_keys(const struct view *v, const uint16_t *order, const struct key *low, const struct key *high,
-		       bool is_right_edge)
+static void check_keys(const struct view *v, const uint16_t *order, const struct key *low,
+		       const struct key *high, bool is_right_edge)
 {
 	static const uint8_t zero[7];
 	const struct disk_btree_item *items = v->b->items;
@@ -204,15 +212,22 @@ static void check_keys(const struct view *v, const uint16_t *order, const struct
 		const struct disk_btree_item *it = &items[order[i]];
 		struct key key = key_from_disk(&it->key);
 		const struct check_where *at = AT_BLOCK_KEY(v->blkno, &key);
-		unsigned flags_ok = v->t->kind == TREE_LOG_ITEMS && !v->b->level ? ITEM_FLAG_DELETION : 0;
+		unsigned flags_ok = v->t->kind == TREE_LOG_ITEMS && !v->b->level
+					    ? ITEM_FLAG_DELETION
+					    : 0;
 
 		if (key_cmp(&key, low) < 0 || key_cmp(&key, high) > 0)
-			check_find(v->ck, 10, at, "%s: the key is outside the block's range", v->t->name);
-		if (it->node.pad || memcmp(it->pad, zero, sizeof(it->pad)) || !key_pad_is_zero(&it->key))
+			check_find(v->ck, 10, at, "%s: the key is outside the block's range",
+				   v->t->name);
+		if (it->node.pad || memcmp(it->pad, zero, sizeof(it->pad)) ||
+		    !key_pad_is_zero(&it->key))
 			check_find(v->ck, 11, at, "%s: padding of an item is not zero", v->t->name);
 		if (it->flags & ~flags_ok)
-			check_find(v->ck, v->t->kind == TREE_FS && it->flags == ITEM_FLAG_DELETION ? 18 : 11, at,
-				   "%s: item flags %#x may not stand in this tree", v->t->name, it->flags);
+			check_find(v->ck,
+				   v->t->kind == TREE_FS && it->flags == ITEM_FLAG_DELETION ? 18
+											    : 11,
+				   at, "%s: item flags %#x may not stand in this tree", v->t->name,
+				   it->flags);
 	}
 	if (v->b->level && is_right_edge) {
 		struct key last = KEY_ONES, is = { 0 };
@@ -220,15 +235,21 @@ static void check_keys(const struct view *v, const uint16_t *order, const struct
 		if (v->nr)
 			is = key_from_disk(&items[order[v->nr - 1]].key);
 		if (!key_eq(&last, &is))
-			FIND(v, 10, "the last key of a parent on the right edge is not the greatest key");
+			FIND(v, 10,
+			     "the last key of a parent on the right edge is not the greatest key");
 	}
 }
 
-bool check_tree_block(struct check *ck, const struct check_tree *t, const struct disk_btree_block *b,
-		      uint64_t blkno, unsigned level, const struct key *low, const struct key *high,
-		      bool is_right_edge, uint16_t *order)
+bool check_tree_block(struct check *ck, const struct check_tree *t,
+		      const struct disk_btree_block *b, uint64_t blkno, unsigned level,
+		      const struct key *low, const struct key *high, bool is_right_edge,
+		      uint16_t *order)
 {
-	struct view v = { .ck = ck, .t = t, .b = b, .blkno = blkno, .nr = le16_get(b->nr_items),
+	struct view v = { .ck = ck,
+			  .t = t,
+			  .b = b,
+			  .blkno = blkno,
+			  .nr = le16_get(b->nr_items),
 			  .values_end = b->level ? LARGE_SIZE : BTREE_HASH_OFFSET };
 	uint64_t before = check_findings(ck);
 	const char *why = "";

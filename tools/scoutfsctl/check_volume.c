@@ -1,10 +1,11 @@
 /*
- * The whole check, in order: super and quorum, then every structure of blocks (each block read once and
- * claimed for its owner), the lists that may name blocks still in use, the metadata partition; then the
- * resolved file system through forest_iter, and what compares it with the rest.
+ * The whole check, in order: super and quorum, then every structure of blocks (each block read
+ * once and claimed for its owner), the lists that may name blocks still in use, the metadata
+ * partition; then the resolved file system through forest_iter, and what compares it with the
+ * rest.
  *
- * A later phase is left out, with a note, when an earlier one found what it stands on broken: a wrong
- * tree would otherwise be reported as thousands of missing items.
+ * A later phase is left out, with a note, when an earlier one found what it stands on broken: a
+ * wrong tree would otherwise be reported as thousands of missing items.
  */
 #include "check_volume.h"
 
@@ -12,8 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Blocks the resolved walk keeps; a leaf of each tree and the parents above it are what it needs. */
-#define CACHE_BLOCKS	512u
+/* Blocks the resolved walk keeps; a leaf of each tree and the parents above it are what it
+ * needs. */
+#define CACHE_BLOCKS 512u
 
 uint64_t check_findings(const struct check *ck)
 {
@@ -35,9 +37,11 @@ static void check_structures(struct check *ck)
 	check_free_extents(ck, &s->data_alloc, OWNER_DATA_ALLOC, "data_alloc", "data_alloc");
 	for (unsigned i = 0; i < 2; i++) {
 		snprintf(name, sizeof(name), "server_meta_avail[%u]", i);
-		check_alloc_list(ck, &s->server_meta_avail[i], OWNER_SERVER_LIST, OWNER_ENTRY_SERVER, name);
+		check_alloc_list(ck, &s->server_meta_avail[i], OWNER_SERVER_LIST,
+				 OWNER_ENTRY_SERVER, name);
 		snprintf(name, sizeof(name), "server_meta_freed[%u]", i);
-		check_alloc_list(ck, &s->server_meta_freed[i], OWNER_SERVER_LIST, OWNER_ENTRY_SERVER, name);
+		check_alloc_list(ck, &s->server_meta_freed[i], OWNER_SERVER_LIST,
+				 OWNER_ENTRY_SERVER, name);
 	}
 	for (unsigned i = 0; i < 2; i++) {
 		snprintf(name, sizeof(name), "meta_alloc[%u]", i);
@@ -53,7 +57,9 @@ static void check_file_system(struct check *ck)
 {
 	check_bad_items(ck);
 	if (ck->forest_broken) {
-		check_note(ck, "not checked: files and directories (19-29), since the trees that hold them are damaged");
+		check_note(
+			ck,
+			"not checked: files and directories (19-29), since the trees that hold them are damaged");
 	} else {
 		check_items(ck);
 		if (!ck->err && !ck->forest_broken) {
@@ -99,9 +105,10 @@ int check_volume(struct check *ck)
 void check_fini(struct check *ck)
 {
 	struct vec *all[] = {
-		&ck->logs, &ck->srch_files, &ck->compacts, &ck->merges, &ck->clients, &ck->bad_items, &ck->data, &ck->inodes,
-		&ck->dirents, &ck->backrefs, &ck->indexes, &ck->orphans, &ck->totals, &ck->totals_want,
-		&ck->indx, &ck->indx_want, &ck->srch, &ck->srch_want,
+		&ck->logs,    &ck->srch_files, &ck->compacts,	 &ck->merges,	&ck->bad_items,
+		&ck->data,    &ck->inodes,     &ck->dirents,	 &ck->backrefs, &ck->indexes,
+		&ck->orphans, &ck->totals,     &ck->totals_want, &ck->indx,	&ck->indx_want,
+		&ck->srch,    &ck->srch_want,
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)

@@ -1,7 +1,7 @@
 /*
- * Extended attributes: invariants 25 and 26, and the entries that 31 wants to see.  An attribute is put
- * together from its parts as they pass; tagged ones leave what they must have caused elsewhere (a
- * total, an index item, a srch entry) in arrays that are compared at the end.
+ * Extended attributes: invariants 25 and 26, and the entries that 31 wants to see.  An attribute
+ * is put together from its parts as they pass; tagged ones leave what they must have caused
+ * elsewhere (a total, an index item, a srch entry) in arrays that are compared at the end.
  */
 #include "check_volume.h"
 
@@ -12,7 +12,7 @@
 
 #include "csum/csum.h"
 
-#define XATTR_BYTES_MAX	(XATTR_PARTS_MAX * ITEM_VAL_MAX)
+#define XATTR_BYTES_MAX (XATTR_PARTS_MAX * ITEM_VAL_MAX)
 
 struct xname {
 	uint8_t len;
@@ -32,7 +32,7 @@ struct check_xattrs {
 	size_t bytes;
 	bool is_bad;
 	_Alignas(8) uint8_t buf[XATTR_BYTES_MAX];
-	struct vec names;	/* struct xname of this hash */
+	struct vec names; /* struct xname of this hash */
 };
 
 struct check_xattrs *check_xattrs_alloc(struct check *ck)
@@ -76,7 +76,9 @@ static bool parse_number(const uint8_t *p, size_t len, uint64_t *out)
 	}
 	for (size_t i = 0; i < len; i++) {
 		unsigned c = p[i], lower = c | 32;
-		unsigned d = c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : 99;
+		unsigned d = c >= '0' && c <= '9'	    ? c - '0'
+			     : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10
+							    : 99;
 
 		if (d >= base || n > (UINT64_MAX - d) / base)
 			return false;
@@ -101,7 +103,8 @@ static bool parse_tail(const uint8_t *name, size_t len, unsigned nr, uint64_t *o
 	return true;
 }
 
-static void want_tagged(struct check_xattrs *x, unsigned tags, const struct disk_xattr *xa, const struct check_where *at)
+static void want_tagged(struct check_xattrs *x, unsigned tags, const struct disk_xattr *xa,
+			const struct check_where *at)
 {
 	const uint8_t *value = xa->name + xa->name_len;
 	unsigned value_len = le16_get(xa->val_len);
@@ -109,13 +112,19 @@ static void want_tagged(struct check_xattrs *x, unsigned tags, const struct disk
 	uint64_t n[3];
 
 	if (tags & XATTR_TAG_SRCH)
-		vec_push(ck, &ck->srch_want, &(struct check_srch){ .hash = hash64(xa->name, xa->name_len), .ino = x->ino,
-								   .id = x->id }, sizeof(struct check_srch));
+		vec_push(ck, &ck->srch_want,
+			 &(struct check_srch){ .hash = hash64(xa->name, xa->name_len),
+					       .ino = x->ino,
+					       .id = x->id },
+			 sizeof(struct check_srch));
 	if (tags & XATTR_TAG_TOTL) {
 		struct check_total t = { .count = 1 };
 
-		if (!parse_tail(xa->name, xa->name_len, 3, n) || !parse_number(value, value_len, &t.total)) {
-			check_find(ck, 25, at, "a totl. xattr without three numbers in its name or one as its value");
+		if (!parse_tail(xa->name, xa->name_len, 3, n) ||
+		    !parse_number(value, value_len, &t.total)) {
+			check_find(
+				ck, 25, at,
+				"a totl. xattr without three numbers in its name or one as its value");
 			return;
 		}
 		t.a = n[0];
@@ -126,8 +135,11 @@ static void want_tagged(struct check_xattrs *x, unsigned tags, const struct disk
 	if (tags & XATTR_TAG_INDX) {
 		struct key k = { .zone = ZONE_XATTR_INDX };
 
-		if (ck->fmt_vers < 2 || value_len || !parse_tail(xa->name, xa->name_len, 2, n) || n[0] > 255) {
-			check_find(ck, 25, at, "an indx. xattr with a value, or without two numbers in its name");
+		if (ck->fmt_vers < 2 || value_len || !parse_tail(xa->name, xa->name_len, 2, n) ||
+		    n[0] > 255) {
+			check_find(
+				ck, 25, at,
+				"an indx. xattr with a value, or without two numbers in its name");
 			return;
 		}
 		k.first = n[0] << 56 | n[1] >> 8;
@@ -141,7 +153,8 @@ static void want_tagged(struct check_xattrs *x, unsigned tags, const struct disk
 static bool name_is_known(const uint8_t *name, size_t len)
 {
 	static const char *const prefixes[] = { "user.", "scoutfs.", "trusted.", "security." };
-	static const char *const whole[] = { "system.posix_acl_access", "system.posix_acl_default" };
+	static const char *const whole[] = { "system.posix_acl_access",
+					     "system.posix_acl_default" };
 
 	for (unsigned i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
 		if (len > strlen(prefixes[i]) && !memcmp(name, prefixes[i], strlen(prefixes[i])))
@@ -166,11 +179,13 @@ static void end_xattr(struct check_xattrs *x)
 		return;
 	x->is_open = false;
 	if (x->is_bad || x->bytes != sizeof(*xa) + xa->name_len + le16_get(xa->val_len)) {
-		check_find(ck, 25, at, "parts of an xattr are missing, too many or of a wrong size");
+		check_find(ck, 25, at,
+			   "parts of an xattr are missing, too many or of a wrong size");
 		return;
 	}
 	if (x->has_inode && x->id >= x->next_id)
-		check_find(ck, 25, at, "an xattr has id %" PRIu64 ", next_xattr_id is %" PRIu64, x->id, x->next_id);
+		check_find(ck, 25, at, "an xattr has id %" PRIu64 ", next_xattr_id is %" PRIu64,
+			   x->id, x->next_id);
 	if (xa->name_len == 0 || x->hash != xattr_name_hash(xa->name, xa->name_len)) {
 		check_find(ck, 25, at, "an xattr's name does not match the hash in its key");
 		return;
@@ -205,8 +220,10 @@ void check_xattrs_item(struct check_xattrs *x, const struct item *it)
 		x->bytes = 0;
 		x->is_bad = false;
 	}
-	/* Only the last part may be short: a part after a short one leaves bytes off the 896 grid. */
-	if (it->key.fourth != x->parts++ || x->bytes % ITEM_VAL_MAX || x->bytes + it->val_len > sizeof(x->buf)) {
+	/* Only the last part may be short: a part after a short one leaves bytes off the 896
+	 * grid. */
+	if (it->key.fourth != x->parts++ || x->bytes % ITEM_VAL_MAX ||
+	    x->bytes + it->val_len > sizeof(x->buf)) {
 		x->is_bad = true;
 		return;
 	}
@@ -240,7 +257,7 @@ static void sum_totals(struct vec *v)
 
 	if (v->nr)
 		qsort(v->p, v->nr, sizeof(struct check_total), cmp_total);
-	for (size_t i = 0; i < v->nr; ) {
+	for (size_t i = 0; i < v->nr;) {
 		struct check_total t = *VEC_AT(v, struct check_total, i);
 
 		for (i++; i < v->nr && !cmp_total(&t, VEC_AT(v, struct check_total, i)); i++) {
@@ -258,26 +275,29 @@ static void check_totals(struct check *ck)
 
 	sum_totals(&ck->totals_want);
 	while (a < ck->totals.nr || b < ck->totals_want.nr) {
-		const struct check_total *x = a < ck->totals.nr ? VEC_AT(&ck->totals, struct check_total, a) : NULL;
-		const struct check_total *y = b < ck->totals_want.nr ?
-					      VEC_AT(&ck->totals_want, struct check_total, b) : NULL;
+		const struct check_total *x = a < ck->totals.nr
+						      ? VEC_AT(&ck->totals, struct check_total, a)
+						      : NULL;
+		const struct check_total *y = b < ck->totals_want.nr ? VEC_AT(&ck->totals_want,
+									      struct check_total, b)
+								     : NULL;
 		int cmp = !x ? 1 : !y ? -1 : cmp_total(x, y);
 		const struct check_total *t = cmp <= 0 ? x : y;
 
 		if (cmp || x->total != y->total || x->count != y->count)
-			check_find(ck, 26, NOWHERE, "the total %" PRIu64 ".%" PRIu64 ".%" PRIu64 " is %" PRId64
-				   " of %" PRId64 " xattrs, the xattrs sum to %" PRId64 " of %" PRId64, t->a, t->b, t->c,
-				   cmp <= 0 ? (int64_t)x->total : 0, cmp <= 0 ? (int64_t)x->count : 0,
-				   cmp >= 0 ? (int64_t)y->total : 0, cmp >= 0 ? (int64_t)y->count : 0);
+			check_find(
+				ck, 26, NOWHERE,
+				"the total %" PRIu64 ".%" PRIu64 ".%" PRIu64 " is %" PRId64
+				" of %" PRId64 " xattrs, the xattrs sum to %" PRId64 " of %" PRId64,
+				t->a, t->b, t->c, cmp <= 0 ? (int64_t)x->total : 0,
+				cmp <= 0 ? (int64_t)x->count : 0, cmp >= 0 ? (int64_t)y->total : 0,
+				cmp >= 0 ? (int64_t)y->count : 0);
 		a += cmp <= 0;
 		b += cmp >= 0;
 	}
 }
 
-static int cmp_key(const void *a, const void *b)
-{
-	return key_cmp(a, b);
-}
+static int cmp_key(const void *a, const void *b) { return key_cmp(a, b); }
 
 static void check_indx(struct check *ck)
 {
@@ -287,15 +307,18 @@ static void check_indx(struct check *ck)
 		qsort(ck->indx_want.p, ck->indx_want.nr, sizeof(struct key), cmp_key);
 	while (a < ck->indx.nr || b < ck->indx_want.nr) {
 		const struct key *x = a < ck->indx.nr ? VEC_AT(&ck->indx, struct key, a) : NULL;
-		const struct key *y = b < ck->indx_want.nr ? VEC_AT(&ck->indx_want, struct key, b) : NULL;
+		const struct key *y = b < ck->indx_want.nr ? VEC_AT(&ck->indx_want, struct key, b)
+							   : NULL;
 		int cmp = !x ? 1 : !y ? -1 : key_cmp(x, y);
 		const struct key *k = cmp <= 0 ? x : y;
 		uint64_t ino = k->second << 8 | k->third >> 56;
 
 		if (cmp < 0)
-			check_find(ck, 26, AT_ITEM(ino, k), "an xattr index item without its indx. xattr");
+			check_find(ck, 26, AT_ITEM(ino, k),
+				   "an xattr index item without its indx. xattr");
 		if (cmp > 0)
-			check_find(ck, 26, AT_ITEM(ino, k), "an indx. xattr without its index item");
+			check_find(ck, 26, AT_ITEM(ino, k),
+				   "an indx. xattr without its index item");
 		a += cmp <= 0;
 		b += cmp >= 0;
 	}

@@ -1,9 +1,10 @@
 /*
  * scoutfsctl check META DATA: read-only check of every invariant of the format.
  *
- * Findings are lines "F<number of the invariant>: where: what", warnings "W<number>: ...", notes "note:
- * ...", all on stdout, or one JSON object a line.  Exit status: 0 clean (warnings and notes do not count), 1
- * findings, 2 the check could not be run.  Nothing is ever written to the devices.
+ * Findings are lines "F<number of the invariant>: where: what", warnings "W<number>: ...", notes
+ * "note: ...", all on stdout, or one JSON object a line.  Exit status: 0 clean (warnings and notes
+ * do not count), 1 findings, 2 the check could not be run.  Nothing is ever written to the
+ * devices.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -16,13 +17,13 @@
 #include "commands.h"
 #include "volume.h"
 
-#define EXIT_CLEAN	0
-#define EXIT_FINDINGS	1
-#define EXIT_NOT_RUN	2
+#define EXIT_CLEAN 0
+#define EXIT_FINDINGS 1
+#define EXIT_NOT_RUN 2
 
 struct output {
 	bool is_json;
-	bool has_progress;	/* a progress line stands on the terminal */
+	bool has_progress; /* a progress line stands on the terminal */
 	bool is_terminal;
 };
 
@@ -132,16 +133,19 @@ static void print_summary(const struct check *ck, const struct output *o)
 			printf("%" PRIu64 " findings", findings);
 		else
 			printf("clean%s", ck->is_in_use ? " as of its last commit" : "");
-		printf(", %" PRIu64 " warnings: %" PRIu64 " inodes, %" PRIu64 " metadata blocks read, %" PRIu64
-		       " data blocks accounted for\n", warnings, ck->inodes_nr, ck->blocks_nr, ck->data_blocks_nr);
+		printf(", %" PRIu64 " warnings: %" PRIu64 " inodes, %" PRIu64
+		       " metadata blocks read, %" PRIu64 " data blocks accounted for\n",
+		       warnings, ck->inodes_nr, ck->blocks_nr, ck->data_blocks_nr);
 		return;
 	}
 	printf("{\"kind\":\"result\",\"findings\":%" PRIu64 ",\"warnings\":%" PRIu64
-	       ",\"cleanly_unmounted\":%s,\"by_invariant\":{", findings, warnings, ck->is_in_use ? "false" : "true");
+	       ",\"cleanly_unmounted\":%s,\"by_invariant\":{",
+	       findings, warnings, ck->is_in_use ? "false" : "true");
 	for (unsigned i = 1, nr = 0; i <= CHECK_INVARIANTS_NR; i++)
 		if (ck->findings_nr[i])
 			printf("%s\"%u\":%" PRIu64, nr++ ? "," : "", i, ck->findings_nr[i]);
-	printf("},\"inodes\":%" PRIu64 ",\"metadata_blocks\":%" PRIu64 ",\"data_blocks\":%" PRIu64 "}\n",
+	printf("},\"inodes\":%" PRIu64 ",\"metadata_blocks\":%" PRIu64 ",\"data_blocks\":%" PRIu64
+	       "}\n",
 	       ck->inodes_nr, ck->blocks_nr, ck->data_blocks_nr);
 }
 
@@ -149,14 +153,21 @@ static int run_check(struct volume *v, struct output *o)
 {
 	struct disk_super data_super;
 	struct check ck = {
-		.dev = v->dev, .meta_bytes = v->meta.bytes, .data_bytes = v->data.bytes, .data_super = &data_super,
-		.message = print_message, .message_arg = o, .progress = print_progress, .progress_arg = o,
+		.dev = v->dev,
+		.meta_bytes = v->meta.bytes,
+		.data_bytes = v->data.bytes,
+		.data_super = &data_super,
+		.message = print_message,
+		.message_arg = o,
+		.progress = print_progress,
+		.progress_arg = o,
 	};
 	int ret;
 
 	ret = device_read(&v->data, SUPER_BLKNO << SMALL_SHIFT, &data_super, sizeof(data_super));
 	if (ret < 0) {
-		say_error("check", "cannot read the super block of %s: %s", v->data.path, strerror(-ret));
+		say_error("check", "cannot read the super block of %s: %s", v->data.path,
+			  strerror(-ret));
 		return EXIT_NOT_RUN;
 	}
 	ret = check_volume(&ck);
