@@ -1,15 +1,17 @@
 /*
- * main() for a fuzz target where the compiler brings none: runs the files (or the files of the directories)
- * that it is given, or mutates the target's own starting inputs, always the same way for a seed.
+ * main() for a fuzz target where the compiler brings none: runs the files (or the files of the
+ * directories) that it is given, or mutates the target's own starting inputs, always the same way
+ * for a seed.
  *
  *	fuzz_NAME [-runs=N] [-seed=S] [-max_len=BYTES] [FILE|DIR...]
  *
- * Options are spelled as libFuzzer spells them, and others that start with a dash are ignored with a line, so that one
- * command line serves both.  A target may define fuzz_seed(): it puts the i-th valid input into buf and
- * returns its length, 0 when there are no more.  Without it inputs start from random bytes.
+ * Options are spelled as libFuzzer spells them, and others that start with a dash are ignored with
+ * a line, so that one command line serves both.  A target may define fuzz_seed(): it puts the i-th
+ * valid input into buf and returns its length, 0 when there are no more.  Without it inputs start
+ * from random bytes.
  *
- * A crash leaves the input that made it in crash-NAME-SEED-RUN in the current directory, to be run again
- * as a FILE.
+ * A crash leaves the input that made it in crash-NAME-SEED-RUN in the current directory, to be run
+ * again as a FILE.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -132,7 +134,7 @@ static int run_path(const char *path, size_t max_len, unsigned *files)
 		char child[4096];
 		struct stat st;
 
-		if ((size_t)snprintf(child, sizeof(child), "%s/%s", path, de->d_name) >= sizeof(child))
+		if (snprintf(child, sizeof(child), "%s/%s", path, de->d_name) >= (int)sizeof(child))
 			continue;
 		if (stat(child, &st) < 0 || !S_ISREG(st.st_mode))
 			continue;
@@ -144,8 +146,8 @@ static int run_path(const char *path, size_t max_len, unsigned *files)
 }
 
 /*
- * A place to change.  Inputs are often sparse (a block is mostly zeros), so half of the time it is near
- * a byte that is not zero, and small offsets are as likely as large ones.
+ * A place to change.  Inputs are often sparse (a block is mostly zeros), so half of the time it is
+ * near a byte that is not zero, and small offsets are as likely as large ones.
  */
 static size_t pick_place(const uint8_t *buf, size_t len)
 {
@@ -168,8 +170,10 @@ static size_t pick_place(const uint8_t *buf, size_t len)
 
 static uint64_t interesting(void)
 {
-	static const uint64_t vals[] = { 0, 1, 2, 7, 8, 16, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff,
-					 0x10000, 0x7fffffff, 0x80000000, 0xffffffff, 1ull << 63, UINT64_MAX };
+	static const uint64_t vals[] = {
+		0, 1, 2, 7, 8, 16, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x10000,
+		0x7fffffff, 0x80000000, 0xffffffff, 1ull << 63, UINT64_MAX,
+	};
 
 	return vals[below(sizeof(vals) / sizeof(vals[0]))];
 }
@@ -279,7 +283,8 @@ static void run_mutations(const char *name, uint64_t runs, uint64_t seed, size_t
 
 		/* Each run has its own generator: a failure is repeated by its number alone. */
 		rng_state = seed * 0x2545f4914f6cdd1dull + run;
-		snprintf(crash_name, sizeof(crash_name), "crash-%s-%llu-%llu", name, (unsigned long long)seed,
+		snprintf(crash_name, sizeof(crash_name), "crash-%s-%llu-%llu", name,
+			 (unsigned long long)seed,
 			 (unsigned long long)run);
 		if (run < seeds_nr) {
 			run_one(buf, fuzz_seed((unsigned)run, buf, max_len));
@@ -291,7 +296,8 @@ static void run_mutations(const char *name, uint64_t runs, uint64_t seed, size_t
 		run_one(buf, len);
 	}
 	free(buf);
-	printf("%s: %llu runs from %u starting inputs, seed %llu\n", name, (unsigned long long)runs, seeds_nr,
+	printf("%s: %llu runs from %u starting inputs, seed %llu\n", name, (unsigned long long)runs,
+	       seeds_nr,
 	       (unsigned long long)seed);
 }
 
@@ -321,7 +327,8 @@ int main(int argc, char **argv)
 	int paths = 0;
 
 	for (int i = 1; i < argc; i++) {
-		if (number_option(argv[i], "-runs", &runs) || number_option(argv[i], "-seed", &seed) ||
+		if (number_option(argv[i], "-runs", &runs) ||
+		    number_option(argv[i], "-seed", &seed) ||
 		    number_option(argv[i], "-max_len", &max_len))
 			continue;
 		if (argv[i][0] == '-')

@@ -2,8 +2,8 @@
  * btb_check() against any 64 KiB: what it accepts must be readable and changeable by all of
  * btree_block.h without leaving the block or hanging, and must stay acceptable.
  *
- * An input shorter than a block is the front of one: the rest is zeros, and for a leaf the hash table is
- * then built from the items, since no short input could bring it.
+ * An input shorter than a block is the front of one: the rest is zeros, and for a leaf the hash
+ * table is then built from the items, since no short input could bring it.
  */
 #include <assert.h>
 #include <stdint.h>
@@ -69,7 +69,9 @@ static void change(struct disk_btree_block *b)
 				   .seq = i, .val = val };
 		int slot;
 
-		it.val_len = btb_level(b) ? sizeof(struct disk_block_ref) : (uint16_t)(dice >> 8) % 897;
+		it.val_len = sizeof(struct disk_block_ref);
+		if (btb_level(b) == 0)
+			it.val_len = (uint16_t)((dice >> 8) % (ITEM_VAL_MAX + 1));
 		slot = btb_find_ge(b, &it.key);
 		if (slot >= 0 && dice % 3 == 0 && (btb_level(b) == 0 || btb_nr(b) > 1)) {
 			btb_delete(b, slot);
@@ -95,7 +97,8 @@ static void build_hash(struct disk_btree_block *b)
 	if (b->level > 0 || btb_nr(b) > 1115)
 		return;
 	for (unsigned slot = 0; slot < btb_nr(b); slot++) {
-		unsigned bucket = hash32(&b->items[slot].key, sizeof(struct disk_key)) % BTREE_HASH_BUCKETS;
+		const struct disk_key *key = &b->items[slot].key;
+		unsigned bucket = hash32(key, sizeof(*key)) % BTREE_HASH_BUCKETS;
 
 		while (le16_get(table[bucket]))
 			bucket = (bucket + 1) % BTREE_HASH_BUCKETS;
@@ -142,7 +145,8 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max)
 	memset(buf, 0, LARGE_SIZE);
 	btb_init(b, level);
 	for (unsigned n = 0; n < fills[i % fills_nr] + level; n++) {
-		struct item it = { .key = { .zone = 16, .first = n * 37 % 2003, .type = 4 }, .seq = n, .val = val };
+		struct item it = { .key = { .zone = 16, .first = n * 37 % 2003, .type = 4 },
+				   .seq = n, .val = val };
 
 		/* Leaves without values, leaves with values, parents. */
 		if (level)

@@ -1,6 +1,6 @@
 /*
- * For unit tests of what lies on struct block_set: a metadata device in memory with faults on demand,
- * and an allocator of block numbers that knows each one's state.
+ * For unit tests of what lies on struct block_set: a metadata device in memory with faults on
+ * demand, and an allocator of block numbers that knows each one's state.
  */
 #ifndef SCOUTFS_TEST_MEMDEV_H
 #define SCOUTFS_TEST_MEMDEV_H
@@ -33,8 +33,8 @@ static inline uint64_t test_env(const char *name, uint64_t otherwise)
 
 /*
  * Blocks exist once written; others read as zeros.  Faults: fail_reads_after = N lets N more reads
- * succeed and fails all later ones with read_err; likewise writes (counted in blocks, so a batch may be
- * written in part).  -1: no fault.  on_read may change what a read returns, or fail it.
+ * succeed and fails all later ones with read_err; likewise writes (counted in blocks, so a batch
+ * may be written in part).  -1: no fault.  on_read may change what a read returns, or fail it.
  */
 struct memdev {
 	struct block_dev dev;		/* hand &md->dev to block_set_open */
@@ -110,7 +110,8 @@ static inline uint64_t memdev_random(void *arg)
 static inline void memdev_init(struct memdev *md, uint64_t seed)
 {
 	*md = (struct memdev){
-		.dev = { .arg = md, .read = memdev_read, .write = memdev_write, .random = memdev_random },
+		.dev = { .arg = md, .read = memdev_read, .write = memdev_write,
+			 .random = memdev_random },
 		.rng = seed,
 		.fail_reads_after = -1,
 		.fail_writes_after = -1,
@@ -129,8 +130,9 @@ static inline void memdev_fini(struct memdev *md)
 }
 
 /*
- * An allocator over blknos 2..total-1.  What is freed cannot be allocated before memalloc_commit, as 9.8
- * demands; memalloc_abort goes back to the last commit.  Freeing what is not in use is an assertion.
+ * An allocator over blknos 2..total-1.  What is freed cannot be allocated before memalloc_commit,
+ * as 9.8 demands; memalloc_abort goes back to the last commit.  Freeing what is not in use is an
+ * assertion.
  * budget: how many allocations still succeed, -1 for any number; free_budget likewise.
  */
 enum memalloc_state { MEMALLOC_FREE, MEMALLOC_USED, MEMALLOC_PENDING };

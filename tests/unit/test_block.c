@@ -1,6 +1,7 @@
 /*
- * Sets of blocks.  Promises: a held block keeps its bytes; what committed roots name is never written; a
- * transaction is wholly there or wholly gone; memory is bounded; faults are told, not hidden.
+ * Sets of blocks.  Promises: a held block keeps its bytes; what committed roots name is never
+ * written; a transaction is wholly there or wholly gone; memory is bounded; faults are told, not
+ * hidden.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -380,7 +381,8 @@ static void reused_blkno_replaces_the_old_block(void **state)
 	assert_int_equal(block_new_at(f.bs, old.blkno, MAGIC, &ref, &bl), 0);
 	assert_filled(reader, 1);
 	assert_filled(bl, 0);
-	/* Somebody with old roots must not be given the new bytes, nor take the dirty block away. */
+	/* Somebody with old roots must not be given the new bytes, nor take the dirty block
+	 * away. */
 	block_put(f.bs, reader);
 	assert_int_equal(block_get(f.bs, old, MAGIC, &reader), -ESTALE);
 	assert_int_equal(block_set_dirty_nr(f.bs), 1);
@@ -532,14 +534,18 @@ static void headers_are_checked_field_by_field(void **state)
 	block_header_init(small, MAGIC_SUPER, FSID, 7, 16);
 	hdr->crc = le32_of(block_crc(small, SMALL_SIZE));
 	assert_int_equal(block_header_check(small, SMALL_SIZE, MAGIC_SUPER, FSID, 16, &why), 0);
-	assert_int_equal(block_header_check(small, SMALL_SIZE, MAGIC_QUORUM, FSID, 16, &why), -EBADMSG);
+	assert_int_equal(block_header_check(small, SMALL_SIZE, MAGIC_QUORUM, FSID, 16, &why),
+			 -EBADMSG);
 	assert_string_equal(why, "the magic number is not the one expected here");
-	assert_int_equal(block_header_check(small, SMALL_SIZE, MAGIC_SUPER, FSID + 1, 16, &why), -EBADMSG);
+	assert_int_equal(block_header_check(small, SMALL_SIZE, MAGIC_SUPER, FSID + 1, 16, &why),
+			 -EBADMSG);
 	assert_string_equal(why, "the fsid is another volume's");
-	assert_int_equal(block_header_check(small, SMALL_SIZE, MAGIC_SUPER, FSID, 17, &why), -EBADMSG);
+	assert_int_equal(block_header_check(small, SMALL_SIZE, MAGIC_SUPER, FSID, 17, &why),
+			 -EBADMSG);
 	assert_string_equal(why, "the block says that it belongs elsewhere");
 	small[SMALL_SIZE - 1] = 1;
-	assert_int_equal(block_header_check(small, SMALL_SIZE, MAGIC_SUPER, FSID, 16, &why), -EBADMSG);
+	assert_int_equal(block_header_check(small, SMALL_SIZE, MAGIC_SUPER, FSID, 16, &why),
+			 -EBADMSG);
 	assert_string_equal(why, "the checksum is wrong");
 }
 

@@ -1,6 +1,6 @@
 /*
- * One b-tree block.  Promises: the bytes are those of format.md 9.3 and 22.3; any change keeps every
- * structural rule; every broken rule is named by btb_check().
+ * One b-tree block.  Promises: the bytes are those of format.md 9.3 and 22.3; any change keeps
+ * every structural rule; every broken rule is named by btb_check().
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -594,7 +594,8 @@ static void wrong_balance_is_told_apart(void **state)
 	make_small(0);
 	blk->item_root = le16_of(16);
 	blk->items[0].node = (struct disk_avl_node){ .right = le16_of(16 + 56), .height = 3 };
-	blk->items[1].node = (struct disk_avl_node){ .parent = le16_of(16), .right = le16_of(16 + 112),
+	blk->items[1].node = (struct disk_avl_node){ .parent = le16_of(16),
+						     .right = le16_of(16 + 112),
 						     .height = 2 };
 	blk->items[2].node = (struct disk_avl_node){ .parent = le16_of(16 + 56), .height = 1 };
 	assert_sound(blk);

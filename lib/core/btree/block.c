@@ -1,23 +1,23 @@
 /*
- * A set of large metadata blocks: the clean ones cached, the dirty ones of one transaction kept until
- * they are written.  format.md 3.4, 9.8; runtime.md 6.5.
+ * A set of large metadata blocks: the clean ones cached, the dirty ones of one transaction kept
+ * until they are written.  format.md 3.4, 9.8; runtime.md 6.5.
  *
  * What it promises
- * - A block that block_get() returns had the right crc, magic, fsid, blkno and seq when it was read, and
- *   its bytes do not change while it is held, unless it is dirty and its writer changes it.
+ * - A block that block_get() returns had the right crc, magic, fsid, blkno and seq when it was
+ *   read, and its bytes do not change while it is held, unless it is dirty and its writer changes
+ *   it.
  * - A blkno that the last committed roots may name is never written: a dirty block always lies at a
  *   blkno that the transaction's allocator gave.
  * - Memory is bounded by clean_max blocks, plus the dirty ones, plus the held ones.
  *
- * How
- * Every block of the set is in one hash table by blkno; there is at most one for a blkno.  A block is
- * "out of the set" (not in the table) when it was replaced while somebody still held it; the last
- * block_put() then frees it.  Clean blocks that nobody holds are on the lru list, oldest use first;
- * dirty ones on the dirty list; held clean ones on neither.
+ * How Every block of the set is in one hash table by blkno; there is at most one for a blkno.  A
+ * block is "out of the set" (not in the table) when it was replaced while somebody still held it;
+ * the last block_put() then frees it.  Clean blocks that nobody holds are on the lru list, oldest
+ * use first; dirty ones on the dirty list; held clean ones on neither.
  *
  * Callbacks of an allocator may use the set themselves (alloc/meta_alloc.c dirties its list blocks
- * on the first allocation), so nothing that was looked up in the table is relied on across such a call
- * unless it is held.
+ * on the first allocation), so nothing that was looked up in the table is relied on across such a
+ * call unless it is held.
  *
  * A clean block that becomes dirty is copied only if somebody else holds it.  Otherwise the buffer
  * moves on to the new blkno: the old bytes are on the device, should anybody want them again.
@@ -303,7 +303,8 @@ static bool is_what_ref_means(const struct cached *c, struct block_ref ref, uint
 }
 
 /* Read and verify into a new block of the set; held. */
-static int read_block(struct block_set *bs, struct block_ref ref, uint32_t magic, struct block **out)
+static int read_block(struct block_set *bs, struct block_ref ref, uint32_t magic,
+		      struct block **out)
 {
 	const struct disk_header *hdr;
 	struct cached *c = cached_alloc();
@@ -400,7 +401,8 @@ static int claim_blkno(struct block_set *bs, uint64_t blkno)
  * Take a blkno for a new dirty block and give old_blkno back (0: there is none).  What the caller
  * needs of memory it has by now, so what follows cannot fail.
  */
-static int take_blkno(struct block_set *bs, struct blkno_alloc *al, uint64_t old_blkno, uint64_t *blkno)
+static int take_blkno(struct block_set *bs, struct blkno_alloc *al, uint64_t old_blkno,
+		      uint64_t *blkno)
 {
 	int ret = al->alloc(al->arg, blkno);
 
@@ -418,11 +420,11 @@ static int take_blkno(struct block_set *bs, struct blkno_alloc *al, uint64_t old
 }
 
 /*
- * Make a held clean block dirty at a blkno from al, or at new_blkno if al is NULL.  The hold on *held
- * becomes one on the dirty block; on error it stays as it was.
+ * Make a held clean block dirty at a blkno from al, or at new_blkno if al is NULL.  The hold on
+ * *held becomes one on the dirty block; on error it stays as it was.
  */
-static int dirty_held(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno, struct block_ref *ref,
-		      struct block **held)
+static int dirty_held(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno,
+		      struct block_ref *ref, struct block **held)
 {
 	struct block *bl = *held;
 	struct cached *c = cached_of_block(bl), *copy = NULL;
@@ -470,8 +472,8 @@ err:
 	return ret;
 }
 
-static int dirty_block(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno, struct block_ref *ref,
-		       uint32_t magic, struct block **out)
+static int dirty_block(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno,
+		       struct block_ref *ref, uint32_t magic, struct block **out)
 {
 	int ret = block_get(bs, *ref, magic, out);
 
@@ -485,7 +487,8 @@ static int dirty_block(struct block_set *bs, struct blkno_alloc *al, uint64_t ne
 	return ret;
 }
 
-int block_dirty_held(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref, struct block **held)
+int block_dirty_held(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref,
+		     struct block **held)
 {
 	return dirty_held(bs, al, 0, ref, held);
 }
@@ -502,8 +505,8 @@ int block_dirty_at(struct block_set *bs, uint64_t new_blkno, struct block_ref *r
 	return dirty_block(bs, NULL, new_blkno, ref, magic, out);
 }
 
-static int new_block(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno, uint32_t magic,
-		     struct block_ref *ref, struct block **out)
+static int new_block(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno,
+		     uint32_t magic, struct block_ref *ref, struct block **out)
 {
 	struct cached *c = cached_alloc();
 	int ret;

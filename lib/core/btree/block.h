@@ -1,10 +1,10 @@
 /*
- * A set of 64 KiB metadata blocks in memory: a bounded cache of verified clean blocks, and the dirty
- * blocks of at most one transaction.  format.md 3.4, 9.8; runtime.md 6.5.
+ * A set of 64 KiB metadata blocks in memory: a bounded cache of verified clean blocks, and the
+ * dirty blocks of at most one transaction.  format.md 3.4, 9.8; runtime.md 6.5.
  *
- * Pure: reading, writing and randomness come from struct block_dev.  A set belongs to one thread at a
- * time; the callbacks may block.  Clean blocks that nobody holds are dropped, oldest use first, when
- * there are more than clean_max of them.  Dirty blocks stay until block_set_write or _abort.
+ * Pure: reading, writing and randomness come from struct block_dev.  A set belongs to one thread at
+ * a time; the callbacks may block.  Clean blocks that nobody holds are dropped, oldest use first,
+ * when there are more than clean_max of them.  Dirty blocks stay until block_set_write or _abort.
  */
 #ifndef SCOUTFS_BLOCK_H
 #define SCOUTFS_BLOCK_H
@@ -34,8 +34,8 @@ static inline struct disk_block_ref block_ref_put(struct block_ref r)
 
 /*
  * A block somebody holds.  data is LARGE_SIZE bytes, aligned to 4096; readers must not write to it.
- * `checked` is for the module that owns the magic: false whenever the bytes came from the device, and
- * true once that module found their structure right, so that it need not look again.
+ * `checked` is for the module that owns the magic: false whenever the bytes came from the device,
+ * and true once that module found their structure right, so that it need not look again.
  */
 struct block {
 	uint64_t blkno;
@@ -82,20 +82,24 @@ int block_get(struct block_set *bs, struct block_ref ref, uint32_t magic, struct
 void block_put(struct block_set *bs, struct block *bl);
 
 /*
- * Make the block that *ref names writable in this transaction (9.8): a block already dirty is held as
- * it is; else it is copied to a new blkno from al, the old one is freed to al, and *ref changes.
+ * Make the block that *ref names writable in this transaction (9.8): a block already dirty is held
+ * as it is; else it is copied to a new blkno from al, the old one is freed to al, and *ref changes.
  * Whoever holds the old block keeps reading its old bytes.  Errors as block_get, plus al's, plus
- * -EUCLEAN: al gave a blkno that is out of range or dirty already.  On error nothing has changed, but
- * that al may have taken a new blkno which it was given back at once.
+ * -EUCLEAN: al gave a blkno that is out of range or dirty already.  On error nothing has changed,
+ * but that al may have taken a new blkno which it was given back at once.
  */
 int block_dirty(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref, uint32_t magic,
 		struct block **out);
-/* As block_dirty, for a block that is held already (and so can be checked before it is copied): *held
- * is put and the dirty block held in its stead.  On error *held stays held. */
-int block_dirty_held(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref, struct block **held);
 /*
- * As block_dirty, but the new blkno is given and the old one is the caller's to free (10.2).  A block
- * that is dirty already stays where it is: then *ref is unchanged and new_blkno still the caller's.
+ * As block_dirty, for a block that is held already (and so can be checked before it is copied):
+ * *held is put and the dirty block held in its stead.  On error *held stays held.
+ */
+int block_dirty_held(struct block_set *bs, struct blkno_alloc *al, struct block_ref *ref,
+		     struct block **held);
+/*
+ * As block_dirty, but the new blkno is given and the old one is the caller's to free (10.2).  A
+ * block that is dirty already stays where it is: then *ref is unchanged and new_blkno still the
+ * caller's.
  */
 int block_dirty_at(struct block_set *bs, uint64_t new_blkno, struct block_ref *ref, uint32_t magic,
 		   struct block **out);
@@ -106,8 +110,9 @@ int block_new(struct block_set *bs, struct blkno_alloc *al, uint32_t magic, stru
 int block_new_at(struct block_set *bs, uint64_t new_blkno, uint32_t magic, struct block_ref *ref,
 		 struct block **out);
 /*
- * Free the block to al and forget it (dirty or clean).  Nobody may hold it.  It is not read: -EINVAL
- * for a ref out of range, -EUCLEAN if a dirty block with another seq has that blkno, or al's error.
+ * Free the block to al and forget it (dirty or clean).  Nobody may hold it.  It is not read:
+ * -EINVAL for a ref out of range, -EUCLEAN if a dirty block with another seq has that blkno, or
+ * al's error.
  */
 int block_free(struct block_set *bs, struct blkno_alloc *al, struct block_ref ref);
 
@@ -116,8 +121,8 @@ size_t block_set_dirty_nr(const struct block_set *bs);
 /* Set crcs and write every dirty block in order of blkno; on 0 they are clean and stay cached.  On
  * error (-ENOMEM or the device's) all stay dirty and the call may be repeated. */
 int block_set_write(struct block_set *bs);
-/* Forget every dirty block, as if the transaction had never been.  What is still held stays readable
- * until it is put, but is no longer of the set. */
+/* Forget every dirty block, as if the transaction had never been.  What is still held stays
+ * readable until it is put, but is no longer of the set. */
 void block_set_abort(struct block_set *bs);
 
 struct block_set_stats {
@@ -126,7 +131,7 @@ struct block_set_stats {
 };
 void block_set_get_stats(const struct block_set *bs, struct block_set_stats *st);
 
-/* Header of any block of `size` bytes (3.1).  block_header_check: 0, or -EBADMSG; *why says in words. */
+/* Header of any block of `size` bytes (3.1).  _check: 0, or -EBADMSG and *why says it in words. */
 void block_header_init(void *data, uint32_t magic, uint64_t fsid, uint64_t seq, uint64_t blkno);
 int block_header_check(const void *data, size_t size, uint32_t magic, uint64_t fsid, uint64_t blkno,
 		       const char **why);

@@ -5,8 +5,8 @@
  * What it promises
  * - Every block is believed only after its structure, its level and its keys agreed with what its
  *   ancestors say of it.  Therefore each step of a walk makes progress: levels go down by one, keys
- *   only up (or only down), whatever the bytes are; and a block that two parents claim is found out,
- *   since its keys can lie in the range of one of them only.
+ *   only up (or only down), whatever the bytes are; and a block that two parents claim is found
+ *   out, since its keys can lie in the range of one of them only.
  * - No block is held across calls, but the leaf in a btree_ref.
  *
  * Walks along the leaves start a new descent from the root for each leaf.  That costs a few cached
@@ -27,7 +27,8 @@ int btree_root_check(const struct disk_btree_root *root)
 	return 0;
 }
 
-int btree_block_check(struct block *bl, unsigned level, const struct key_range *range, const char **why)
+int btree_block_check(struct block *bl, unsigned level, const struct key_range *range,
+		      const char **why)
 {
 	const struct disk_btree_block *b = bl->data;
 	struct item it;
@@ -220,8 +221,8 @@ int btree_prev(struct block_set *bs, const struct disk_btree_root *root, const s
 }
 
 /* Calls for the leaf's items inside [start, end]. */
-static int each_in_leaf(const struct disk_btree_block *b, const struct key *start, const struct key *end,
-			btree_item_fn each, void *arg)
+static int each_in_leaf(const struct disk_btree_block *b, const struct key *start,
+			const struct key *end, btree_item_fn each, void *arg)
 {
 	for (int slot = btb_find_ge(b, start); slot >= 0; slot = btb_next(b, slot)) {
 		struct item it;
@@ -308,7 +309,8 @@ static int visit_below(const struct visitor *vr, struct block_ref ref, unsigned 
 			struct key_range child = *range;
 
 			btree_child_range(b, slot, &child);
-			ret = visit_below(vr, block_ref_get(btree_child_ref(b, slot)), level - 1, &child);
+			ret = visit_below(vr, block_ref_get(btree_child_ref(b, slot)), level - 1,
+					  &child);
 		}
 	}
 	block_put(vr->bs, bl);
@@ -327,8 +329,8 @@ int btree_visit_blocks(struct block_set *bs, const struct disk_btree_root *root,
 }
 
 /* Leaves are freed unread: their parent says all that is needed. */
-static int free_below(struct block_set *bs, struct blkno_alloc *al, struct block_ref ref, unsigned level,
-		      const struct key_range *range)
+static int free_below(struct block_set *bs, struct blkno_alloc *al, struct block_ref ref,
+		      unsigned level, const struct key_range *range)
 {
 	const struct disk_btree_block *b;
 	struct block *bl;
@@ -344,7 +346,8 @@ static int free_below(struct block_set *bs, struct blkno_alloc *al, struct block
 			struct key_range child = *range;
 
 			btree_child_range(b, slot, &child);
-			ret = free_below(bs, al, block_ref_get(btree_child_ref(b, slot)), level - 1, &child);
+			ret = free_below(bs, al, block_ref_get(btree_child_ref(b, slot)), level - 1,
+					 &child);
 		}
 		block_put(bs, bl);
 	}

@@ -2,13 +2,13 @@
  * Trees of b-tree blocks with copy-on-write: read, insert, update, delete, split, join, iterate.
  * format.md 9.6-9.9.  A root is the caller's struct disk_btree_root; a changing call rewrites it.
  *
- * Errors, unless said otherwise: -ESTALE a block was replaced under a reader (start again from fresh
- * roots, runtime.md 6.5); -EBADMSG a block is malformed; -EIO; -ENOSPC the allocator is dry.  A
- * changing call that fails with any of these, -ENOMEM or -EUCLEAN (block.h) may have dirtied blocks:
- * abort the set.
+ * Errors, unless said otherwise: -ESTALE a block was replaced under a reader (start again from
+ * fresh roots, runtime.md 6.5); -EBADMSG a block is malformed; -EIO; -ENOSPC the allocator is dry.
+ * A changing call that fails with any of these, -ENOMEM or -EUCLEAN (block.h) may have dirtied
+ * blocks: abort the set.
  *
- * Items point into blocks.  An item of a tree that is being changed in the same set is good until the
- * next change of that tree; one of a committed tree until its block is put.
+ * Items point into blocks.  An item of a tree that is being changed in the same set is good until
+ * the next change of that tree; one of a committed tree until its block is put.
  */
 #ifndef SCOUTFS_BTREE_H
 #define SCOUTFS_BTREE_H
@@ -33,8 +33,8 @@ int btree_prev(struct block_set *bs, const struct disk_btree_root *root, const s
 	       struct btree_ref *ref);
 
 /* Insert a new item (-EEXIST), replace one (-ENOENT), or either.  -EINVAL: the value is longer than
- * ITEM_VAL_MAX, or unknown flags.  None of these three has dirtied anything.  it->val may point into
- * any block, also of this tree. */
+ * ITEM_VAL_MAX, or unknown flags.  None of these three has dirtied anything.  it->val may point
+ * into any block, also of this tree. */
 int btree_insert(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
 		 const struct item *it);
 int btree_update(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
@@ -46,9 +46,9 @@ int btree_delete(struct block_set *bs, struct blkno_alloc *al, struct disk_btree
 		 const struct key *key);
 
 /*
- * The leaf that covers key: calls each item of it inside [*start, *end] in key order, after shrinking
- * *start and *end to what the leaf covers (11.5).  An empty tree covers everything and has no items.
- * each() returns 0 to go on; anything else ends the call with that value.
+ * The leaf that covers key: calls each item of it inside [*start, *end] in key order, after
+ * shrinking *start and *end to what the leaf covers (11.5).  An empty tree covers everything and
+ * has no items. each() returns 0 to go on; anything else ends the call with that value.
  */
 typedef int (*btree_item_fn)(void *arg, const struct item *it);
 int btree_read_leaf(struct block_set *bs, const struct disk_btree_root *root, const struct key *key,

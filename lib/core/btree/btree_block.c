@@ -1,21 +1,22 @@
 /*
- * One b-tree block: an array of item structs that an AVL tree puts in order, values packed down from
- * the end, and in leaves a hash table over the items.  format.md 9.1-9.5.
+ * One b-tree block: an array of item structs that an AVL tree puts in order, values packed down
+ * from the end, and in leaves a hash table over the items.  format.md 9.1-9.5.
  *
  * What it promises
- * - Any block that btb_check() accepts can be read and changed by everything else here without leaving
- *   the block's bytes and without looping, and stays acceptable.
+ * - Any block that btb_check() accepts can be read and changed by everything else here without
+ *   leaving the block's bytes and without looping, and stays acceptable.
  * - Changes follow 9.3-9.5 step by step, so they give the same bytes as another implementation.
  *
  * What it relies on
- * - Callers do not insert a key twice, nor more than fits; that is asserted, since it would be our bug.
- * - AVL heights are never relied on for safety, only for balance: mkfs of upstream writes wrong ones
- *   (21.2).  A rotation towards a side is done only if that side's height says that it has a node,
- *   and null counts 0, so wrong heights can unbalance a tree but not break it.  Every ancestor of a
- *   change is recomputed, which repairs the heights on the path.
+ * - Callers do not insert a key twice, nor more than fits; that is asserted, since it would be our
+ *   bug.
+ * - AVL heights are never relied on for safety, only for balance: mkfs of upstream writes wrong
+ *   ones (21.2).  A rotation towards a side is done only if that side's height says that it has a
+ *   node, and null counts 0, so wrong heights can unbalance a tree but not break it.  Every
+ *   ancestor of a change is recomputed, which repairs the heights on the path.
  *
- * Two ways to point at an item, not to be confused: a node reference counts from the item_root field
- * at offset 32 and a hash bucket from the start of the block.  Slots are array indices.
+ * Two ways to point at an item, not to be confused: a node reference counts from the item_root
+ * field at offset 32 and a hash bucket from the start of the block.  Slots are array indices.
  */
 #include "btree/btree_block.h"
 
@@ -64,8 +65,8 @@ static unsigned items_end(const struct disk_btree_block *b)
 }
 
 /*
- * Items are reached through byte offsets and not through items[]: slots come from 16-bit references,
- * and this keeps the arithmetic in the units of the format.
+ * Items are reached through byte offsets and not through items[]: slots come from 16-bit
+ * references, and this keeps the arithmetic in the units of the format.
  */
 static struct disk_btree_item *item_at(struct disk_btree_block *b, unsigned slot)
 {
@@ -74,7 +75,9 @@ static struct disk_btree_item *item_at(struct disk_btree_block *b, unsigned slot
 
 static const struct disk_btree_item *item_at_ro(const struct disk_btree_block *b, unsigned slot)
 {
-	return (const struct disk_btree_item *)((const uint8_t *)b + ITEMS_START + ITEM_BYTES * slot);
+	const uint8_t *items = (const uint8_t *)b + ITEMS_START;
+
+	return (const struct disk_btree_item *)(items + ITEM_BYTES * slot);
 }
 
 static unsigned ref_of_slot(unsigned slot)
@@ -190,11 +193,14 @@ int btb_find(const struct disk_btree_block *b, const struct key *key)
 	if (b->level > 0) {
 		int slot = btb_find_ge(b, key);
 
-		return slot >= 0 && cmp_to_disk(key, &item_at_ro(b, (unsigned)slot)->key) == 0 ? slot : -1;
+		if (slot < 0 || cmp_to_disk(key, &item_at_ro(b, (unsigned)slot)->key) != 0)
+			return -1;
+		return slot;
 	}
 	want = key_to_disk(key);
 	table = hash_table_ro(b);
-	for (bucket = hash_start(&want); (off = le16_get(table[bucket])) != 0; bucket = hash_following(bucket)) {
+	for (bucket = hash_start(&want); (off = le16_get(table[bucket])) != 0;
+	     bucket = hash_following(bucket)) {
 		unsigned slot = (off - ITEMS_START) / ITEM_BYTES;
 
 		if (memcmp(&item_at_ro(b, slot)->key, &want, sizeof(want)) == 0)
@@ -432,7 +438,8 @@ static void avl_insert(struct disk_btree_block *b, unsigned slot, const struct k
 		link = c < 0 ? &it->node.left : &it->node.right;
 	}
 	*link = le16_of((uint16_t)ref);
-	item_at(b, slot)->node = (struct disk_avl_node){ .parent = le16_of((uint16_t)parent), .height = 1 };
+	item_at(b, slot)->node = (struct disk_avl_node){ .parent = le16_of((uint16_t)parent),
+							 .height = 1 };
 	rebalance_up(b, parent);
 }
 
@@ -584,7 +591,8 @@ void btb_delete(struct disk_btree_block *b, int slot)
 	const unsigned last = btb_nr(b) - 1;
 
 	assert(gone <= last);
-	le16_add(&b->total_item_bytes, -(int)(ITEM_BYTES + round8(le16_get(item_at(b, gone)->val_len))));
+	le16_add(&b->total_item_bytes,
+		 -(int)(ITEM_BYTES + round8(le16_get(item_at(b, gone)->val_len))));
 	if (b->level == 0)
 		hash_delete(b, gone);
 	avl_delete(b, gone);
@@ -626,7 +634,8 @@ void btb_compact(struct disk_btree_block *b)
 		struct disk_btree_item *d = item_at(b, vals[i] & 0xffff);
 
 		end -= round8(le16_get(d->val_len));
-		memmove((uint8_t *)b + end, (uint8_t *)b + le16_get(d->val_off), le16_get(d->val_len));
+		memmove((uint8_t *)b + end, (uint8_t *)b + le16_get(d->val_off),
+			le16_get(d->val_len));
 		d->val_off = le16_of((uint16_t)end);
 	}
 	b->mid_free_len = le16_of((uint16_t)(end - items_end(b)));

@@ -6,16 +6,16 @@
  *   some other root names is never touched.
  * - A call that answers -EEXIST, -ENOENT or -EINVAL has changed and dirtied nothing: presence is
  *   looked up read-only before the path is made writable.
- * - The tree is a valid tree after each step, also after one that failed: what a step allocates and reads
- *   it has before it changes the first byte.  The exception is a block whose freeing fails after a join
- *   or a last delete, which is then nobody's; so a caller that gets an error aborts the set.
+ * - The tree is a valid tree after each step, also after one that failed: what a step allocates and
+ *   reads it has before it changes the first byte.  The exception is a block whose freeing fails
+ *   after a join or a last delete, which is then nobody's; so a caller that gets an error aborts
+ *   the set.
  *
- * How
- * Going down, each block is first brought into a shape that lets the next step succeed without coming
- * back: room for one more item (9.7 insert) or enough items to lose one (9.7 delete).  Whenever that
- * changed more than the block itself, the descent starts again from the root, which is simple and, as
- * the path is dirty and in memory by then, cheap.  Each restart has split or joined blocks in a way that
- * the next descent does not undo, so it ends.
+ * How Going down, each block is first brought into a shape that lets the next step succeed without
+ * coming back: room for one more item (9.7 insert) or enough items to lose one (9.7 delete).
+ * Whenever that changed more than the block itself, the descent starts again from the root, which
+ * is simple and, as the path is dirty and in memory by then, cheap.  Each restart has split or
+ * joined blocks in a way that the next descent does not undo, so it ends.
  */
 #include "btree/btree.h"
 
@@ -106,8 +106,8 @@ static int dirty_root(struct path *p)
 	return ret;
 }
 
-static int dirty_child(struct path *p, struct block *parent, int slot, const struct key_range *range,
-		       unsigned level, struct block **out)
+static int dirty_child(struct path *p, struct block *parent, int slot,
+		       const struct key_range *range, unsigned level, struct block **out)
 {
 	struct block_ref ref = block_ref_get(btree_child_ref(parent->data, slot));
 	int ret;
@@ -126,7 +126,8 @@ static void path_put(struct path *p)
 	p->parent = NULL;
 }
 
-static void insert_child(struct disk_btree_block *parent, const struct key *key, struct block_ref ref)
+static void insert_child(struct disk_btree_block *parent, const struct key *key,
+			 struct block_ref ref)
 {
 	const struct disk_block_ref d = block_ref_put(ref);
 	const struct item it = { .key = *key, .val = &d, .val_len = sizeof(d) };
@@ -301,7 +302,7 @@ static int join(struct path *p)
 	if (!sib_is_left)
 		sib_slot = btb_next(parent, p->slot);
 	if (sib_slot < 0)
-		return GO_ON;	/* an only child below the root: not by us, but no reason to refuse */
+		return GO_ON;	/* an only child below the root: not by us, but legal */
 
 	sib_range = p->parent_range;
 	btree_child_range(parent, sib_slot, &sib_range);

@@ -1,12 +1,12 @@
 /*
- * Whether a b-tree block may be used: the structural rules of format.md 20.4-20.11 that one block can
- * show.  This is the door between bytes of a device and btree_block.c, so it believes nothing: every
- * reference is bounded before it is followed, and no walk is longer than the number of items.
+ * Whether a b-tree block may be used: the structural rules of format.md 20.4-20.11 that one block
+ * can show.  This is the door between bytes of a device and btree_block.c, so it believes nothing:
+ * every reference is bounded before it is followed, and no walk is longer than the number of items.
  *
- * Refused is what a reader could stumble over.  Padding is not looked at, since readers ignore it (1);
- * the one place where it matters is the padding of a leaf's key, because the leaf hash covers it: such
- * an item cannot be found by its key and fails as unreachable.  Heights and balance are told apart
- * (21.2).
+ * Refused is what a reader could stumble over.  Padding is not looked at, since readers ignore it
+ * (1); the one place where it matters is the padding of a leaf's key, because the leaf hash covers
+ * it: such an item cannot be found by its key and fails as unreachable.  Heights and balance are
+ * told apart (21.2).
  */
 #include "btree/btree_block.h"
 
@@ -27,7 +27,9 @@ static unsigned round8(unsigned nr)
 
 static const struct disk_btree_item *item_of(const struct disk_btree_block *b, unsigned slot)
 {
-	return (const struct disk_btree_item *)((const uint8_t *)b + ITEMS_START + ITEM_BYTES * slot);
+	const uint8_t *items = (const uint8_t *)b + ITEMS_START;
+
+	return (const struct disk_btree_item *)(items + ITEM_BYTES * slot);
 }
 
 static bool ref_is_valid(unsigned ref, unsigned nr)
@@ -42,8 +44,8 @@ static const struct disk_avl_node *node_of(const struct disk_btree_block *b, uns
 }
 
 /*
- * Bounds of the array and the middle, then of each value.  used[] has a bit for every 8 bytes of the
- * block, set where a value lies.
+ * Bounds of the array and the middle, then of each value.  used[] has a bit for every 8 bytes of
+ * the block, set where a value lies.
  */
 static const char *check_values(const struct disk_btree_block *b)
 {
@@ -123,7 +125,8 @@ static const char *check_links(const struct disk_btree_block *b)
 		const unsigned right = le16_get(node->right);
 		const unsigned parent = le16_get(node->parent);
 
-		if (!ref_is_valid(left, nr) || !ref_is_valid(right, nr) || !ref_is_valid(parent, nr))
+		if (!ref_is_valid(left, nr) || !ref_is_valid(right, nr) ||
+		    !ref_is_valid(parent, nr))
 			return "an AVL link does not point at an item";
 		if (left && left == right)
 			return "an AVL node has one child twice";

@@ -19,10 +19,11 @@ struct key_range {
 int btree_root_check(const struct disk_btree_root *root);
 
 /*
- * Whether a block that was read through a reference of a tree is what belongs there: structure (once
- * per read), level, keys inside the range.  0, or -EBADMSG with *why in words.
+ * Whether a block that was read through a reference of a tree is what belongs there: structure
+ * (once per read), level, keys inside the range.  0, or -EBADMSG with *why in words.
  */
-int btree_block_check(struct block *bl, unsigned level, const struct key_range *range, const char **why);
+int btree_block_check(struct block *bl, unsigned level, const struct key_range *range,
+		      const char **why);
 
 /* block_get and btree_block_check.  A reference out of range is -EBADMSG: it came from a block. */
 int btree_block_get(struct block_set *bs, struct block_ref ref, unsigned level,
