@@ -1,0 +1,563 @@
+/*
+ * Which inodes this mount uses, and the end of those that nobody uses any more.
+ *
+ * An inode is in use while the kernel remembers it (nlookup) or has it open.  One that lost its last
+ * link is deleted when it is in use nowhere: under the WRITE lock of its group no mount can begin to
+ * use it, and the leader says who already does (runtime 10.3, 10.4).  Deleting goes in small
+ * transactions and may stop anywhere: the orphan item stays until the last of them, and the scan - at
+ * mount and from time to time - finds what was left.  An inode is deleted by one operation at a time.
+ */
+#include "orphan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "data.h"
+#include "locks.h"
+#include "log.h"
+#include "net.h"
+#include "reader.h"
+#include "xattr.h"
+
+#define BUCKETS_FIRST		4096u
+#define DELETES_AT_ONCE		8
+#define DELETE_STEP		8	/* extents or attribute items in one transaction */
+#define SCAN_BATCH		4096	/* orphans taken from one scan */
+#define SCAN_REST		50	/* a scan that took t is not repeated for SCAN_REST * t */
+#define DRAIN_LIMIT_MS		60000
+
+struct ref {
+	struct ref *next;	/* in its bucket */
+	struct ref *next_doomed;
+	uint64_t ino;
+	uint64_t nlookup;
+	uint32_t opens;
+	bool unlinked;		/* lost its last link: delete it when out of use */
+	bool deleting;		/* queued or running */
+};
+
+struct orphans {
+	struct fsd *fsd;
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	struct ref **buckets;
+	size_t buckets_nr, refs_nr;
+	struct ref *doomed, **doomed_tail;
+	unsigned deleting_nr;
+	bool stopping;
+	pthread_t scanner;
+};
+
+/* ---- the table; o->mutex is held ------------------------------------------------------------------ */
+
+static size_t bucket_of(const struct orphans *o, uint64_t ino)
+{
+	return (size_t)((ino * 0x9e3779b97f4a7c15ull) >> 20) & (o->buckets_nr - 1);
+}
+
+static struct ref *find(struct orphans *o, uint64_t ino)
+{
+	struct ref *r = o->buckets[bucket_of(o, ino)];
+
+	while (r && r->ino != ino)
+		r = r->next;
+	return r;
+}
+
+static void grow(struct orphans *o)
+{
+	struct ref **old = o->buckets, **bigger = calloc(o->buckets_nr * 2, sizeof(*bigger));
+	size_t old_nr = o->buckets_nr;
+
+	if (!bigger)
+		return;		/* slower, not wrong */
+	o->buckets = bigger;
+	o->buckets_nr *= 2;
+	for (size_t i = 0; i < old_nr; i++) {
+		for (struct ref *r = old[i], *next; r; r = next) {
+			size_t b = bucket_of(o, r->ino);
+
+			next = r->next;
+			r->next = o->buckets[b];
+			o->buckets[b] = r;
+		}
+	}
+	free(old);
+}
+
+static struct ref *find_or_add(struct orphans *o, uint64_t ino)
+{
+	struct ref *r = find(o, ino);
+	size_t b;
+
+	if (r)
+		return r;
+	r = calloc(1, sizeof(*r));
+	if (!r) {
+		/* an inode in use that is not counted could be deleted under its user */
+		log_err("no memory to count the inodes in use: fsd ends, and its mount with it");
+		abort();
+	}
+	if (o->refs_nr >= o->buckets_nr)
+		grow(o);
+	b = bucket_of(o, ino);
+	r->ino = ino;
+	r->next = o->buckets[b];
+	o->buckets[b] = r;
+	o->refs_nr++;
+	return r;
+}
+
+static void remove_ref(struct orphans *o, struct ref *r)
+{
+	struct ref **at = &o->buckets[bucket_of(o, r->ino)];
+
+	while (*at != r)
+		at = &(*at)->next;
+	*at = r->next;
+	o->refs_nr--;
+	free(r);
+}
+
+static bool in_use(const struct ref *r)
+{
+	return r->nlookup || r->opens;
+}
+
+static void start_deletes(struct orphans *o);
+
+/* After any change of r: it goes, or its inode does. */
+static void settle(struct orphans *o, struct ref *r)
+{
+	if (in_use(r) || r->deleting)
+		return;
+	if (!r->unlinked) {
+		remove_ref(o, r);
+		return;
+	}
+	r->deleting = true;
+	r->next_doomed = NULL;
+	*o->doomed_tail = r;
+	o->doomed_tail = &r->next_doomed;
+	start_deletes(o);
+}
+
+/* ---- deleting one inode --------------------------------------------------------------------------- */
+
+struct delete_op {
+	struct op op;
+	uint64_t ino;
+	bool have_map;		/* of this hold of the lock */
+	int map_err;
+	uint8_t map[INODE_LOCK_GROUP / 8];
+};
+
+static void fetch_map(void *arg)
+{
+	struct delete_op *d = arg;
+
+	d->map_err = net_open_ino_map(d->op.fsd, d->ino / INODE_LOCK_GROUP, d->map);
+	d->have_map = true;
+	op_wake(&d->op);
+}
+
+static void wait_map(struct op *op)
+{
+	ops_defer(op->fsd, fetch_map, op);
+}
+
+static int delete_symlink(struct itx *tx, uint64_t ino)
+{
+	struct key key = key_symlink(ino, 0), last = key_symlink(ino, UINT64_MAX);
+	struct ival iv;
+	int ret;
+
+	while ((ret = item_next(tx, &key, &last, &iv)) == 0) {
+		key = key_next(iv.key);
+		ret = item_delete(tx, &iv.key, NULL, 0);
+		if (ret < 0)
+			return ret;
+	}
+	return ret == -ENOENT ? 0 : ret;
+}
+
+/* 0: deleted, or it is not ours to delete (-EAGAIN). */
+static int delete_run(struct op *op, struct itx *tx)
+{
+	struct delete_op *d = (struct delete_op *)op;
+	unsigned bit = (unsigned)(d->ino % INODE_LOCK_GROUP);
+	struct key orphan = key_orphan(d->ino);
+	struct cinode ci;
+	int ret;
+
+	ret = txn_hold(op, tx, DELETE_STEP * 4 + 16, false);
+	if (ret == 0)
+		ret = lock_inode(op, d->ino, LOCK_MODE_WRITE);
+	if (ret < 0)
+		return ret;
+	if (!d->have_map)
+		return op_park(op, wait_map);
+	if (d->map_err < 0)
+		return d->map_err;
+	if (d->map[bit / 8] & 1u << bit % 8 || inode_in_use(op->fsd, d->ino))
+		return -EAGAIN;
+	ret = inode_get(tx, d->ino, &ci);
+	if (ret == -ENOENT)
+		return 0;	/* somebody else did it */
+	if (ret < 0)
+		return ret;
+	if (le32_get(ci.d.nlink) != 0)
+		return -EAGAIN;
+	ret = inode_may_delete(tx, d->ino, &ci);
+	if (ret < 0)
+		return ret;
+
+	if (S_ISREG(inode_mode(&ci))) {
+		ret = data_truncate_some(tx, d->ino, &ci, 0, DELETE_STEP);
+		if (ret < 0)
+			return ret;
+		if (ret == OP_MORE)
+			return inode_put(tx, d->ino, &ci, false) < 0 ? -EIO : OP_MORE;
+	}
+	ret = xattr_remove_some(tx, d->ino, DELETE_STEP);
+	if (ret != 0)
+		return ret;
+	if (S_ISLNK(inode_mode(&ci))) {
+		ret = delete_symlink(tx, d->ino);
+		if (ret < 0)
+			return ret;
+	}
+	ret = item_force_delete(tx, &orphan);
+	if (ret == 0)
+		ret = inode_delete(tx, d->ino, &ci);
+	if (ret == 0)
+		ret = txn_inode_count_add(tx, -1);
+	return ret;
+}
+
+static void delete_done(struct op *op, int err)
+{
+	struct delete_op *d = (struct delete_op *)op;
+	struct orphans *o = op->fsd->orphans;
+	struct ref *r;
+
+	if (err == 0)
+		stats_inc(&op->fsd->stats.inode_deleted);
+	else if (err != -EAGAIN && err != -EOPNOTSUPP && err != -EPERM)
+		log_warning("inode %llu is unlinked but could not be deleted: %s: the next scan for orphans tries again",
+			    (unsigned long long)d->ino, strerror(-err));
+	pthread_mutex_lock(&o->mutex);
+	r = find(o, d->ino);
+	r->deleting = false;
+	if (err == 0 || !in_use(r))
+		r->unlinked = false;	/* gone, or left to the scan */
+	settle(o, r);
+	o->deleting_nr--;
+	start_deletes(o);
+	pthread_cond_broadcast(&o->cond);
+	pthread_mutex_unlock(&o->mutex);
+	free(d);
+}
+
+static void start_deletes(struct orphans *o)
+{
+	while (o->doomed && o->deleting_nr < DELETES_AT_ONCE) {
+		struct delete_op *d = calloc(1, sizeof(*d));
+		struct ref *r = o->doomed;
+
+		if (!d)
+			return;		/* the next delete_done goes on */
+		o->doomed = r->next_doomed;
+		if (!o->doomed)
+			o->doomed_tail = &o->doomed;
+		d->op.fsd = o->fsd;
+		d->op.name = "delete";
+		d->op.writes = true;
+		d->op.run = delete_run;
+		d->op.done = delete_done;
+		d->ino = r->ino;
+		o->deleting_nr++;
+		op_wake(&d->op);
+	}
+}
+
+/* ---- the scan ------------------------------------------------------------------------------------- */
+
+struct scan {
+	uint64_t *inos;
+	size_t nr;
+};
+
+static int scan_item(void *arg, const struct item *it)
+{
+	struct scan *s = arg;
+
+	if (it->key.type == TYPE_ORPHAN)
+		s->inos[s->nr++] = it->key.second;
+	return s->nr == SCAN_BATCH;
+}
+
+static void scan(struct orphans *o)
+{
+	struct key start = key_orphan(0), end = key_orphan(UINT64_MAX);
+	struct scan s = { .inos = calloc(SCAN_BATCH, sizeof(*s.inos)) };
+	int ret;
+
+	if (!s.inos)
+		return;
+	stats_inc(&o->fsd->stats.orphan_scan);
+	ret = reader_iter(o->fsd, &start, &end, scan_item, &s, NULL);
+	if (ret < 0 && ret != -ESHUTDOWN)
+		log_warning("cannot look for orphans: %s: it is tried again", strerror(-ret));
+	pthread_mutex_lock(&o->mutex);
+	for (size_t i = 0; i < s.nr && !o->stopping; i++) {
+		struct ref *r = find(o, s.inos[i]);
+
+		if (r && (in_use(r) || r->deleting))
+			continue;
+		r = find_or_add(o, s.inos[i]);
+		r->unlinked = true;
+		settle(o, r);
+	}
+	pthread_mutex_unlock(&o->mutex);
+	free(s.inos);
+}
+
+static void *scanner(void *arg)
+{
+	struct orphans *o = arg;
+
+	pthread_mutex_lock(&o->mutex);
+	while (!o->stopping) {
+		uint64_t began = clock_mono_ns(), took, rest;
+		struct timespec until;
+
+		pthread_mutex_unlock(&o->mutex);
+		scan(o);
+		took = clock_mono_ns() - began;
+		rest = o->fsd->conf.orphan_scan_delay_ms * NSEC_PER_MSEC;
+		if (rest < took * SCAN_REST)
+			rest = took * SCAN_REST;
+		pthread_mutex_lock(&o->mutex);
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += (time_t)(rest / NSEC_PER_SEC);
+		until.tv_nsec += (long)(rest % NSEC_PER_SEC);
+		if (until.tv_nsec >= (long)NSEC_PER_SEC) {
+			until.tv_sec++;
+			until.tv_nsec -= (long)NSEC_PER_SEC;
+		}
+		while (!o->stopping && pthread_cond_timedwait(&o->cond, &o->mutex, &until) != ETIMEDOUT)
+			;
+	}
+	pthread_mutex_unlock(&o->mutex);
+	return NULL;
+}
+
+/* ---- for the rest of fsd -------------------------------------------------------------------------- */
+
+int orphans_start(struct fsd *fsd)
+{
+	struct orphans *o = calloc(1, sizeof(*o));
+	pthread_condattr_t attr;
+	int ret;
+
+	if (!o)
+		return -ENOMEM;
+	o->fsd = fsd;
+	o->doomed_tail = &o->doomed;
+	o->buckets_nr = BUCKETS_FIRST;
+	o->buckets = calloc(o->buckets_nr, sizeof(*o->buckets));
+	pthread_mutex_init(&o->mutex, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&o->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	fsd->orphans = o;
+	ret = o->buckets ? -pthread_create(&o->scanner, NULL, scanner, o) : -ENOMEM;
+	if (ret < 0) {
+		fsd->orphans = NULL;
+		free(o->buckets);
+		free(o);
+	}
+	return ret;
+}
+
+/* Wait until nothing is being deleted, or the limit. */
+static void wait_deletes(struct orphans *o, unsigned limit_ms)
+{
+	uint64_t end = clock_mono_ns() + limit_ms * NSEC_PER_MSEC;
+	struct timespec until = { .tv_sec = (time_t)(end / NSEC_PER_SEC), .tv_nsec = (long)(end % NSEC_PER_SEC) };
+
+	pthread_mutex_lock(&o->mutex);
+	while ((o->deleting_nr || o->doomed) && clock_mono_ns() < end)
+		pthread_cond_timedwait(&o->cond, &o->mutex, &until);
+	if (o->doomed || o->deleting_nr)
+		log_notice("unlinked inodes are left for the next mount's scan to delete");
+	while (o->doomed) {
+		struct ref *r = o->doomed;
+
+		o->doomed = r->next_doomed;
+		r->deleting = false;
+	}
+	o->doomed_tail = &o->doomed;
+	while (o->deleting_nr)
+		pthread_cond_wait(&o->cond, &o->mutex);
+	pthread_mutex_unlock(&o->mutex);
+}
+
+void orphans_drain(struct fsd *fsd)
+{
+	struct orphans *o = fsd->orphans;
+
+	pthread_mutex_lock(&o->mutex);
+	for (size_t i = 0; i < o->buckets_nr; i++) {
+		for (struct ref *r = o->buckets[i], *next; r; r = next) {
+			next = r->next;
+			r->nlookup = r->opens = 0;
+			settle(o, r);
+		}
+	}
+	pthread_mutex_unlock(&o->mutex);
+	wait_deletes(o, DRAIN_LIMIT_MS);
+}
+
+void orphans_stop(struct fsd *fsd)
+{
+	struct orphans *o = fsd->orphans;
+
+	if (!o)
+		return;
+	pthread_mutex_lock(&o->mutex);
+	o->stopping = true;
+	pthread_cond_broadcast(&o->cond);
+	pthread_mutex_unlock(&o->mutex);
+	pthread_join(o->scanner, NULL);
+	wait_deletes(o, 0);
+	for (size_t i = 0; i < o->buckets_nr; i++) {
+		for (struct ref *r = o->buckets[i], *next; r; r = next) {
+			next = r->next;
+			free(r);
+		}
+	}
+	free(o->buckets);
+	pthread_cond_destroy(&o->cond);
+	pthread_mutex_destroy(&o->mutex);
+	free(o);
+	fsd->orphans = NULL;
+}
+
+void inode_ref(struct fsd *fsd, uint64_t ino, uint64_t nr)
+{
+	struct orphans *o = fsd->orphans;
+
+	pthread_mutex_lock(&o->mutex);
+	find_or_add(o, ino)->nlookup += nr;
+	pthread_mutex_unlock(&o->mutex);
+}
+
+void inode_forget(struct fsd *fsd, uint64_t ino, uint64_t nr)
+{
+	struct orphans *o = fsd->orphans;
+	struct ref *r;
+
+	pthread_mutex_lock(&o->mutex);
+	r = find(o, ino);
+	if (r) {
+		r->nlookup -= nr < r->nlookup ? nr : r->nlookup;
+		settle(o, r);
+	}
+	pthread_mutex_unlock(&o->mutex);
+}
+
+void inode_open(struct fsd *fsd, uint64_t ino)
+{
+	struct orphans *o = fsd->orphans;
+
+	pthread_mutex_lock(&o->mutex);
+	find_or_add(o, ino)->opens++;
+	pthread_mutex_unlock(&o->mutex);
+}
+
+void inode_release(struct fsd *fsd, uint64_t ino)
+{
+	struct orphans *o = fsd->orphans;
+	struct ref *r;
+
+	pthread_mutex_lock(&o->mutex);
+	r = find(o, ino);
+	if (r && r->opens) {
+		r->opens--;
+		settle(o, r);
+	}
+	pthread_mutex_unlock(&o->mutex);
+}
+
+bool inode_in_use(struct fsd *fsd, uint64_t ino)
+{
+	struct orphans *o = fsd->orphans;
+	struct ref *r;
+	bool used;
+
+	pthread_mutex_lock(&o->mutex);
+	r = find(o, ino);
+	used = r && in_use(r);
+	pthread_mutex_unlock(&o->mutex);
+	return used;
+}
+
+void inode_unlinked(struct fsd *fsd, uint64_t ino)
+{
+	struct orphans *o = fsd->orphans;
+	struct ref *r;
+
+	pthread_mutex_lock(&o->mutex);
+	r = find_or_add(o, ino);
+	r->unlinked = true;
+	settle(o, r);
+	pthread_mutex_unlock(&o->mutex);
+}
+
+void inode_use_map(struct fsd *fsd, uint64_t group, uint8_t map[INODE_LOCK_GROUP / 8])
+{
+	struct orphans *o = fsd->orphans;
+
+	memset(map, 0, INODE_LOCK_GROUP / 8);
+	if (!o)
+		return;
+	pthread_mutex_lock(&o->mutex);
+	for (unsigned bit = 0; bit < INODE_LOCK_GROUP; bit++) {
+		struct ref *r = find(o, group * INODE_LOCK_GROUP + bit);
+
+		if (r && in_use(r))
+			map[bit / 8] |= (uint8_t)(1u << bit % 8);
+	}
+	pthread_mutex_unlock(&o->mutex);
+}
+
+/* each() may wait for the kernel, which may wait for a thread that wants the mutex: it is not held. */
+void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, void (*each)(void *arg, uint64_t ino), void *arg)
+{
+	struct orphans *o = fsd->orphans;
+	uint64_t found[64];
+
+	for (uint64_t at = first; at <= last && last - first < 1u << 20;) {
+		unsigned nr = 0;
+
+		pthread_mutex_lock(&o->mutex);
+		for (; at <= last && nr < 64; at++) {
+			struct ref *r = find(o, at);
+
+			if (r && in_use(r))
+				found[nr++] = at;
+			if (at == last)
+				break;
+		}
+		pthread_mutex_unlock(&o->mutex);
+		for (unsigned i = 0; i < nr; i++)
+			each(arg, found[i]);
+		if (at == last)
+			break;
+	}
+}
