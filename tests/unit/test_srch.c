@@ -117,7 +117,7 @@ static struct srch_entry nth(uint64_t i, bool sorted)
 static struct disk_srch_file make_file(struct rig *r, uint64_t nr, bool sorted)
 {
 	struct disk_srch_file sf = { 0 };
-	struct disk_block_ref refs[64];
+	struct disk_block_ref refs[64] = { 0 };
 	struct disk_srch_block *b = NULL;
 	struct disk_srch_parent *parent;
 	struct block *bl = NULL;
@@ -284,6 +284,7 @@ static void a_file_that_breaks_a_rule_is_refused(void **state)
 	BAD(sf.height = 255);
 	BAD(sf.blocks = le64_of(0));
 	BAD(sf.blocks = le64_of(UINT64_MAX));
+	BAD(sf.blocks = le64_of(TOTAL); sf.height = 3);
 	BAD(sf.blocks = le64_of(le64_get(sf.blocks) + 1));
 	BAD(sf.blocks = le64_of(le64_get(sf.blocks) - 1));
 	BAD(sf.entries = le64_of(19999));

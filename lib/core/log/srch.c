@@ -3,8 +3,8 @@
  *
  * Promises: entries come out exactly as they were appended, from blocks whose counts, offsets and
  * bounds agree; a file is walked by its number of leaves, never by what references happen to be
- * there, so a damaged parent can neither hide a leaf nor make the walk endless.  A block is checked
- * in full before its first entry is given away: a caller never has to undo.
+ * there, so a damaged parent can neither hide a leaf nor make the walk longer than the device has
+ * blocks.  A block is checked in full before its first entry is given away.
  *
  * Relies on block_get for checksums and identity.  Recursion is bounded by the height, which
  * srch_file_check ties to the number of leaves.
@@ -276,6 +276,9 @@ static int walk_file(const struct disk_srch_file *sf, struct walk *w)
 	ret = srch_file_check(sf, &why);
 	if (ret < 0 || sf->height == 0)
 		return ret;
+	/* Parents do not say their level, so they could go round; not longer than the device is big. */
+	if (le64_get(sf->blocks) >= block_set_total_blocks(w->bs))
+		return -EBADMSG;
 	w->blocks = le64_get(sf->blocks);
 	return walk_block(w, block_ref_get(&sf->ref), sf->height - 1u, 0);
 }
@@ -364,7 +367,7 @@ static int verify_block(void *arg, const struct srch_visit *v)
 int srch_file_verify(struct block_set *bs, const struct disk_srch_file *sf, bool sorted,
 		     const char **why)
 {
-	struct verify_ctx c = { .sorted = sorted };
+	struct verify_ctx c = { .sorted = sorted, .why = "more blocks than the device has" };
 	int ret;
 
 	ret = srch_file_check(sf, why);
