@@ -397,12 +397,18 @@ static void *conn_main(void *arg)
 {
 	struct blkcli *c = arg;
 	unsigned backoff_ms = BACKOFF_MIN_MS;
+	bool is_said = false;
 
 	while (!is_stopping(c)) {
 		int sock = conn_connect(c);
 
+		if (sock < 0 && !is_said) {
+			log_notice("waiting for blockd at %s: %s", c->path, strerror(-sock));
+			is_said = true;
+		}
 		if (sock >= 0 && conn_greet(c, sock) == 0) {
 			backoff_ms = BACKOFF_MIN_MS;
+			is_said = false;
 			if (c->conf.on_state)
 				c->conf.on_state(c->conf.arg, true);
 			conn_serve(c);

@@ -90,17 +90,20 @@ static int socket_open(struct blockd *d)
 	return ret;
 }
 
+static void signals_set(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+}
+
 static int events_open(struct blockd *d)
 {
 	sigset_t set;
 	int fds[2];
 	int ret;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	signals_set(&set);
 	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (d->signal_fd < 0 || d->epoll_fd < 0) {
@@ -323,13 +326,19 @@ int blockd_main(int argc, char **argv)
 	struct instance_conf conf;
 	struct blockd *d = &blockd;
 	bool is_done = false;
+	sigset_t set;
 	int ret;
 
 	ret = conf_from_args(&conf, argc, argv, &is_done);
 	if (ret != 0 || is_done)
 		return ret;
 
+	/* Before there is any thread: they are the loop's. */
+	signals_set(&set);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
 	d->conf = &conf;
+	d->started_ms = (uint64_t)clock_real().tv_sec * 1000;
 	d->watchdog_ns = sdn_watchdog_ns();
 	d->listen_fd = -1;
 	d->epoll_fd = -1;

@@ -2,6 +2,7 @@
 #ifndef SCOUTFS_BLOCKD_H
 #define SCOUTFS_BLOCKD_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -74,9 +75,9 @@ int rundir_replace(const char *dir, const char *name, const char *text, size_t l
 struct tokens {
 	const char *dir;
 	uint64_t fsid;
-	uint64_t min_term;
+	_Atomic uint64_t min_term;	/* these two are also read for the status */
+	_Atomic size_t revoked_nr;
 	uint64_t revoked[TOKENS_REVOKED_MAX];
-	size_t revoked_nr;
 };
 
 /* Load what an earlier blockd of this volume recorded in dir (borrowed).  -errno, logged. */
@@ -149,15 +150,16 @@ struct blockd {
 	int epoll_fd;
 	int listen_fd;
 	int signal_fd;
-	bool is_stopping;
+	atomic_bool is_stopping;
+	uint64_t started_ms;		/* wall clock */
 	uint64_t watchdog_ns;		/* 0: nobody watches */
 	uint64_t watchdog_due_ns;
 	struct conn *conns[BLOCKD_CLIENTS_MAX];
-	unsigned conns_nr;		/* slots used, the closing ones included */
-	unsigned controls_held;		/* connections whose control or hello waits for I/O to end */
+	atomic_uint conns_nr;		/* slots used, the closing ones included */
+	atomic_uint controls_held;	/* connections whose control or hello waits for I/O to end */
 	struct io ios[BLOCKD_IOS_MAX];
 	struct io *free_ios;
-	unsigned ios_nr;		/* in flight */
+	atomic_uint ios_nr;		/* in flight */
 };
 
 /* epoll data: what kind of descriptor in the upper half, which connection in the lower. */

@@ -31,7 +31,8 @@
 #include "log.h"
 #include "sockfd.h"
 
-#define DRAIN_MAX	64	/* descriptors of one client in one pass */
+#define DRAIN_MAX		64	/* descriptors of one client in one pass */
+#define REFUSALS_LOGGED_MAX	8	/* of one connection; all are counted */
 
 enum conn_state {
 	CONN_NEW,			/* no hello yet */
@@ -59,6 +60,7 @@ struct conn {
 
 	unsigned inflight;
 	unsigned writes_inflight;
+	unsigned refusals_logged;
 	uint64_t flush_errors_seen[BLK_DEVS_NR];
 
 	bool has_control;		/* a control that was carried out but not answered */
@@ -532,22 +534,34 @@ static void conn_post(struct blockd *d, struct conn *c, uint64_t tag, int result
 		c->must_ring = true;
 }
 
-static void count_refusal(struct blockd *d, int err)
+/* Count a refusal, and log the first ones: a client may repeat itself as fast as it likes. */
+static void note_refusal(struct blockd *d, struct conn *c, const struct blkring_desc *desc, int err)
 {
+	const char *why = "it makes no sense";
+	stats_counter *counter = &d->stats.refused_descriptors;
+
 	switch (err) {
 	case -ESTALE:
-		stats_inc(&d->stats.refused_stale_term);
+		why = "a newer term was set";
+		counter = &d->stats.refused_stale_term;
 		break;
 	case -ENOLINK:
-		stats_inc(&d->stats.refused_revoked);
+		why = "its rid is fenced";
+		counter = &d->stats.refused_revoked;
 		break;
 	case -EPERM:
-		stats_inc(&d->stats.refused_kind);
-		break;
-	default:
-		stats_inc(&d->stats.refused_descriptors);
+		why = "these blocks are not its to write";
+		counter = &d->stats.refused_kind;
 		break;
 	}
+	stats_inc(counter);
+	if (c->refusals_logged == REFUSALS_LOGGED_MAX)
+		return;
+	c->refusals_logged++;
+	log_warning("%s %016" PRIx64 " term %" PRIu64 ": operation %u of %s at %" PRIu64 "+%u is "
+		    "refused: %s", conn_name(c), c->rid, c->term, desc->op,
+		    desc->dev < BLK_DEVS_NR ? d->vol.dev[desc->dev].name : "no device",
+		    desc->dev_off, desc->len, why);
 }
 
 static bool is_write(unsigned op)
@@ -566,11 +580,7 @@ static void conn_start(struct blockd *d, struct conn *c, const struct blkring_de
 	if (ret == 0 && is_write(desc->op))
 		ret = tokens_check(&d->tokens, c->kind, c->rid, c->term);
 	if (ret < 0) {
-		count_refusal(d, ret);
-		log_warning("%s %016" PRIx64 " term %" PRIu64 ": operation %u of %s at %" PRIu64
-			    "+%u is refused: %s", conn_name(c), c->rid, c->term, desc->op,
-			    desc->dev < BLK_DEVS_NR ? d->vol.dev[desc->dev].name : "no device",
-			    desc->dev_off, desc->len, strerror(-ret));
+		note_refusal(d, c, desc, ret);
 		conn_post(d, c, desc->tag, ret);
 		return;
 	}

@@ -33,11 +33,12 @@ static bool is_revoked(const struct tokens *t, uint64_t rid)
 /* Lines "fsid X", "term N", "revoked X" ..., "end": one without its end was cut. */
 static int tokens_parse(struct tokens *t, FILE *f, uint64_t *fsid)
 {
-	uint64_t rid;
+	uint64_t term, rid;
 	char word[8] = "";
 
-	if (fscanf(f, "fsid %" SCNx64 " term %" SCNu64, fsid, &t->min_term) != 2)
+	if (fscanf(f, "fsid %" SCNx64 " term %" SCNu64, fsid, &term) != 2)
 		return -EBADMSG;
+	t->min_term = term;
 	while (t->revoked_nr < TOKENS_REVOKED_MAX && fscanf(f, " revoked %" SCNx64, &rid) == 1)
 		t->revoked[t->revoked_nr++] = rid;
 	if (fscanf(f, " %7s", word) != 1 || strcmp(word, "end") != 0)

@@ -1,0 +1,499 @@
+/*
+ * What blockd's connections promise while I/O is under way.  The engine here is a list that ends an
+ * operation when the test says so; everything else is blockd's own code, in this process, and the
+ * clients are bare sockets whose messages wait in the socket until the test lets blockd look.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "format/format.h"
+#include "services/blockd/blockd.h"
+#include "sockfd.h"
+
+#define VICTIM	0x55ull
+#define DATA_OFF (DATA_FIRST_BLKNO << SMALL_SHIFT)
+
+/* ---- an engine under control ---- */
+
+static struct io *started;
+
+int engine_open(struct engine **out, bool use_threads)
+{
+	(void)use_threads;
+	*out = NULL;
+	return 0;
+}
+
+void engine_close(struct engine *e)
+{
+	(void)e;
+}
+
+const char *engine_name(const struct engine *e)
+{
+	(void)e;
+	return "test";
+}
+
+void engine_fds(const struct engine *e, int fds[2])
+{
+	(void)e;
+	fds[0] = -1;
+	fds[1] = -1;
+}
+
+void engine_queue(struct engine *e, struct io *io)
+{
+	(void)e;
+	io->next = started;
+	started = io;
+}
+
+bool engine_submit(struct engine *e)
+{
+	(void)e;
+	return true;
+}
+
+struct io *engine_reap(struct engine *e)
+{
+	(void)e;
+	return NULL;
+}
+
+void engine_sleep_begin(struct engine *e)
+{
+	(void)e;
+}
+
+void engine_sleep_end(struct engine *e)
+{
+	(void)e;
+}
+
+/* ---- fixture ---- */
+
+struct fixture {
+	char dir[64];
+	struct blockd d;
+};
+
+struct raw {
+	int sock;
+	int fds[BLKMSG_FDS_MAX];
+	size_t fds_nr;
+	struct blkmsg_hello_reply reply;
+	struct blkring_shared *ring;
+	uint32_t tail, head;
+};
+
+static int setup(void **state)
+{
+	struct fixture *fx = calloc(1, sizeof(*fx));
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct blockd *d = &fx->d;
+
+	assert_non_null(fx);
+	started = NULL;
+	strcpy(fx->dir, "/tmp/test_blockd_conn.XXXXXX");
+	assert_non_null(mkdtemp(fx->dir));
+	for (unsigned i = 0; i < BLOCKD_IOS_MAX; i++) {
+		d->ios[i].next = d->free_ios;
+		d->free_ios = &d->ios[i];
+	}
+	d->vol.fsid = 7;
+	d->vol.meta_blocks = 2048;
+	d->vol.data_blocks = 16384;
+	d->vol.dev[0] = (struct device){ .name = "meta_device", .path = "M", .volume_bytes = 128 << 20 };
+	d->vol.dev[1] = (struct device){ .name = "data_device", .path = "D", .volume_bytes = 64 << 20 };
+	d->pool.fd = memfd_create("pool", MFD_CLOEXEC);
+	d->pool.bytes = 1 << 20;
+	assert_int_equal(tokens_load(&d->tokens, fx->dir, 7), 0);
+	d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	d->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/s", fx->dir);
+	assert_int_equal(bind(d->listen_fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(listen(d->listen_fd, 80), 0);
+	*state = fx;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *fx = *state;
+	struct blockd *d = &fx->d;
+	char path[128];
+
+	conns_close(d);
+	conns_complete(d, started);
+	assert_int_equal(d->conns_nr, 0);
+	assert_int_equal(d->ios_nr, 0);
+	assert_int_equal(d->controls_held, 0);
+	close(d->pool.fd);
+	close(d->epoll_fd);
+	close(d->listen_fd);
+	snprintf(path, sizeof(path), "%s/s", fx->dir);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/tokens", fx->dir);
+	unlink(path);
+	assert_int_equal(rmdir(fx->dir), 0);
+	free(fx);
+	return 0;
+}
+
+/* Let blockd look at everything that waits for it. */
+static void turn(struct blockd *d)
+{
+	struct epoll_event ev[32];
+	int nr = epoll_wait(d->epoll_fd, ev, 32, 0);
+
+	for (int i = 0; i < nr; i++) {
+		unsigned index = (unsigned)(ev[i].data.u64 & UINT32_MAX);
+
+		if (ev[i].data.u64 >> 32 == WATCH_SOCKET)
+			conn_socket_event(d, index);
+		else
+			conn_doorbell_event(d, index);
+	}
+	conns_accept(d);
+	conns_drain(d);
+}
+
+static void end_one(struct blockd *d, struct io *io, int result)
+{
+	struct io **p = &started;
+
+	while (*p != io)
+		p = &(*p)->next;
+	*p = io->next;
+	io->next = NULL;
+	io->result = result;
+	conns_complete(d, io);
+}
+
+static void end_all(struct blockd *d)
+{
+	while (started)
+		end_one(d, started, 0);
+}
+
+static void say_hello(struct fixture *fx, struct raw *r, uint32_t kind, uint64_t rid, uint64_t term)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct blkmsg_hello h = { .hdr = blkmsg_header(BLKMSG_HELLO), .kind = kind, .rid = rid,
+				  .term = term, .region_bytes = 1 << 20 };
+
+	memset(r, 0, sizeof(*r));
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/s", fx->dir);
+	r->sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	assert_int_equal(connect(r->sock, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(sockfd_send(r->sock, &h, sizeof(h), NULL, 0), 0);
+	turn(&fx->d);	/* accept */
+	turn(&fx->d);	/* hello */
+}
+
+static bool is_welcome(struct raw *r)
+{
+	ssize_t n = sockfd_recv(r->sock, &r->reply, sizeof(r->reply), r->fds, BLKMSG_FDS_MAX, &r->fds_nr);
+
+	if (n == -EAGAIN)
+		return false;
+	assert_int_equal(n, sizeof(r->reply));
+	assert_int_equal(r->reply.error, 0);
+	r->ring = mmap(NULL, sizeof(*r->ring), PROT_READ | PROT_WRITE, MAP_SHARED, r->fds[0], 0);
+	assert_true(r->ring != MAP_FAILED);
+	return true;
+}
+
+static void join(struct fixture *fx, struct raw *r, uint32_t kind, uint64_t rid, uint64_t term)
+{
+	say_hello(fx, r, kind, rid, term);
+	assert_true(is_welcome(r));
+}
+
+static void leave(struct fixture *fx, struct raw *r)
+{
+	if (r->ring)
+		munmap(r->ring, sizeof(*r->ring));
+	sockfd_close_all(r->fds, r->fds_nr);
+	close(r->sock);
+	turn(&fx->d);
+}
+
+static void ask(struct fixture *fx, struct raw *r, unsigned op, unsigned dev, uint64_t off)
+{
+	struct blkring_desc d = { .op = (uint8_t)op, .dev = (uint8_t)dev, .tag = 9 };
+
+	if (op != BLK_OP_FLUSH) {
+		d.region = BLK_REGION_PRIVATE;
+		d.len = 4096;
+		d.dev_off = off;
+	}
+	assert_int_equal(blkring_push(&r->ring->sq_head, &r->ring->sq_tail, &r->tail, r->ring->sq, &d), 0);
+	conns_drain(&fx->d);
+}
+
+/* The next completion; 1: none yet. */
+static int answer(struct raw *r)
+{
+	struct blkring_desc d;
+	int ret = blkring_pop(&r->ring->cq_tail, &r->ring->cq_head, &r->head, r->ring->cq, &d);
+
+	assert_true(ret >= 0);
+	if (ret == 0)
+		return 1;
+	assert_int_equal(d.tag, 9);
+	return d.result;
+}
+
+static void control(struct fixture *fx, struct raw *r, enum blkmsg_type type, uint64_t value)
+{
+	struct blkmsg_control m = { .hdr = blkmsg_header(type), .id = 3, .value = value };
+
+	assert_int_equal(sockfd_send(r->sock, &m, sizeof(m), NULL, 0), 0);
+	turn(&fx->d);
+}
+
+/* The answer to a control; 1: none yet. */
+static int control_answer(struct raw *r)
+{
+	struct blkmsg_control_reply m;
+	size_t nr;
+	ssize_t n = sockfd_recv(r->sock, &m, sizeof(m), NULL, 0, &nr);
+
+	if (n == -EAGAIN)
+		return 1;
+	assert_int_equal(n, sizeof(m));
+	assert_int_equal(m.id, 3);
+	return m.error;
+}
+
+/* ---- promises ---- */
+
+static void a_revoke_is_answered_when_no_write_is_under_way(void **state)
+{
+	struct fixture *fx = *state;
+	struct raw victim, serverd;
+
+	join(fx, &victim, BLK_KIND_FSD, VICTIM, 0);
+	join(fx, &serverd, BLK_KIND_SERVERD, 1, 1);
+	ask(fx, &victim, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	assert_non_null(started);
+	control(fx, &serverd, BLKMSG_REVOKE, VICTIM);
+	assert_int_equal(control_answer(&serverd), 1);
+	/* Already refused, though the answer is not there yet. */
+	ask(fx, &victim, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF + 4096);
+	assert_int_equal(answer(&victim), -ENOLINK);
+	/* A victim that goes away has not taken its write along. */
+	leave(fx, &victim);
+	assert_int_equal(control_answer(&serverd), 1);
+	end_all(&fx->d);
+	assert_int_equal(control_answer(&serverd), 0);
+	/* And the next control is heard again. */
+	control(fx, &serverd, BLKMSG_REVOKE, VICTIM);
+	assert_int_equal(control_answer(&serverd), 0);
+	leave(fx, &serverd);
+}
+
+static void a_read_under_way_holds_no_revoke(void **state)
+{
+	struct fixture *fx = *state;
+	struct raw victim, serverd;
+
+	join(fx, &victim, BLK_KIND_FSD, VICTIM, 0);
+	join(fx, &serverd, BLK_KIND_SERVERD, 1, 1);
+	ask(fx, &victim, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF);
+	control(fx, &serverd, BLKMSG_REVOKE, VICTIM);
+	assert_int_equal(control_answer(&serverd), 0);
+	end_all(&fx->d);
+	assert_int_equal(answer(&victim), 0);
+	leave(fx, &victim);
+	leave(fx, &serverd);
+}
+
+static void a_term_is_set_when_no_older_write_is_under_way(void **state)
+{
+	struct fixture *fx = *state;
+	struct raw old, fsd, quorumd;
+
+	join(fx, &old, BLK_KIND_SERVERD, 1, 4);
+	join(fx, &fsd, BLK_KIND_FSD, 2, 0);
+	join(fx, &quorumd, BLK_KIND_QUORUMD, 3, 0);
+	ask(fx, &fsd, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	control(fx, &quorumd, BLKMSG_SET_TERM, 4);
+	assert_int_equal(control_answer(&quorumd), 0);
+	ask(fx, &old, BLK_OP_WRITE, BLK_DEV_META, 65536);
+	assert_int_equal(answer(&old), 1);
+	control(fx, &quorumd, BLKMSG_SET_TERM, 5);
+	assert_int_equal(control_answer(&quorumd), 1);
+	ask(fx, &old, BLK_OP_WRITE, BLK_DEV_META, 65536);
+	assert_int_equal(answer(&old), -ESTALE);
+	end_all(&fx->d);
+	assert_int_equal(control_answer(&quorumd), 0);
+	leave(fx, &old);
+	leave(fx, &fsd);
+	leave(fx, &quorumd);
+}
+
+static void one_who_asked_may_go_before_the_answer(void **state)
+{
+	struct fixture *fx = *state;
+	struct raw victim, serverd;
+
+	join(fx, &victim, BLK_KIND_FSD, VICTIM, 0);
+	join(fx, &serverd, BLK_KIND_SERVERD, 1, 1);
+	ask(fx, &victim, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	control(fx, &serverd, BLKMSG_REVOKE, VICTIM);
+	leave(fx, &serverd);
+	assert_int_equal(fx->d.conns_nr, 1);
+	assert_int_equal(fx->d.controls_held, 0);
+	end_all(&fx->d);
+	leave(fx, &victim);
+}
+
+static void a_writer_is_greeted_again_when_its_old_writes_have_ended(void **state)
+{
+	struct fixture *fx = *state;
+	struct raw first, second, other;
+
+	join(fx, &first, BLK_KIND_FSD, VICTIM, 0);
+	ask(fx, &first, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	leave(fx, &first);
+	say_hello(fx, &second, BLK_KIND_FSD, VICTIM, 0);
+	assert_false(is_welcome(&second));
+	/* Somebody else need not wait. */
+	join(fx, &other, BLK_KIND_FSD, VICTIM + 1, 0);
+	assert_false(is_welcome(&second));
+	end_all(&fx->d);
+	assert_true(is_welcome(&second));
+	ask(fx, &second, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF);
+	end_all(&fx->d);
+	assert_int_equal(answer(&second), 0);
+	leave(fx, &second);
+	leave(fx, &other);
+}
+
+static void a_buffer_stays_until_its_operation_ends(void **state)
+{
+	struct fixture *fx = *state;
+	struct raw r;
+
+	join(fx, &r, BLK_KIND_FSD, VICTIM, 0);
+	ask(fx, &r, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF);
+	leave(fx, &r);
+	assert_int_equal(fx->d.conns_nr, 1);
+	/* The device "reads": a crash if the pages had gone with the client. */
+	memset(started->buf, 1, started->len);
+	end_all(&fx->d);
+	assert_int_equal(fx->d.conns_nr, 0);
+}
+
+static void a_failed_flush_is_told_to_everybody_once(void **state)
+{
+	struct fixture *fx = *state;
+	struct raw a, b;
+
+	join(fx, &a, BLK_KIND_FSD, 1, 0);
+	join(fx, &b, BLK_KIND_FSD, 2, 0);
+	ask(fx, &a, BLK_OP_FLUSH, BLK_DEV_DATA, 0);
+	end_one(&fx->d, started, -ENOSPC);
+	assert_int_equal(answer(&a), -ENOSPC);
+	ask(fx, &a, BLK_OP_FLUSH, BLK_DEV_DATA, 0);
+	ask(fx, &b, BLK_OP_FLUSH, BLK_DEV_META, 0);
+	end_all(&fx->d);
+	assert_int_equal(answer(&a), 0);
+	assert_int_equal(answer(&b), 0);
+	ask(fx, &b, BLK_OP_FLUSH, BLK_DEV_DATA, 0);
+	end_all(&fx->d);
+	assert_int_equal(answer(&b), -EIO);
+	ask(fx, &b, BLK_OP_FLUSH, BLK_DEV_DATA, 0);
+	end_all(&fx->d);
+	assert_int_equal(answer(&b), 0);
+	leave(fx, &a);
+	leave(fx, &b);
+}
+
+static void operations_in_flight_are_bounded_and_none_is_lost(void **state)
+{
+	enum { CLIENTS = BLOCKD_IOS_MAX / BLKRING_ENTRIES + 1 };
+	struct fixture *fx = *state;
+	struct raw r[CLIENTS];
+
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		join(fx, &r[i], BLK_KIND_FSD, 1 + i, 0);
+		for (unsigned k = 0; k < BLKRING_ENTRIES; k++)
+			ask(fx, &r[i], BLK_OP_READ, BLK_DEV_DATA, DATA_OFF);
+	}
+	assert_int_equal(fx->d.ios_nr, BLOCKD_IOS_MAX);
+	/* No client is asked to wait for a doorbell in vain, and nobody spins for what cannot be taken. */
+	assert_false(conns_sleep_begin(&fx->d));
+	conns_sleep_end(&fx->d);
+	while (started) {
+		end_all(&fx->d);
+		conns_drain(&fx->d);
+	}
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		for (unsigned k = 0; k < BLKRING_ENTRIES; k++)
+			assert_int_equal(answer(&r[i]), 0);
+		assert_int_equal(answer(&r[i]), 1);
+		leave(fx, &r[i]);
+	}
+}
+
+static void a_sleeping_client_is_rung_and_a_waking_one_is_not(void **state)
+{
+	struct fixture *fx = *state;
+	struct pollfd pfd = { .events = POLLIN };
+	struct raw r;
+	uint64_t count;
+
+	join(fx, &r, BLK_KIND_FSD, 1, 0);
+	pfd.fd = r.fds[2];
+	ask(fx, &r, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF);
+	end_all(&fx->d);
+	assert_int_equal(poll(&pfd, 1, 0), 0);
+	blkring_store(&r.ring->client_sleeps, 1);
+	ask(fx, &r, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF);
+	assert_int_equal(poll(&pfd, 1, 0), 0);
+	end_all(&fx->d);
+	assert_int_equal(poll(&pfd, 1, 0), 1);
+	assert_int_equal(read(r.fds[2], &count, sizeof(count)), sizeof(count));
+	/* A refusal is an answer too. */
+	blkring_store(&r.ring->client_sleeps, 1);
+	ask(fx, &r, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF + 1);
+	assert_int_equal(poll(&pfd, 1, 0), 1);
+	leave(fx, &r);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)
+		TEST(a_revoke_is_answered_when_no_write_is_under_way),
+		TEST(a_read_under_way_holds_no_revoke),
+		TEST(a_term_is_set_when_no_older_write_is_under_way),
+		TEST(one_who_asked_may_go_before_the_answer),
+		TEST(a_writer_is_greeted_again_when_its_old_writes_have_ended),
+		TEST(a_buffer_stays_until_its_operation_ends),
+		TEST(a_failed_flush_is_told_to_everybody_once),
+		TEST(operations_in_flight_are_bounded_and_none_is_lost),
+		TEST(a_sleeping_client_is_rung_and_a_waking_one_is_not),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
