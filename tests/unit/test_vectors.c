@@ -252,6 +252,44 @@ static void inet_addr_is_stored_as_little_endian_numbers(void **state)
 	assert_memory_equal(&a, bytes, sizeof(bytes));
 }
 
+/* 12.9 by hand: major 1, minor 2, ino 3, id 4 in 200 big-endian bits, cut at 64, 64, 64 and 8. */
+static void xattr_index_keys_pack_as_one_number(void **state)
+{
+	struct xattr_indx xi = { .major = 1, .minor = 0x1122334455667788, .ino = 0x99aabbccddeeff00,
+				 .id = 0x0123456789abcdef };
+	struct key k = key_xattr_indx(&xi);
+	struct xattr_indx back;
+
+	(void)state;
+	assert_true(k.zone == 14 && k.type == 0);
+	assert_true(k.first == 0x0111223344556677);
+	assert_true(k.second == 0x8899aabbccddeeff);
+	assert_true(k.third == 0x000123456789abcd);
+	assert_true(k.fourth == 0xef);
+	back = xattr_indx_from_key(&k);
+	assert_true(back.major == xi.major && back.minor == xi.minor && back.ino == xi.ino &&
+		    back.id == xi.id);
+
+	/* The greatest of everything, and order by major, then minor, then inode. */
+	xi = (struct xattr_indx){ 255, UINT64_MAX, UINT64_MAX, UINT64_MAX };
+	k = key_xattr_indx(&xi);
+	assert_true(k.first == UINT64_MAX && k.second == UINT64_MAX && k.third == UINT64_MAX &&
+		    k.fourth == 255);
+	for (unsigned i = 0; i < 3; i++) {
+		static const struct xattr_indx lows[3] = {
+			{ 0, UINT64_MAX, UINT64_MAX, UINT64_MAX },
+			{ 1, 0, UINT64_MAX, UINT64_MAX },
+			{ 1, 1, 0, UINT64_MAX },
+		};
+		struct xattr_indx high = { 1, 1, 1, 0 };
+		struct key a, b;
+
+		a = key_xattr_indx(&lows[i]);
+		b = key_xattr_indx(&high);
+		assert_true(key_cmp(&a, &b) < 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -263,6 +301,7 @@ int main(void)
 		cmocka_unit_test(lock_start_keys_have_the_given_bloom_bits),
 		cmocka_unit_test(quota_rules_hash_as_given),
 		cmocka_unit_test(inet_addr_is_stored_as_little_endian_numbers),
+		cmocka_unit_test(xattr_index_keys_pack_as_one_number),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
