@@ -32,15 +32,22 @@ static int insert(struct txn *t, struct disk_btree_root *root, struct key key, c
 int mounts_insert(struct txn *t, const struct mount_info *m)
 {
 	struct disk_mounted_client mc = { .flags = m->is_quorum ? MOUNTED_CLIENT_QUORUM : 0 };
-	int ret;
+	struct disk_log_trees lt;
+	int ret = mounts_has(t, m->rid);
 
+	if (ret != 0)
+		return ret < 0 ? ret : 0;
+	ret = logs_newest(t, m->rid, &lt);
+	if (ret == 0 && !(le64_get(lt.flags) & LOG_TREES_FLAG_FINALIZED))
+		return -ENOLINK;
+	if (ret < 0 && ret != -ENOENT)
+		return ret;
 	if (m->addr) {
 		mc.addr.family = le16_of(ADDR_IPV4);
 		mc.addr.addr = le32_of(m->addr);
 		mc.addr.port = le16_of(m->port);
 	}
-	ret = insert(t, &txn_super(t)->mounted_clients, key_mounted_client(m->rid), &mc, sizeof(mc));
-	return ret == -EEXIST ? 0 : ret;
+	return insert(t, &txn_super(t)->mounted_clients, key_mounted_client(m->rid), &mc, sizeof(mc));
 }
 
 int mounts_has(struct txn *t, uint64_t rid)

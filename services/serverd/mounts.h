@@ -14,7 +14,10 @@ struct mount_info {
 	bool is_quorum;
 };
 
-/* Put the mount among the mounted ones; nothing changes when it is there already. */
+/*
+ * Put the mount among the mounted ones; nothing changes when it is there already.  -ENOLINK: it is not,
+ * and has an unfinished log tree: it was a mount that is gone.
+ */
 int mounts_insert(struct txn *t, const struct mount_info *m);
 /* Whether it is there: 1, 0, or an error. */
 int mounts_has(struct txn *t, uint64_t rid);

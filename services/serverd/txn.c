@@ -634,22 +634,34 @@ static int run_batch(struct txn *t, struct job_list *todo)
 	return txn_failed(t, NULL);
 }
 
-int txn_run(struct txn *t, struct txn_job *jobs)
+int txn_step(struct txn *t, struct txn_job **jobs)
 {
 	struct job_list todo;
 	int ret = txn_failed(t, NULL);
 
 	list_init(&todo);
-	while (jobs) {
-		struct txn_job *next = jobs->next;
+	while (*jobs) {
+		struct txn_job *next = (*jobs)->next;
 
-		list_push(&todo, jobs);
-		jobs = next;
+		list_push(&todo, *jobs);
+		*jobs = next;
 	}
-	while (ret == 0 && todo.head)
+	if (ret == 0 && todo.head)
 		ret = run_batch(t, &todo);
-	finish_all(t, &todo, ret);
+	if (ret < 0)
+		finish_all(t, &todo, ret);
+	*jobs = todo.head;
 	return txn_failed(t, NULL);
+}
+
+int txn_run(struct txn *t, struct txn_job *jobs)
+{
+	int ret;
+
+	do {
+		ret = txn_step(t, &jobs);
+	} while (jobs);
+	return ret;
 }
 
 static int open_super(struct txn *t, uint64_t fsid, const char **why)

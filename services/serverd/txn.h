@@ -88,6 +88,8 @@ void txn_close(struct txn *t);
  * is not the one we wrote last, so somebody else writes it and nothing was written.
  */
 int txn_run(struct txn *t, struct txn_job *jobs);
+/* The same up to the first commit: *jobs is then what is left, and others may be put behind it. */
+int txn_step(struct txn *t, struct txn_job **jobs);
 /* The fatal error, or 0; why in words.  Any thread. */
 int txn_failed(struct txn *t, const char **why);
 

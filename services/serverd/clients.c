@@ -1,0 +1,633 @@
+/*
+ * Who is mounted: from the first greeting to the last block given back.  runtime.md 2, 3.2-3.7.
+ *
+ * Promises: a mount is let in only when its mounted_clients item is durable, so that a later server knows
+ * of it; its locks, blocks and log tree go to nobody else before its farewell came or it is certain that it
+ * cannot write any more; who was given up once is told so and never served again.
+ *
+ * Who is given up: mounts of an earlier server that do not come back and tell their locks within the
+ * recovery window; mounts that stay away longer than client_timeout_ms; mounts that answer the lock
+ * server with nonsense.  A rid that this host recorded is stopped at once through blockd, which
+ * holds the devices' locks (design.md D6).  For others somebody must say that it was done: `scoutfsctl
+ * fence ack RID`.  The mount of this very instance is not given up for staying away: it shares its rid
+ * with this server, and its dirty state waits in the runtime directory for its next process (D7); if
+ * it is gone for good the operator says so in the same way.
+ *
+ * The state is client->state; set_state() is the only place that changes it.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "log.h"
+#include "serverd.h"
+
+#define RETRY_NS	NSEC_PER_SEC
+
+/* Work of the worker for one client. */
+struct client_task {
+	struct task task;
+	struct server *server;
+	struct mount_info info;
+};
+
+static struct client_task *of_job(struct txn_job *job)
+{
+	return (struct client_task *)((char *)job - offsetof(struct client_task, task.job));
+}
+
+static struct client_task *of_task(struct task *task)
+{
+	return (struct client_task *)((char *)task - offsetof(struct client_task, task));
+}
+
+static const char *text_of(enum client_state state)
+{
+	switch (state) {
+	case CLIENT_MOUNTING: return "is being let in";
+	case CLIENT_EXPECTED: return "is expected back";
+	case CLIENT_UP: return "is mounted";
+	case CLIENT_REVOKING: return "is being stopped";
+	case CLIENT_FENCE_WAIT: return "waits for its fence to be confirmed";
+	case CLIENT_RECLAIMING: return "gives its resources back";
+	case CLIENT_STUCK: return "could not give its resources back";
+	}
+	return "?";
+}
+
+static void set_state(struct client *c, enum client_state state)
+{
+	log_debug("mount %016llx %s", (unsigned long long)c->info.rid, text_of(state));
+	c->state = state;
+}
+
+struct client *client_find(const struct server *s, uint64_t rid)
+{
+	struct client *c = s->clients;
+
+	while (c && c->info.rid != rid)
+		c = c->next;
+	return c;
+}
+
+static struct client *client_add(struct server *s, const struct mount_info *m,
+				 enum client_state state)
+{
+	struct client *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->server = s;
+	c->info = *m;
+	c->next = s->clients;
+	s->clients = c;
+	s->clients_nr++;
+	set_state(c, state);
+	return c;
+}
+
+static void client_remove(struct server *s, struct client *c)
+{
+	struct client **at = &s->clients;
+
+	while (*at != c)
+		at = &(*at)->next;
+	*at = c->next;
+	s->clients_nr--;
+	requests_forget(c);
+	free(c);
+}
+
+void clients_free(struct server *s)
+{
+	while (s->clients)
+		client_remove(s, s->clients);
+}
+
+/*
+ * Nobody may be missing among the members of the open-inode map: it waits for every mount of an earlier
+ * server until that has come back, or cannot write any more (3.7).
+ */
+static void update_gate(struct server *s)
+{
+	bool gated = false;
+
+	for (const struct client *c = s->clients; c; c = c->next) {
+		gated = gated || (!c->was_greeted && (c->state == CLIENT_EXPECTED ||
+						      c->state == CLIENT_REVOKING ||
+						      c->state == CLIENT_FENCE_WAIT));
+	}
+	omap_set_gate(s->omap, gated);
+}
+
+static void remember_fenced(struct server *s, struct client *c)
+{
+	c->is_fenced = true;
+	s->fenced[s->fenced_nr++ % SERVER_FENCED_MAX] = c->info.rid;
+}
+
+/* A mount that is not connected has this long to come back. */
+static void expect_reconnect(struct client *c, uint64_t since_ns)
+{
+	c->deadline_ns = since_ns + c->server->conf.conf->client_timeout_ms * NSEC_PER_MSEC;
+}
+
+static void step_locks(struct server *s, enum lockfsm_event_kind kind, uint64_t rid)
+{
+	struct lockfsm_event ev = { .kind = kind, .rid = rid };
+	int ret = lockfsm_step(s->locks, &ev);
+
+	if (ret < 0)
+		server_fail(s, ret, "the lock server could not take note of a mount");
+}
+
+/* --- giving back --- */
+
+static int run_reclaim(struct txn_job *job, struct txn *t)
+{
+	return mounts_reclaim(t, of_job(job)->info.rid);
+}
+
+static void reclaim_failed(struct server *s, struct client *c, int err)
+{
+	stats_inc(&s->conf.stats->reclaim_errors);
+	set_state(c, CLIENT_STUCK);
+	if (err == -ENOMEM || err == -ENOSPC) {
+		c->deadline_ns = s->now_ns + RETRY_NS;
+		return;
+	}
+	c->deadline_ns = 0;
+	log_err("what mount %016llx had cannot be given back: %s; run scoutfsctl check when the "
+		"volume is not in use", (unsigned long long)c->info.rid, strerror(-err));
+	if (c->has_farewell)
+		server_respond(s, c->info.rid, c->farewell_handle, -EIO, MSG_farewell_reply, NULL);
+	c->has_farewell = false;
+}
+
+static void reclaimed(struct task *task, int err)
+{
+	struct client_task *ct = of_task(task);
+	struct server *s = ct->server;
+	struct client *c = client_find(s, ct->info.rid);
+
+	free(ct);
+	if (err == -ESHUTDOWN || !c || (err < 0 && txn_failed(worker_txn(s->worker), NULL)))
+		return;
+	if (err < 0) {
+		reclaim_failed(s, c, err);
+		return;
+	}
+	stats_inc(&s->conf.stats->reclaims);
+	if (c->has_farewell)
+		server_respond(s, c->info.rid, c->farewell_handle, 0, MSG_farewell_reply, NULL);
+	log_notice("mount %016llx has %s; its resources are free again",
+		   (unsigned long long)c->info.rid, c->is_fenced ? "been fenced" : "left");
+	client_remove(s, c);
+	s->kick_farewells = true;
+}
+
+/* NULL: no memory, and the server stops. */
+static struct client_task *make_task(struct server *s, const struct mount_info *m,
+				     int (*run)(struct txn_job *job, struct txn *t),
+				     void (*complete)(struct task *task, int err))
+{
+	struct client_task *ct = calloc(1, sizeof(*ct));
+
+	if (!ct) {
+		server_fail(s, -ENOMEM, "a mount could not be worked on");
+		return NULL;
+	}
+	ct->server = s;
+	ct->info = *m;
+	ct->task.job.run = run;
+	ct->task.complete = complete;
+	return ct;
+}
+
+/* In the order of 2.6: locks, then what is on the volume, the item last; the map on the way. */
+static void reclaim(struct server *s, struct client *c)
+{
+	struct client_task *ct;
+
+	set_state(c, CLIENT_RECLAIMING);
+	c->deadline_ns = 0;
+	requests_forget(c);
+	step_locks(s, LOCKFSM_GONE, c->info.rid);
+	omap_drop_rid(s->omap, c->info.rid);
+	update_gate(s);
+	ct = make_task(s, &c->info, run_reclaim, reclaimed);
+	if (ct)
+		worker_submit(s->worker, &ct->task);
+}
+
+/* --- giving up --- */
+
+static void wait_for_ack(struct client *c)
+{
+	uint32_t a = c->info.addr;
+
+	set_state(c, CLIENT_FENCE_WAIT);
+	c->deadline_ns = 0;
+	if (c->info.rid == c->server->conf.rid) {
+		log_warning("this instance's own mount %016llx is away: %s.  Start its fsd again; or, if "
+			    "it is gone for good, run: scoutfsctl fence ack %016llx",
+			    (unsigned long long)c->info.rid, c->reason,
+			    (unsigned long long)c->info.rid);
+		return;
+	}
+	log_warning("mount %016llx (%u.%u.%u.%u) is to be fenced: %s.  Make sure that it cannot write "
+		    "any more (power its host off), then run: scoutfsctl fence ack %016llx",
+		    (unsigned long long)c->info.rid, a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255,
+		    c->reason, (unsigned long long)c->info.rid);
+}
+
+static int before_revoke(struct task *task)
+{
+	struct client_task *ct = of_task(task);
+	const struct server_conf *conf = &ct->server->conf;
+	int ret = conf->rid_is_ours(conf->arg, ct->info.rid);
+
+	if (ret <= 0)
+		return -ENOENT;
+	return conf->revoke(conf->arg, ct->info.rid);
+}
+
+static void revoked(struct task *task, int err)
+{
+	struct client_task *ct = of_task(task);
+	struct server *s = ct->server;
+	struct client *c = client_find(s, ct->info.rid);
+
+	free(ct);
+	if (err == -ESHUTDOWN || !c || c->state != CLIENT_REVOKING)
+		return;
+	if (err == 0) {
+		reclaim(s, c);
+		return;
+	}
+	if (err != -ENOENT)
+		log_err("mount %016llx is of this host and could not be stopped through blockd: %s",
+			(unsigned long long)c->info.rid, strerror(-err));
+	wait_for_ack(c);
+}
+
+void client_fence(struct server *s, struct client *c, const char *reason)
+{
+	struct client_task *ct;
+
+	c->reason = reason;
+	/* This instance's own mount: without its token this server could not write either. */
+	if (c->info.rid == s->conf.rid) {
+		if (c->state != CLIENT_FENCE_WAIT)
+			wait_for_ack(c);
+		return;
+	}
+	stats_inc(&s->conf.stats->fences);
+	log_warning("mount %016llx is given up: %s", (unsigned long long)c->info.rid, reason);
+	remember_fenced(s, c);
+	set_state(c, CLIENT_REVOKING);
+	c->deadline_ns = 0;
+	c->has_farewell = false;
+	requests_forget(c);
+	s->conf.net.drop(s->conf.arg, c->info.rid);
+	update_gate(s);
+	ct = make_task(s, &c->info, NULL, revoked);
+	if (!ct)
+		return;
+	ct->task.before = before_revoke;
+	worker_submit(s->worker, &ct->task);
+}
+
+int server_fence_ack(struct server *s, uint64_t rid)
+{
+	struct client *c = client_find(s, rid);
+
+	if (!c || c->state != CLIENT_FENCE_WAIT)
+		return -ENOENT;
+	stats_inc(&s->conf.stats->fence_acks);
+	log_notice("mount %016llx is fenced: an operator has confirmed it", (unsigned long long)rid);
+	if (!c->is_fenced) {
+		remember_fenced(s, c);
+		s->conf.net.drop(s->conf.arg, rid);
+	}
+	reclaim(s, c);
+	server_perform(s);
+	return 0;
+}
+
+int client_expect(struct server *s, const struct mount_info *m, bool is_ours)
+{
+	struct lockfsm_event ev = { .kind = LOCKFSM_EXPECT, .rid = m->rid };
+	struct client *c = client_add(s, m, CLIENT_EXPECTED);
+	int ret;
+
+	if (!c)
+		return -ENOMEM;
+	ret = lockfsm_step(s->locks, &ev);
+	if (ret < 0)
+		return ret;
+	update_gate(s);
+	c->deadline_ns = s->now_ns + s->conf.conf->recovery_timeout_ms * NSEC_PER_MSEC;
+	if (is_ours && m->rid != s->conf.rid)
+		client_fence(s, c, "it was a mount of this host, and this host has started anew");
+	return 0;
+}
+
+/* --- greetings --- */
+
+static bool was_fenced(const struct server *s, uint64_t rid)
+{
+	for (size_t i = 0; i < s->fenced_nr && i < SERVER_FENCED_MAX; i++) {
+		if (s->fenced[i] == rid)
+			return true;
+	}
+	return false;
+}
+
+/* Let a known mount in. */
+static void welcome(struct server *s, struct client *c)
+{
+	int ret = s->conf.net.greeted(s->conf.arg, c->info.rid, GREETING_OK);
+
+	if (ret < 0 && ret != -ENOENT)
+		log_err("the greeting of mount %016llx could not be answered: %s",
+			(unsigned long long)c->info.rid, strerror(-ret));
+	c->is_connected = ret == 0;
+	if (c->state == CLIENT_UP) {
+		c->deadline_ns = 0;
+		if (!c->is_connected)
+			expect_reconnect(c, s->now_ns);
+	}
+	if (!c->was_greeted) {
+		c->was_greeted = true;
+		ret = omap_add_member(s->omap, c->info.rid);
+		if (ret < 0) {
+			server_fail(s, ret, "the open-inode map could not take a mount");
+			return;
+		}
+		update_gate(s);
+		step_locks(s, LOCKFSM_GREETED, c->info.rid);
+	}
+	s->kick_farewells = true;
+}
+
+static int run_mount(struct txn_job *job, struct txn *t)
+{
+	return mounts_insert(t, &of_job(job)->info);
+}
+
+static void mounted(struct task *task, int err)
+{
+	struct client_task *ct = of_task(task);
+	struct server *s = ct->server;
+	struct client *c = client_find(s, ct->info.rid);
+
+	free(ct);
+	if (err == -ESHUTDOWN || !c || (err < 0 && txn_failed(worker_txn(s->worker), NULL)))
+		return;
+	if (err < 0) {
+		log_err("mount %016llx could not be let in: %s", (unsigned long long)c->info.rid,
+			strerror(-err));
+		s->conf.net.greeted(s->conf.arg, c->info.rid,
+				    err == -ENOLINK ? GREETING_FENCED : GREETING_BUSY);
+		client_remove(s, c);
+		return;
+	}
+	stats_inc(&s->conf.stats->greetings_new);
+	log_notice("mount %016llx is mounted", (unsigned long long)c->info.rid);
+	set_state(c, CLIENT_UP);
+	welcome(s, c);
+}
+
+static void let_in(struct server *s, const struct mount_info *m)
+{
+	struct client *c = client_add(s, m, CLIENT_MOUNTING);
+	struct client_task *ct;
+
+	if (!c) {
+		s->conf.net.greeted(s->conf.arg, m->rid, GREETING_BUSY);
+		return;
+	}
+	ct = make_task(s, m, run_mount, mounted);
+	if (ct)
+		worker_submit(s->worker, &ct->task);
+}
+
+static void refuse(struct server *s, uint64_t rid)
+{
+	stats_inc(&s->conf.stats->greetings_fenced);
+	log_warning("mount %016llx is told that it was fenced", (unsigned long long)rid);
+	s->conf.net.greeted(s->conf.arg, rid, GREETING_FENCED);
+}
+
+static void take_greeting(struct server *s, const struct net_greeting *g)
+{
+	struct mount_info m = { .rid = g->msg.rid, .addr = g->addr,
+				.is_quorum = g->msg.flags & GREETING_FLAG_QUORUM };
+	struct client *c = client_find(s, m.rid);
+
+	if (was_fenced(s, m.rid) || (c && c->is_fenced)) {
+		refuse(s, m.rid);
+		return;
+	}
+	if (!c && (g->msg.flags & GREETING_FLAG_FAREWELL)) {
+		/* It has left already and only wants to hear so. */
+		s->conf.net.greeted(s->conf.arg, m.rid, GREETING_OK);
+		return;
+	}
+	if (!c && g->msg.server_term == 0) {
+		let_in(s, &m);
+		return;
+	}
+	if (!c) {
+		refuse(s, m.rid);
+		return;
+	}
+	/* Who has come again as another process has not said farewell yet. */
+	if (g->restarted && c->state != CLIENT_RECLAIMING)
+		c->has_farewell = false;
+	switch (c->state) {
+	case CLIENT_MOUNTING:
+		return;		/* one answer is for all */
+	case CLIENT_RECLAIMING:
+	case CLIENT_STUCK:
+		/* It is leaving; who wants to stay comes again when that is done. */
+		if (g->msg.flags & GREETING_FLAG_FAREWELL)
+			welcome(s, c);
+		else
+			s->conf.net.greeted(s->conf.arg, m.rid, GREETING_BUSY);
+		return;
+	case CLIENT_FENCE_WAIT:
+		/* Our own instance's mount, back after all. */
+		set_state(c, lockfsm_is_expected(s->locks, m.rid) ? CLIENT_EXPECTED : CLIENT_UP);
+		/* fall through */
+	case CLIENT_EXPECTED:
+	case CLIENT_UP:
+		stats_inc(&s->conf.stats->greetings_known);
+		welcome(s, c);
+		return;
+	case CLIENT_REVOKING:
+		refuse(s, m.rid);
+		return;
+	}
+}
+
+void server_on_greeting(struct server *s, const struct net_greeting *g)
+{
+	if (s->state != SERVER_UP)
+		return;
+	take_greeting(s, g);
+	server_perform(s);
+}
+
+void client_locks_done(struct server *s, uint64_t rid)
+{
+	struct client *c = client_find(s, rid);
+
+	if (!c)
+		return;
+	if (c->state == CLIENT_EXPECTED) {
+		set_state(c, CLIENT_UP);
+		c->deadline_ns = 0;
+		if (!c->is_connected)
+			expect_reconnect(c, s->now_ns);
+		log_info("mount %016llx is back and has told its locks", (unsigned long long)rid);
+	}
+	requests_release(c);
+	s->kick_farewells = true;
+}
+
+void server_on_disconnected(struct server *s, uint64_t rid, uint64_t since_ns)
+{
+	struct client *c = client_find(s, rid);
+
+	if (!c)
+		return;
+	c->is_connected = false;
+	if (c->state == CLIENT_UP)
+		expect_reconnect(c, since_ns);
+}
+
+void server_on_reconnected(struct server *s, uint64_t rid)
+{
+	struct client *c = client_find(s, rid);
+
+	if (!c)
+		return;
+	c->is_connected = true;
+	if (c->state == CLIENT_UP)
+		c->deadline_ns = 0;
+	else if (c->state == CLIENT_FENCE_WAIT && !c->is_fenced)
+		set_state(c, CLIENT_UP);
+}
+
+void server_on_left(struct server *s, uint64_t rid)
+{
+	/* Its farewell was answered, so nothing of it is here but what is stuck. */
+	(void)s;
+	log_debug("the session of mount %016llx has ended", (unsigned long long)rid);
+}
+
+/* --- farewells, 3.4 --- */
+
+void client_farewell(struct server *s, uint64_t rid, uint64_t handle)
+{
+	struct client *c = client_find(s, rid);
+
+	if (!c || c->state == CLIENT_STUCK) {
+		server_respond(s, rid, handle, c ? -EIO : 0, MSG_farewell_reply, NULL);
+		return;
+	}
+	c->has_farewell = true;
+	c->farewell_handle = handle;
+	s->kick_farewells = true;
+}
+
+static bool may_leave(const struct client *c)
+{
+	return c->has_farewell && c->state == CLIENT_UP;
+}
+
+/* Quorum members stay while they are needed for a majority; the last ones leave together. */
+static void process_farewells(struct server *s)
+{
+	size_t quorum_nr = 0, quorum_leaving = 0, others_nr = 0;
+	struct client *c, *next;
+
+	s->kick_farewells = false;
+	for (c = s->clients; c; c = next) {
+		next = c->next;
+		if (!c->info.is_quorum && may_leave(c))
+			reclaim(s, c);
+	}
+	for (c = s->clients; c; c = c->next) {
+		if (!c->info.is_quorum) {
+			others_nr += c->state != CLIENT_RECLAIMING && c->state != CLIENT_STUCK;
+			continue;
+		}
+		if (c->state == CLIENT_RECLAIMING || c->state == CLIENT_STUCK)
+			continue;
+		quorum_nr++;
+		quorum_leaving += may_leave(c);
+	}
+	for (c = s->clients; c; c = next) {
+		bool all = quorum_leaving == quorum_nr && others_nr == 0;
+
+		next = c->next;
+		if (!c->info.is_quorum || !may_leave(c) || (quorum_nr <= s->votes_needed && !all))
+			continue;
+		quorum_nr--;
+		quorum_leaving--;
+		reclaim(s, c);
+	}
+}
+
+/* --- time --- */
+
+static void client_tick(struct server *s, struct client *c)
+{
+	if (!c->deadline_ns || s->now_ns < c->deadline_ns)
+		return;
+	c->deadline_ns = 0;
+	switch (c->state) {
+	case CLIENT_EXPECTED:
+		client_fence(s, c, "it did not come back to this server within recovery_timeout_ms");
+		break;
+	case CLIENT_UP:
+		client_fence(s, c, "its connection was gone for client_timeout_ms");
+		break;
+	case CLIENT_STUCK:
+		reclaim(s, c);
+		break;
+	case CLIENT_MOUNTING:
+	case CLIENT_REVOKING:
+	case CLIENT_FENCE_WAIT:
+	case CLIENT_RECLAIMING:
+		break;
+	}
+}
+
+void clients_tick(struct server *s)
+{
+	struct client *next;
+
+	for (struct client *c = s->clients; c; c = next) {
+		next = c->next;
+		client_tick(s, c);
+	}
+	while (s->kick_farewells)
+		process_farewells(s);
+}
+
+uint64_t clients_deadline(const struct server *s)
+{
+	uint64_t deadline = s->kick_farewells ? 0 : UINT64_MAX;
+
+	for (const struct client *c = s->clients; c; c = c->next) {
+		if (c->deadline_ns && c->deadline_ns < deadline)
+			deadline = c->deadline_ns;
+	}
+	return deadline;
+}

@@ -1,0 +1,366 @@
+/*
+ * What mounts ask of the server, and what they answer: runtime.md 3.8, 17.
+ *
+ * Promises: every request that was delivered is answered exactly once, or its session is gone, or the
+ * server stops (then it comes again to the next one).  What changes the volume is answered when it is
+ * durable.  Locks, open-inode maps, roots and free space are answered from memory and never wait for the
+ * worker.  A mount that has not told all its locks gets no new transaction (3.7).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "serverd.h"
+
+/* One request that the worker does. */
+struct request_task {
+	struct task task;
+	struct server *server;
+	uint64_t rid;
+	uint64_t handle;
+	unsigned type;
+	bool open_next;
+	struct disk_log_trees in, out;
+	uint64_t want, start, nr;
+};
+
+static struct request_task *of_job(struct txn_job *job)
+{
+	return (struct request_task *)((char *)job - offsetof(struct request_task, task.job));
+}
+
+static int run_inos(struct txn_job *job, struct txn *t)
+{
+	struct request_task *r = of_job(job);
+
+	return inos_take(t, r->want, &r->start, &r->nr);
+}
+
+static int run_open(struct txn_job *job, struct txn *t)
+{
+	struct request_task *r = of_job(job);
+
+	return logs_open(t, r->rid, &r->out);
+}
+
+static int run_commit(struct txn_job *job, struct txn *t)
+{
+	struct request_task *r = of_job(job);
+
+	return logs_commit(t, r->rid, &r->in, r->open_next, &r->out);
+}
+
+static void complete(struct task *task, int err)
+{
+	struct request_task *r = (struct request_task *)((char *)task -
+							 offsetof(struct request_task, task));
+	struct server *s = r->server;
+	union msg_body body;
+
+	/*
+	 * A server that cannot commit any more says nothing: the mount asks the next one.  So it sees a pause
+	 * and no error.
+	 */
+	if (err == -ESHUTDOWN || (err < 0 && txn_failed(worker_txn(s->worker), NULL)))
+		goto out;
+	if (err < 0) {
+		stats_inc(&s->conf.stats->request_errors);
+		log_err("%s of mount %016llx failed: %s", msg_name(r->type),
+			(unsigned long long)r->rid, strerror(-err));
+	}
+	memset(&body, 0, sizeof(body));
+	switch (r->type) {
+	case MSG_alloc_inodes:
+		body.alloc_inodes_reply.start = r->start;
+		body.alloc_inodes_reply.nr = r->nr;
+		break;
+	case MSG_open_log_trees:
+		body.open_log_trees_reply.log_trees = r->out;
+		break;
+	case MSG_commit_log_trees:
+		body.commit_log_trees_reply.log_trees = r->out;
+		break;
+	default:
+		break;
+	}
+	server_respond(s, r->rid, r->handle, err, msg_reply_type(r->type), &body);
+out:
+	free(r);
+}
+
+/* NULL: no memory; the request has been answered. */
+static struct request_task *make_task(struct server *s, uint64_t rid, uint64_t handle, unsigned type,
+				      int (*run)(struct txn_job *job, struct txn *t))
+{
+	struct request_task *r = calloc(1, sizeof(*r));
+
+	if (!r) {
+		server_respond(s, rid, handle, -ENOMEM, msg_reply_type(type), NULL);
+		return NULL;
+	}
+	r->server = s;
+	r->rid = rid;
+	r->handle = handle;
+	r->type = type;
+	r->task.job.run = run;
+	r->task.complete = complete;
+	return r;
+}
+
+/* A new transaction is only given to a mount whose locks are known. */
+static void submit_or_hold(struct server *s, struct client *c, struct request_task *r)
+{
+	if (!lockfsm_is_expected(s->locks, c->info.rid)) {
+		worker_submit(s->worker, &r->task);
+		return;
+	}
+	stats_inc(&s->conf.stats->requests_held);
+	r->task.job.next = c->held;
+	c->held = &r->task.job;
+}
+
+static struct task *take_held(struct client *c)
+{
+	struct txn_job *job = c->held;
+
+	c->held = job->next;
+	return &of_job(job)->task;
+}
+
+void requests_release(struct client *c)
+{
+	while (c->held)
+		worker_submit(c->server->worker, take_held(c));
+}
+
+void requests_forget(struct client *c)
+{
+	while (c->held) {
+		struct task *task = take_held(c);
+
+		task->complete(task, -ESHUTDOWN);
+	}
+}
+
+static void on_open(struct server *s, struct client *c, uint64_t handle)
+{
+	struct request_task *r = make_task(s, c->info.rid, handle, MSG_open_log_trees, run_open);
+
+	stats_inc(&s->conf.stats->requests_open);
+	if (r)
+		submit_or_hold(s, c, r);
+}
+
+static void on_commit(struct server *s, struct client *c, uint64_t handle,
+		      const struct msg_commit_log_trees *m)
+{
+	struct request_task *r = make_task(s, c->info.rid, handle, MSG_commit_log_trees, run_commit);
+
+	stats_inc(&s->conf.stats->requests_commit);
+	if (!r)
+		return;
+	r->in = m->log_trees;
+	r->open_next = m->open_next;
+	if (r->open_next)
+		submit_or_hold(s, c, r);
+	else
+		worker_submit(s->worker, &r->task);
+}
+
+static void on_inos(struct server *s, uint64_t rid, uint64_t handle, const struct msg_alloc_inodes *m)
+{
+	struct request_task *r = make_task(s, rid, handle, MSG_alloc_inodes, run_inos);
+
+	stats_inc(&s->conf.stats->requests_inos);
+	if (!r)
+		return;
+	r->want = m->count;
+	worker_submit(s->worker, &r->task);
+}
+
+static void on_roots(struct server *s, uint64_t rid, uint64_t handle)
+{
+	struct msg_get_roots_reply reply;
+	struct txn_view v;
+
+	stats_inc(&s->conf.stats->requests_roots);
+	txn_get_view(worker_txn(s->worker), &v);
+	reply = (struct msg_get_roots_reply){
+		.fs_root = v.super.fs_root,
+		.logs_root = v.super.logs_root,
+		.srch_root = v.super.srch_root,
+		.log_merge = v.super.log_merge,
+		.super_seq = le64_get(v.super.seq),
+		.last_stable_seq = v.last_stable_seq,
+	};
+	server_respond(s, rid, handle, 0, MSG_get_roots_reply, &reply);
+}
+
+static void on_statfs(struct server *s, uint64_t rid, uint64_t handle)
+{
+	struct msg_statfs_reply reply;
+	struct txn_view v;
+
+	stats_inc(&s->conf.stats->requests_statfs);
+	txn_get_view(worker_txn(s->worker), &v);
+	reply = (struct msg_statfs_reply){
+		.fsid = s->conf.fsid,
+		.total_meta = le64_get(v.super.total_meta_blocks),
+		.free_meta = v.free_meta_blocks,
+		.total_data = le64_get(v.super.total_data_blocks),
+		.free_data = v.free_data_blocks,
+		.inode_count = v.inode_count,
+		.reserved_meta = v.reserved_meta_blocks,
+		.committed_seq = v.last_stable_seq,
+	};
+	server_respond(s, rid, handle, 0, MSG_statfs_reply, &reply);
+}
+
+static void on_lock(struct server *s, uint64_t rid, uint64_t handle, const struct msg_lock *m)
+{
+	struct lockfsm_event ev = { .kind = LOCKFSM_REQUEST, .rid = rid, .handle = handle,
+				    .key = m->key, .old_mode = m->old_mode,
+				    .new_mode = m->new_mode };
+	int ret;
+
+	stats_inc(&s->conf.stats->requests_lock);
+	ret = lockfsm_step(s->locks, &ev);
+	if (ret < 0)
+		server_respond(s, rid, handle, ret, MSG_lock_reply, NULL);
+}
+
+static void on_omap(struct server *s, uint64_t rid, uint64_t handle, const struct msg_open_ino_map *m)
+{
+	int ret = omap_request(s->omap, rid, handle, m->group);
+
+	stats_inc(&s->conf.stats->requests_omap);
+	if (ret < 0)
+		server_respond(s, rid, handle, ret, MSG_open_ino_map_reply, NULL);
+}
+
+static void take_request(struct server *s, uint64_t rid, uint64_t handle, unsigned type,
+			 const void *msg)
+{
+	struct client *c = client_find(s, rid);
+
+	if (type == MSG_farewell) {
+		stats_inc(&s->conf.stats->requests_farewell);
+		client_farewell(s, rid, handle);
+		return;
+	}
+	/* Who is not mounted may only say farewell (it has said so before). */
+	if (!c || (c->state != CLIENT_UP && c->state != CLIENT_EXPECTED)) {
+		server_respond(s, rid, handle, -ENOLINK, msg_reply_type(type), NULL);
+		return;
+	}
+	switch (type) {
+	case MSG_alloc_inodes:
+		on_inos(s, rid, handle, msg);
+		break;
+	case MSG_open_log_trees:
+		on_open(s, c, handle);
+		break;
+	case MSG_commit_log_trees:
+		on_commit(s, c, handle, msg);
+		break;
+	case MSG_get_roots:
+		on_roots(s, rid, handle);
+		break;
+	case MSG_lock:
+		on_lock(s, rid, handle, msg);
+		break;
+	case MSG_open_ino_map:
+		on_omap(s, rid, handle, msg);
+		break;
+	case MSG_statfs:
+		on_statfs(s, rid, handle);
+		break;
+	default:
+		stats_inc(&s->conf.stats->requests_unknown);
+		server_respond(s, rid, handle, -EOPNOTSUPP, msg_reply_type(type), NULL);
+	}
+}
+
+void server_on_request(struct server *s, uint64_t rid, uint64_t handle, unsigned type,
+		       const void *msg)
+{
+	/* What comes while it stops is asked again of the next server. */
+	if (s->state != SERVER_UP)
+		return;
+	take_request(s, rid, handle, type, msg);
+	server_perform(s);
+}
+
+static void on_invalidated(struct server *s, uint64_t rid, const struct msg_lock_invalidate_reply *m)
+{
+	struct lockfsm_event ev = { .kind = LOCKFSM_INVALIDATED, .rid = rid, .key = m->key,
+				    .old_mode = m->old_mode, .new_mode = m->new_mode };
+
+	lockfsm_step(s->locks, &ev);
+}
+
+static void on_recovered(struct server *s, struct client *c, const struct msg_lock_recover_reply *m)
+{
+	struct lockfsm_held held[LOCK_RECOVER_MAX];
+	struct lockfsm_event ev = { .kind = LOCKFSM_RECOVERED, .rid = c->info.rid, .held = held,
+				    .held_nr = m->locks_nr };
+	int ret;
+
+	for (uint32_t i = 0; i < m->locks_nr; i++)
+		held[i] = (struct lockfsm_held){ m->locks[i].key, m->locks[i].mode,
+						 m->locks[i].write_seq };
+	ret = lockfsm_step(s->locks, &ev);
+	if (ret < 0)
+		server_fail(s, ret, "a mount's locks could not be taken over");
+}
+
+static void bad_answer(struct server *s, struct client *c, unsigned type, int err)
+{
+	stats_inc(&s->conf.stats->answers_bad);
+	log_err("mount %016llx answered %s with an error (%s): it cannot be relied on",
+		(unsigned long long)c->info.rid, msg_name(type), strerror(-err));
+	client_fence(s, c, "it answered the lock server with an error");
+}
+
+static void take_response(struct server *s, uint64_t rid, uint64_t tag, int err, unsigned type,
+			  const void *msg)
+{
+	static const uint8_t everything[OMAP_BYTES] = { [0 ... OMAP_BYTES - 1] = 0xff };
+	struct client *c = client_find(s, rid);
+	const struct msg_open_ino_map_query_reply *bits = msg;
+
+	if (!c || c->is_fenced)
+		return;
+	/* A tag is a round of the open-inode map, or 0. */
+	if (tag) {
+		static_assert(sizeof(bits->bits.bytes) == OMAP_BYTES, "a map on the wire");
+		/* What a mount cannot say is in use. */
+		omap_response(s->omap, rid, tag,
+			      err < 0 ? everything : bits->bits.bytes);
+		return;
+	}
+	if (err < 0) {
+		bad_answer(s, c, type, err);
+		return;
+	}
+	switch (type) {
+	case MSG_lock_invalidate_reply:
+		on_invalidated(s, rid, msg);
+		break;
+	case MSG_lock_recover_reply:
+		on_recovered(s, c, msg);
+		break;
+	default:
+		stats_inc(&s->conf.stats->answers_bad);
+	}
+}
+
+void server_on_response(struct server *s, uint64_t rid, uint64_t tag, int err, unsigned type,
+			const void *msg)
+{
+	if (s->state != SERVER_UP)
+		return;
+	take_response(s, rid, tag, err, type, msg);
+	server_perform(s);
+}

@@ -1,0 +1,156 @@
+/*
+ * The server of one term: who is mounted, what they ask, what becomes of them.  runtime.md 3, 10.3, 17.
+ *
+ * One thread, the loop, owns a server and makes every call; disk work is done by the worker (worker.h).
+ * clients.c is about membership, requests.c about messages, server.c about the life of the whole.
+ */
+#ifndef SCOUTFS_SERVERD_H
+#define SCOUTFS_SERVERD_H
+
+#include "conf.h"
+#include "lock_fsm.h"
+#include "logs.h"
+#include "mounts.h"
+#include "msg.h"
+#include "net_server.h"
+#include "omap.h"
+#include "serverd_stats.h"
+#include "txn.h"
+#include "worker.h"
+
+/* The calls of net_server.h that a server makes; a test may put others in their place. */
+struct server_net {
+	int (*greeted)(void *arg, uint64_t rid, enum greeting_status status);
+	int (*respond)(void *arg, uint64_t rid, uint64_t handle, int err, unsigned type,
+		       const void *msg);
+	int (*request)(void *arg, uint64_t rid, unsigned type, const void *msg, uint64_t tag);
+	int (*drop)(void *arg, uint64_t rid);
+};
+
+struct server_conf {
+	const struct instance_conf *conf;	/* timeouts; must outlive the server */
+	uint64_t term;
+	uint64_t rid;				/* of this instance */
+	uint64_t fsid;
+	struct txn_dev dev;
+	/* Worker's thread: nobody with an older term writes any more; this rid writes no more (2.7). */
+	int (*set_term)(void *arg, uint64_t term);
+	int (*revoke)(void *arg, uint64_t rid);
+	/* Worker's thread: whether this host ever ran a mount of that rid; 1, 0 or an error. */
+	int (*rid_is_ours)(void *arg, uint64_t rid);
+	/* Loop: the volume is open; begin to listen.  An error (logged) stops the server. */
+	int (*listen)(void *arg, const struct txn_view *view);
+	/* Loop: stop listening. */
+	void (*unlisten)(void *arg);
+	struct server_net net;
+	void *arg;				/* of all the calls above */
+	struct serverd_stats *stats;
+};
+
+enum client_state {
+	CLIENT_MOUNTING,	/* its item is being written */
+	CLIENT_EXPECTED,	/* mounted before this server; has not told all its locks */
+	CLIENT_UP,
+	CLIENT_REVOKING,	/* given up: its writes are being stopped */
+	CLIENT_FENCE_WAIT,	/* given up: somebody must say that it cannot write any more */
+	CLIENT_RECLAIMING,	/* fenced or leaving: its resources go back */
+	CLIENT_STUCK,		/* the reclaim failed; the next server tries again */
+};
+
+struct client {
+	struct client *next;
+	struct server *server;
+	struct mount_info info;
+	enum client_state state;
+	bool was_greeted;		/* by this server */
+	bool is_connected;
+	bool is_fenced;			/* it may not come back */
+	bool has_farewell;
+	uint64_t farewell_handle;
+	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; STUCK */
+	const char *reason;		/* why it was given up */
+	struct txn_job *held;		/* requests.c: tasks that wait for its locks */
+};
+
+/* Rids given up in this term are remembered, so that they are told so. */
+#define SERVER_FENCED_MAX	1024u
+
+struct server {
+	struct server_conf conf;
+	enum server_status state;
+	int err;			/* why it stopped by itself */
+	struct seq_source seq;
+	struct worker *worker;
+	struct lockfsm *locks;
+	struct omap *omap;
+	struct client *clients;
+	size_t clients_nr;
+	uint64_t fenced[SERVER_FENCED_MAX];
+	size_t fenced_nr;
+	unsigned votes_needed;		/* 1.1 */
+	uint64_t now_ns;		/* of this turn of the loop */
+	bool is_listening;
+	bool kick_farewells;
+	/* What the lock server and the map want done; their calls may not be interrupted by doing it. */
+	struct lockfsm_act *acts;
+	size_t acts_nr, acts_max;
+	bool is_performing;
+};
+
+/* Begin to serve a term: STARTING.  -ENOMEM and what a thread costs. */
+int server_start(struct server **out, const struct server_conf *conf, uint64_t now_ns);
+/* Finish what is being committed, then DOWN. */
+void server_stop(struct server *s);
+/* Only when DOWN. */
+void server_free(struct server *s);
+
+enum server_status server_state(const struct server *s);
+/* Why it stopped by itself (it is logged); 0 if it was told to. */
+int server_error(const struct server *s);
+int server_fd(const struct server *s);
+/* When the fd is readable or the deadline has come. */
+void server_dispatch(struct server *s, uint64_t now_ns);
+uint64_t server_deadline(const struct server *s);
+
+/* For the callbacks of net_server.h. */
+void server_on_greeting(struct server *s, const struct net_greeting *g);
+void server_on_request(struct server *s, uint64_t rid, uint64_t handle, unsigned type,
+		       const void *msg);
+void server_on_response(struct server *s, uint64_t rid, uint64_t tag, int err, unsigned type,
+			const void *msg);
+void server_on_disconnected(struct server *s, uint64_t rid, uint64_t since_ns);
+void server_on_reconnected(struct server *s, uint64_t rid);
+void server_on_left(struct server *s, uint64_t rid);
+
+/* An operator says that rid can write no more.  -ENOENT: nobody waits for that. */
+int server_fence_ack(struct server *s, uint64_t rid);
+
+/* --- between the parts of the server --- */
+
+/* Do what the lock server wants; the end of every entry from outside. */
+void server_perform(struct server *s);
+/* Stop because of err; `what` names it. */
+void server_fail(struct server *s, int err, const char *what);
+/* Answer a request; the server stops when not even that is possible. */
+void server_respond(struct server *s, uint64_t rid, uint64_t handle, int err, unsigned type,
+		    const void *msg);
+void server_ask(struct server *s, uint64_t rid, unsigned type, const void *msg, uint64_t tag);
+
+struct client *client_find(const struct server *s, uint64_t rid);
+/* A mount that was found on the volume at start.  -ENOMEM. */
+int client_expect(struct server *s, const struct mount_info *m, bool is_ours);
+/* Give the mount up: it may not come back, and when that is certain its resources go back. */
+void client_fence(struct server *s, struct client *c, const char *reason);
+/* All its locks are known. */
+void client_locks_done(struct server *s, uint64_t rid);
+void client_farewell(struct server *s, uint64_t rid, uint64_t handle);
+/* What time and other events have made possible. */
+void clients_tick(struct server *s);
+uint64_t clients_deadline(const struct server *s);
+void clients_free(struct server *s);
+
+/* Requests that waited for the mount's locks: they go on, or nobody wants their answer. */
+void requests_release(struct client *c);
+void requests_forget(struct client *c);
+
+#endif

@@ -1,0 +1,31 @@
+/* What serverd counts; style.md 9. */
+#ifndef SCOUTFS_SERVERD_STATS_H
+#define SCOUTFS_SERVERD_STATS_H
+
+#include "stats.h"
+
+#define SERVERD_STATS(C)								\
+	C(greetings_new, "Mounts let in for the first time")				\
+	C(greetings_known, "Mounts that came back, or found this server")		\
+	C(greetings_fenced, "Greetings of mounts that had been given up")		\
+	C(requests_inos, "Requests for inode numbers")					\
+	C(requests_open, "Requests to open a transaction")				\
+	C(requests_held, "... or to commit and open, that waited for the mount's locks")	\
+	C(requests_commit, "Requests to commit a transaction")				\
+	C(requests_roots, "Requests for stable roots")					\
+	C(requests_lock, "Requests for locks")						\
+	C(requests_omap, "Requests for open-inode maps")				\
+	C(requests_statfs, "Requests for free space")					\
+	C(requests_farewell, "Mounts that said farewell")				\
+	C(requests_unknown, "Requests that a server does not take")			\
+	C(request_errors, "Requests answered with an error")				\
+	C(answers_bad, "Answers of mounts that could not be used")			\
+	C(fences, "Mounts given up")							\
+	C(fence_acks, "Fences that an operator confirmed")				\
+	C(reclaims, "Mounts whose resources were given back")				\
+	C(reclaim_errors, "Reclaims that failed")					\
+	C(terms, "Terms served")
+
+STATS_STRUCT(serverd_stats, SERVERD_STATS);
+
+#endif

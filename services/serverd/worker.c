@@ -1,0 +1,289 @@
+/*
+ * The worker thread.
+ *
+ * Promises: each submitted task is completed exactly once, on the loop's thread; everything that waits
+ * when a transaction begins is in it (group commit, runtime 3.9), in the order of submission.  Long work
+ * is done in slices of one transaction each, and others' tasks go along with each slice.
+ *
+ * One mutex covers both queues and the flags; nobody waits for a device under it.
+ */
+#include "worker.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct task_list {
+	struct txn_job *head;
+	struct txn_job **tail;
+};
+
+struct worker {
+	struct worker_conf conf;
+	pthread_t thread;
+	int fd;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	struct task_list todo;
+	struct task_list done;
+	bool stop;
+	bool is_stopped;
+	struct txn *txn;
+	int open_err;
+	const char *why;
+};
+
+static void list_init(struct task_list *l)
+{
+	l->head = NULL;
+	l->tail = &l->head;
+}
+
+static void list_push(struct task_list *l, struct txn_job *job)
+{
+	job->next = NULL;
+	*l->tail = job;
+	l->tail = &job->next;
+}
+
+static struct txn_job *list_take_all(struct task_list *l)
+{
+	struct txn_job *head = l->head;
+
+	list_init(l);
+	return head;
+}
+
+static struct task *task_of(struct txn_job *job)
+{
+	return (struct task *)((char *)job - offsetof(struct task, job));
+}
+
+static void tell_loop(struct worker *w)
+{
+	uint64_t one = 1;
+	ssize_t ret = write(w->fd, &one, sizeof(one));
+
+	/* Its counter can only be full when the loop has been told very often. */
+	assert(ret == sizeof(one) || errno == EAGAIN);
+}
+
+/* A task is done; the loop shall know. */
+static void task_done(struct txn_job *job, int err)
+{
+	struct task *task = task_of(job);
+	struct worker *w = task->worker;
+
+	task->err = err;
+	pthread_mutex_lock(&w->lock);
+	list_push(&w->done, job);
+	pthread_mutex_unlock(&w->lock);
+	tell_loop(w);
+}
+
+/* What has to be done before, of tasks that come new; those that are to be committed go to batch. */
+static void admit(struct worker *w, struct txn_job *jobs, struct task_list *batch)
+{
+	while (jobs) {
+		struct task *task = task_of(jobs);
+		int err = w->open_err;
+
+		jobs = jobs->next;
+		if (err == 0 && task->before)
+			err = task->before(task);
+		if (err < 0 || !task->job.run)
+			task_done(&task->job, err);
+		else
+			list_push(batch, &task->job);
+	}
+}
+
+/* One transaction; who is not done goes on in the next, together with whoever comes meanwhile. */
+static void run_batch(struct worker *w, struct task_list *batch)
+{
+	struct txn_job *jobs = list_take_all(batch);
+
+	if (jobs)
+		txn_step(w->txn, &jobs);
+	while (jobs) {
+		struct txn_job *next = jobs->next;
+
+		list_push(batch, jobs);
+		jobs = next;
+	}
+}
+
+/* With the lock held: unfinished tasks before those that have not begun. */
+static void jobs_back(struct worker *w, struct task_list *batch)
+{
+	struct txn_job *jobs = list_take_all(&w->todo);
+
+	w->todo = *batch;
+	if (!batch->head)
+		list_init(&w->todo);
+	while (jobs) {
+		struct txn_job *next = jobs->next;
+
+		list_push(&w->todo, jobs);
+		jobs = next;
+	}
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	const char *why = NULL;
+	struct txn *txn = NULL;
+	struct task_list batch;
+	int err = w->conf.open(w->conf.arg, &txn, &why);
+
+	list_init(&batch);
+	pthread_mutex_lock(&w->lock);
+	w->txn = txn;
+	w->open_err = err;
+	w->why = why;
+	for (;;) {
+		struct txn_job *jobs;
+
+		while (!w->stop && !w->todo.head && !batch.head)
+			pthread_cond_wait(&w->wake, &w->lock);
+		if (w->stop)
+			break;
+		jobs = list_take_all(&w->todo);
+		pthread_mutex_unlock(&w->lock);
+		admit(w, jobs, &batch);
+		run_batch(w, &batch);
+		pthread_mutex_lock(&w->lock);
+	}
+	/* What is between two slices goes back: it is on the volume as far as it came. */
+	jobs_back(w, &batch);
+	w->is_stopped = true;
+	pthread_mutex_unlock(&w->lock);
+	tell_loop(w);
+	return NULL;
+}
+
+int worker_start(struct worker **out, const struct worker_conf *conf)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	int ret;
+
+	if (!w)
+		return -ENOMEM;
+	w->conf = *conf;
+	list_init(&w->todo);
+	list_init(&w->done);
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->wake, NULL);
+	w->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (w->fd < 0) {
+		ret = -errno;
+		goto fail;
+	}
+	ret = -pthread_create(&w->thread, NULL, worker_main, w);
+	if (ret < 0)
+		goto fail;
+	*out = w;
+	return 0;
+fail:
+	if (w->fd >= 0)
+		close(w->fd);
+	pthread_cond_destroy(&w->wake);
+	pthread_mutex_destroy(&w->lock);
+	free(w);
+	return ret;
+}
+
+void worker_submit(struct worker *w, struct task *task)
+{
+	task->worker = w;
+	task->job.done = task_done;
+	pthread_mutex_lock(&w->lock);
+	list_push(&w->todo, &task->job);
+	pthread_cond_signal(&w->wake);
+	pthread_mutex_unlock(&w->lock);
+}
+
+int worker_fd(const struct worker *w)
+{
+	return w->fd;
+}
+
+static void complete_all(struct txn_job *jobs, const int *err)
+{
+	while (jobs) {
+		struct task *task = task_of(jobs);
+
+		jobs = jobs->next;
+		task->complete(task, err ? *err : task->err);
+	}
+}
+
+void worker_dispatch(struct worker *w)
+{
+	struct txn_job *jobs;
+	uint64_t n;
+	ssize_t ret = read(w->fd, &n, sizeof(n));
+
+	assert(ret == sizeof(n) || errno == EAGAIN);
+	pthread_mutex_lock(&w->lock);
+	jobs = list_take_all(&w->done);
+	pthread_mutex_unlock(&w->lock);
+	complete_all(jobs, NULL);
+}
+
+void worker_stop(struct worker *w)
+{
+	pthread_mutex_lock(&w->lock);
+	w->stop = true;
+	pthread_cond_signal(&w->wake);
+	pthread_mutex_unlock(&w->lock);
+}
+
+bool worker_is_stopped(struct worker *w)
+{
+	bool ret;
+
+	pthread_mutex_lock(&w->lock);
+	ret = w->is_stopped;
+	pthread_mutex_unlock(&w->lock);
+	return ret;
+}
+
+void worker_free(struct worker *w)
+{
+	static const int ended = -ESHUTDOWN;
+
+	assert(worker_is_stopped(w));
+	pthread_join(w->thread, NULL);
+	worker_dispatch(w);
+	complete_all(list_take_all(&w->todo), &ended);
+	txn_close(w->txn);
+	close(w->fd);
+	pthread_cond_destroy(&w->wake);
+	pthread_mutex_destroy(&w->lock);
+	free(w);
+}
+
+struct txn *worker_txn(struct worker *w)
+{
+	struct txn *t;
+
+	pthread_mutex_lock(&w->lock);
+	t = w->txn;
+	pthread_mutex_unlock(&w->lock);
+	return t;
+}
+
+const char *worker_why(struct worker *w)
+{
+	const char *why;
+
+	pthread_mutex_lock(&w->lock);
+	why = w->why;
+	pthread_mutex_unlock(&w->lock);
+	return why ? why : "for no known reason";
+}
