@@ -1,0 +1,655 @@
+/*
+ * The server of a term as its mounts see it: who is let in, waited for, given up and let go, and what is
+ * durable when they hear of it.  The network is a list of what was said; the volume and the worker are real.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "clock.h"
+#include "services/serverd/serverd.h"
+#include "server_dev.h"
+
+#define OWN_RID		0xaaaaull
+#define DEADLINE_NS	(60 * NSEC_PER_SEC)
+#define SAID_MAX	512
+
+enum said_kind { GREETED, RESPONDED, ASKED, DROPPED };
+
+struct said {
+	enum said_kind kind;
+	uint64_t rid, handle;
+	int err;			/* or the greeting's status */
+	unsigned type;
+	union msg_body body;
+};
+
+struct world {
+	struct dev *dev;
+	struct instance_conf conf;
+	struct serverd_stats stats;
+	struct server *s;
+	uint64_t now;			/* what the server is told */
+	struct said said[SAID_MAX];
+	unsigned said_nr;
+	unsigned seen;			/* said[] before it have been looked at */
+	uint64_t ours[8];
+	unsigned ours_nr;
+	uint64_t revoked[8];		/* by the worker; read when it is idle */
+	unsigned revoked_nr;
+	uint64_t term;
+	uint64_t handles;
+	bool is_listening;
+	int term_err;
+};
+
+static struct said *say(struct world *w, enum said_kind kind, uint64_t rid)
+{
+	struct said *x = &w->said[w->said_nr++];
+
+	assert_true(w->said_nr < SAID_MAX);
+	*x = (struct said){ .kind = kind, .rid = rid };
+	return x;
+}
+
+static int t_greeted(void *arg, uint64_t rid, enum greeting_status status)
+{
+	say(arg, GREETED, rid)->err = (int)status;
+	return 0;
+}
+
+static int t_respond(void *arg, uint64_t rid, uint64_t handle, int err, unsigned type, const void *msg)
+{
+	struct said *x = say(arg, RESPONDED, rid);
+
+	x->handle = handle;
+	x->err = err;
+	x->type = type;
+	if (msg && err == 0)
+		memcpy(&x->body, msg, msg_struct_bytes(type));
+	return 0;
+}
+
+static int t_request(void *arg, uint64_t rid, unsigned type, const void *msg, uint64_t tag)
+{
+	struct said *x = say(arg, ASKED, rid);
+
+	x->handle = tag;
+	x->type = type;
+	memcpy(&x->body, msg, msg_struct_bytes(type));
+	return 0;
+}
+
+static int t_drop(void *arg, uint64_t rid)
+{
+	say(arg, DROPPED, rid);
+	return 0;
+}
+
+static int t_set_term(void *arg, uint64_t term)
+{
+	struct world *w = arg;
+
+	w->term = term;
+	return w->term_err;
+}
+
+static int t_revoke(void *arg, uint64_t rid)
+{
+	struct world *w = arg;
+
+	w->revoked[w->revoked_nr++] = rid;
+	return 0;
+}
+
+static int t_is_ours(void *arg, uint64_t rid)
+{
+	struct world *w = arg;
+
+	for (unsigned i = 0; i < w->ours_nr; i++) {
+		if (w->ours[i] == rid)
+			return 1;
+	}
+	return 0;
+}
+
+static int t_listen(void *arg, const struct txn_view *view)
+{
+	struct world *w = arg;
+
+	assert_int_equal(le64_get(view->super.hdr.fsid), FSID);
+	w->is_listening = true;
+	return 0;
+}
+
+static void t_unlisten(void *arg)
+{
+	((struct world *)arg)->is_listening = false;
+}
+
+/* Let the loop turn until cond holds. */
+#define WAIT_FOR(w, cond)								\
+	do {										\
+		uint64_t give_up_ = clock_mono_ns() + DEADLINE_NS;			\
+		while (!(cond)) {							\
+			struct pollfd fd_ = { server_fd((w)->s), POLLIN, 0 };		\
+			if (clock_mono_ns() > give_up_)					\
+				fail_msg("%s does not come true", #cond);		\
+			server_dispatch((w)->s, (w)->now);				\
+			if (!(cond) && server_deadline((w)->s) > (w)->now)		\
+				poll(&fd_, 1, 100);					\
+		}									\
+	} while (0)
+
+static void start(struct world *w, uint64_t term)
+{
+	struct server_conf sc = {
+		.conf = &w->conf, .term = term, .rid = OWN_RID, .fsid = FSID,
+		.dev = txn_dev_of(w->dev), .set_term = t_set_term, .revoke = t_revoke,
+		.rid_is_ours = t_is_ours, .listen = t_listen, .unlisten = t_unlisten,
+		.net = { t_greeted, t_respond, t_request, t_drop }, .arg = w, .stats = &w->stats,
+	};
+
+	assert_int_equal(server_start(&w->s, &sc, w->now), 0);
+}
+
+static void start_up(struct world *w, uint64_t term)
+{
+	start(w, term);
+	WAIT_FOR(w, server_state(w->s) != SERVER_STARTING);
+	assert_int_equal(server_state(w->s), SERVER_UP);
+	assert_int_equal(w->term, term);
+	assert_true(w->is_listening);
+}
+
+static void stop(struct world *w)
+{
+	server_stop(w->s);
+	WAIT_FOR(w, server_state(w->s) == SERVER_DOWN);
+	assert_false(w->is_listening);
+	server_free(w->s);
+	w->s = NULL;
+}
+
+static struct world *world_make(void)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	w->dev = dev_make(META, DATA);
+	w->conf.client_timeout_ms = 20000;
+	w->conf.recovery_timeout_ms = 30000;
+	w->now = NSEC_PER_SEC;
+	start_up(w, 1);
+	return w;
+}
+
+static void world_free(struct world *w)
+{
+	if (w->s)
+		stop(w);
+	check_volume(w->dev);
+	dev_free(w->dev);
+	free(w);
+}
+
+/* The first thing of a kind said to rid since the last look, handle 0 for any; NULL: nothing yet. */
+static struct said *find(struct world *w, enum said_kind kind, uint64_t rid, uint64_t handle)
+{
+	for (unsigned i = w->seen; i < w->said_nr; i++) {
+		struct said *x = &w->said[i];
+
+		if (x->kind == kind && x->rid == rid && (!handle || x->handle == handle))
+			return x;
+	}
+	return NULL;
+}
+
+static int greet(struct world *w, uint64_t rid, uint64_t server_term, uint8_t flags)
+{
+	struct net_greeting g = { .msg = { .fsid = FSID, .fmt_vers = 2, .server_term = server_term,
+					   .rid = rid, .flags = flags },
+				  .addr = 0x7f000001 };
+
+	w->seen = w->said_nr;
+	server_on_greeting(w->s, &g);
+	WAIT_FOR(w, find(w, GREETED, rid, 0));
+	return find(w, GREETED, rid, 0)->err;
+}
+
+static uint64_t ask(struct world *w, uint64_t rid, unsigned type, const void *msg)
+{
+	w->seen = w->said_nr;
+	server_on_request(w->s, rid, ++w->handles, type, msg);
+	return w->handles;
+}
+
+static struct said *call(struct world *w, uint64_t rid, unsigned type, const void *msg)
+{
+	uint64_t handle = ask(w, rid, type, msg);
+
+	WAIT_FOR(w, find(w, RESPONDED, rid, handle));
+	return find(w, RESPONDED, rid, handle);
+}
+
+static bool is_on_volume(struct world *w, uint64_t rid)
+{
+	struct block_dev bd = { w->dev, dev_read, dev_write, dev_random };
+	struct disk_super super;
+	struct key key = key_mounted_client(rid);
+	struct block_set *bs;
+	struct btree_ref ref;
+	int ret;
+
+	memcpy(&super, w->dev->super_disk, sizeof(super));
+	assert_int_equal(block_set_open(&bs, &bd, FSID, META, 64), 0);
+	ret = btree_lookup(bs, &super.mounted_clients, &key, &ref);
+	if (ret == 0)
+		btree_put(bs, &ref);
+	block_set_close(bs);
+	return ret == 0;
+}
+
+/* A mount told its locks, here none. */
+static void tell_no_locks(struct world *w, uint64_t rid)
+{
+	struct msg_lock_recover_reply none = { .locks_nr = 0 };
+
+	server_on_response(w->s, rid, 0, 0, MSG_lock_recover_reply, &none);
+}
+
+static struct msg_lock lock_of(uint64_t group, uint8_t mode)
+{
+	return (struct msg_lock){ .key = { .zone = ZONE_FS, .first = group * 1024 },
+				  .new_mode = mode };
+}
+
+/* --- tests --- */
+
+static void a_mount_is_let_in_when_its_item_is_durable(void **state)
+{
+	struct world *w = world_make();
+	struct msg_alloc_inodes want = { .count = 10240 };
+	struct said *x;
+	struct msg_commit_log_trees commit = { .open_next = 1 };
+	uint64_t seq;
+
+	(void)state;
+	assert_false(is_on_volume(w, 1));
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_true(is_on_volume(w, 1));
+	x = call(w, 1, MSG_open_log_trees, NULL);
+	assert_int_equal(x->err, 0);
+	assert_int_equal(le64_get(x->body.open_log_trees_reply.log_trees.nr), 1);
+	commit.log_trees = x->body.open_log_trees_reply.log_trees;
+	seq = le64_get(commit.log_trees.get_trans_seq);
+	x = call(w, 1, MSG_commit_log_trees, &commit);
+	assert_int_equal(x->err, 0);
+	assert_true(le64_get(x->body.commit_log_trees_reply.log_trees.get_trans_seq) > seq);
+	x = call(w, 1, MSG_get_roots, NULL);
+	assert_true(x->body.get_roots_reply.last_stable_seq >= seq);
+	x = call(w, 1, MSG_alloc_inodes, &want);
+	assert_int_equal(x->body.alloc_inodes_reply.start, FIRST_INO);
+	x = call(w, 1, MSG_statfs, NULL);
+	assert_int_equal(x->body.statfs_reply.total_meta, META);
+	/* Nothing is used but a few blocks of trees and lists. */
+	assert_true(x->body.statfs_reply.free_meta > META - 100);
+	assert_int_equal(x->body.statfs_reply.free_data, DATA - DATA_FIRST_BLKNO);
+	assert_int_equal(x->body.statfs_reply.inode_count, 1);
+	x = call(w, 1, MSG_sync_log_trees, NULL);
+	assert_int_equal(x->err, -EOPNOTSUPP);
+	/* Who is not mounted is not served. */
+	x = call(w, 2, MSG_get_roots, NULL);
+	assert_int_equal(x->err, -ENOLINK);
+	world_free(w);
+}
+
+static void a_farewell_is_answered_when_nothing_of_the_mount_is_left(void **state)
+{
+	struct world *w = world_make();
+	struct said *x;
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, GREETING_FLAG_QUORUM), GREETING_OK);
+	call(w, 1, MSG_open_log_trees, NULL);
+	x = call(w, 1, MSG_farewell, NULL);
+	assert_int_equal(x->err, 0);
+	assert_false(is_on_volume(w, 1));
+	assert_int_equal(w->s->clients_nr, 0);
+	/* Said again, to this server or the next: it has left. */
+	assert_int_equal(greet(w, 1, 1, GREETING_FLAG_FAREWELL), GREETING_OK);
+	x = call(w, 1, MSG_farewell, NULL);
+	assert_int_equal(x->err, 0);
+	stop(w);
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, GREETING_FLAG_FAREWELL), GREETING_OK);
+	x = call(w, 1, MSG_farewell, NULL);
+	assert_int_equal(x->err, 0);
+	world_free(w);
+}
+
+static void quorum_members_leave_last_and_together(void **state)
+{
+	struct world *w = world_make();
+	uint64_t h1, h2, h3;
+
+	(void)state;
+	w->s->votes_needed = 2;
+	assert_int_equal(greet(w, 1, 0, GREETING_FLAG_QUORUM), GREETING_OK);
+	assert_int_equal(greet(w, 2, 0, GREETING_FLAG_QUORUM), GREETING_OK);
+	assert_int_equal(greet(w, 3, 0, GREETING_FLAG_QUORUM), GREETING_OK);
+	assert_int_equal(greet(w, 4, 0, 0), GREETING_OK);
+	/* The third is not needed for a majority. */
+	assert_int_equal(call(w, 1, MSG_farewell, NULL)->err, 0);
+	h2 = ask(w, 2, MSG_farewell, NULL);
+	h3 = ask(w, 3, MSG_farewell, NULL);
+	w->seen -= 1;
+	/* The other two are, as long as somebody else is mounted. */
+	call(w, 4, MSG_statfs, NULL);
+	assert_true(is_on_volume(w, 2) && is_on_volume(w, 3));
+	w->seen = 0;
+	assert_null(find(w, RESPONDED, 2, h2));
+	assert_null(find(w, RESPONDED, 3, h3));
+	h1 = ask(w, 4, MSG_farewell, NULL);
+	w->seen = 0;
+	WAIT_FOR(w, find(w, RESPONDED, 4, h1) && find(w, RESPONDED, 2, h2) &&
+		    find(w, RESPONDED, 3, h3));
+	assert_int_equal(w->s->clients_nr, 0);
+	assert_false(is_on_volume(w, 2) || is_on_volume(w, 3) || is_on_volume(w, 4));
+	world_free(w);
+}
+
+static void a_lock_waits_for_mounts_of_before_and_goes_on_without_who_is_fenced(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(1, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	for (uint64_t rid = 1; rid <= 3; rid++) {
+		assert_int_equal(greet(w, rid, 0, 0), GREETING_OK);
+		call(w, rid, MSG_open_log_trees, NULL);
+	}
+	stop(w);
+	dev_power_cut(w->dev);
+	w->ours[w->ours_nr++] = 3;	/* a mount of this host before it was started anew */
+	start_up(w, 2);
+	WAIT_FOR(w, !is_on_volume(w, 3));
+	assert_int_equal(w->revoked_nr, 1);
+	assert_int_equal(w->revoked[0], 3);
+	assert_int_equal(greet(w, 3, 1, 0), GREETING_FENCED);
+	assert_int_equal(greet(w, 3, 0, 0), GREETING_FENCED);
+
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	assert_non_null(find(w, ASKED, 1, 0));
+	/* Until its locks are known it gets no transaction. */
+	h = ask(w, 1, MSG_open_log_trees, NULL);
+	server_dispatch(w->s, w->now);
+	assert_null(find(w, RESPONDED, 1, h));
+	tell_no_locks(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	h = ask(w, 1, MSG_lock, &want);
+	server_dispatch(w->s, w->now);
+	assert_null(find(w, RESPONDED, 1, h));
+
+	/* 2 never comes: it is not of this host, so somebody has to say that it is dead. */
+	w->now += 31 * NSEC_PER_SEC;
+	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
+	assert_null(find(w, RESPONDED, 1, h));
+	assert_int_equal(server_fence_ack(w->s, 9), -ENOENT);
+	assert_int_equal(server_fence_ack(w->s, 1), -ENOENT);
+	assert_true(is_on_volume(w, 2));
+	assert_int_equal(server_fence_ack(w->s, 2), 0);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	assert_int_equal(find(w, RESPONDED, 1, h)->body.lock_reply.new_mode, MSG_LOCK_WRITE);
+	WAIT_FOR(w, !is_on_volume(w, 2));
+	assert_int_equal(server_fence_ack(w->s, 2), -ENOENT);
+	assert_int_equal(greet(w, 2, 1, 0), GREETING_FENCED);
+	world_free(w);
+}
+
+static void a_mount_that_stays_away_is_given_up_and_its_locks_with_it(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	w->ours[w->ours_nr++] = 2;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 2, 0, 0), GREETING_OK);
+	assert_int_equal(call(w, 2, MSG_lock, &want)->err, 0);
+	server_on_disconnected(w->s, 2, w->now);
+	h = ask(w, 1, MSG_lock, &want);
+	assert_non_null(find(w, ASKED, 2, 0));
+	assert_int_equal(find(w, ASKED, 2, 0)->type, MSG_lock_invalidate);
+	/* Back in time: nothing happens. */
+	w->now += 19 * NSEC_PER_SEC;
+	server_dispatch(w->s, w->now);
+	server_on_reconnected(w->s, 2);
+	w->now += 40 * NSEC_PER_SEC;
+	server_dispatch(w->s, w->now);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
+	/* Away for too long. */
+	server_on_disconnected(w->s, 2, w->now);
+	w->now += 21 * NSEC_PER_SEC;
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	assert_int_equal(find(w, RESPONDED, 1, h)->err, 0);
+	assert_non_null(find(w, DROPPED, 2, 0));
+	WAIT_FOR(w, !is_on_volume(w, 2));
+	assert_int_equal(w->revoked_nr, 1);
+	assert_int_equal(greet(w, 2, 1, 0), GREETING_FENCED);
+	world_free(w);
+}
+
+static void this_instances_own_mount_is_waited_for(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	w->ours[w->ours_nr++] = OWN_RID;
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	server_on_disconnected(w->s, OWN_RID, w->now);
+	w->now += 60 * NSEC_PER_SEC;
+	WAIT_FOR(w, client_find(w->s, OWN_RID)->state == CLIENT_FENCE_WAIT);
+	assert_int_equal(w->revoked_nr, 0);
+	/* Its next process is let in again. */
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	assert_int_equal(client_find(w->s, OWN_RID)->state, CLIENT_UP);
+	stop(w);
+	/* A new server of the same instance waits for it as well. */
+	start_up(w, 2);
+	assert_int_equal(client_find(w->s, OWN_RID)->state, CLIENT_EXPECTED);
+	assert_int_equal(greet(w, OWN_RID, 1, 0), GREETING_OK);
+	tell_no_locks(w, OWN_RID);
+	assert_int_equal(client_find(w->s, OWN_RID)->state, CLIENT_UP);
+	assert_int_equal(call(w, OWN_RID, MSG_farewell, NULL)->err, 0);
+	world_free(w);
+}
+
+static void a_rid_that_nobody_knows_is_told_that_it_was_fenced(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	assert_int_equal(greet(w, 7, 1, 0), GREETING_FENCED);
+	assert_false(is_on_volume(w, 7));
+	world_free(w);
+}
+
+static void a_mount_that_lies_of_its_locks_is_given_up(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(1, MSG_LOCK_WRITE);
+	struct msg_lock_recover_reply lie = { .locks_nr = 1 };
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 2, 0, 0), GREETING_OK);
+	stop(w);
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	assert_int_equal(greet(w, 2, 1, 0), GREETING_OK);
+	lie.locks[0] = (struct msg_lock_held){ want.key, MSG_LOCK_WRITE, 3 };
+	server_on_response(w->s, 1, 0, 0, MSG_lock_recover_reply, &lie);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_EXPECTED);
+	server_on_response(w->s, 2, 0, 0, MSG_lock_recover_reply, &lie);
+	assert_true(client_find(w->s, 2)->is_fenced);
+	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
+	tell_no_locks(w, 1);
+	assert_int_equal(server_fence_ack(w->s, 2), 0);
+	WAIT_FOR(w, !is_on_volume(w, 2));
+	/* An error instead of an answer is no better. */
+	server_on_response(w->s, 1, 0, -EIO, MSG_lock_invalidate_reply, NULL);
+	assert_true(client_find(w->s, 1)->is_fenced);
+	world_free(w);
+}
+
+static void the_open_inode_map_waits_for_who_may_have_inodes_open(void **state)
+{
+	struct world *w = world_make();
+	struct msg_open_ino_map want = { .group = 3 };
+	struct msg_open_ino_map_query_reply bits = { .bits.bytes[0] = 6 };
+	struct said *x;
+	uint64_t h;
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 2, 0, 0), GREETING_OK);
+	h = ask(w, 1, MSG_open_ino_map, &want);
+	x = find(w, ASKED, 2, 0);
+	assert_non_null(x);
+	assert_int_equal(x->body.open_ino_map_query.group, 3);
+	server_on_response(w->s, 2, x->handle, 0, MSG_open_ino_map_query_reply, &bits);
+	assert_int_equal(find(w, RESPONDED, 1, h)->body.open_ino_map_reply.bits.bytes[0], 6);
+	stop(w);
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	tell_no_locks(w, 1);
+	h = ask(w, 1, MSG_open_ino_map, &want);
+	server_dispatch(w->s, w->now);
+	assert_null(find(w, RESPONDED, 1, h));
+	/* Given up is not enough: it may still have files open until it is certainly dead. */
+	w->now += 31 * NSEC_PER_SEC;
+	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
+	assert_null(find(w, RESPONDED, 1, h));
+	assert_int_equal(server_fence_ack(w->s, 2), 0);
+	assert_non_null(find(w, RESPONDED, 1, h));
+	assert_int_equal(find(w, RESPONDED, 1, h)->body.open_ino_map_reply.bits.bytes[0], 0);
+	world_free(w);
+}
+
+static void a_server_that_cannot_write_stops_and_answers_nothing(void **state)
+{
+	struct world *w = world_make();
+	unsigned said;
+	uint64_t h;
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	w->dev->crash_at = w->dev->ops + 1;
+	h = ask(w, 1, MSG_open_log_trees, NULL);
+	said = w->said_nr;
+	WAIT_FOR(w, server_state(w->s) == SERVER_DOWN);
+	assert_int_equal(server_error(w->s), -EIO);
+	assert_null(find(w, RESPONDED, 1, h));
+	assert_int_equal(w->said_nr, said);
+	server_free(w->s);
+	w->s = NULL;
+	dev_power_cut(w->dev);
+	/* The next one has everything that was durable. */
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	tell_no_locks(w, 1);
+	assert_int_equal(call(w, 1, MSG_open_log_trees, NULL)->err, 0);
+	world_free(w);
+}
+
+static void a_term_that_blockd_refuses_is_not_served(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	stop(w);
+	w->term_err = -ESTALE;
+	start(w, 3);
+	WAIT_FOR(w, server_state(w->s) == SERVER_DOWN);
+	assert_int_equal(server_error(w->s), -ESTALE);
+	assert_false(w->is_listening);
+	server_free(w->s);
+	w->s = NULL;
+	world_free(w);
+}
+
+static int forget_mounts(struct txn_job *job, struct txn *t)
+{
+	struct key key = key_mounted_client(1);
+
+	(void)job;
+	return btree_delete(txn_blocks(t), txn_alloc(t), &txn_super(t)->mounted_clients, &key);
+}
+
+static void must_succeed(struct txn_job *job, int err)
+{
+	(void)job;
+	assert_int_equal(err, 0);
+}
+
+static void abandoned_log_trees_are_finished_at_the_start(void **state)
+{
+	struct txn_job job = { .run = forget_mounts, .done = must_succeed };
+	struct world *w = world_make();
+	struct seq_source seq = { 0 };
+	struct disk_log_trees lt;
+	struct txn_dev dev;
+	struct txn *t;
+	const char *why;
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_int_equal(call(w, 1, MSG_open_log_trees, NULL)->err, 0);
+	stop(w);
+	/* As an upstream server may leave it: the log tree without the mounted item. */
+	dev = txn_dev_of(w->dev);
+	assert_int_equal(txn_open(&t, &dev, &seq, FSID, 64, &why), 0);
+	assert_int_equal(txn_run(t, &job), 0);
+	txn_close(t);
+	start_up(w, 2);
+	/* Its rid may not come back as if it were new. */
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_FENCED);
+	/* The tasks before this one have been done when it is answered. */
+	assert_int_equal(greet(w, 2, 0, 0), GREETING_OK);
+	stop(w);
+	assert_int_equal(txn_open(&t, &dev, &seq, FSID, 64, &why), 0);
+	assert_int_equal(logs_newest(t, 1, &lt), 0);
+	assert_int_equal(le64_get(lt.flags), LOG_TREES_FLAG_FINALIZED);
+	txn_close(t);
+	world_free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_mount_is_let_in_when_its_item_is_durable),
+		cmocka_unit_test(a_farewell_is_answered_when_nothing_of_the_mount_is_left),
+		cmocka_unit_test(quorum_members_leave_last_and_together),
+		cmocka_unit_test(a_lock_waits_for_mounts_of_before_and_goes_on_without_who_is_fenced),
+		cmocka_unit_test(a_mount_that_stays_away_is_given_up_and_its_locks_with_it),
+		cmocka_unit_test(this_instances_own_mount_is_waited_for),
+		cmocka_unit_test(a_rid_that_nobody_knows_is_told_that_it_was_fenced),
+		cmocka_unit_test(a_mount_that_lies_of_its_locks_is_given_up),
+		cmocka_unit_test(the_open_inode_map_waits_for_who_may_have_inodes_open),
+		cmocka_unit_test(a_server_that_cannot_write_stops_and_answers_nothing),
+		cmocka_unit_test(a_term_that_blockd_refuses_is_not_served),
+		cmocka_unit_test(abandoned_log_trees_are_finished_at_the_start),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
