@@ -59,14 +59,16 @@
  * since minor) an array with its length in NAME_nr.
  */
 
-/* First on each socket, outside the numbering of the session.  runtime.md 3.2. */
+/* First on each socket, outside the numbering of the session; the greatest epoch of a rid counts; process
+ * is another number in each process of a rid.  runtime.md 3.2. */
 #define greeting_FIELDS(F, S, A)		\
 	F(u64, fsid, 0)				\
 	F(u64, fmt_vers, 0)			\
 	F(u64, server_term, 0)			\
 	F(u64, rid, 0)				\
 	F(greeting_flags, flags, 0)		\
-	F(u64, epoch, 0)
+	F(u64, epoch, 0)			\
+	F(u64, process, 0)
 #define greeting_reply_FIELDS(F, S, A)		\
 	F(u64, fsid, 0)				\
 	F(u64, fmt_vers, 0)			\

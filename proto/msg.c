@@ -5,7 +5,7 @@
  * known, each field is there and valid, and nothing is left over (but for fields that a newer minor
  * version has appended).  The reader never trusts a length; msg_get reads exactly the bytes it was given.
  *
- *	0 magic  4 major  5 minor  6 type  8 flags  12 body length  16 id  24 seq  32 recv_seq  40 term
+ *	0 magic  4 major  5 minor  6 type  8 flags  10 number of the frame  12 body length  16 id  24 seq  32 recv_seq  40 term
  *	48 rid  56 error  60 crc32c of the frame with these four bytes zero
  */
 #include "msg.h"
@@ -236,7 +236,8 @@ static void put_header(struct wire_writer *w, const struct msg_header *hdr, uint
 	wire_put_u8(w, &major);
 	wire_put_u8(w, &minor);
 	wire_put_u16(w, &hdr->type);
-	wire_put_u32(w, &hdr->flags);
+	wire_put_u16(w, &hdr->flags);
+	wire_put_u16(w, &hdr->frame_nr);
 	wire_put_u32(w, &body_len);
 	wire_put_u64(w, &hdr->id);
 	wire_put_u64(w, &hdr->seq);
@@ -297,7 +298,8 @@ int msg_get(const uint8_t *buf, size_t len, struct msg_header *hdr, union msg_bo
 	wire_get_u8(&r, &major);
 	wire_get_u8(&r, &hdr->minor);
 	wire_get_u16(&r, &hdr->type);
-	wire_get_u32(&r, &hdr->flags);
+	wire_get_u16(&r, &hdr->flags);
+	wire_get_u16(&r, &hdr->frame_nr);
 	wire_get_u32(&r, &body_len);
 	wire_get_u64(&r, &hdr->id);
 	wire_get_u64(&r, &hdr->seq);
@@ -313,7 +315,7 @@ int msg_get(const uint8_t *buf, size_t len, struct msg_header *hdr, union msg_bo
 	/* Flags of a newer minor version may be there; what we do not know has no meaning for us. */
 	if (hdr->minor <= MSG_MINOR && (hdr->flags & ~MSG_FLAGS))
 		return -EPROTO;
-	hdr->flags &= MSG_FLAGS;
+	hdr->flags = (uint16_t)(hdr->flags & MSG_FLAGS);
 	hdr->error = errors_from_wire(error);
 	if (!msg_type_is_known(hdr->type))
 		return -EOPNOTSUPP;

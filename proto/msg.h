@@ -54,7 +54,8 @@ union msg_body {
 /* What travels before the body; magic, versions, length and checksum are the codec's. */
 struct msg_header {
 	uint16_t type;		/* enum msg_type */
-	uint32_t flags;
+	uint16_t flags;
+	uint16_t frame_nr;	/* sessions: counts the frames of a socket from 1, so that a hole shows */
 	uint64_t id;		/* of the request; the answer repeats it */
 	uint64_t seq;		/* of the sender, 0: outside the numbering */
 	uint64_t recv_seq;	/* the greatest that the sender has received */

@@ -56,8 +56,8 @@ struct net_server_conf {
 };
 
 /*
- * Bind and be ready.  zmq_ctx is the caller's and must outlive the server.  -EADDRINUSE, -EADDRNOTAVAIL and
- * others of bind (logged with the endpoint); -ENOMEM; -EINVAL.
+ * Bind and be ready; waits up to 2 s for an address in use.  zmq_ctx is the caller's and must outlive
+ * the server.  -EADDRINUSE, -EADDRNOTAVAIL and others of bind (logged with the endpoint); -ENOMEM.
  */
 int net_server_open(struct net_server **out, void *zmq_ctx, const struct net_server_conf *conf);
 /* Sessions end without a word: clients find the next server. */

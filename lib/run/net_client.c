@@ -1,0 +1,848 @@
+/*
+ * The client's side of a session: one thread, one socket at a time, everything kept until it is answered.
+ *
+ * The home thread resolves the leader, connects with a fresh socket, greets, and once it was accepted
+ * sends what is unanswered in order.  Other threads only put what they have into the inbox and ring.  A
+ * socket that is cut, silent for longer than the keepalive time, or on which a frame is missing or wrong
+ * is thrown away and the next one is made; what was not answered is sent again, to the same server (which
+ * drops what it has had) or to a new one (whose handlers are idempotent, runtime.md 3.8).
+ *
+ * Each call ends once: it is in the inbox, then in the session, and whoever takes it out calls done.
+ */
+#include "net_client.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "log.h"
+#include "session.h"
+#include "zmqu.h"
+
+#define CONNECT_NS	(1 * NSEC_PER_SEC)	/* for a connection to be there */
+#define RETRY_NS	(100 * NSEC_PER_MSEC)
+#define REFUSED_NS	(1 * NSEC_PER_SEC)	/* after an answer that will not change soon */
+#define FRAMES_BATCH	256
+#define ACK_FRAMES	64u			/* unacknowledged messages that bring an acknowledgement */
+
+enum link_state {
+	LINK_IDLE,		/* no socket */
+	LINK_CONNECTING,	/* greeted as soon as there is a connection */
+	LINK_GREETING,		/* connected; the answer is awaited */
+	LINK_OPEN,
+};
+
+struct net_req {
+	struct net_client *nc;
+	uint64_t id;
+	uint64_t term;
+	unsigned type;
+};
+
+struct net_client {
+	struct net_client_conf conf;
+	pthread_t thread;
+	int wake_fd;
+
+	pthread_mutex_t mutex;	/* the inbox and what is shown */
+	struct session_out *inbox_first, *inbox_last;
+	uint64_t open_calls;		/* in the inbox or in the session */
+	bool stopping;
+	bool fenced;
+	struct net_client_stats stats;
+	int (*gone)(void *arg);		/* set once farewell has begun */
+	void *gone_arg;
+
+	/* The home thread's own. */
+	void *zmq_ctx;
+	void *sock, *mon;
+	enum link_state state;
+	struct session session;
+	uint64_t term;			/* of the server that greeted us last */
+	uint64_t epoch;
+	uint64_t process;
+	uint64_t next_try_ns;		/* IDLE */
+	uint64_t deadline_ns;		/* CONNECTING, GREETING */
+	uint64_t last_received_ns, last_sent_ns;
+	uint64_t unacked_nr;		/* messages received since our last frame */
+	bool was_greeted;		/* on the socket that was lost last */
+	bool is_blocked;		/* the socket takes no more */
+	uint8_t *buf;			/* one frame to be sent */
+	union msg_body *body;		/* of the frame being handled */
+};
+
+static uint64_t keepalive_ns(const struct net_client *nc)
+{
+	return nc->conf.keepalive_ms * NSEC_PER_MSEC;
+}
+
+static void wake(struct net_client *nc)
+{
+	uint64_t one = 1;
+
+	/* It can only fail by being rung already. */
+	if (write(nc->wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+/* A call is over.  The mutex is not held. */
+static void finish_call(struct net_client *nc, struct session_out *o, int err, unsigned type,
+			const void *reply)
+{
+	pthread_mutex_lock(&nc->mutex);
+	nc->open_calls--;
+	pthread_mutex_unlock(&nc->mutex);
+	o->done(o->arg, err, type, err ? NULL : reply);
+	session_out_free(o);
+}
+
+static void set_greeted(struct net_client *nc, bool greeted)
+{
+	pthread_mutex_lock(&nc->mutex);
+	if (nc->stats.greeted != greeted)
+		nc->stats.since_ns = clock_mono_ns();
+	nc->stats.greeted = greeted;
+	nc->stats.term = nc->term;
+	pthread_mutex_unlock(&nc->mutex);
+}
+
+static void count(struct net_client *nc, uint64_t *counter)
+{
+	pthread_mutex_lock(&nc->mutex);
+	(*counter)++;
+	pthread_mutex_unlock(&nc->mutex);
+}
+
+/* Throw the socket away; the next attempt is after delay_ns. */
+static void drop_socket(struct net_client *nc, uint64_t delay_ns)
+{
+	bool was_open = nc->state == LINK_OPEN;
+
+	if (nc->sock)
+		zmq_socket_monitor(nc->sock, NULL, 0);
+	zmqu_close(nc->mon);
+	zmqu_close(nc->sock);
+	nc->sock = nc->mon = NULL;
+	nc->state = LINK_IDLE;
+	nc->is_blocked = false;
+	/* A good connection that broke is made again at once; it may have been the server's restart. */
+	nc->next_try_ns = clock_mono_ns() + (nc->was_greeted ? 0 : delay_ns);
+	nc->was_greeted = false;
+	if (!was_open)
+		return;
+	set_greeted(nc, false);
+	if (nc->conf.ops.on_disconnected)
+		nc->conf.ops.on_disconnected(nc->conf.arg);
+}
+
+/* 0; -EAGAIN: later; else the socket is gone. */
+static int send_frame(struct net_client *nc, struct msg_header *hdr, const void *body)
+{
+	int ret;
+
+	hdr->frame_nr = (uint16_t)(nc->session.sent_nr + 1);
+	hdr->recv_seq = nc->session.recv_seq;
+	hdr->term = nc->term;
+	hdr->rid = nc->conf.rid;
+	ret = zmqu_send_msg(nc->sock, NULL, hdr, body, nc->buf, MSG_FRAME_MAX);
+	if (ret == -EAGAIN) {
+		nc->is_blocked = true;
+		return ret;
+	}
+	if (ret < 0) {
+		log_warning("server at %s: %s cannot be sent: %s; connecting again", nc->stats.endpoint,
+			    msg_name(hdr->type), strerror(-ret));
+		drop_socket(nc, RETRY_NS);
+		return ret;
+	}
+	nc->session.sent_nr++;
+	nc->session.acked_seq = nc->session.recv_seq;
+	nc->unacked_nr = 0;
+	nc->last_sent_ns = clock_mono_ns();
+	return 0;
+}
+
+static void send_ping(struct net_client *nc, unsigned type, uint64_t cookie)
+{
+	struct msg_header hdr = { .type = (uint16_t)type };
+	struct msg_ping ping = { cookie };
+
+	send_frame(nc, &hdr, &ping);
+}
+
+/* Send what has not been sent on this socket. */
+static void pump(struct net_client *nc)
+{
+	struct session_out *o;
+
+	while (nc->state == LINK_OPEN && !nc->is_blocked && (o = session_next(&nc->session))) {
+		bool is_again = o->is_again;
+
+		if (send_frame(nc, &o->hdr, o->body) < 0)
+			return;
+		session_sent(&nc->session, o);
+		if (is_again)
+			count(nc, &nc->stats.resent);
+	}
+}
+
+/* A response to a server that is gone is for nobody. */
+static void take_response(struct net_client *nc, struct session_out *o)
+{
+	if (o->tag != nc->term) {
+		session_out_free(o);
+		return;
+	}
+	session_add_response(&nc->session, o, o->link.id);
+}
+
+static void drain_inbox(struct net_client *nc)
+{
+	struct session_out *o, *next;
+	bool fenced;
+
+	pthread_mutex_lock(&nc->mutex);
+	o = nc->inbox_first;
+	nc->inbox_first = nc->inbox_last = NULL;
+	fenced = nc->fenced;
+	pthread_mutex_unlock(&nc->mutex);
+	for (; o; o = next) {
+		int ret;
+
+		next = o->next;
+		o->next = NULL;
+		if (!o->done) {
+			take_response(nc, o);
+			continue;
+		}
+		ret = fenced ? -ENOLINK : session_add_request(&nc->session, o);
+		if (ret < 0)
+			finish_call(nc, o, ret, 0, NULL);
+	}
+}
+
+static void fail_all(struct net_client *nc, int err)
+{
+	struct session_out *o;
+
+	drain_inbox(nc);
+	while ((o = session_take_request(&nc->session)))
+		finish_call(nc, o, err, 0, NULL);
+}
+
+static void become_fenced(struct net_client *nc)
+{
+	log_err("rid %016" PRIx64 ": the server at %s says that this mount was fenced; it can do nothing any "
+		"more: unmount it", nc->conf.rid, nc->stats.endpoint);
+	pthread_mutex_lock(&nc->mutex);
+	nc->fenced = true;
+	pthread_mutex_unlock(&nc->mutex);
+	drop_socket(nc, RETRY_NS);
+	fail_all(nc, -ENOLINK);
+	if (nc->conf.ops.on_fenced)
+		nc->conf.ops.on_fenced(nc->conf.arg);
+}
+
+/* The rid's item is gone from the device: the answer to our farewell was lost, not the farewell. */
+static bool is_farewell_done(struct net_client *nc)
+{
+	int (*gone)(void *arg);
+	struct session_out *o;
+	void *arg;
+
+	pthread_mutex_lock(&nc->mutex);
+	gone = nc->gone;
+	arg = nc->gone_arg;
+	pthread_mutex_unlock(&nc->mutex);
+	if (!gone || gone(arg) != 1)
+		return false;
+	drain_inbox(nc);
+	while ((o = session_take_request(&nc->session)))
+		finish_call(nc, o, o->hdr.type == MSG_farewell ? 0 : -ESHUTDOWN,
+			    msg_reply_type(o->hdr.type), NULL);
+	return true;
+}
+
+static void start_greeting(struct net_client *nc)
+{
+	struct msg_header hdr = { .type = MSG_greeting };
+	struct msg_greeting g = {
+		.fsid = nc->conf.fsid,
+		.fmt_vers = nc->conf.fmt_vers,
+		.server_term = nc->term,
+		.rid = nc->conf.rid,
+		.flags = nc->conf.flags,
+		.epoch = nc->epoch,
+		.process = nc->process,
+	};
+
+	pthread_mutex_lock(&nc->mutex);
+	if (nc->gone)
+		g.flags |= GREETING_FLAG_FAREWELL;
+	pthread_mutex_unlock(&nc->mutex);
+	session_rewind(&nc->session);
+	nc->state = LINK_GREETING;
+	nc->deadline_ns = clock_mono_ns() + keepalive_ns(nc);
+	send_frame(nc, &hdr, &g);
+}
+
+static void try_connect(struct net_client *nc)
+{
+	char endpoint[NET_ENDPOINT_BYTES] = "";
+	uint64_t now;
+	int ret;
+
+	if (is_farewell_done(nc)) {
+		nc->next_try_ns = UINT64_MAX;
+		return;
+	}
+	ret = nc->conf.ops.resolve(nc->conf.arg, endpoint, sizeof(endpoint));
+	now = clock_mono_ns();
+	nc->next_try_ns = now + RETRY_NS;
+	if (ret < 0)
+		return;
+	pthread_mutex_lock(&nc->mutex);
+	memcpy(nc->stats.endpoint, endpoint, sizeof(endpoint));
+	nc->stats.connects++;
+	pthread_mutex_unlock(&nc->mutex);
+
+	ret = zmqu_dealer(nc->zmq_ctx, nc->conf.keepalive_ms, &nc->sock);
+	if (ret == 0)
+		ret = zmqu_monitor(nc->zmq_ctx, nc->sock, ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
+				   ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
+				   ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+				   ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL, &nc->mon);
+	if (ret == 0 && zmq_connect(nc->sock, endpoint) < 0)
+		ret = -errno;
+	if (ret < 0) {
+		log_err("server at %s: no socket for it: %s; trying again", endpoint, strerror(-ret));
+		drop_socket(nc, REFUSED_NS);
+		return;
+	}
+	nc->epoch = clock_boot_ns() > nc->epoch ? clock_boot_ns() : nc->epoch + 1;
+	nc->state = LINK_CONNECTING;
+	nc->deadline_ns = now + CONNECT_NS;
+}
+
+static void handle_greeting_reply(struct net_client *nc, const struct msg_greeting_reply *g)
+{
+	bool is_new = g->server_term != nc->term;
+
+	switch (g->status) {
+	case GREETING_OK:
+		break;
+	case GREETING_FENCED:
+		become_fenced(nc);
+		return;
+	case GREETING_INVALID:
+		log_err("server at %s refuses this mount: it serves fsid %016" PRIx64 ", format version %" PRIu64
+			"; ours is fsid %016" PRIx64 ", version %" PRIu64 "; are the devices and the quorum "
+			"addresses of one volume?", nc->stats.endpoint, g->fsid, g->fmt_vers, nc->conf.fsid,
+			nc->conf.fmt_vers);
+		nc->was_greeted = false;
+		drop_socket(nc, REFUSED_NS);
+		return;
+	default:
+		nc->was_greeted = false;
+		drop_socket(nc, RETRY_NS);
+		return;
+	}
+	if (nc->state != LINK_GREETING || g->fsid != nc->conf.fsid || g->server_term < nc->term ||
+	    g->server_term == 0) {
+		drop_socket(nc, RETRY_NS);
+		return;
+	}
+	if (is_new || g->new_session) {
+		uint16_t sent = nc->session.sent_nr, received = nc->session.received_nr;
+
+		/* The socket has carried the greeting already. */
+		session_new_peer(&nc->session);
+		nc->session.sent_nr = sent;
+		nc->session.received_nr = received;
+	}
+	nc->term = g->server_term;
+	nc->state = LINK_OPEN;
+	nc->was_greeted = true;
+	set_greeted(nc, true);
+	if (nc->conf.ops.on_greeted)
+		nc->conf.ops.on_greeted(nc->conf.arg, nc->term, is_new);
+}
+
+static void handle_response(struct net_client *nc, const struct msg_header *hdr, const void *body)
+{
+	struct session_out *o = session_answered(&nc->session, hdr->id);
+	int err = hdr->error;
+
+	if (!o)
+		return;
+	if (!err && hdr->type != msg_reply_type(o->hdr.type)) {
+		log_err("server at %s: answers %s with %s; the call fails", nc->stats.endpoint,
+			msg_name(o->hdr.type), msg_name(hdr->type));
+		err = -EPROTO;
+	}
+	finish_call(nc, o, err, hdr->type, body);
+}
+
+/* -ENOMEM: the message is not taken. */
+static int handle_request(struct net_client *nc, const struct msg_header *hdr, const void *body)
+{
+	struct net_req *req = malloc(sizeof(*req));
+
+	if (!req)
+		return -ENOMEM;
+	*req = (struct net_req){ nc, hdr->id, nc->term, hdr->type };
+	count(nc, &nc->stats.requests);
+	if (!msg_is_from(hdr->type, MSG_FROM_SERVER) || !msg_reply_type(hdr->type) || hdr->error)
+		net_client_respond(nc, req, -EOPNOTSUPP, 0, NULL);
+	else
+		nc->conf.ops.on_request(nc->conf.arg, req, hdr->type, body);
+	return 0;
+}
+
+/* -EPROTO: the socket cannot be used any more. */
+static int handle_message(struct net_client *nc, const struct msg_header *hdr, const union msg_body *body,
+			  bool is_known)
+{
+	bool is_greeting = is_known && hdr->type == MSG_greeting_reply && !hdr->error;
+
+	/* A refusal ends the socket whatever else was sent on it: its sender may know nothing of it. */
+	if (is_greeting && body->greeting_reply.status != GREETING_OK) {
+		handle_greeting_reply(nc, &body->greeting_reply);
+		return 0;
+	}
+	switch (session_frame(&nc->session, hdr)) {
+	case SESSION_NEW:
+		break;
+	case SESSION_DUPLICATE:
+		count(nc, &nc->stats.duplicates);
+		return 0;
+	case SESSION_LOST:
+		count(nc, &nc->stats.lost);
+		return -EPROTO;
+	case SESSION_LIE:
+		return -EPROTO;
+	}
+	nc->last_received_ns = clock_mono_ns();
+	if (is_greeting) {
+		handle_greeting_reply(nc, &body->greeting_reply);
+		return 0;
+	}
+	if (nc->state != LINK_OPEN || hdr->term != nc->term)
+		return -EPROTO;
+	if (is_known && hdr->type == MSG_ping) {
+		send_ping(nc, MSG_pong, body->ping.cookie);
+		return 0;
+	}
+	if (is_known && hdr->type == MSG_pong && !(hdr->flags & MSG_FLAG_RESPONSE))
+		return 0;
+	if (hdr->seq == 0)
+		return -EPROTO;
+	nc->unacked_nr++;
+	if (hdr->seq <= nc->session.recv_seq) {
+		count(nc, &nc->stats.duplicates);
+		return 0;
+	}
+	if (!is_known) {
+		struct msg_header as_ping = *hdr;
+
+		/* A later version's request: refused by name of nothing. */
+		if (hdr->flags & MSG_FLAG_RESPONSE)
+			return -EPROTO;
+		as_ping.type = MSG_pong;
+		if (handle_request(nc, &as_ping, body) < 0)
+			return -EPROTO;
+	} else if (hdr->flags & MSG_FLAG_RESPONSE) {
+		session_receive(&nc->session, hdr);
+		handle_response(nc, hdr, body);
+		return 0;
+	} else if (handle_request(nc, hdr, body) < 0) {
+		return -EPROTO;
+	}
+	session_receive(&nc->session, hdr);
+	return 0;
+}
+
+static void handle_frame(struct net_client *nc, struct zmqu_frame *f)
+{
+	struct msg_header hdr = { 0 };
+	int ret;
+
+	ret = msg_get(zmq_msg_data(&f->msg), zmq_msg_size(&f->msg), &hdr, nc->body);
+	if (ret == -EPROTONOSUPPORT)
+		log_err("server at %s speaks another major version of the protocol than ours (%u); upgrade the older "
+			"of the two hosts", nc->stats.endpoint, MSG_MAJOR);
+	if (ret == 0 || ret == -EOPNOTSUPP)
+		ret = handle_message(nc, &hdr, nc->body, ret == 0);
+	if (ret < 0 && nc->sock) {
+		if (ret != -EPROTO || nc->state == LINK_OPEN)
+			log_warning("server at %s: a message was lost or damaged; connecting again",
+				    nc->stats.endpoint);
+		drop_socket(nc, RETRY_NS);
+	}
+}
+
+static void read_frames(struct net_client *nc)
+{
+	for (int i = 0; i < FRAMES_BATCH && nc->sock; i++) {
+		struct zmqu_frame f;
+		int ret = zmqu_recv(nc->sock, 0, &f);
+
+		if (ret == -EAGAIN)
+			return;
+		if (ret < 0) {
+			drop_socket(nc, RETRY_NS);
+			return;
+		}
+		handle_frame(nc, &f);
+		zmqu_frame_close(&f);
+	}
+}
+
+static void read_monitor(struct net_client *nc)
+{
+	int event;
+
+	while (nc->mon && zmqu_monitor_next(nc->mon, &event) == 0) {
+		if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+			if (nc->state == LINK_CONNECTING)
+				start_greeting(nc);
+		} else if (event != ZMQ_EVENT_CLOSED || nc->state == LINK_CONNECTING) {
+			/* What had arrived before the cut counts. */
+			read_frames(nc);
+			if (nc->sock)
+				drop_socket(nc, RETRY_NS);
+			return;
+		}
+	}
+}
+
+static uint64_t next_deadline(const struct net_client *nc)
+{
+	uint64_t ping, dead;
+
+	switch (nc->state) {
+	case LINK_IDLE:
+		return nc->next_try_ns;
+	case LINK_CONNECTING:
+	case LINK_GREETING:
+		return nc->deadline_ns;
+	case LINK_OPEN:
+		break;
+	}
+	dead = nc->last_received_ns + keepalive_ns(nc);
+	ping = nc->last_sent_ns + keepalive_ns(nc) / 4;
+	return ping < dead ? ping : dead;
+}
+
+static void check_times(struct net_client *nc)
+{
+	uint64_t now = clock_mono_ns();
+
+	switch (nc->state) {
+	case LINK_IDLE:
+		if (now >= nc->next_try_ns)
+			try_connect(nc);
+		return;
+	case LINK_CONNECTING:
+	case LINK_GREETING:
+		if (now >= nc->deadline_ns)
+			drop_socket(nc, RETRY_NS);
+		return;
+	case LINK_OPEN:
+		break;
+	}
+	if (now >= nc->last_received_ns + keepalive_ns(nc)) {
+		log_warning("server at %s: silent for %u ms; connecting again", nc->stats.endpoint,
+			    nc->conf.keepalive_ms);
+		drop_socket(nc, RETRY_NS);
+	} else if (now >= nc->last_sent_ns + keepalive_ns(nc) / 4 || nc->unacked_nr >= ACK_FRAMES) {
+		send_ping(nc, MSG_ping, now);
+	}
+}
+
+static void wait_for_work(struct net_client *nc, uint64_t deadline_ns)
+{
+	zmq_pollitem_t items[3] = { { .fd = nc->wake_fd, .events = ZMQ_POLLIN } };
+	uint64_t now = clock_mono_ns(), ring;
+	long ms;
+	int nr = 1;
+
+	if (nc->sock) {
+		items[nr++] = (zmq_pollitem_t){ .socket = nc->mon, .events = ZMQ_POLLIN };
+		items[nr++] = (zmq_pollitem_t){ .socket = nc->sock,
+			.events = (short)(ZMQ_POLLIN | (nc->is_blocked ? ZMQ_POLLOUT : 0)) };
+	}
+	if (deadline_ns <= now)
+		ms = 0;
+	else if (deadline_ns - now > 60 * NSEC_PER_SEC)
+		ms = 60000;
+	else
+		ms = (long)((deadline_ns - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+	if (zmq_poll(items, nr, ms) < 0 && errno != EINTR)
+		log_err("session with the server: waiting failed: %s", strerror(errno));
+	if (nr == 3 && (items[2].revents & ZMQ_POLLOUT))
+		nc->is_blocked = false;
+	while (read(nc->wake_fd, &ring, sizeof(ring)) > 0)
+		;
+}
+
+static void *home_thread(void *arg)
+{
+	struct net_client *nc = arg;
+	bool stopping = false, fenced = false;
+
+	while (!stopping) {
+		if (!fenced)
+			check_times(nc);
+		drain_inbox(nc);
+		pump(nc);
+		wait_for_work(nc, fenced ? UINT64_MAX : next_deadline(nc));
+		if (nc->sock)
+			read_frames(nc);
+		if (nc->sock)
+			read_monitor(nc);
+		pthread_mutex_lock(&nc->mutex);
+		stopping = nc->stopping;
+		fenced = nc->fenced;
+		pthread_mutex_unlock(&nc->mutex);
+	}
+	drop_socket(nc, RETRY_NS);
+	fail_all(nc, -ESHUTDOWN);
+	return NULL;
+}
+
+static void free_client(struct net_client *nc)
+{
+	session_fini(&nc->session);
+	if (nc->zmq_ctx)
+		zmq_ctx_term(nc->zmq_ctx);
+	if (nc->wake_fd >= 0)
+		close(nc->wake_fd);
+	pthread_mutex_destroy(&nc->mutex);
+	free(nc->buf);
+	free(nc->body);
+	free(nc);
+}
+
+int net_client_start(struct net_client **out, const struct net_client_conf *conf)
+{
+	struct net_client *nc = calloc(1, sizeof(*nc));
+	sigset_t all, old;
+	int ret;
+
+	if (!nc)
+		return -ENOMEM;
+	assert(conf->ops.resolve && conf->ops.on_request && conf->keepalive_ms);
+	nc->conf = *conf;
+	pthread_mutex_init(&nc->mutex, NULL);
+	session_init(&nc->session);
+	nc->stats.since_ns = clock_mono_ns();
+	nc->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	nc->zmq_ctx = nc->wake_fd >= 0 ? zmq_ctx_new() : NULL;
+	ret = nc->zmq_ctx ? 0 : -errno;
+	nc->buf = malloc(MSG_FRAME_MAX);
+	nc->body = malloc(sizeof(*nc->body));
+	if (ret == 0 && (!nc->buf || !nc->body))
+		ret = -ENOMEM;
+	if (ret == 0 && getrandom(&nc->process, sizeof(nc->process), 0) != sizeof(nc->process))
+		ret = -EIO;
+	if (ret == 0) {
+		/* Signals are for the service's main thread. */
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &old);
+		ret = -pthread_create(&nc->thread, NULL, home_thread, nc);
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+	}
+	if (ret < 0) {
+		free_client(nc);
+		return ret;
+	}
+	*out = nc;
+	return 0;
+}
+
+void net_client_stop(struct net_client *nc)
+{
+	if (!nc)
+		return;
+	pthread_mutex_lock(&nc->mutex);
+	nc->stopping = true;
+	pthread_mutex_unlock(&nc->mutex);
+	wake(nc);
+	pthread_join(nc->thread, NULL);
+	free_client(nc);
+}
+
+static void inbox_add(struct net_client *nc, struct session_out *o)
+{
+	o->next = NULL;
+	if (nc->inbox_last)
+		nc->inbox_last->next = o;
+	else
+		nc->inbox_first = o;
+	nc->inbox_last = o;
+}
+
+int net_client_call(struct net_client *nc, unsigned type, const void *msg, net_client_done done, void *arg)
+{
+	struct session_out *o;
+	int ret;
+
+	if (!msg_is_from(type, MSG_FROM_CLIENT) || !msg_reply_type(type))
+		return -EINVAL;
+	ret = session_out_alloc(&o, type, 0, msg);
+	if (ret < 0)
+		return ret;
+	o->done = done;
+	o->arg = arg;
+	pthread_mutex_lock(&nc->mutex);
+	if (nc->fenced)
+		ret = -ENOLINK;
+	else if (nc->stopping)
+		ret = -ESHUTDOWN;
+	else if (nc->open_calls >= NET_CLIENT_CALLS_MAX)
+		ret = -EBUSY;
+	if (ret == 0) {
+		nc->open_calls++;
+		nc->stats.calls++;
+		inbox_add(nc, o);
+	}
+	pthread_mutex_unlock(&nc->mutex);
+	if (ret < 0)
+		session_out_free(o);
+	else
+		wake(nc);
+	return ret;
+}
+
+struct sync_call {
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	bool is_done;
+	bool is_left;		/* the waiter has given up: done frees this */
+	int err;
+	void *reply;
+};
+
+static void sync_done(void *arg, int err, unsigned type, const void *reply)
+{
+	struct sync_call *c = arg;
+	bool is_left;
+
+	pthread_mutex_lock(&c->mutex);
+	c->err = err;
+	if (!err && c->reply && reply)
+		memcpy(c->reply, reply, msg_struct_bytes(type));
+	c->is_done = true;
+	is_left = c->is_left;
+	pthread_cond_signal(&c->cond);
+	pthread_mutex_unlock(&c->mutex);
+	if (is_left) {
+		pthread_mutex_destroy(&c->mutex);
+		pthread_cond_destroy(&c->cond);
+		free(c);
+	}
+}
+
+static int call_and_wait(struct net_client *nc, unsigned type, const void *msg, void *reply,
+			 unsigned timeout_ms)
+{
+	struct sync_call *c = calloc(1, sizeof(*c));
+	uint64_t end_ns = clock_mono_ns() + timeout_ms * NSEC_PER_MSEC;
+	struct timespec end = { (time_t)(end_ns / NSEC_PER_SEC), (long)(end_ns % NSEC_PER_SEC) };
+	pthread_condattr_t attr;
+	int ret;
+
+	if (!c)
+		return -ENOMEM;
+	c->reply = reply;
+	pthread_mutex_init(&c->mutex, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->cond, &attr);
+	pthread_condattr_destroy(&attr);
+
+	ret = net_client_call(nc, type, msg, sync_done, c);
+	if (ret == 0) {
+		pthread_mutex_lock(&c->mutex);
+		while (!c->is_done && ret != ETIMEDOUT)
+			ret = timeout_ms ? pthread_cond_timedwait(&c->cond, &c->mutex, &end) :
+					   pthread_cond_wait(&c->cond, &c->mutex);
+		c->is_left = !c->is_done;
+		ret = c->is_left ? -ETIMEDOUT : c->err;
+		if (c->is_left) {
+			c->reply = NULL;
+			pthread_mutex_unlock(&c->mutex);
+			return ret;
+		}
+		pthread_mutex_unlock(&c->mutex);
+	}
+	pthread_mutex_destroy(&c->mutex);
+	pthread_cond_destroy(&c->cond);
+	free(c);
+	return ret;
+}
+
+int net_client_call_sync(struct net_client *nc, unsigned type, const void *msg, void *reply)
+{
+	return call_and_wait(nc, type, msg, reply, 0);
+}
+
+void net_client_respond(struct net_client *nc, struct net_req *req, int err, unsigned type, const void *msg)
+{
+	unsigned reply_type = msg_reply_type(req->type);
+	struct session_out *o;
+	int ret;
+
+	assert(req->nc == nc);
+	if (!err && type != reply_type)
+		err = -EIO;
+	ret = session_out_alloc(&o, reply_type ? reply_type : MSG_pong, err, msg);
+	if (ret == -EINVAL)
+		ret = session_out_alloc(&o, reply_type, -EIO, NULL);
+	/* The server waits for this answer; without it locks of the whole cluster would hang. */
+	if (ret == -ENOMEM) {
+		log_err("no memory to answer the server's %s: giving up", msg_name(req->type));
+		abort();
+	}
+	o->link.id = req->id;
+	o->tag = req->term;
+	free(req);
+	pthread_mutex_lock(&nc->mutex);
+	inbox_add(nc, o);
+	pthread_mutex_unlock(&nc->mutex);
+	wake(nc);
+}
+
+int net_client_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg, unsigned timeout_ms)
+{
+	uint64_t term;
+
+	pthread_mutex_lock(&nc->mutex);
+	term = nc->stats.term;
+	if (term) {
+		nc->gone = gone;
+		nc->gone_arg = arg;
+	}
+	pthread_mutex_unlock(&nc->mutex);
+	if (!term)
+		return 0;
+	return call_and_wait(nc, MSG_farewell, NULL, NULL, timeout_ms);
+}
+
+void net_client_get_stats(struct net_client *nc, struct net_client_stats *st)
+{
+	pthread_mutex_lock(&nc->mutex);
+	*st = nc->stats;
+	st->pending = nc->open_calls;
+	pthread_mutex_unlock(&nc->mutex);
+}
