@@ -95,6 +95,7 @@ static int device_size(struct device *d, const struct stat *st)
 int device_open(struct device *d, const char *path, enum device_use use, const char *verb)
 {
 	int flags = O_CLOEXEC | (use == DEVICE_WRITE ? O_RDWR : O_RDONLY);
+	int is_readonly = 0;
 	struct stat st;
 	int ret;
 
@@ -134,6 +135,13 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 			ret = say_in_use(verb, path, &st);
 		else
 			say_error(verb, "could not lock '%s': %s", path, strerror(-ret));
+		goto out;
+	}
+	/* The kernel opens a read-only block device for writing and fails only the writes. */
+	if (use == DEVICE_WRITE && d->is_bdev && ioctl(d->fd, BLKROGET, &is_readonly) == 0 &&
+	    is_readonly) {
+		ret = -EROFS;
+		say_error(verb, "'%s' is read-only; it cannot be written", path);
 		goto out;
 	}
 	ret = device_size(d, &st);
