@@ -169,23 +169,22 @@ static inline int setup_threads(void **state)
 	return setup_engine(state, "1");
 }
 
-static inline void remove_tree(const char *dir)
+/* Everything below name, and name itself. */
+static inline void remove_tree_at(int at, const char *name)
 {
+	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
 	struct dirent *de;
-	DIR *d = opendir(dir);
 
 	while (d && (de = readdir(d))) {
-		char path[512];
-
 		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
 			continue;
-		snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
-		if (unlink(path) < 0 && errno == EISDIR)
-			remove_tree(path);
+		if (unlinkat(fd, de->d_name, 0) < 0 && errno == EISDIR)
+			remove_tree_at(fd, de->d_name);
 	}
 	if (d)
 		closedir(d);
-	rmdir(dir);
+	unlinkat(at, name, AT_REMOVEDIR);
 }
 
 static inline pid_t spawn_blockd(struct fixture *fx, const char *override)
@@ -230,7 +229,7 @@ static inline int teardown(void **state)
 		stop(fx, SIGKILL);
 	alarm(0);
 	current = NULL;
-	remove_tree(fx->dir);
+	remove_tree_at(AT_FDCWD, fx->dir);
 	free(fx);
 	return 0;
 }
