@@ -688,6 +688,7 @@ static void a_volume_of_another_kind_is_not_opened(void **state)
 static void a_nearly_full_device_says_low_and_never_wedges(void **state)
 {
 	struct sim *s = sim_make();
+	uint64_t given = 0;
 	unsigned n = 0;
 	int ret = 0;
 
@@ -704,7 +705,11 @@ static void a_nearly_full_device_says_low_and_never_wedges(void **state)
 			ret = run_one(s->t, &o);
 		if (ret == 0 && n > 3)
 			assert_int_equal(le32_get(o.out.meta_avail.flags), ALLOC_FLAG_LOW);
+		if (ret == 0)
+			given += le64_get(o.out.meta_avail.total_nr);
 	}
+	/* LOW or not, what there was was given, from both trees. */
+	assert_true(given > META - META / 4);
 	assert_true(ret == 0 || ret == -ENOSPC);
 	check_volume(s->dev);
 	/* They go again, and everything comes back. */
@@ -721,6 +726,44 @@ static void a_nearly_full_device_says_low_and_never_wedges(void **state)
 	}
 	assert_int_equal(le32_get(s->lt.meta_avail.flags), 0);
 	reclaim_and_check(s);
+	sim_free(s);
+}
+
+/* A job that needs nearly all that one may have, and leaves nothing. */
+static int run_greedy(struct txn_job *job, struct txn *t)
+{
+	struct blkno_alloc *al = txn_alloc(t);
+	uint64_t blkno[TXN_JOB_BLOCKS - 20];
+	int ret = 0;
+
+	(void)job;
+	for (unsigned i = 0; ret == 0 && i < TXN_JOB_BLOCKS - 20; i++)
+		ret = al->alloc(al->arg, &blkno[i]);
+	for (unsigned i = 0; ret == 0 && i < TXN_JOB_BLOCKS - 20; i++)
+		ret = al->free(al->arg, blkno[i]);
+	return ret;
+}
+
+static void jobs_begin_only_with_room_for_them(void **state)
+{
+	struct sim *s = sim_make();
+	struct tjob jobs[60];
+
+	(void)state;
+	for (unsigned i = 0; i < 60; i++) {
+		jobs[i] = tjob(MOUNT, 100 + i);
+		if (i % 2)
+			jobs[i].job.run = run_greedy;
+		if (i)
+			jobs[i - 1].job.next = &jobs[i].job;
+	}
+	assert_int_equal(txn_run(s->t, &jobs[0].job), 0);
+	for (unsigned i = 0; i < 60; i++)
+		assert_int_equal(jobs[i].err, 0);
+	/* Far more than one list holds, and yet nobody ran dry and had to be taken back. */
+	assert_int_equal(atomic_load(&txn_stats(s->t)->aborts), 0);
+	assert_true(atomic_load(&txn_stats(s->t)->commits) >= 2);
+	check_volume(s->dev);
 	sim_free(s);
 }
 
@@ -826,6 +869,7 @@ int main(void)
 		cmocka_unit_test(inode_numbers_are_never_given_twice_and_skip_the_root_node),
 		cmocka_unit_test(a_super_that_somebody_else_wrote_stops_everything),
 		cmocka_unit_test(a_volume_of_another_kind_is_not_opened),
+		cmocka_unit_test(jobs_begin_only_with_room_for_them),
 		cmocka_unit_test(a_nearly_full_device_says_low_and_never_wedges),
 		cmocka_unit_test(reclaim_gives_back_what_the_mount_worked_on_for_others),
 	};
