@@ -493,6 +493,94 @@ static void tall_trees_grow_and_shrink(void **state)
 	fix_close(f);
 }
 
+struct leaf_items {
+	unsigned nr;
+	struct key first;
+	struct key last;
+};
+
+static int note_item(void *arg, const struct item *it)
+{
+	struct leaf_items *li = arg;
+
+	if (li->nr++ == 0)
+		li->first = it->key;
+	li->last = it->key;
+	return 0;
+}
+
+/*
+ * Leaves that are nearly full, one of which is emptied: it takes items from its right sibling if it
+ * is the first, else from its left one, and is never merged with what would not fit.
+ */
+static void low_leaf_takes_from_a_full_sibling(void **state)
+{
+	(void)state;
+	for (unsigned leaf = 0; leaf < 2; leaf++) {
+		struct fix *f = fix_open(100);
+		struct key_bounds { struct key start, end; } range = { KEY_ZEROS, KEY_ONES };
+		struct key at = KEY_ZEROS;
+		struct leaf_items li = { .nr = 0 };
+		static struct shape s;
+		unsigned leaves;
+		unsigned deleted = 0;
+
+		/* Ascending keys leave half-full leaves; the second pass fills them up. */
+		for (unsigned nr = 0; nr < KEYS_NR; nr += 2)
+			assert_int_equal(do_op(f, OP_INSERT, nr, 152, 1), 0);
+		for (unsigned nr = 1; nr < KEYS_NR; nr += 2)
+			if (nr % 20 != 1)
+				assert_int_equal(do_op(f, OP_INSERT, nr, 128, 1), 0);
+		assert_shape(f, &s);
+		leaves = s.leaves;
+		for (unsigned i = 0; i <= leaf; i++) {
+			range = (struct key_bounds){ KEY_ZEROS, KEY_ONES };
+			li.nr = 0;
+			assert_int_equal(btree_read_leaf(f->bs, &f->root, &at, &range.start,
+							 &range.end, note_item, &li), 0);
+			at = key_next(range.end);
+		}
+		for (unsigned nr = 0; nr < KEYS_NR; nr++) {
+			struct key key = key_nr(nr);
+
+			if (key_cmp(&key, &range.start) < 0 || key_cmp(&key, &range.end) > 0 ||
+			    !f->m.present[nr])
+				continue;
+			assert_int_equal(do_op(f, OP_DELETE, nr, 0, 0), 0);
+			assert_shape(f, &s);
+			/* One leaf may be just below the mark: the next deletion joins it. */
+			assert_true(s.below_lwm <= 1);
+			deleted++;
+		}
+		assert_int_equal(deleted, li.nr);
+		assert_int_equal(s.leaves, leaves);
+		assert_tree(f);
+		fix_close(f);
+	}
+}
+
+/* A root that splits needs two blocks; with only one it stays as it was and gives that one back. */
+static void root_split_needs_both_blocks_or_none(void **state)
+{
+	struct fix *f = fix_open(10);
+	unsigned nr = 0;
+
+	(void)state;
+	assert_int_equal(do_op(f, OP_INSERT, nr++, ITEM_VAL_MAX, 1), 0);
+	f->ma.budget = 1;
+	while (do_op(f, OP_INSERT, nr, ITEM_VAL_MAX, 1) == 0)
+		nr++;
+	f->ma.budget = -1;
+	assert_int_equal(f->root.height, 1);
+	assert_true(nr > 50);
+	assert_tree(f);
+	assert_int_equal(memalloc_used_nr(&f->ma), 1);
+	assert_int_equal(do_op(f, OP_INSERT, nr, ITEM_VAL_MAX, 1), 0);
+	assert_int_equal(f->root.height, 2);
+	assert_tree(f);
+	fix_close(f);
+}
+
 static int stop_at_third(void *arg, const struct item *it)
 {
 	(void)it;
@@ -523,22 +611,6 @@ static void iteration_stays_in_its_range(void **state)
 	assert_int_equal(btree_each(f->bs, &f->root, &start, &end, stop_at_third, &count), 42);
 	assert_int_equal(count, 3);
 	fix_close(f);
-}
-
-struct leaf_items {
-	unsigned nr;
-	struct key first;
-	struct key last;
-};
-
-static int note_item(void *arg, const struct item *it)
-{
-	struct leaf_items *li = arg;
-
-	if (li->nr++ == 0)
-		li->first = it->key;
-	li->last = it->key;
-	return 0;
 }
 
 /* Leaves read one after the other, each from where the last ended, give everything once. */
@@ -1072,6 +1144,8 @@ int main(void)
 		cmocka_unit_test(committed_tree_is_never_written),
 		cmocka_unit_test(ascending_and_descending_inserts_fill_blocks),
 		cmocka_unit_test(tall_trees_grow_and_shrink),
+		cmocka_unit_test(low_leaf_takes_from_a_full_sibling),
+		cmocka_unit_test(root_split_needs_both_blocks_or_none),
 		cmocka_unit_test(iteration_stays_in_its_range),
 		cmocka_unit_test(leaf_reads_cover_the_key_space),
 		cmocka_unit_test(impossible_items_are_refused),

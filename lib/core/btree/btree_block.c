@@ -444,8 +444,8 @@ static void avl_insert(struct disk_btree_block *b, unsigned slot, const struct k
 }
 
 /*
- * Exchange the places of ref, which has two children, and of its successor, which has no left one:
- * links and heights.  The successor may be the right child itself.
+ * Exchange the places of ref, which has two children, and of its successor, which has no left one.
+ * The successor may be the right child itself.  ref is about to go and so gets no height.
  */
 static void swap_with_successor(struct disk_btree_block *b, unsigned ref)
 {
@@ -467,7 +467,6 @@ static void swap_with_successor(struct disk_btree_block *b, unsigned ref)
 		node_at(b, le16_get(was.right))->parent = le16_of((uint16_t)succ);
 		replace_child(b, le16_get(succ_was.parent), succ, ref);
 	}
-	node->height = succ_was.height;
 	node->left = le16_of(0);
 	node->right = succ_was.right;
 	if (le16_get(succ_was.right))
