@@ -6,16 +6,19 @@
 
 int pool_start(struct fsd *fsd);
 void pool_stop(struct fsd *fsd);
+/* For locks.c, when the group of these inodes is lost: forget their clean pages (nothing is dirty). */
+void pool_drop(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino);
+/* Pages in use and of the pool, for status. */
+void pool_usage(struct fsd *fsd, uint64_t *used, uint64_t *total);
 
 /* ---- for ops_attr.c and orphan.c; all inside the caller's write transaction, WRITE lock held ---- */
 
 /* Set a new size (runtime 11.7): zeroes the tail of a partial last block, drops pool pages, sets
  * INODE_FLAG_TRUNCATE if extents remain past the end.  Changes *ci but does not inode_put it. */
 int data_set_size(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t size);
-/* Remove up to `max` extents past the end (from_iblock on); OP_MORE if more remain, 0 when none do. */
+/* Remove up to `max` extents from from_iblock on and free their blocks; OP_MORE if more may remain, 0 when
+ * none do.  Changes *ci but does not inode_put it. */
 int data_truncate_some(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t from_iblock, unsigned max);
-/* Whether any extent of ino is offline; 1, 0, or OP_PARKED/-errno. */
-int data_has_offline(struct itx *tx, uint64_t ino, const struct cinode *ci);
 
 /* ---- operations (ops_file.c), begun by fuse.c ---- */
 struct file_req;	/* fuse.h */
@@ -24,8 +27,12 @@ void op_write(struct fsd *fsd, struct file_req *rq);
 void op_fallocate(struct fsd *fsd, struct file_req *rq);
 void op_lseek(struct fsd *fsd, struct file_req *rq);
 
-/* An error of writing ino's data that nobody has been told of yet (0: none); told once, by fsync. */
-int data_take_error(struct fsd *fsd, uint64_t ino);
+/*
+ * A store to a mapped page reaches us when the kernel writes it back, and is answered before it is
+ * applied (D4).  OP_PARKED while such writes of ino are pending; then 0, or the error one of them met,
+ * told once (take_error).
+ */
+int data_wait_pending(struct op *op, uint64_t ino, bool take_error);
 
 /* ---- for txn.c: the data of one generation ---- */
 

@@ -568,12 +568,19 @@ struct fsync_op {
 	struct op op;
 	fuse_req_t req;
 	uint64_t ino, gen;
+	int err;	/* of a write that was answered before it could be applied */
 };
 
 static int fsync_run(struct op *op, struct itx *tx)
 {
 	struct fsync_op *s = (struct fsync_op *)op;
 
+	if (!s->err)
+		s->err = data_wait_pending(op, s->ino, true);
+	if (s->err == OP_PARKED) {
+		s->err = 0;
+		return OP_PARKED;
+	}
 	return txn_wait_committed(op, tx, &s->gen);
 }
 
@@ -581,9 +588,7 @@ static void done_fsync(struct op *op, int err)
 {
 	struct fsync_op *s = (struct fsync_op *)op;
 
-	if (!err)
-		err = data_take_error(op->fsd, s->ino);
-	fuse_reply_err(s->req, -err);
+	fuse_reply_err(s->req, err ? -err : -s->err);
 	free(s);
 }
 

@@ -48,11 +48,11 @@ struct op {
 	void (*wait)(struct op *op);
 	/* Set by wait() where waiting can be given up (a list of its own module): takes op off the list if
 	 * it is still on it, and says whether it was. */
-	bool (*cancel)(struct op *op);
+	bool (*_Atomic cancel)(struct op *op);
 	union {
 		struct { struct key start; uint8_t mode; } lock;
 		struct key items;		/* this key is not known */
-		struct { uint64_t ino, iblock; } page;
+		struct { uint64_t ino, iblock, blkno; } page;
 		uint64_t gen;
 		void *ptr;
 	} need;

@@ -100,6 +100,12 @@ int attr_run_set(struct op *op, struct itx *tx)
 	ret = inode_may_change(tx, a->ino, &ci, sizes);
 	if (ret < 0)
 		return ret;
+	if (sizes && le32_get(ci.d.flags) & INODE_FLAG_TRUNCATE) {
+		/* an interrupted truncation comes first: its blocks must not show again */
+		a->ci = ci;
+		ret = truncate_more(op, tx);
+		return ret < 0 ? ret : OP_MORE;
+	}
 	if (sizes) {
 		ret = set_size(op, tx, &ci);
 		if (ret < 0)
