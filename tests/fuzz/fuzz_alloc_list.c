@@ -1,7 +1,7 @@
 /*
- * Allocation list blocks as somebody else may have left them: alloc/meta_alloc.h, format.md 10.2.  The
- * input is a head and the body of a list block, given a good header, so that nothing but the checks of
- * the lists themselves stands between it and the allocator.
+ * Allocation list blocks as somebody else may have left them: alloc/meta_alloc.h, format.md 10.2.
+ * The input is a head and the body of a list block, given a good header, so that nothing but the
+ * checks of the lists themselves stands between it and the allocator.
  */
 #include "alloc/meta_alloc.h"
 #include "csum/csum.h"
@@ -112,7 +112,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		do {
 			ret = alloc_list_empty(bs, &ma.al, &good, &root, 1);
 		} while (ret == -EINPROGRESS);
-		assert(ret != 0 || (le64_get(root.total_len) == nr && le64_get(good.ref.blkno) == 0));
+		assert(ret != 0 ||
+		       (le64_get(root.total_len) == nr && le64_get(good.ref.blkno) == 0));
 	}
 	block_set_close(bs);
 	memalloc_fini(&ma);

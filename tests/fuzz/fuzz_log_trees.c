@@ -13,7 +13,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max);
 
-/* What stands on the volume beside the input; made the same way each time, so refs of seeds are good. */
+/* What stands on the volume beside the input; made the same way each time, so refs of seeds are
+ * good. */
 struct volume {
 	struct memdev dev;
 	struct memalloc alloc;
@@ -79,7 +80,8 @@ static void read_forest(struct volume *v)
 	unsigned nr = 0;
 
 	(void)forest_lookup(v->bs, &v->roots, &key, &it, val);
-	(void)forest_read_range(v->bs, &v->roots, &lock_start, &lock_end, &key, &start, &end, ignore, NULL);
+	(void)forest_read_range(v->bs, &v->roots, &lock_start, &lock_end, &key, &start, &end,
+				ignore, NULL);
 	if (forest_iter_open(&fi, v->bs, &v->roots, &zeros, &ones) == 0) {
 		while (forest_iter_next(fi, &it) == 0)
 			assert(++nr < 5000);
@@ -105,7 +107,8 @@ static void decode(const struct item *it)
 	if (merge_request_get(it, &req, &why) == 0)
 		assert(key_cmp(&req.start, &req.end) <= 0);
 	if (merge_complete_get(it, &comp, &why) == 0)
-		assert(key_cmp(&comp.start, &comp.remain) <= 0 && key_cmp(&comp.remain, &comp.end) <= 0);
+		assert(key_cmp(&comp.start, &comp.remain) <= 0 &&
+		       key_cmp(&comp.remain, &comp.end) <= 0);
 	(void)merge_freeing_get(it, &fr, &why);
 }
 

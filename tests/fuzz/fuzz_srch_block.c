@@ -1,7 +1,7 @@
 /*
- * srch leaf and parent blocks and the files that name them: log/srch.h, format.md 13.  The input is the
- * description of a file and the body of a block, which stands on the device once as a leaf and once as
- * a parent, both with a good header.
+ * srch leaf and parent blocks and the files that name them: log/srch.h, format.md 13.  The input is
+ * the description of a file and the body of a block, which stands on the device once as a leaf and
+ * once as a parent, both with a good header.
  */
 #include "csum/csum.h"
 #include "log/srch.h"
@@ -76,7 +76,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	b = (const struct disk_srch_block *)memdev_at(&dev, LEAF_BLKNO);
 	for (int sorted = 0; sorted < 2; sorted++) {
-		struct seen s = { .first = srch_entry_get(&b->first), .last = srch_entry_get(&b->last),
+		struct seen s = { .first = srch_entry_get(&b->first),
+				  .last = srch_entry_get(&b->last),
 				  .sorted = sorted };
 
 		if (srch_block_check(b, sorted, &why) < 0)
@@ -115,8 +116,9 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max)
 		/* A parent whose only leaves are the block after it, and it is none. */
 		parent = (struct disk_srch_parent *)&b;
 		for (unsigned k = 0; k < 3; k++)
-			parent->refs[k] = (struct disk_block_ref){ le64_of(k ? PARENT_BLKNO : LEAF_BLKNO),
-								   le64_of(1) };
+			parent->refs[k] =
+				(struct disk_block_ref){ le64_of(k ? PARENT_BLKNO : LEAF_BLKNO),
+							 le64_of(1) };
 		in->in.file.blocks = le64_of(3);
 		in->in.file.height = 2;
 	} else {
@@ -124,14 +126,19 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max)
 			prev = e;
 			e = (struct srch_entry){ nr / 100 + 1, 1024 + nr % 100, nr };
 			if (nr == 0)
-				b.first = (struct disk_srch_entry){ le64_of(1), le64_of(1024), le64_of(0) };
+				b.first = (struct disk_srch_entry){ le64_of(1), le64_of(1024),
+								    le64_of(0) };
 			bytes += (uint32_t)srch_entry_encode(&prev, &e, b.entries + bytes);
 		}
-		b.last = b.tail = (struct disk_srch_entry){ le64_of(e.hash), le64_of(e.ino), le64_of(e.id) };
+		b.last = b.tail =
+			(struct disk_srch_entry){ le64_of(e.hash), le64_of(e.ino), le64_of(e.id) };
 		b.entry_nr = le32_of(nr);
 		b.entry_bytes = le32_of(bytes);
-		in->in.file = (struct disk_srch_file){ .first = b.first, .last = b.last, .blocks = le64_of(1),
-						       .entries = le64_of(nr), .height = 1 };
+		in->in.file = (struct disk_srch_file){ .first = b.first,
+						       .last = b.last,
+						       .blocks = le64_of(1),
+						       .entries = le64_of(nr),
+						       .height = 1 };
 	}
 	memcpy(in->body, (uint8_t *)&b + sizeof(b.hdr), sizeof(in->body));
 	return sizeof(*in);

@@ -1,6 +1,6 @@
 /*
- * A volume's metadata in memory, for tests of what stands on trees: a device, a block set over it, and
- * an allocator that refuses a double free and a reuse within a transaction (memdev.h).
+ * A volume's metadata in memory, for tests of what stands on trees: a device, a block set over it,
+ * and an allocator that refuses a double free and a reuse within a transaction (memdev.h).
  */
 #ifndef SCOUTFS_TEST_RIG_H
 #define SCOUTFS_TEST_RIG_H

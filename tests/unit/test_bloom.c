@@ -1,4 +1,5 @@
-/* What bloom blocks and the writing of one log tree promise: log/forest.h, format.md 11.4, 11.6, 20.17. */
+/* What bloom blocks and the writing of one log tree promise: log/forest.h,
+ * format.md 11.4, 11.6, 20.17. */
 #include "rig.h"
 
 #include <errno.h>
@@ -33,7 +34,8 @@ static void bits_are_where_the_format_says(void **state)
 		bloom_block_set(b, &vectors[i].key);
 		set += 3;
 		for (unsigned k = 0; k < 3; k++)
-			assert_true(raw[40 + vectors[i].bits[k] / 8] & (1u << vectors[i].bits[k] % 8));
+			assert_true(raw[40 + vectors[i].bits[k] / 8] &
+				    (1u << vectors[i].bits[k] % 8));
 		assert_int_equal(le64_get(b->total_set), set);
 		assert_true(bloom_block_test(b, &vectors[i].key));
 		/* Again changes nothing. */
@@ -84,7 +86,8 @@ static void open_tree(struct tree_rig *t, uint32_t blocks)
 	rig_open(&t->r, RIG_FIRST, TOTAL);
 	assert_int_equal(free_extents_insert(t->r.bs, &t->r.al, &free_blocks,
 					     (struct extent){ 2, blocks }), 0);
-	assert_int_equal(alloc_list_fill(t->r.bs, &t->r.al, &t->avail, &free_blocks, blocks, blocks), 0);
+	assert_int_equal(
+		alloc_list_fill(t->r.bs, &t->r.al, &t->avail, &free_blocks, blocks, blocks), 0);
 	rig_commit(&t->r);
 	meta_alloc_open(&t->ma, t->r.bs, &t->avail, &t->freed);
 	t->lt.rid = le64_of(5);
@@ -100,7 +103,9 @@ static void close_tree(struct tree_rig *t)
 static int force(struct tree_rig *t, struct key key, uint64_t seq, uint8_t flags, const void *val,
 		 uint16_t len)
 {
-	const struct item it = { .key = key, .seq = seq, .flags = flags, .val = val, .val_len = len };
+	const struct item it = {
+		.key = key, .seq = seq, .flags = flags, .val = val, .val_len = len
+	};
 
 	return log_tree_force(t->r.bs, &t->ma, &t->lt, &it);
 }
@@ -291,10 +296,18 @@ static void a_log_tree_is_what_its_item_may_say(void **state)
 	assert_int_equal(check_lt(&good, key_log_trees(5, 3)), -EBADMSG);
 	assert_int_equal(check_lt(&good, key_log_trees(6, 2)), -EBADMSG);
 	assert_int_equal(check_lt(&good, (struct key){ 24, 5, 1, 2, 0, 0 }), -EBADMSG);
-	assert_int_equal(log_trees_check(&(struct item){ .key = key, .val = &good,
-							  .val_len = sizeof(good) - 1 }, &lt), -EBADMSG);
+	assert_int_equal(
+		log_trees_check(
+			&(struct item){ .key = key, .val = &good, .val_len = sizeof(good) - 1 },
+			&lt),
+		-EBADMSG);
 
-#define BAD(change) do { lt = good; change; assert_int_equal(check_lt(&lt, key), -EBADMSG); } while (0)
+#define BAD(change) \
+	do { \
+		lt = good; \
+		change; \
+		assert_int_equal(check_lt(&lt, key), -EBADMSG); \
+	} while (0)
 	BAD(lt.commit_trans_seq = le64_of(21));
 	BAD(lt.flags = le64_of(2));
 	BAD(lt.flags = le64_of(LOG_TREES_FLAG_FINALIZED));

@@ -13,8 +13,8 @@
 #define TREES_MAX 64u
 
 /*
- * A volume of some log trees over one fs_root.  Trees are written through one meta_alloc, everything
- * else through the rig's allocator.
+ * A volume of some log trees over one fs_root.  Trees are written through one meta_alloc,
+ * everything else through the rig's allocator.
  */
 struct forest {
 	struct rig r;
@@ -33,8 +33,11 @@ static void forest_open(struct forest *f)
 
 	memset(f, 0, sizeof(*f));
 	rig_open(&f->r, RIG_FIRST, TOTAL);
-	assert_int_equal(free_extents_insert(f->r.bs, &f->r.al, &free_blocks, (struct extent){ 2, 8000 }), 0);
-	assert_int_equal(alloc_list_fill(f->r.bs, &f->r.al, &f->avail, &free_blocks, 8000, 8000), 0);
+	assert_int_equal(
+		free_extents_insert(f->r.bs, &f->r.al, &free_blocks, (struct extent){ 2, 8000 }),
+		0);
+	assert_int_equal(alloc_list_fill(f->r.bs, &f->r.al, &f->avail, &free_blocks, 8000, 8000),
+			 0);
 	assert_int_equal(btree_insert(f->r.bs, &f->r.al, &f->roots.fs_root, &first), 0);
 	rig_commit(&f->r);
 	meta_alloc_open(&f->ma, f->r.bs, &f->avail, &f->freed);
@@ -61,10 +64,12 @@ static struct disk_log_trees *add_tree(struct forest *f, uint64_t rid)
 	return lt;
 }
 
-static void put(struct forest *f, struct disk_log_trees *lt, struct key key, uint64_t seq, uint8_t flags,
-		const void *val, uint16_t len)
+static void put(struct forest *f, struct disk_log_trees *lt, struct key key, uint64_t seq,
+		uint8_t flags, const void *val, uint16_t len)
 {
-	const struct item it = { .key = key, .seq = seq, .flags = flags, .val = val, .val_len = len };
+	const struct item it = {
+		.key = key, .seq = seq, .flags = flags, .val = val, .val_len = len
+	};
 
 	assert_int_equal(log_tree_force(f->r.bs, &f->ma, lt, &it), 0);
 }
@@ -85,7 +90,9 @@ static void finalize(struct forest *f, struct disk_log_trees *lt)
 static void set_merge_status(struct forest *f, uint64_t seq)
 {
 	const struct disk_merge_status st = { .seq = le64_of(seq) };
-	const struct item it = { .key = { .zone = ZONE_MERGE_STATUS }, .val = &st, .val_len = sizeof(st) };
+	const struct item it = { .key = { .zone = ZONE_MERGE_STATUS },
+				 .val = &st,
+				 .val_len = sizeof(st) };
 
 	assert_int_equal(btree_force(f->r.bs, &f->r.al, &f->roots.log_merge, &it), 0);
 }
@@ -98,8 +105,10 @@ static void publish(struct forest *f, size_t clean_max)
 	if (f->roots.logs_root.height)
 		assert_int_equal(btree_free(f->r.bs, &f->r.al, &f->roots.logs_root), 0);
 	for (size_t i = 0; i < f->lt_nr; i++) {
-		it = (struct item){ .key = key_log_trees(le64_get(f->lt[i].rid), le64_get(f->lt[i].nr)),
-				    .val = &f->lt[i], .val_len = sizeof(f->lt[i]) };
+		it = (struct item){ .key = key_log_trees(le64_get(f->lt[i].rid),
+							 le64_get(f->lt[i].nr)),
+				    .val = &f->lt[i],
+				    .val_len = sizeof(f->lt[i]) };
 		assert_int_equal(btree_insert(f->r.bs, &f->r.al, &f->roots.logs_root, &it), 0);
 	}
 	meta_alloc_close(&f->ma);
@@ -154,8 +163,9 @@ static void assert_sees(struct forest *f, struct key key, const char *want, uint
 		assert_ptr_equal(it.val, val);
 		assert_int_equal(it.seq, seq);
 	}
-	assert_int_equal(forest_read_range(f->r.bs, &f->roots, &lock_start, &lock_end, &key, &start, &end,
-					   find_item, &fd), 0);
+	assert_int_equal(forest_read_range(f->r.bs, &f->roots, &lock_start, &lock_end, &key, &start,
+					   &end, find_item, &fd),
+			 0);
 	assert_true(key_cmp(&start, &key) <= 0 && key_cmp(&key, &end) <= 0);
 	assert_int_equal(fd.any, want != NULL);
 	if (want) {
@@ -283,10 +293,12 @@ static void a_tree_without_the_bits_is_not_read(void **state)
 	put_fs(&f, mine, 3, "mine", 4);
 	put(&f, add_tree(&f, 1), theirs, 4, 0, "theirs", 6);
 	publish(&f, 0);
-	/* Destroy the other tree: whoever goes there is told so, whoever has no reason to is not. */
+	/* Destroy the other tree: whoever goes there is told so, nobody else is. */
 	memset(memdev_at(&f.r.dev, le64_get(f.lt[0].item_root.ref.blkno)), 0, LARGE_SIZE);
 	assert_int_equal(forest_lookup(f.r.bs, &f.roots, &mine, &it, val), 0);
-	assert_int_equal(forest_read_range(f.r.bs, &f.roots, &start, &end, &mine, &s, &e, find_item, &fd), 0);
+	assert_int_equal(
+		forest_read_range(f.r.bs, &f.roots, &start, &end, &mine, &s, &e, find_item, &fd),
+		0);
 	assert_true(fd.any);
 	assert_int_equal(forest_lookup(f.r.bs, &f.roots, &theirs, &it, val), -ESTALE);
 	forest_fini(&f);
@@ -307,15 +319,20 @@ static void read_range_refuses_what_it_cannot_answer(void **state)
 	put_fs(&f, mine, 3, "mine", 4);
 	put_fs(&f, key_inode(1031), 3, "next", 4);
 	publish(&f, 64);
-	assert_int_equal(forest_read_range(f.r.bs, &f.roots, &totl, &totl_end, &totl, &s, &e, find_item,
-					   &fd), -EINVAL);
-	assert_int_equal(forest_read_range(f.r.bs, &f.roots, &zeros, &ones, &mine, &s, &e, find_item,
-					   &fd), -EINVAL);
-	assert_int_equal(forest_read_range(f.r.bs, &f.roots, &start, &end, &outside, &s, &e, find_item,
-					   &fd), -EINVAL);
+	assert_int_equal(forest_read_range(f.r.bs, &f.roots, &totl, &totl_end, &totl, &s, &e,
+					   find_item, &fd),
+			 -EINVAL);
+	assert_int_equal(
+		forest_read_range(f.r.bs, &f.roots, &zeros, &ones, &mine, &s, &e, find_item, &fd),
+		-EINVAL);
+	assert_int_equal(
+		forest_read_range(f.r.bs, &f.roots, &start, &end, &outside, &s, &e, find_item, &fd),
+		-EINVAL);
 	assert_int_equal(fd.calls, 0);
 	fd.ret = 55;
-	assert_int_equal(forest_read_range(f.r.bs, &f.roots, &start, &end, &mine, &s, &e, find_item, &fd), 55);
+	assert_int_equal(
+		forest_read_range(f.r.bs, &f.roots, &start, &end, &mine, &s, &e, find_item, &fd),
+		55);
 	assert_int_equal(fd.calls, 1);
 	forest_fini(&f);
 }
@@ -368,7 +385,8 @@ static int read_all_ways(struct forest *f, struct key key)
 	ret = forest_lookup(f->r.bs, &f->roots, &key, &it, val);
 	if (ret < 0 && ret != -ENOENT)
 		return ret;
-	ret = forest_read_range(f->r.bs, &f->roots, &lock_start, &lock_end, &key, &start, &end, find_item, &fd);
+	ret = forest_read_range(f->r.bs, &f->roots, &lock_start, &lock_end, &key, &start, &end,
+				find_item, &fd);
 	if (ret < 0) {
 		assert_int_equal(fd.calls, 0);
 		return ret;
@@ -394,7 +412,8 @@ static void a_failing_device_fails_the_read_and_nothing_else(void **state)
 	forest_open(&f);
 	for (uint64_t ino = 1024; ino < 1324; ino++) {
 		put_fs(&f, key_inode(ino), 3, val, sizeof(val));
-		put(&f, ino == 1024 ? add_tree(&f, 1) : &f.lt[0], key_inode(ino), 4, 0, val, sizeof(val));
+		put(&f, ino == 1024 ? add_tree(&f, 1) : &f.lt[0], key_inode(ino), 4, 0, val,
+		    sizeof(val));
 	}
 	put(&f, add_tree(&f, 2), k, 5, 0, val, 1);
 	set_merge_status(&f, 9);
@@ -473,8 +492,11 @@ static void damage_is_told_from_absence(void **state)
 	assert_int_equal(read_all_ways(&f, k), -EBADMSG);
 	/* A merge status that is none. */
 	assert_int_equal(btree_delete(f.r.bs, &f.r.al, &f.roots.fs_root, &totl), 0);
-	assert_int_equal(btree_insert(f.r.bs, &f.r.al, &f.roots.log_merge, &(struct item){
-				      .key = { .zone = ZONE_MERGE_STATUS }, .val = "x", .val_len = 1 }), 0);
+	assert_int_equal(btree_insert(f.r.bs, &f.r.al, &f.roots.log_merge,
+				      &(struct item){ .key = { .zone = ZONE_MERGE_STATUS },
+						      .val = "x",
+						      .val_len = 1 }),
+			 0);
 	publish(&f, 64);
 	assert_int_equal(read_all_ways(&f, k), -EBADMSG);
 	forest_fini(&f);
@@ -489,7 +511,8 @@ static void roots_are_compared_one_by_one(void **state)
 	(void)state;
 	assert_non_null(super);
 	super->fs_root = (struct disk_btree_root){ .ref = { le64_of(2), le64_of(1) }, .height = 1 };
-	super->srch_root = (struct disk_btree_root){ .ref = { le64_of(3), le64_of(1) }, .height = 2 };
+	super->srch_root =
+		(struct disk_btree_root){ .ref = { le64_of(3), le64_of(1) }, .height = 2 };
 	forest_roots_of_super(super, &a);
 	forest_roots_of_super(super, &b);
 	assert_true(forest_roots_eq(&a, &b));
@@ -557,16 +580,22 @@ static void model_open(struct model *m, uint64_t seed)
 
 		switch (i % 6) {
 		case 0: m->k[i].key = key_inode(1024 + 7 * n); break;
-		case 1: m->k[i].key = key_dirent(1024 + (n % 16) * 200, test_random(&m->seed), n); break;
+		case 1:
+			m->k[i].key = key_dirent(1024 + (n % 16) * 200, test_random(&m->seed), n);
+			break;
 		case 2: m->k[i].key = key_index(TYPE_INDEX_META_SEQ, 5 * n, n); break;
 		case 3: m->k[i].key = key_orphan(1024 + n); break;
 		case 4: m->k[i].key = key_extent(1024 + (n % 5) * 999, 8 * n + 7, 8); break;
-		default: m->k[i].key = (struct key){ .zone = ZONE_XATTR_INDX, .first = n, .third = n * 3 }; break;
+		default:
+			m->k[i].key =
+				(struct key){ .zone = ZONE_XATTR_INDX, .first = n, .third = n * 3 };
+			break;
 		}
 	}
 	qsort(m->k, KEYS, sizeof(m->k[0]), mkey_cmp);
 	for (unsigned i = 0; i < TOTLS; i++)
-		m->t[i].key = (struct key){ .zone = ZONE_XATTR_TOTL, .first = 1 + i / 7, .second = i };
+		m->t[i].key =
+			(struct key){ .zone = ZONE_XATTR_TOTL, .first = 1 + i / 7, .second = i };
 	for (uint64_t rid = 1; rid <= MOUNTS; rid++)
 		add_tree(&m->f, rid);
 }
@@ -700,7 +729,9 @@ static void merge_total(struct model *m, struct mtotl *t)
 		le64_add(&sum.count, le64_get(d.count));
 		btree_put(m->f.r.bs, &ref);
 		if (le64_get(sum.total) == 0 && le64_get(sum.count) == 0) {
-			assert_int_equal(btree_delete(m->f.r.bs, &m->f.r.al, &m->f.roots.fs_root, &t->key), 0);
+			assert_int_equal(
+				btree_delete(m->f.r.bs, &m->f.r.al, &m->f.roots.fs_root, &t->key),
+				0);
 			return;
 		}
 	}
@@ -710,7 +741,8 @@ static void merge_total(struct model *m, struct mtotl *t)
 /* A run of keys, in no order of runs. */
 static void model_merge_some(struct model *m)
 {
-	unsigned from = (unsigned)rnd_below(&m->seed, KEYS), nr = (unsigned)rnd_below(&m->seed, 200);
+	unsigned from = (unsigned)rnd_below(&m->seed, KEYS),
+		 nr = (unsigned)rnd_below(&m->seed, 200);
 
 	for (unsigned i = from; i < from + nr && i < KEYS; i++)
 		merge_key(m, i);
@@ -797,7 +829,8 @@ static void check_walk(struct model *m, struct key start, struct key end, bool j
 			continue;
 		while (k < KEYS && (!m->k[k].exists || key_cmp(&m->k[k].key, &start) < 0))
 			k++;
-		while (t < TOTLS && (!total_of(&m->t[t], &total, &count) || key_cmp(&m->t[t].key, &start) < 0))
+		while (t < TOTLS &&
+		       (!total_of(&m->t[t], &total, &count) || key_cmp(&m->t[t].key, &start) < 0))
 			t++;
 		if (k < KEYS && key_cmp(&m->k[k].key, &end) <= 0 &&
 		    (t == TOTLS || key_cmp(&m->k[k].key, &m->t[t].key) < 0)) {
@@ -852,8 +885,9 @@ static void check_lock_range(struct model *m, struct key lock_start)
 	for (;;) {
 		rc.m = m;
 		rc.nr = 0;
-		assert_int_equal(forest_read_range(m->f.r.bs, &m->f.roots, &lock_start, &lock_end, &at,
-						   &start, &end, check_range_item, &rc), 0);
+		assert_int_equal(forest_read_range(m->f.r.bs, &m->f.roots, &lock_start, &lock_end,
+						   &at, &start, &end, check_range_item, &rc),
+				 0);
 		assert_true(key_cmp(&lock_start, &start) <= 0 && key_cmp(&start, &at) <= 0);
 		assert_true(key_cmp(&at, &end) <= 0 && key_cmp(&end, &lock_end) <= 0);
 		want = 0;
@@ -967,7 +1001,8 @@ static void totals_follow_the_rule_of_the_format(void **state)
 	int ret;
 
 	(void)state;
-#define D(x) (d = (struct disk_xattr_total){ le64_of((uint64_t)(x)[0]), le64_of((uint64_t)(x)[1]) }, &d)
+#define D(x) \
+	(d = (struct disk_xattr_total){ le64_of((uint64_t)(x)[0]), le64_of((uint64_t)(x)[1]) }, &d)
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++) {
 		forest_open(&f);
 		if (v[i].fs_seq)

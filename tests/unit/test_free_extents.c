@@ -9,10 +9,14 @@
 
 static void order_is_the_octal_logarithm(void **state)
 {
-	static const struct { uint64_t len; unsigned order; } v[] = {
-		{ 1, 0 }, { 7, 0 }, { 8, 1 }, { 63, 1 }, { 64, 2 }, { 511, 2 }, { 512, 3 }, { 4095, 3 },
-		{ 4096, 4 }, { 32767, 4 }, { 32768, 5 }, { 262143, 5 }, { 262144, 6 }, { 2097151, 6 },
-		{ 2097152, 7 }, { UINT64_MAX, 21 },
+	static const struct {
+		uint64_t len;
+		unsigned order;
+	} v[] = {
+		{ 1, 0 },      { 7, 0 },       { 8, 1 },       { 63, 1 },
+		{ 64, 2 },     { 511, 2 },     { 512, 3 },     { 4095, 3 },
+		{ 4096, 4 },   { 32767, 4 },   { 32768, 5 },   { 262143, 5 },
+		{ 262144, 6 }, { 2097151, 6 }, { 2097152, 7 }, { UINT64_MAX, 21 },
 	};
 
 	(void)state;
@@ -102,8 +106,9 @@ static void mark(uint8_t *is_free, uint64_t start, uint64_t len, uint8_t value)
 
 static void neighbours_are_merged(void **state)
 {
-	static const uint64_t order[][2] = { { 100, 10 }, { 120, 10 }, { 110, 10 }, { 90, 10 },
-					     { 130, 1 }, { 140, 5 }, { 139, 1 }, { 132, 7 }, { 131, 1 } };
+	static const uint64_t order[][2] = { { 100, 10 }, { 120, 10 }, { 110, 10 },
+					     { 90, 10 },  { 130, 1 },  { 140, 5 },
+					     { 139, 1 },  { 132, 7 },  { 131, 1 } };
 	uint8_t is_free[SPACE] = { 0 };
 	struct disk_alloc_root root = { 0 };
 	struct rig r;
@@ -125,10 +130,11 @@ static void neighbours_are_merged(void **state)
 
 static void what_is_free_cannot_be_freed_and_what_is_not_cannot_be_taken(void **state)
 {
-	static const uint64_t overlaps[][2] = { { 100, 20 }, { 105, 5 }, { 100, 1 }, { 119, 1 }, { 95, 6 },
-						{ 119, 10 }, { 90, 50 }, { 90, 111 }, { 200, 1 } };
-	static const uint64_t absent[][2] = { { 99, 1 }, { 99, 2 }, { 120, 1 }, { 119, 2 }, { 100, 21 },
-					      { 95, 30 }, { 300, 1 }, { 0, 1 } };
+	static const uint64_t overlaps[][2] = { { 100, 20 }, { 105, 5 },  { 100, 1 },
+						{ 119, 1 },  { 95, 6 },	  { 119, 10 },
+						{ 90, 50 },  { 90, 111 }, { 200, 1 } };
+	static const uint64_t absent[][2] = { { 99, 1 },   { 99, 2 },  { 120, 1 }, { 119, 2 },
+					      { 100, 21 }, { 95, 30 }, { 300, 1 }, { 0, 1 } };
 	static const uint64_t impossible[][2] = { { 5, 0 }, { UINT64_MAX, 2 }, { 2, UINT64_MAX } };
 	uint8_t is_free[SPACE] = { 0 };
 	struct disk_alloc_root root = { 0 };

@@ -13,7 +13,8 @@ static struct disk_key disk(uint8_t zone, uint64_t first)
 }
 
 #define ITEM(key_, val_) (&(struct item){ .key = key_, .val = &(val_), .val_len = sizeof(val_) })
-#define KEY(zone_, first_, second_) ((struct key){ .zone = zone_, .first = first_, .second = second_ })
+#define KEY(zone_, first_, second_) \
+	((struct key){ .zone = zone_, .first = first_, .second = second_ })
 
 /* A changed copy, a changed key and any other length are refused with words. */
 #define REFUSED(get, type, out, key_, good, change) do { \
@@ -43,8 +44,10 @@ static struct disk_key disk(uint8_t zone, uint64_t first)
 
 static void status_is_read_and_checked(void **state)
 {
-	const struct disk_merge_status d = { .next_range_key = disk(16, 7), .nr_requests = le64_of(1),
-					     .nr_complete = le64_of(2), .seq = le64_of(3) };
+	const struct disk_merge_status d = { .next_range_key = disk(16, 7),
+					     .nr_requests = le64_of(1),
+					     .nr_complete = le64_of(2),
+					     .seq = le64_of(3) };
 	const struct key key = KEY(ZONE_MERGE_STATUS, 0, 0);
 	struct merge_status st;
 
@@ -55,7 +58,8 @@ static void status_is_read_and_checked(void **state)
 	assert_int_equal(st.nr_requests, 1);
 	assert_int_equal(st.nr_complete, 2);
 	assert_int_equal(st.seq, 3);
-	REFUSED(merge_status_get, struct disk_merge_status, st, key, d, b->next_range_key.pad[4] = 1);
+	REFUSED(merge_status_get, struct disk_merge_status, st, key, d,
+		b->next_range_key.pad[4] = 1);
 }
 
 static void range_is_read_and_checked(void **state)
@@ -77,11 +81,16 @@ static void range_is_read_and_checked(void **state)
 static void request_is_read_and_checked(void **state)
 {
 	const struct disk_merge_request d = {
-		.meta_avail = { .ref = { le64_of(20), le64_of(1) }, .total_nr = le64_of(5), .first_nr = le32_of(5) },
+		.meta_avail = { .ref = { le64_of(20), le64_of(1) },
+				.total_nr = le64_of(5),
+				.first_nr = le32_of(5) },
 		.logs_root = { .ref = { le64_of(21), le64_of(1) }, .height = 1 },
 		.root = { .ref = { le64_of(22), le64_of(1) }, .height = 2 },
-		.start = disk(4, 1), .end = disk(16, 1),
-		.input_seq = le64_of(30), .rid = le64_of(31), .seq = le64_of(32),
+		.start = disk(4, 1),
+		.end = disk(16, 1),
+		.input_seq = le64_of(30),
+		.rid = le64_of(31),
+		.seq = le64_of(32),
 		.flags = le64_of(MERGE_REQUEST_SUBTREE),
 	};
 	const struct key key = KEY(ZONE_MERGE_REQUEST, 31, 32);
@@ -144,8 +153,10 @@ static void complete_is_read_and_checked(void **state)
 
 static void freeing_is_read_and_checked(void **state)
 {
-	const struct disk_merge_freeing d = { .root = { .ref = { le64_of(22), le64_of(1) }, .height = 2 },
-					      .key = disk(16, 4), .seq = le64_of(9) };
+	const struct disk_merge_freeing d = { .root = { .ref = { le64_of(22), le64_of(1) },
+							.height = 2 },
+					      .key = disk(16, 4),
+					      .seq = le64_of(9) };
 	const struct key key = KEY(ZONE_MERGE_FREEING, 9, 0);
 	struct merge_freeing fr;
 
@@ -169,7 +180,8 @@ static void a_merge_is_active_iff_its_status_is_there(void **state)
 	(void)state;
 	rig_open(&r, 2, 100);
 	assert_int_equal(merge_status_read(r.bs, &root, &st), -ENOENT);
-	assert_int_equal(btree_insert(r.bs, &r.al, &root, ITEM(KEY(ZONE_MERGE_STATUS, 0, 0), d)), 0);
+	assert_int_equal(btree_insert(r.bs, &r.al, &root, ITEM(KEY(ZONE_MERGE_STATUS, 0, 0), d)),
+			 0);
 	assert_int_equal(merge_status_read(r.bs, &root, &st), 0);
 	assert_int_equal(st.seq, 3);
 	rig_close(&r);

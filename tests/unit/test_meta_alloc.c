@@ -1,4 +1,5 @@
-/* What allocation lists and the transaction allocator promise: alloc/meta_alloc.h, format.md 10.2. */
+/* What allocation lists and the transaction allocator promise: alloc/meta_alloc.h, format.md 10.2.
+ */
 #include "rig.h"
 
 #include <errno.h>
@@ -8,13 +9,15 @@
 #define TOTAL 60000u		/* large blocks of the volume under test */
 #define RIG_FIRST 50000u	/* the rig's own; below this is what lists and trees are about */
 
-static struct disk_alloc_list_block *make_block(struct rig *r, struct block_ref *ref, struct block **bl)
+static struct disk_alloc_list_block *make_block(struct rig *r, struct block_ref *ref,
+						struct block **bl)
 {
 	assert_int_equal(block_new(r->bs, &r->al, MAGIC_ALLOC_LIST, ref, bl), 0);
 	return (*bl)->data;
 }
 
-/* Put one more block in front of head's chain: nr entries from blkno on, `step` apart, window at `at`. */
+/* Put one more block in front of head's chain: nr entries from blkno on, `step` apart, window at
+ * `at`. */
 static void add_block(struct rig *r, struct disk_alloc_list_head *head, uint64_t blkno, uint32_t nr,
 		      uint32_t step, uint32_t at)
 {
@@ -122,7 +125,8 @@ static void first_use_pays_for_the_lists_from_avail(void **state)
 	assert_int_equal(meta_alloc_freed_room(&ma), ALLOC_LIST_ENTRIES - 5);
 	meta_alloc_close(&ma);
 
-	/* Opened again in the same transaction the lists are dirty already and cost nothing more. */
+	/* Opened again in the same transaction the lists are dirty already and cost nothing more.
+	 */
 	meta_alloc_open(&ma, r.bs, &avail, &freed);
 	assert_int_equal(ma.al.free(ma.al.arg, 4000), 0);
 	assert_int_equal(le64_get(avail.ref.blkno), 1009);
@@ -246,7 +250,8 @@ static void freed_blocks_are_not_handed_out_again(void **state)
 
 /* Damage */
 
-static int try_alloc(struct rig *r, struct disk_alloc_list_head avail, struct disk_alloc_list_head freed)
+static int try_alloc(struct rig *r, struct disk_alloc_list_head avail,
+		     struct disk_alloc_list_head freed)
 {
 	const struct disk_alloc_list_head a = avail, f = freed;
 	struct meta_alloc ma;
@@ -293,7 +298,8 @@ static void damaged_lists_are_refused(void **state)
 		assert_int_equal(alloc_list_check(b, TOTAL), -EBADMSG);
 		block_put(r.bs, bl);
 		rig_commit(&r);
-		bad = (struct disk_alloc_list_head){ .ref = block_ref_put(ref), .total_nr = le64_of(10),
+		bad = (struct disk_alloc_list_head){ .ref = block_ref_put(ref),
+						     .total_nr = le64_of(10),
 						     .first_nr = le32_of(10) };
 		rig_reopen(&r, 8);
 		assert_int_equal(try_alloc(&r, bad, none), -EBADMSG);
@@ -328,7 +334,8 @@ static struct disk_alloc_root tree_of(struct rig *r, uint64_t start, uint64_t le
 {
 	struct disk_alloc_root root = { 0 };
 
-	assert_int_equal(free_extents_insert(r->bs, &r->al, &root, (struct extent){ start, len }), 0);
+	assert_int_equal(free_extents_insert(r->bs, &r->al, &root, (struct extent){ start, len }),
+			 0);
 	return root;
 }
 
@@ -413,6 +420,13 @@ static void empty_turns_lists_into_extents(void **state)
 
 	/* Nothing but single blocks: several calls, each with a bounded number of extents. */
 	add_block(&r, &head, 20001, 8185, 2, 0);
+	rig_commit(&r);
+	/* A caller with little room sets a lower bound itself; none at all does nothing. */
+	assert_int_equal(alloc_list_empty_some(r.bs, &r.al, &head, &root, 100, 0), -EINPROGRESS);
+	assert_int_equal(le64_get(head.total_nr), 8185);
+	assert_int_equal(alloc_list_empty_some(r.bs, &r.al, &head, &root, 100, 10), -EINPROGRESS);
+	assert_int_equal(le64_get(head.total_nr), 8175);
+	see(&r, &head, NULL);
 	rig_commit(&r);
 	for (calls = 1; ; calls++) {
 		uint64_t before = le64_get(head.total_nr);
@@ -586,16 +600,19 @@ static int own_extent(void *arg, const struct item *it)
 
 static void check_every_block_has_one_place(struct circle *c)
 {
-	const struct disk_alloc_list_head *heads[] = { &c->avail[0], &c->avail[1], &c->freed[0],
-						       &c->freed[1], &c->mount_avail, &c->mount_freed };
+	const struct disk_alloc_list_head *heads[] = { &c->avail[0],	&c->avail[1],
+						       &c->freed[0],	&c->freed[1],
+						       &c->mount_avail, &c->mount_freed };
 	const struct key zeros = KEY_ZEROS, ones = KEY_ONES;
 
 	memset(c->map, 0, c->r.total);
 	for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++)
 		assert_int_equal(alloc_list_each(c->r.bs, heads[i], own_list_block, c), 0);
 	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(btree_visit_blocks(c->r.bs, &c->meta[i].root, own_tree_block, c), 0);
-		assert_int_equal(btree_each(c->r.bs, &c->meta[i].root, &zeros, &ones, own_extent, c), 0);
+		assert_int_equal(btree_visit_blocks(c->r.bs, &c->meta[i].root, own_tree_block, c),
+				 0);
+		assert_int_equal(
+			btree_each(c->r.bs, &c->meta[i].root, &zeros, &ones, own_extent, c), 0);
 	}
 	assert_int_equal(btree_visit_blocks(c->r.bs, &c->tree, own_tree_block, c), 0);
 	for (uint64_t b = META_FIRST_BLKNO; b < c->r.total; b++)
@@ -611,7 +628,8 @@ static void mount_transaction(struct circle *c, uint64_t *seed)
 
 	memset(val, 7, sizeof(val));
 	meta_alloc_open(&ma, c->r.bs, &c->mount_avail, &c->mount_freed);
-	for (unsigned i = 0; i < 300 && meta_alloc_avail_nr(&ma) > 50 && meta_alloc_freed_room(&ma) > 50; i++) {
+	for (unsigned i = 0;
+	     i < 300 && meta_alloc_avail_nr(&ma) > 50 && meta_alloc_freed_room(&ma) > 50; i++) {
 		it = (struct item){ .key = { .zone = ZONE_FS, .first = rnd_below(seed, 3000) },
 				    .val = val, .val_len = sizeof(val) };
 		if (rnd_below(seed, 2))

@@ -19,11 +19,13 @@ static void entries_are_encoded_as_the_format_says(void **state)
 		{ { 0x1234, 1025, 7 }, 3, { 0x00, 0x01, 0x0e } },
 		{ { 0x1234, 1025, 7 }, 2, { 0x00, 0x00 } },
 		{ { UINT64_MAX, 1, 0 }, 7, { 0x22, 0x01, 0x69, 0x24, 0xff, 0x07, 0x0d } },
-		{ { 0x8000000000000000, 65536, 300 }, 15,
-		  { 0x38, 0x02, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0x01, 0x58, 0x02 } },
-		{ { 0, 5, 0x8000000000000000 }, 21,
-		  { 0x38, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf5, 0xff, 0x01, 0xa8, 0xfd,
-		    0xff, 0xff, 0xff, 0xff, 0xff, 0xff } },
+		{ { 0x8000000000000000, 65536, 300 },
+		  15,
+		  { 0x38, 0x02, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0x01,
+		    0x58, 0x02 } },
+		{ { 0, 5, 0x8000000000000000 }, 21, { 0x38, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff,
+						      0xff, 0xff, 0xff, 0xf5, 0xff, 0x01, 0xa8,
+						      0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff } },
 	};
 	struct srch_entry prev = { 0 }, got = { 0 };
 	uint8_t buf[SRCH_ENTRY_MAX_BYTES];
@@ -113,7 +115,8 @@ static struct srch_entry nth(uint64_t i, bool sorted)
 			(struct srch_entry){ i * 0x9e3779b97f4a7c15ull, 1024 + i % 97, i };
 }
 
-/* A file of nr entries in as many leaves as it takes, under one parent if there is more than one. */
+/* A file of nr entries in as many leaves as it takes, under one parent if there is more than one.
+ */
 static struct disk_srch_file make_file(struct rig *r, uint64_t nr, bool sorted)
 {
 	struct disk_srch_file sf = { 0 };
@@ -223,7 +226,8 @@ static void a_block_that_breaks_a_rule_is_refused(void **state)
 	BAD(false, b->entry_nr = le32_of(101));
 	BAD(false, b->entry_nr = le32_of(0));
 	BAD(false, b->entry_nr = le32_of(UINT32_MAX));
-	BAD(false, le32_get(b->entry_bytes); b->entry_bytes = le32_of(le32_get(b->entry_bytes) - 1));
+	BAD(false, le32_get(b->entry_bytes);
+	    b->entry_bytes = le32_of(le32_get(b->entry_bytes) - 1));
 	BAD(false, b->first.hash = le64_of(6));
 	BAD(false, b->last.hash = le64_of(13));
 	BAD(false, b->tail.id = le64_of(98));

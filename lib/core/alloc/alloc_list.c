@@ -1,15 +1,16 @@
 /*
- * Chains of allocation list blocks, format.md 10.2: filling one from a free-extent tree, emptying one
- * into a tree, joining two, visiting one.
+ * Chains of allocation list blocks, format.md 10.2: filling one from a free-extent tree, emptying
+ * one into a tree, joining two, visiting one.
  *
- * Promises: a block number is in exactly one place between any two calls: what is taken out of a tree
- * is put into a list within the same call, and the other way round.  The lists and trees given here
- * may be read from a device: a block is checked, and compared with the head or the reference that
- * led to it, before any of its entries is believed.
+ * Promises: a block number is in exactly one place between any two calls: what is taken out of a
+ * tree is put into a list within the same call, and the other way round.  The lists and trees given
+ * here may be read from a device: a block is checked, and compared with the head or the reference
+ * that led to it, before any of its entries is believed.
  *
- * Relies on `al` being the allocator of a meta_alloc over other lists than the ones given (in serverd
- * the active pair, while these are the idle pair or a client's), so no call here changes what it is
- * walking.  -EINPROGRESS is a consistent state; any other error of a changing call means abort.
+ * Relies on `al` being the allocator of a meta_alloc over other lists than the ones given (in
+ * serverd the active pair, while these are the idle pair or a client's), so no call here changes
+ * what it is walking.  -EINPROGRESS is a consistent state; any other error of a changing call means
+ * abort.
  */
 #include "alloc/meta_alloc.h"
 
@@ -200,11 +201,12 @@ static int insert_runs(struct block_set *bs, struct blkno_alloc *al, struct disk
 }
 
 /*
- * Take the first block of head out of the chain, or, where not all of its entries went into the tree,
- * leave the rest of them (sorted) in a copy of it.
+ * Take the first block of head out of the chain, or, where not all of its entries went into the
+ * tree, leave the rest of them (sorted) in a copy of it.
  */
-static int drop_entries(struct block_set *bs, struct blkno_alloc *al, struct disk_alloc_list_head *head,
-			const uint64_t *blknos, uint32_t nr, uint32_t done)
+static int drop_entries(struct block_set *bs, struct blkno_alloc *al,
+			struct disk_alloc_list_head *head, const uint64_t *blknos, uint32_t nr,
+			uint32_t done)
 {
 	struct block_ref ref = block_ref_get(&head->ref);
 	struct disk_alloc_list_block *b;
@@ -241,7 +243,8 @@ static int drop_entries(struct block_set *bs, struct blkno_alloc *al, struct dis
 		next_nr = window_nr(bl->data);
 		block_put(bs, bl);
 	}
-	if (next_nr > le64_get(head->total_nr) - nr || (!next.blkno && le64_get(head->total_nr) != nr))
+	if (next_nr > le64_get(head->total_nr) - nr ||
+	    (!next.blkno && le64_get(head->total_nr) != nr))
 		return -EBADMSG;
 	ret = block_free(bs, al, ref);
 	if (ret < 0)
@@ -252,8 +255,9 @@ static int drop_entries(struct block_set *bs, struct blkno_alloc *al, struct dis
 	return 0;
 }
 
-int alloc_list_empty(struct block_set *bs, struct blkno_alloc *al, struct disk_alloc_list_head *head,
-		     struct disk_alloc_root *root, unsigned blocks_max)
+int alloc_list_empty(struct block_set *bs, struct blkno_alloc *al,
+		     struct disk_alloc_list_head *head, struct disk_alloc_root *root,
+		     unsigned blocks_max)
 {
 	return alloc_list_empty_some(bs, al, head, root, blocks_max, EMPTY_EXTENTS_MAX);
 }
@@ -317,7 +321,8 @@ static bool loop_guard_sees_again(struct loop_guard *g, struct block_ref ref)
 }
 
 int alloc_list_each(struct block_set *bs, const struct disk_alloc_list_head *head,
-		    int (*each)(void *arg, struct block_ref ref, const struct disk_alloc_list_block *b),
+		    int (*each)(void *arg, struct block_ref ref,
+				const struct disk_alloc_list_block *b),
 		    void *arg)
 {
 	struct block_ref ref = block_ref_get(&head->ref);
@@ -354,8 +359,8 @@ static int look_at_block(void *arg, struct block_ref ref, const struct disk_allo
 	return 0;
 }
 
-int alloc_list_splice(struct block_set *bs, struct blkno_alloc *al, struct disk_alloc_list_head *dst,
-		      struct disk_alloc_list_head *src)
+int alloc_list_splice(struct block_set *bs, struct blkno_alloc *al,
+		      struct disk_alloc_list_head *dst, struct disk_alloc_list_head *src)
 {
 	struct block_ref ref = block_ref_get(&src->ref);
 	struct disk_alloc_list_head joined = *dst;

@@ -2,13 +2,14 @@
  * Free-extent trees, format.md 10.1.
  *
  * Promises: no two extents of a tree overlap or touch; each is there twice, under its last block
- * and under its size class, and total_len is their sum.  Both items of an extent change in one call,
- * so a transaction that commits never leaves one without the other.
+ * and under its size class, and total_len is their sum.  Both items of an extent change in one
+ * call, so a transaction that commits never leaves one without the other.
  *
  * Relies on btree.h alone.  Nothing of a tree is believed before it is checked against its twin:
  * an item with an impossible length, a size class that does not fit, a missing twin or a sum that
- * would go below zero is -EUCLEAN, and so is a range given back that is already free.  A refusal of what
- * the caller gave changes nothing; after any other error of a changing call abort the transaction.
+ * would go below zero is -EUCLEAN, and so is a range given back that is already free.  A refusal of
+ * what the caller gave changes nothing; after any other error of a changing call abort the
+ * transaction.
  */
 #include "alloc/free_extents.h"
 
@@ -52,8 +53,8 @@ static int extent_of_key(const struct key *k, struct extent *ext)
 }
 
 /* The first item >= key if it is of key's zone. */
-static int next_in_zone(struct block_set *bs, const struct disk_alloc_root *root, const struct key *key,
-			struct extent *ext)
+static int next_in_zone(struct block_set *bs, const struct disk_alloc_root *root,
+			const struct key *key, struct extent *ext)
 {
 	struct btree_ref ref;
 	struct key found;
@@ -215,7 +216,8 @@ int free_extents_alloc(struct block_set *bs, struct blkno_alloc *al, struct disk
 
 	ret = drop_items(bs, al, root, whole);
 	if (ret == 0 && want < whole.len)
-		ret = add_items(bs, al, root, (struct extent){ whole.start + want, whole.len - want });
+		ret = add_items(bs, al, root,
+				(struct extent){ whole.start + want, whole.len - want });
 	if (ret < 0)
 		return ret;
 	*ext = (struct extent){ whole.start, want < whole.len ? want : whole.len };

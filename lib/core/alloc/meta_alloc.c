@@ -1,16 +1,16 @@
 /*
  * The metadata allocator of one transaction, format.md 10.2 and runtime.md 8.2.
  *
- * Promises: a blkno is handed out once; what is freed goes to the freed list and is never handed out
- * again in this transaction; neither call changes a tree, so trees may allocate while they change.
- * meta_alloc_avail_nr and meta_alloc_freed_room are what can be relied on: that many calls succeed
- * unless a device or memory fails.
+ * Promises: a blkno is handed out once; what is freed goes to the freed list and is never handed
+ * out again in this transaction; neither call changes a tree, so trees may allocate while they
+ * change.  meta_alloc_avail_nr and meta_alloc_freed_room are what can be relied on: that many calls
+ * succeed unless a device or memory fails.
  *
  * The list blocks are metadata too and are copied on write like any other.  Their new homes are the
  * first two entries of avail as it lies on the device, and their old homes are the first entries
- * of the new freed block; so the lists pay for themselves and nobody else has to know.  A freed block
- * that is three quarters full is not copied but gets a fresh one in front of it: otherwise a list that
- * was filled in the last transaction would leave no room for this one.
+ * of the new freed block; so the lists pay for themselves and nobody else has to know.  A freed
+ * block that is three quarters full is not copied but gets a fresh one in front of it: otherwise a
+ * list that was filled in the last transaction would leave no room for this one.
  *
  * Only the first block of each list is used within a transaction.  -ENOSPC changes nothing; after
  * another error the set must be aborted, and the heads are the caller's to restore from its copy.
@@ -38,7 +38,8 @@ static bool freed_needs_fresh(const struct disk_alloc_list_head *freed)
 }
 
 /* The dirty freed block of this transaction, at blkno: a copy of the first one, or a fresh one. */
-static int make_freed(struct meta_alloc *ma, uint64_t blkno, struct block_ref *ref, struct block **out)
+static int make_freed(struct meta_alloc *ma, uint64_t blkno, struct block_ref *ref,
+		      struct block **out)
 {
 	struct disk_alloc_list_block *b;
 	struct disk_block_ref next = ma->freed->ref;
@@ -55,9 +56,9 @@ static int make_freed(struct meta_alloc *ma, uint64_t blkno, struct block_ref *r
 }
 
 /*
- * Make both list blocks writable.  Everything that can be read or refused is read and checked before
- * the first block becomes dirty.  A list block that is dirty already (the lists were opened before
- * in the same transaction) is used as it is and costs nothing.
+ * Make both list blocks writable.  Everything that can be read or refused is read and checked
+ * before the first block becomes dirty.  A list block that is dirty already (the lists were opened
+ * before in the same transaction) is used as it is and costs nothing.
  */
 static int make_dirty(struct meta_alloc *ma)
 {
@@ -149,7 +150,7 @@ static int ma_alloc(void *arg, uint64_t *blkno)
 	struct disk_alloc_list_block *b;
 	int ret;
 
-	/* Dirtying the lists for an allocation that then fails would spend two blocks for nothing. */
+	/* Dirtying the lists for an allocation that then fails would waste two blocks. */
 	if (meta_alloc_avail_nr(ma) == 0)
 		return -ENOSPC;
 	ret = make_dirty(ma);
@@ -183,8 +184,8 @@ static int ma_free(void *arg, uint64_t blkno)
 	return 0;
 }
 
-void meta_alloc_open(struct meta_alloc *ma, struct block_set *bs, struct disk_alloc_list_head *avail,
-		     struct disk_alloc_list_head *freed)
+void meta_alloc_open(struct meta_alloc *ma, struct block_set *bs,
+		     struct disk_alloc_list_head *avail, struct disk_alloc_list_head *freed)
 {
 	*ma = (struct meta_alloc){
 		.bs = bs,

@@ -3,13 +3,14 @@
  * runtime.md 6.2 and 13.2.
  *
  * Promises: of all versions of a key in all trees the newest decides, and if that is a deletion
- * marker the key is absent, whichever tree holds which; what forest_read_range says about a range is
- * complete, absences included; totals count each increment once, also while a merge has moved only
- * part of them into fs_root.
+ * marker the key is absent, whichever tree holds which; what forest_read_range says about a range
+ * is complete, absences included; totals count each increment once, also while a merge has moved
+ * only part of them into fs_root (finish_total names the one exception of 11.6).
  *
- * Relies on the roots being of one super (forest_roots): then the trees agree about what was merged.
- * Trees are skipped by their bloom block only where a lock's start key is known.  Equal seqs occur
- * when a merge copied an item into fs_root; the log tree's copy is preferred, as it is the original.
+ * Relies on the roots being of one super (forest_roots): then the trees agree about what was
+ * merged.  Trees are skipped by their bloom block only where a lock's start key is known.  Equal
+ * seqs occur when a merge copied an item into fs_root; the log tree's copy is preferred, as it is
+ * the original.
  *
  * No block is held between calls, and a reader that meets a block that was replaced under it gets
  * -ESTALE from below, unchanged, and starts again from new roots.
@@ -118,7 +119,8 @@ int forest_sources(struct block_set *bs, const struct forest_roots *roots, struc
 	return 0;
 }
 
-int forest_src_may_have(struct block_set *bs, const struct forest_src *src, const struct key *lock_start)
+int forest_src_may_have(struct block_set *bs, const struct forest_src *src,
+			const struct key *lock_start)
 {
 	struct block *bl;
 	int ret;
@@ -201,7 +203,8 @@ struct item item_list_get(const struct item_list *list, size_t i)
 
 /* Versions of one key */
 
-static bool is_newer(uint64_t seq, enum forest_rank rank, uint64_t than_seq, enum forest_rank than_rank)
+static bool is_newer(uint64_t seq, enum forest_rank rank, uint64_t than_seq,
+		     enum forest_rank than_rank)
 {
 	return seq > than_seq || (seq == than_seq && rank > than_rank);
 }
@@ -241,6 +244,11 @@ int resolve_add(struct resolve *r, const struct forest_src *src, const struct it
  * 11.6.  The inputs of a merge are in fs_root already iff its item has their seq; where the item is
  * missing it was either never there (then they count something) or became zero and was deleted by
  * adding them (then they took away what there was).
+ *
+ * The second guess assumes that whatever the inputs take away was set in them or in fs_root.  That
+ * holds once a merge runs, for all trees were finalized together before it.  It does not between
+ * the first mount's finalization and the merge status: a total set in a tree still open and lowered
+ * in one that is finalized reads too high until then, as 11.6 has it.
  */
 static bool finish_total(struct resolve *r, struct item *it)
 {
@@ -333,8 +341,8 @@ out:
 /* A range */
 
 /*
- * Items of the leaves read so far.  `all` keeps every copy; `order` has the winners of the trees that
- * were read, in key order, within the range that is left.
+ * Items of the leaves read so far.  `all` keeps every copy; `order` has the winners of the trees
+ * that were read, in key order, within the range that is left.
  */
 struct range_read {
 	struct item_list all;
@@ -350,15 +358,17 @@ static int keep_item(void *arg, const struct item *it)
 	return item_list_add(&rr->all, it, rr->rank);
 }
 
-/* Merge what was added from `from` on into the order, dropping older versions and what lies outside. */
-static int merge_leaf(struct range_read *rr, size_t from, const struct key *start, const struct key *end)
+/* Merge what was added from `from` on into the order; older versions and outsiders drop out. */
+static int merge_leaf(struct range_read *rr, size_t from, const struct key *start,
+		      const struct key *end)
 {
 	const struct kept_item *v = rr->all.v;
 	size_t a = 0, b = from, out = 0;
 	size_t pick, *swap;
 	int c, ret;
 
-	ret = grow(&rr->merged, &rr->merged_cap, 0, rr->order_nr + rr->all.nr - from + 1, sizeof(size_t));
+	ret = grow(&rr->merged, &rr->merged_cap, 0, rr->order_nr + rr->all.nr - from + 1,
+		   sizeof(size_t));
 	if (ret < 0)
 		return ret;
 	while (a < rr->order_nr || b < rr->all.nr) {
@@ -373,9 +383,9 @@ static int merge_leaf(struct range_read *rr, size_t from, const struct key *star
 		else if (c > 0)
 			pick = b++;
 		else {
-			pick = is_newer(v[b].seq, v[b].rank, v[rr->order[a]].seq, v[rr->order[a]].rank) ?
-			       b : rr->order[a];
-			a++;
+			pick = rr->order[a++];
+			if (is_newer(v[b].seq, v[b].rank, v[pick].seq, v[pick].rank))
+				pick = b;
 			b++;
 		}
 		if (key_cmp(&v[pick].key, start) >= 0 && key_cmp(&v[pick].key, end) <= 0)
@@ -391,9 +401,10 @@ static int merge_leaf(struct range_read *rr, size_t from, const struct key *star
 	return 0;
 }
 
-int forest_read_range(struct block_set *bs, const struct forest_roots *roots, const struct key *lock_start,
-		      const struct key *lock_end, const struct key *key, struct key *start,
-		      struct key *end, btree_item_fn each, void *arg)
+int forest_read_range(struct block_set *bs, const struct forest_roots *roots,
+		      const struct key *lock_start, const struct key *lock_end,
+		      const struct key *key, struct key *start, struct key *end, btree_item_fn each,
+		      void *arg)
 {
 	struct range_read rr = { 0 };
 	struct forest_src *srcs;

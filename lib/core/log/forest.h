@@ -1,6 +1,6 @@
 /*
- * The forest: fs_root plus any number of log trees, read as one set of items; and the writing of one
- * log tree.  format.md 11; runtime.md 6.
+ * The forest: fs_root plus any number of log trees, read as one set of items; and the writing of
+ * one log tree.  format.md 11; runtime.md 6.
  */
 #ifndef SCOUTFS_FOREST_H
 #define SCOUTFS_FOREST_H
@@ -25,9 +25,10 @@ bool forest_roots_eq(const struct forest_roots *a, const struct forest_roots *b)
  * -EINVAL, as for a key outside the lock.  -ESTALE: take new roots and start again (each() was not
  * called).  each() returning other than 0 ends the call with that.  Other errors as btree.h.
  */
-int forest_read_range(struct block_set *bs, const struct forest_roots *roots, const struct key *lock_start,
-		      const struct key *lock_end, const struct key *key, struct key *start,
-		      struct key *end, btree_item_fn each, void *arg);
+int forest_read_range(struct block_set *bs, const struct forest_roots *roots,
+		      const struct key *lock_start, const struct key *lock_end,
+		      const struct key *key, struct key *start, struct key *end, btree_item_fn each,
+		      void *arg);
 
 /*
  * A merged walk over all trees, newest versions, markers dropped, totals (zone 12) summed as 11.6
@@ -35,10 +36,11 @@ int forest_read_range(struct block_set *bs, const struct forest_roots *roots, co
  * until the next call, -ENOENT at the end; after another error (btree.h) only _close is allowed.
  */
 struct forest_iter;
-int forest_iter_open(struct forest_iter **out, struct block_set *bs, const struct forest_roots *roots,
-		     const struct key *start, const struct key *end);
+int forest_iter_open(struct forest_iter **out, struct block_set *bs,
+		     const struct forest_roots *roots, const struct key *start,
+		     const struct key *end);
 int forest_iter_next(struct forest_iter *fi, struct item *it);
-/* Go on from key instead; -EINVAL: key was passed already.  Cheap where key is in the same leaves. */
+/* Go on from key instead; -EINVAL: key was passed already.  Cheap within the same leaves. */
 int forest_iter_seek(struct forest_iter *fi, const struct key *key);
 void forest_iter_close(struct forest_iter *fi);
 
@@ -54,12 +56,13 @@ void bloom_block_set(struct disk_bloom_block *b, const struct key *lock_start);
 int bloom_block_check(const struct disk_bloom_block *b);	/* total_set and unusable bits */
 
 /*
- * Write items of a transaction into lt's item tree and bloom block (11.3, 11.4).  lt is the caller's
- * copy; ma allocates from it.  Keys may come in any order, but ascending is fast.  Raises
+ * Write items of a transaction into lt's item tree and bloom block (11.3, 11.4).  lt is the
+ * caller's copy; ma allocates from it.  Keys may come in any order, but ascending is fast.  Raises
  * lt->max_item_seq.  it->flags may hold ITEM_FLAG_DELETION (then no value is stored).
- * log_tree_force replaces, but adds in zone 12 (11.6), where the value is an increment; log_tree_remove takes the item out physically (-ENOENT): right only where
- * no other tree can hold the key.  The bloom block goes with the last item.  -EINVAL: no such item can
- * be; after any error but that and -ENOENT abort the set and forget lt.
+ * log_tree_force replaces, but adds in zone 12 (11.6), where the value is an increment;
+ * log_tree_remove takes the item out physically (-ENOENT): right only where no other tree can hold
+ * the key.  The bloom block goes with the last item.  -EINVAL: no such item can be; after any error
+ * but that and -ENOENT abort the set and forget lt.
  */
 int log_tree_force(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
 		   const struct item *it);

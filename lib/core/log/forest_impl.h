@@ -22,9 +22,10 @@ struct forest_src {
 int forest_sources(struct block_set *bs, const struct forest_roots *roots, struct forest_src **srcs,
 		   size_t *nr);
 /* 1: the tree may hold items under that lock, 0: it does not (11.4).  fs_root always may. */
-int forest_src_may_have(struct block_set *bs, const struct forest_src *src, const struct key *lock_start);
+int forest_src_may_have(struct block_set *bs, const struct forest_src *src,
+			const struct key *lock_start);
 
-/* Copies of items.  Values lie in one buffer that moves when it grows, so they are named by offset. */
+/* Copies of items.  Values lie in one buffer that moves as it grows: they are named by offset. */
 struct kept_item {
 	struct key key;
 	uint64_t seq;
@@ -67,7 +68,7 @@ struct resolve {
 /* 1: it is the newest so far, and r->best is a copy of *it; 0: it is not, or was added to a total;
  * -EBADMSG: a total that cannot be one. */
 int resolve_add(struct resolve *r, const struct forest_src *src, const struct item *it);
-/* Whether the key exists; then *it is its version, with a value that lies in r or where best's did. */
+/* Whether the key exists; then *it is its version, its value in r or where best's was. */
 bool resolve_finish(struct resolve *r, struct item *it);
 
 #endif

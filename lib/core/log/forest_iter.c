@@ -3,11 +3,12 @@
  * checker and print see.  format.md 11.3, 11.6.
  *
  * Promises: every key that exists at the roots given comes exactly once, in order, in its newest
- * version.  Each tree contributes a copy of one leaf at a time, so memory is bounded by the number of
- * trees and no block is held between calls.
+ * version.  Each tree contributes a copy of one leaf at a time, so memory is bounded by the number
+ * of trees and no block is held between calls.
  *
- * Relies on btree_read_leaf to say how far the leaf reaches: the next leaf starts right behind, also
- * where a leaf is empty.  After an error the walk is over: close it, and start again where it was.
+ * Relies on btree_read_leaf to say how far the leaf reaches: the next leaf starts right behind,
+ * also where a leaf is empty.  After an error the walk is over: close it, and start again where it
+ * was.
  */
 #include "log/forest.h"
 
@@ -34,8 +35,9 @@ struct forest_iter {
 	struct walker w[];
 };
 
-int forest_iter_open(struct forest_iter **out, struct block_set *bs, const struct forest_roots *roots,
-		     const struct key *start, const struct key *end)
+int forest_iter_open(struct forest_iter **out, struct block_set *bs,
+		     const struct forest_roots *roots, const struct key *start,
+		     const struct key *end)
 {
 	struct forest_iter *fi;
 	struct forest_src *srcs;

@@ -6,8 +6,8 @@
  * without items has none - upstream's readers miss items in either other case (11.4).  So the bits
  * are set before the item is written, and the bloom block goes with the last item.
  *
- * Zone 12 is different: a value there is an increment, and writing one adds to what the tree already
- * has under that key.
+ * Zone 12 is different: a value there is an increment, and writing one adds to what the tree
+ * already has under that key.
  *
  * Errors as btree.h: after any but -ENOENT and -EINVAL the set must be aborted, and lt is void.
  */
@@ -80,9 +80,10 @@ int log_trees_check(const struct item *it, struct disk_log_trees *lt)
 	if (!key_eq(&it->key, &want) || le64_get(lt->nr) == 0 ||
 	    le64_get(lt->flags) & ~LOG_TREES_FLAG_FINALIZED)
 		return -EBADMSG;
-	if (alloc_list_head_check(&lt->meta_avail) < 0 || alloc_list_head_check(&lt->meta_freed) < 0 ||
-	    !alloc_root_is_sane(&lt->data_avail) || !alloc_root_is_sane(&lt->data_freed) ||
-	    !btree_root_is_sane(&lt->item_root) || srch_file_check(&lt->srch_file, &why) < 0)
+	if (alloc_list_head_check(&lt->meta_avail) < 0 ||
+	    alloc_list_head_check(&lt->meta_freed) < 0 || !alloc_root_is_sane(&lt->data_avail) ||
+	    !alloc_root_is_sane(&lt->data_freed) || !btree_root_is_sane(&lt->item_root) ||
+	    srch_file_check(&lt->srch_file, &why) < 0)
 		return -EBADMSG;
 	if (lt->item_root.height && le64_get(lt->bloom_ref.blkno) < META_FIRST_BLKNO)
 		return -EBADMSG;
@@ -93,7 +94,7 @@ int log_trees_check(const struct item *it, struct disk_log_trees *lt)
 	return 0;
 }
 
-/* Make sure the bits of the lock that covers key are set; copies the block only if one is missing. */
+/* Make sure the bits of the lock that covers key are set; copy the block only if one is not. */
 static int set_bloom(struct block_set *bs, struct blkno_alloc *al, struct disk_log_trees *lt,
 		     const struct key *key)
 {
@@ -124,8 +125,8 @@ static int set_bloom(struct block_set *bs, struct blkno_alloc *al, struct disk_l
 }
 
 /* The sum of an increment and what the tree has under its key. */
-static int add_to_stored(struct block_set *bs, const struct disk_log_trees *lt, const struct item *it,
-			 struct disk_xattr_total *sum)
+static int add_to_stored(struct block_set *bs, const struct disk_log_trees *lt,
+			 const struct item *it, struct disk_xattr_total *sum)
 {
 	struct disk_xattr_total old;
 	struct btree_ref ref;

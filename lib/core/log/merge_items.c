@@ -2,8 +2,8 @@
  * Reading the items of the log_merge tree, format.md 14.1.
  *
  * Promises: what comes out has a key that belongs to its value, ranges that do not run backwards,
- * roots and allocator heads that can exist, and no flag this code has not heard of.  It says nothing
- * about the items taken together (20.33): that needs the whole tree.
+ * roots and allocator heads that can exist, and no flag this code has not heard of.  It says
+ * nothing about the items taken together (20.33): that needs the whole tree.
  */
 #include "log/merge_items.h"
 
@@ -43,8 +43,8 @@ static int check_range(const struct disk_key *start, const struct disk_key *end,
 	return 0;
 }
 
-static int check_lists(const struct disk_alloc_list_head *avail, const struct disk_alloc_list_head *freed,
-		       const char **why)
+static int check_lists(const struct disk_alloc_list_head *avail,
+		       const struct disk_alloc_list_head *freed, const char **why)
 {
 	if (alloc_list_head_check(avail) < 0 || alloc_list_head_check(freed) < 0)
 		return bad(why, "an allocation list head contradicts itself");
@@ -150,7 +150,8 @@ int merge_complete_get(const struct item *it, struct merge_complete *comp, const
 	start = key_from_disk(&d.start);
 	end = key_from_disk(&d.end);
 	remain = key_from_disk(&d.remain);
-	if (!key_pad_is_zero(&d.remain) || key_cmp(&remain, &start) < 0 || key_cmp(&remain, &end) > 0)
+	if (!key_pad_is_zero(&d.remain) || key_cmp(&remain, &start) < 0 ||
+	    key_cmp(&remain, &end) > 0)
 		return bad(why, "the remainder is outside the range");
 	if (!(le64_get(d.flags) & MERGE_COMPLETE_REMAIN) && !key_eq(&remain, &end))
 		return bad(why, "nothing remains, but remain is not the end");

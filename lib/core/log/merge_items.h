@@ -1,8 +1,9 @@
 /*
  * Items of the log_merge tree in host order, checked: format.md 14.1.
  *
- * Each _get: 0, or -EBADMSG with *why in words when key, length, padding or fields cannot be such an
- * item's.  Allocator heads and roots stay in their disk form, as the calls that use them want it.
+ * Each _get: 0, or -EBADMSG with *why in words when key, length, padding or fields cannot be such
+ * an item's.  Allocator heads and roots stay in their disk form, as the calls that use them want
+ * it.
  */
 #ifndef SCOUTFS_MERGE_ITEMS_H
 #define SCOUTFS_MERGE_ITEMS_H

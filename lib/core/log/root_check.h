@@ -1,4 +1,4 @@
-/* Whether small structures of format.md 4 and 10 can be what they say; for values that carry them. */
+/* Whether small structures of format.md 4 and 10 can be what they say; for what carries them. */
 #ifndef SCOUTFS_ROOT_CHECK_H
 #define SCOUTFS_ROOT_CHECK_H
 

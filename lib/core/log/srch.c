@@ -276,7 +276,7 @@ static int walk_file(const struct disk_srch_file *sf, struct walk *w)
 	ret = srch_file_check(sf, &why);
 	if (ret < 0 || sf->height == 0)
 		return ret;
-	/* Parents do not say their level, so they could go round; not longer than the device is big. */
+	/* Parents do not say their level and could go round: not for longer than the device. */
 	if (le64_get(sf->blocks) >= block_set_total_blocks(w->bs))
 		return -EBADMSG;
 	w->blocks = le64_get(sf->blocks);
@@ -323,7 +323,8 @@ static int each_of_block(void *arg, const struct srch_visit *v)
 	return c->ret ? -ECANCELED : 0;
 }
 
-int srch_file_each(struct block_set *bs, const struct disk_srch_file *sf, srch_entry_fn each, void *arg)
+int srch_file_each(struct block_set *bs, const struct disk_srch_file *sf, srch_entry_fn each,
+		   void *arg)
 {
 	struct each_ctx c = { .each = each, .arg = arg };
 	int ret;
