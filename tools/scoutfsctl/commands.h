@@ -35,12 +35,21 @@ enum command_group {
 	  "  -d, --max-data-size SIZE        use no more than SIZE of DATA\n"                     \
 	  "  -z, --data-alloc-zone-blocks N  give mounts disjoint zones of N 4 KiB blocks\n"      \
 	  "  -V, --format-version 1|2        version of the format (default 2)\n"                 \
-	  "  -f, --force                     overwrite what the devices hold\n"                   \
+	  "  -f, --force                     overwrite what the devices hold; twice: also a\n"    \
+	  "                                  volume that was not cleanly unmounted\n"             \
 	  "  -A, --allow-small-size          allow devices under 64 GiB\n")                       \
 	C(check, "check", GROUP_CORE, "[--json] META DATA",                                       \
 	  "check every rule of the format on devices that nobody uses",                           \
 	  "      --json                      one JSON object per line\n"                         \
 	  "  Exit status: 0 clean, 1 findings, 2 the check could not be run.\n")                  \
+	C(run, "run", GROUP_CORE, "[-d] [-l LOG] [-o KEY=VALUE]... NAME|FILE",                    \
+	  "run the services of an instance where systemd does not",                               \
+	  "  -d        return when it is up and leave it running\n"                               \
+	  "  -l LOG    append what the services say to LOG\n"                                     \
+	  "  -o K=V    override one setting of the configuration\n")                              \
+	C(stop, "stop", GROUP_CORE, "NAME|FILE", "stop what run started", "")                     \
+	C(runtime, "runtime", GROUP_DEBUG, "start|stop|has-slot NAME|FILE",                       \
+	  "prepare the runtime directory of an instance (for the units)", "")                     \
 	C(print, "print", GROUP_DEBUG, "[-S] [--json] META",                                      \
 	  "dump every metadata structure as text",                                                \
 	  "  -S, --skip-likely-huge          leave out what grows with the volume\n"              \
@@ -52,10 +61,11 @@ enum command_group {
 	  "  -p, --path PATH                 any path of the mount (or MNT as last argument)\n"   \
 	  "      --meta META --data DATA     read devices that nobody uses instead of a mount\n"  \
 	  "      --json                      one JSON object per line\n")                         \
-	C(ls, "ls", GROUP_DEBUG, "--meta META --data DATA [-l] [-R] [--json] [PATH]",             \
+	C(ls, "ls", GROUP_DEBUG, "--meta META [--data DATA] [-lR] [--null|--json] [PATH]",             \
 	  "list files on devices that nobody uses",                                               \
 	  "  -l, --long                      type, mode, links, owner, size, time\n"              \
 	  "  -R, --recursive                 and all that is below\n"                             \
+	  "      --null                      end each path with a NUL, unchanged\n"               \
 	  "      --json                      one JSON object per line\n")                         \
 	C(cat, "cat", GROUP_DEBUG, "--meta META --data DATA PATH",                                \
 	  "write a file's contents from devices that nobody uses", "")                            \

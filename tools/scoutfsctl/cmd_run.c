@@ -1,0 +1,480 @@
+/*
+ * `scoutfsctl run`: the services of one instance in the foreground (or, with -d, behind it) where no
+ * systemd does it.  It brings them up in order, each when the one before is READY, restarts one that
+ * ends, and takes them down in reverse.  It knows nothing of a volume: what it promises is that when it
+ * ends nothing it started runs any more.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "commands.h"
+#include "runtime.h"
+
+#define RESTART_FIRST_MS	100
+#define RESTART_MAX_MS		5000
+#define STOP_LIMIT_MS		120000	/* then SIGKILL */
+#define OVERRIDES_MAX		32
+
+enum { BLOCKD, QUORUMD, SERVERD, FSD, SERVICES_NR };
+static const char *const service_names[SERVICES_NR] = { "blockd", "quorumd", "serverd", "fsd" };
+
+struct service {
+	pid_t pid;
+	bool wanted;
+	bool ready;
+	uint64_t started_ms;
+	uint64_t restart_ms;	/* start again at that time; 0: not waiting */
+	unsigned backoff_ms;
+};
+
+struct supervisor {
+	struct instance_conf conf;
+	const char *conf_arg;
+	const char *overrides[OVERRIDES_MAX];
+	unsigned overrides_nr;
+	struct service s[SERVICES_NR];
+	int notify_fd, signal_fd;
+	int ready_fd;		/* -d: the waiting parent's pipe; else -1 */
+	char notify_path[108];
+	bool up;		/* all were READY once */
+	bool stopping;
+	int status;
+};
+
+static uint64_t now_ms(void)
+{
+	return clock_mono_ns() / 1000000;
+}
+
+/* The daemon beside this program (a build tree), else where `make install` puts it. */
+static void daemon_path(const char *service, char *buf, size_t size)
+{
+	char self[3072];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *slash;
+
+	if (n > 0) {
+		self[n] = 0;
+		slash = strrchr(self, '/');
+		if (slash)
+			*slash = 0;
+		snprintf(buf, size, "%s/scoutfs-%s", self, service);
+		if (access(buf, X_OK) == 0)
+			return;
+	}
+	snprintf(buf, size, "/usr/sbin/scoutfs-%s", service);
+}
+
+static int open_notify(struct supervisor *sv)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int on = 1, fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return -errno;
+	snprintf(sv->notify_path, sizeof(sv->notify_path), "@scoutfs-run-%d", (int)getpid());
+	memcpy(sa.sun_path, sv->notify_path, strlen(sv->notify_path));
+	sa.sun_path[0] = 0;
+	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ||
+	    bind(fd, (struct sockaddr *)&sa,
+		 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(sv->notify_path))) < 0) {
+		int err = -errno;
+
+		close(fd);
+		return err;
+	}
+	sv->notify_fd = fd;
+	return 0;
+}
+
+static void start_service(struct supervisor *sv, int i)
+{
+	const char *argv[6 + 2 * OVERRIDES_MAX];
+	unsigned n = 0;
+	char path[4096];
+	pid_t pid;
+
+	daemon_path(service_names[i], path, sizeof(path));
+	argv[n++] = path;
+	argv[n++] = "-f";
+	argv[n++] = sv->conf_arg;
+	for (unsigned o = 0; o < sv->overrides_nr; o++) {
+		argv[n++] = "-o";
+		argv[n++] = sv->overrides[o];
+	}
+	argv[n] = NULL;
+
+	pid = fork();
+	if (pid == 0) {
+		sigset_t none;
+
+		/* this program has one thread: the signal comes when it dies, not earlier */
+		prctl(PR_SET_PDEATHSIG, SIGTERM);
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		setenv("NOTIFY_SOCKET", sv->notify_path, 1);
+		execv(path, (char *const *)argv);
+		say_error("run", "%s: %s: build it (make) or install it (make install)", path, strerror(errno));
+		_exit(127);
+	}
+	sv->s[i].restart_ms = 0;
+	sv->s[i].ready = false;
+	sv->s[i].started_ms = now_ms();
+	if (pid < 0) {
+		say_error("run", "cannot start %s: %s", service_names[i], strerror(errno));
+		sv->s[i].restart_ms = now_ms() + RESTART_MAX_MS;
+		return;
+	}
+	sv->s[i].pid = pid;
+	runtime_write_pid(&sv->conf, service_names[i], pid);
+}
+
+static void tell_parent(struct supervisor *sv, char status)
+{
+	if (sv->ready_fd >= 0) {
+		if (write(sv->ready_fd, &status, 1) != 1)
+			say_error("run", "the waiting command has gone away");
+		close(sv->ready_fd);
+		sv->ready_fd = -1;
+	}
+}
+
+/* One message of a service: which one is told by the sender's pid. */
+static void read_notify(struct supervisor *sv)
+{
+	char buf[2048], control[CMSG_SPACE(sizeof(struct ucred))];
+	struct iovec iov = { buf, sizeof(buf) - 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(sv->notify_fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+	struct ucred cred;
+
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
+		return;
+	memcpy(&cred, CMSG_DATA(c), sizeof(cred));
+	buf[n] = 0;
+	for (int i = 0; i < SERVICES_NR; i++) {
+		if (sv->s[i].pid == cred.pid && (strncmp(buf, "READY=1", 7) == 0 || strstr(buf, "\nREADY=1"))) {
+			sv->s[i].ready = true;
+			sv->s[i].backoff_ms = 0;
+		}
+	}
+}
+
+/* Start what can be started: each service when those before it are ready. */
+static void advance(struct supervisor *sv)
+{
+	bool before = true;
+	uint64_t now = now_ms();
+
+	if (sv->stopping)
+		return;
+	for (int i = 0; i < SERVICES_NR; i++) {
+		struct service *s = &sv->s[i];
+
+		if (!s->wanted)
+			continue;
+		if (!s->pid && (sv->up || before) && s->restart_ms <= now)
+			start_service(sv, i);
+		before = before && s->ready;
+	}
+	if (before && !sv->up) {
+		sv->up = true;
+		printf("scoutfs %s: mounted on %s\n", sv->conf.name, sv->conf.mountpoint);
+		fflush(stdout);
+		tell_parent(sv, 0);
+	}
+}
+
+static void begin_stop(struct supervisor *sv, int status)
+{
+	if (!sv->stopping)
+		sv->status = status;
+	sv->stopping = true;
+}
+
+static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
+{
+	for (int i = 0; i < SERVICES_NR; i++) {
+		struct service *s = &sv->s[i];
+		bool clean = WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0;
+
+		if (s->pid != pid)
+			continue;
+		s->pid = 0;
+		s->ready = false;
+		runtime_remove_pid(&sv->conf, service_names[i]);
+		if (sv->stopping)
+			return;
+		if (i == FSD && clean) {
+			begin_stop(sv, 0);	/* somebody unmounted it */
+			return;
+		}
+		if (WIFSIGNALED(wstatus))
+			say_error("run", "%s was killed by signal %d", service_names[i], WTERMSIG(wstatus));
+		else if (!clean || !sv->up)
+			say_error("run", "%s ended with status %d", service_names[i], WEXITSTATUS(wstatus));
+		if (!sv->up) {
+			begin_stop(sv, 1);	/* it has said why */
+			return;
+		}
+		s->backoff_ms = s->backoff_ms ? s->backoff_ms * 2 : RESTART_FIRST_MS;
+		if (s->backoff_ms > RESTART_MAX_MS)
+			s->backoff_ms = RESTART_MAX_MS;
+		s->restart_ms = now_ms() + s->backoff_ms;
+	}
+}
+
+/* Wait for signals, notifications and restart times, at most until `until_ms`. */
+static void wait_events(struct supervisor *sv, uint64_t until_ms)
+{
+	struct pollfd p[2] = { { .fd = sv->signal_fd, .events = POLLIN }, { .fd = sv->notify_fd, .events = POLLIN } };
+	uint64_t now = now_ms();
+	struct signalfd_siginfo si;
+	int wstatus;
+	pid_t pid;
+
+	for (int i = 0; i < SERVICES_NR; i++)
+		if (!sv->stopping && sv->s[i].restart_ms && sv->s[i].restart_ms < until_ms)
+			until_ms = sv->s[i].restart_ms;
+	poll(p, 2, until_ms <= now ? 0 : (int)(until_ms - now));
+	while (p[1].revents && poll(&p[1], 1, 0) > 0)
+		read_notify(sv);
+	while (read(sv->signal_fd, &si, sizeof(si)) == (ssize_t)sizeof(si))
+		if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT)
+			begin_stop(sv, sv->up ? 0 : 1);
+	while ((pid = waitpid(-1, &wstatus, WNOHANG)) > 0)
+		child_ended(sv, pid, wstatus);
+}
+
+/* In reverse order; a service that does not end in time is killed, loudly. */
+static void stop_all(struct supervisor *sv)
+{
+	for (int i = SERVICES_NR - 1; i >= 0; i--) {
+		struct service *s = &sv->s[i];
+		uint64_t limit = now_ms() + STOP_LIMIT_MS;
+
+		if (!s->pid)
+			continue;
+		kill(s->pid, SIGTERM);
+		while (s->pid) {
+			if (now_ms() >= limit) {
+				say_error("run", "%s did not stop in %u s: killed; the volume is recovered at its next mount",
+					  service_names[i], STOP_LIMIT_MS / 1000);
+				kill(s->pid, SIGKILL);
+				limit = now_ms() + STOP_LIMIT_MS;
+				sv->status = 1;
+			}
+			wait_events(sv, limit);
+		}
+	}
+}
+
+static int supervise(struct supervisor *sv)
+{
+	runtime_write_pid(&sv->conf, "run", getpid());
+	while (!sv->stopping) {
+		advance(sv);
+		wait_events(sv, now_ms() + 60000);
+	}
+	stop_all(sv);
+	runtime_remove_pid(&sv->conf, "run");
+	if (runtime_stop("run", &sv->conf) < 0)
+		sv->status = 1;
+	tell_parent(sv, (char)(sv->status ? sv->status : 1));
+	return sv->status;
+}
+
+/* -d: a child goes on; the parent waits for its word. */
+static int detach(struct supervisor *sv, const char *log)
+{
+	int p[2], fd;
+	char status = 1;
+	pid_t pid;
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return verb_failed("run", -errno);
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0)
+		return verb_failed("run", -errno);
+	if (pid > 0) {
+		close(p[1]);
+		if (read(p[0], &status, 1) != 1)
+			status = 1;
+		if (status)
+			say_error("run", "%s did not come up: see %s", sv->conf.name, log);
+		else
+			printf("scoutfs %s: mounted on %s\n", sv->conf.name, sv->conf.mountpoint);
+		return status;
+	}
+	close(p[0]);
+	sv->ready_fd = p[1];
+	setsid();
+	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	if (fd < 0) {
+		say_error("run", "%s: %s: name another log file with -l", log, strerror(errno));
+		_exit(1);
+	}
+	dup2(fd, 1);
+	dup2(fd, 2);
+	close(fd);
+	fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		dup2(fd, 0);
+		close(fd);
+	}
+	return -1;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct supervisor sv = { .ready_fd = -1, .notify_fd = -1, .signal_fd = -1 };
+	const char *log = NULL;
+	char log_buf[4352], conf_path[4096], err[CONF_ERR_BYTES];
+	bool detached = false;
+	sigset_t set;
+	int opt, ret;
+
+	while ((opt = getopt(argc, argv, "dl:o:")) != -1) {
+		switch (opt) {
+		case 'd':
+			detached = true;
+			break;
+		case 'l':
+			log = optarg;
+			break;
+		case 'o':
+			if (sv.overrides_nr == OVERRIDES_MAX)
+				return usage_error("run", "more than %d -o options", OVERRIDES_MAX);
+			sv.overrides[sv.overrides_nr++] = optarg;
+			break;
+		default:
+			return EXIT_USAGE;
+		}
+	}
+	if (optind + 1 != argc)
+		return usage_error("run", "name one configuration: NAME of /etc/scoutfs/NAME.conf, or a file");
+	sv.conf_arg = realpath(argv[optind], conf_path) && strchr(argv[optind], '/') ? conf_path : argv[optind];
+	if (conf_load(&sv.conf, sv.conf_arg, err, sizeof(err)) < 0) {
+		say_error("run", "%s", err);
+		return 1;
+	}
+	for (unsigned o = 0; o < sv.overrides_nr; o++) {
+		if (conf_override(&sv.conf, sv.overrides[o], err, sizeof(err)) < 0) {
+			say_error("run", "-o %s", err);
+			return 1;
+		}
+	}
+	if (runtime_start("run", &sv.conf) < 0)
+		return 1;
+	if (runtime_read_pid(&sv.conf, "run")) {
+		say_error("run", "%s is running already (pid %d): stop it with `%s stop %s`", sv.conf.name,
+			  (int)runtime_read_pid(&sv.conf, "run"), program_name(), argv[optind]);
+		return 1;
+	}
+	sv.s[BLOCKD].wanted = sv.s[FSD].wanted = true;
+	sv.s[QUORUMD].wanted = sv.s[SERVERD].wanted = sv.conf.quorum_slot >= 0;
+
+	if (!log) {
+		snprintf(log_buf, sizeof(log_buf), "%s/%s.log", sv.conf.state_dir, sv.conf.name);
+		log = log_buf;
+	}
+	if (detached) {
+		ret = detach(&sv, log);
+		if (ret >= 0)
+			return ret;
+	}
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	sv.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	ret = sv.signal_fd < 0 ? -errno : open_notify(&sv);
+	if (ret < 0)
+		return verb_failed("run", ret);
+	return supervise(&sv);
+}
+
+int cmd_stop(int argc, char **argv)
+{
+	struct instance_conf conf;
+	uint64_t limit = now_ms() + 2 * STOP_LIMIT_MS;
+	char err[CONF_ERR_BYTES];
+	pid_t pid;
+
+	if (argc != 2)
+		return usage_error("stop", "name one configuration");
+	if (conf_load(&conf, argv[1], err, sizeof(err)) < 0) {
+		say_error("stop", "%s", err);
+		return 1;
+	}
+	pid = runtime_read_pid(&conf, "run");
+	if (!pid) {
+		say_error("stop", "%s is not running under `%s run` (with systemd: systemctl stop scoutfs@%s)", conf.name,
+			  program_name(), conf.name);
+		return 1;
+	}
+	if (kill(pid, SIGTERM) < 0)
+		return verb_failed("stop", -errno);
+	while (kill(pid, 0) == 0) {
+		struct timespec ts = { .tv_nsec = 20000000 };
+		char path[64], line[512];
+		FILE *f;
+		bool zombie;
+
+		/* a zombie whose parent does not wait has stopped too */
+		snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+		f = fopen(path, "re");
+		zombie = f && fgets(line, sizeof(line), f) && strstr(line, ") Z ");
+		if (f)
+			fclose(f);
+		if (zombie)
+			break;
+		if (now_ms() > limit) {
+			say_error("stop", "%s (pid %d) has not stopped: see `%s status %s`", conf.name, (int)pid,
+				  program_name(), argv[1]);
+			return 1;
+		}
+		nanosleep(&ts, NULL);
+	}
+	return 0;
+}
+
+/* What the units need of a configuration, so that they need no shell. */
+int cmd_runtime(int argc, char **argv)
+{
+	struct instance_conf conf;
+	char err[CONF_ERR_BYTES];
+
+	if (argc != 3)
+		return usage_error("runtime", "start, stop or has-slot, and one configuration");
+	if (conf_load(&conf, argv[2], err, sizeof(err)) < 0) {
+		say_error("runtime", "%s", err);
+		return 255;
+	}
+	if (strcmp(argv[1], "start") == 0)
+		return runtime_start("runtime", &conf) < 0;
+	if (strcmp(argv[1], "stop") == 0)
+		return runtime_stop("runtime", &conf) < 0;
+	if (strcmp(argv[1], "has-slot") == 0)
+		return conf.quorum_slot < 0;
+	return usage_error("runtime", "'%s' is none of start, stop, has-slot", argv[1]);
+}

@@ -1,0 +1,134 @@
+/*
+ * The runtime directory holds what survives the death of any process of an instance, but not of the
+ * node: the item cache, the write-back pool, sockets, the rid.  It is a tmpfs of its own so that its
+ * size is promised and nothing else can fill it.
+ */
+#include "runtime.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include "commands.h"
+
+#define TMPFS_MAGIC_NR	0x01021994
+#define RUNTIME_EXTRA	(16ull << 20)
+
+static int make_dirs(const char *path, mode_t mode)
+{
+	char buf[4096];
+
+	if (snprintf(buf, sizeof(buf), "%s", path) >= (int)sizeof(buf))
+		return -ENAMETOOLONG;
+	for (char *p = buf + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = 0;
+		if (mkdir(buf, 0755) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	return mkdir(buf, mode) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+/* Whether path is the root of a mount, and of a tmpfs. */
+static bool is_own_tmpfs(const char *path)
+{
+	char parent[4096];
+	struct stat a, b;
+	struct statfs fs;
+
+	snprintf(parent, sizeof(parent), "%s/..", path);
+	return stat(path, &a) == 0 && stat(parent, &b) == 0 && a.st_dev != b.st_dev &&
+	       statfs(path, &fs) == 0 && fs.f_type == TMPFS_MAGIC_NR;
+}
+
+int runtime_start(const char *verb, const struct instance_conf *conf)
+{
+	char opts[128];
+	int ret = make_dirs(conf->runtime_dir, 0700);
+
+	if (ret == 0)
+		ret = make_dirs(conf->state_dir, 0755);
+	if (ret < 0) {
+		say_error(verb, "%s or %s cannot be made: %s: make the parent directory writable, or set runtime_dir and state_dir",
+			  conf->runtime_dir, conf->state_dir, strerror(-ret));
+		return ret;
+	}
+	if (is_own_tmpfs(conf->runtime_dir))
+		return 0;
+	snprintf(opts, sizeof(opts), "size=%llu,mode=0700,nr_inodes=1024",
+		 (unsigned long long)(conf->cache_size + conf->pool_size + RUNTIME_EXTRA));
+	if (mount("scoutfs", conf->runtime_dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opts) < 0) {
+		ret = -errno;
+		say_error(verb, "cannot mount a tmpfs on %s: %s: run as root, with the right to mount", conf->runtime_dir,
+			  strerror(-ret));
+	}
+	return ret;
+}
+
+int runtime_stop(const char *verb, const struct instance_conf *conf)
+{
+	if (!is_own_tmpfs(conf->runtime_dir))
+		return 0;
+	if (umount(conf->runtime_dir) < 0) {
+		int ret = -errno;
+
+		say_error(verb, "cannot unmount %s: %s: stop what still uses it (fuser -m %s)", conf->runtime_dir,
+			  strerror(-ret), conf->runtime_dir);
+		return ret;
+	}
+	return 0;
+}
+
+static void pid_path(const struct instance_conf *conf, const char *service, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s/%s.pid", conf->runtime_dir, service);
+}
+
+int runtime_write_pid(const struct instance_conf *conf, const char *service, pid_t pid)
+{
+	char path[4352], tmp[4360];
+	FILE *f;
+
+	pid_path(conf, service, path, sizeof(path));
+	snprintf(tmp, sizeof(tmp), "%s.new", path);
+	f = fopen(tmp, "we");
+	if (!f)
+		return -errno;
+	fprintf(f, "%d\n", (int)pid);
+	if (fclose(f) != 0 || rename(tmp, path) < 0)
+		return -errno;
+	return 0;
+}
+
+void runtime_remove_pid(const struct instance_conf *conf, const char *service)
+{
+	char path[4352];
+
+	pid_path(conf, service, path, sizeof(path));
+	unlink(path);
+}
+
+pid_t runtime_read_pid(const struct instance_conf *conf, const char *service)
+{
+	char path[4352];
+	int pid = 0;
+	FILE *f;
+
+	pid_path(conf, service, path, sizeof(path));
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%d", &pid) != 1 || pid <= 0 || kill(pid, 0) < 0)
+		pid = 0;
+	fclose(f);
+	return pid;
+}
