@@ -5,7 +5,7 @@
  * Promises: of all versions of a key in all trees the newest decides, and if that is a deletion
  * marker the key is absent, whichever tree holds which; what forest_read_range says about a range
  * is complete, absences included; totals count each increment once, also while a merge has moved
- * only part of them into fs_root (finish_total names the one exception of 11.6).
+ * only part of them into fs_root (finish_total).
  *
  * Relies on the roots being of one super (forest_roots): then the trees agree about what was
  * merged.  Trees are skipped by their bloom block only where a lock's start key is known.  Equal
@@ -97,7 +97,7 @@ int forest_sources(struct block_set *bs, const struct forest_roots *roots, struc
 {
 	const struct forest_src fs = { .root = roots->fs_root, .rank = RANK_FS_ROOT };
 	const struct key zeros = KEY_ZEROS, ones = KEY_ONES;
-	struct sources s = { .input_before = UINT64_MAX };
+	struct sources s = { .input_before = 0 };	/* no merge runs: nothing is folded in part */
 	struct merge_status st;
 	int ret;
 
@@ -246,9 +246,10 @@ int resolve_add(struct resolve *r, const struct forest_src *src, const struct it
  * adding them (then they took away what there was).
  *
  * The second guess assumes that whatever the inputs take away was set in them or in fs_root.  That
- * holds once a merge runs, for all trees were finalized together before it.  It does not between
- * the first mount's finalization and the merge status: a total set in a tree still open and lowered
- * in one that is finalized reads too high until then, as 11.6 has it.
+ * holds once a merge runs, for all trees were finalized together before it.  While none runs, nothing
+ * has been folded in part: every tree simply counts, finalized or not (11.6 would ask the questions of
+ * finalized trees then, too, and read a total wrong that was set in a tree still open and lowered in a
+ * finalized one).
  */
 static bool finish_total(struct resolve *r, struct item *it)
 {
