@@ -626,8 +626,11 @@ static int begin(struct daemon *d)
 	if (!d->zmq)
 		return -ENOMEM;
 	ret = leader_open(&d->leader, d->zmq, &d->conf, LOCAL_SERVERD, d->rid);
-	if (ret == 0)
+	if (ret == 0) {
+		/* Whatever a process before this one served, nothing is served now. */
+		leader_report(d->leader, 0, SERVER_DOWN);
 		ret = ctl_start(&d->ctl, &d->conf, "serverd", &ctl_ops, d);
+	}
 	if (ret == 0)
 		ret = -pthread_create(&opener, NULL, open_blockd, d);
 	if (ret == 0)
