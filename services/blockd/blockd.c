@@ -30,6 +30,7 @@
 
 #include "clock.h"
 #include "conf.h"
+#include "ctl.h"
 #include "log.h"
 #include "sdn.h"
 
@@ -138,6 +139,8 @@ static void blockd_close(struct blockd *d, bool failed)
 		runtime_unlink(d, SOCKET_NAME);
 		close(d->listen_fd);
 	}
+	if (d->ctl)
+		ctl_stop(d->ctl);
 	engine_close(d->engine);
 	if (d->epoll_fd >= 0)
 		close(d->epoll_fd);
@@ -181,6 +184,8 @@ static int blockd_open(struct blockd *d)
 		ret = pool_open(&d->pool, conf->runtime_dir, conf->pool_size);
 	if (ret == 0)
 		ret = engine_open(&d->engine, no_uring && strcmp(no_uring, "1") == 0);
+	if (ret == 0)
+		ret = status_start(d);
 	if (ret == 0)
 		ret = socket_open(d);
 	if (ret == 0)
@@ -338,7 +343,7 @@ int blockd_main(int argc, char **argv)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	d->conf = &conf;
-	d->started_ms = (uint64_t)clock_real().tv_sec * 1000;
+	d->started_ns = clock_mono_ns();
 	d->watchdog_ns = sdn_watchdog_ns();
 	d->listen_fd = -1;
 	d->epoll_fd = -1;

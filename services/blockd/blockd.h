@@ -12,6 +12,7 @@
 #include "blockd_stats.h"
 
 struct instance_conf;
+struct ctl;
 
 #define BLOCKD_CLIENTS_MAX	64
 #define BLOCKD_IOS_MAX		1024		/* in flight, all clients together */
@@ -146,12 +147,13 @@ struct blockd {
 	struct pool pool;
 	struct tokens tokens;
 	struct engine *engine;
+	struct ctl *ctl;
 	struct blockd_stats stats;
 	int epoll_fd;
 	int listen_fd;
 	int signal_fd;
 	atomic_bool is_stopping;
-	uint64_t started_ms;		/* wall clock */
+	uint64_t started_ns;		/* clock_mono_ns */
 	uint64_t watchdog_ns;		/* 0: nobody watches */
 	uint64_t watchdog_due_ns;
 	struct conn *conns[BLOCKD_CLIENTS_MAX];
@@ -189,6 +191,11 @@ bool conns_sleep_begin(struct blockd *d);
 void conns_sleep_end(struct blockd *d);
 /* Close every connection; those with I/O in flight end with it. */
 void conns_close(struct blockd *d);
+
+/* ---- status.c ---- */
+
+/* Answer on the status socket.  Errors as ctl_start; logged. */
+int status_start(struct blockd *d);
 
 /* ---- blockd.c ---- */
 

@@ -1,5 +1,6 @@
 /* What a client of blockd is promised: I/O, deadlines, fencing, and restarts that are only a pause. */
 #include "blockd_rig.h"
+#include "ctl.h"
 
 /* ---- I/O ---- */
 
@@ -138,11 +139,22 @@ static void bad_operations_are_refused_one_by_one(void **state)
 	free(buf);
 }
 
-static void an_error_of_the_device_is_answered(void **state)
+static uint64_t status_value(const struct msg_status_reply *r, const char *name)
+{
+	for (uint32_t i = 0; i < r->values_nr; i++)
+		if (strcmp(r->values[i].name, name) == 0)
+			return r->values[i].value;
+	fail_msg("the status has no %s", name);
+	return 0;
+}
+
+static void an_error_of_the_device_is_answered_and_counted(void **state)
 {
 	struct fixture *fx = *state;
 	struct blkcli *c;
 	char *buf = aligned_alloc(4096, 4096);
+	struct msg_status_reply *st;
+	char path[256];
 	int fd;
 
 	start(fx);
@@ -155,6 +167,16 @@ static void an_error_of_the_device_is_answered(void **state)
 			 -EIO);
 	assert_int_equal(run(c, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF, 4096, buf), 0);
 	close(fd);
+	st = malloc(sizeof(*st));
+	assert_non_null(st);
+	snprintf(path, sizeof(path), "%s/ctl-blockd.sock", fx->run);
+	assert_int_equal(ctl_query(path, DEADLINE_S * 1000, st), 0);
+	assert_int_equal(st->pid, fx->pid);
+	assert_non_null(strstr(st->state, "serving volume 1122334455667788"));
+	assert_int_equal(status_value(st, "read_errors"), 1);
+	assert_int_equal(status_value(st, "data_reads"), 2);
+	assert_int_equal(status_value(st, "clients"), 1);
+	free(st);
 	blkcli_close(c);
 	stop(fx, SIGTERM);
 	expect_log(fx, "read of 4096 bytes");
@@ -511,8 +533,8 @@ static const struct CMUnitTest tests[] = {
 	TEST(many_operations_run_in_one_call),
 	TEST_THREADS(many_operations_run_in_one_call),
 	TEST(bad_operations_are_refused_one_by_one),
-	TEST(an_error_of_the_device_is_answered),
-	TEST_THREADS(an_error_of_the_device_is_answered),
+	TEST(an_error_of_the_device_is_answered_and_counted),
+	TEST_THREADS(an_error_of_the_device_is_answered_and_counted),
 	TEST(buffers_wait_for_their_turn),
 	TEST(killed_blockd_costs_a_pause_and_nothing_else),
 	TEST_THREADS(killed_blockd_costs_a_pause_and_nothing_else),
