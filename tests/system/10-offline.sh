@@ -138,7 +138,7 @@ is "and leaves it as it was" "$(sum "$M")" "$before"
 mkdir "$TMP/full"
 mount -t tmpfs -o size=256k none "$TMP/full"
 truncate -s 2G "$TMP/full/m"
-dd if="$M" of="$TMP/full/m" bs=4096 skip=16 seek=16 count=1 conv=notrunc status=none
+dd if="$M" of="$TMP/full/m" bs=4096 skip=16 seek=16 count=16 conv=notrunc status=none
 refused "no room for the metadata" "could not write to '$TMP/full/m'.*No space left" mkfs "$TMP/full/m" "$D" "${Q[@]}" -A -f
 is "the old super is gone" "$(dd if="$TMP/full/m" bs=4096 skip=16 count=1 status=none | tr -d '\0' | wc -c)" 0
 is "on both devices" "$(dd if="$D" bs=4096 skip=16 count=1 status=none | tr -d '\0' | wc -c)" 0
@@ -216,8 +216,22 @@ restore
 # --- not cleanly unmounted: said, and what was committed is shown.  BEGIN of slot 0 gets write_nr 1.
 poke "$M" $((69632 + 40)) 01000000000000000700000000000000 69632
 out=$("$CTL" ls --meta "$M" --data "$D" 2>&1)
+refused "mkfs -f refuses it" "not cleanly unmounted: quorum slot 0" mkfs "$M" "$D" "${Q[@]}" -A -f
+ok "and has written nothing" cmp <(dd if="$M" bs=4096 skip=16 count=2 status=none) <(dd if="$TMP/m2" bs=4096 skip=16 count=1 status=none; dd if="$M" bs=4096 skip=17 count=1 status=none)
 ok "an unclean volume is named" grep -q "not cleanly unmounted: quorum slot 0, rid 0000000000000007" <<<"$out"
+ok "mkfs -f -f makes a new volume of it" mkfs "$M" "$D" "${Q[@]}" -A -f -f
+check_volume "$M" "$D" "check after -f -f"
 restore
+
+# --- verbs of a mount, where there is none
+for v in "walk-inodes meta_seq 0 -1 $TMP" "statfs -p $TMP" "df -p $TMP" "stat $M" "ino-path 1 -p $TMP"; do
+	refused "${v%% *}: not a mount of ours" "not in a mounted scoutfs volume" "$CTL" $v
+	ok "${v%% *}: and the line that scripts compare" grep -q "^scoutfsctl: ${v%% *} failed: Inappropriate ioctl for device (25)$" <("$CTL" $v 2>&1)
+done
+refused "a mount that does not exist" "could not open '$TMP/none'" "$CTL" statfs -p "$TMP/none"
+refused "walk-inodes: a wrong position" "not a position" "$CTL" walk-inodes meta_seq 1.2.3.4 -1 "$TMP"
+refused "walk-inodes: a wrong index" "not an index" "$CTL" walk-inodes ctime 0 -1 "$TMP"
+refused "output that cannot be written" "could not write the output" sh -c '"$1" print "$2" >/dev/full' - "$CTL" "$M"
 
 # --- volumes of the upstream implementation
 V=$SHARED/volumes

@@ -2,7 +2,7 @@
  * scoutfsctl mkfs: a new volume on two devices or files (interface.md 3.2; format.md 17).
  *
  * Everything that can be refused is refused before the first write: bad slots and sizes, one device
- * given twice, devices in use, devices that hold something known.  Then both places of a super block
+ * given twice, devices in use here or elsewhere, devices that hold something known.  Then both places of a super block
  * are cleared and flushed, so that from here on no failure leaves an old volume that looks alive but
  * has lost its metadata; then the layout is written, whose last write makes the volume.
  */
@@ -30,7 +30,7 @@
 struct mkfs_options {
 	const char *path[2];		/* by enum mkfs_device */
 	uint64_t max_bytes[2];
-	bool is_forced;
+	unsigned force;			/* 2: also a volume that may be in use elsewhere */
 	bool allows_small;
 	unsigned slots_nr;		/* by NR,ADDR,PORT */
 	bool has_count;
@@ -214,7 +214,7 @@ static int parse_options(int argc, char **argv, struct mkfs_options *o)
 				o->params.fmt_vers = (unsigned)v;
 			break;
 		case 'f':
-			o->is_forced = true;
+			o->force++;
 			break;
 		case 'A':
 			o->allows_small = true;
@@ -267,12 +267,43 @@ static int refuse_contents(const struct mkfs_options *o, const struct device *d)
 	}
 	if (ret == 0)
 		return 0;
-	if (!o->is_forced) {
+	if (!o->force) {
 		say_error(VERB, "'%s' holds %s; nothing was written, use -f to overwrite it", d->path, name);
 		return -EEXIST;
 	}
 	fprintf(stderr, "%s: %s: warning: overwriting %s on '%s'\n", program_name(), VERB, name, d->path);
 	return 0;
+}
+
+/*
+ * Locks and exclusive opens tell about this host only.  What other hosts do stands on the volume, and
+ * a volume that a host may still have mounted is not overwritten by one -f (6.2).
+ */
+static int refuse_used_elsewhere(const struct mkfs_options *o, const struct device *meta)
+{
+	struct volume_holders hs;
+	struct disk_super super;
+	const char *why;
+	int ret;
+
+	if (meta->bytes < (SUPER_BLKNO + 1 + QUORUM_BLOCKS_NR) << SMALL_SHIFT)
+		return 0;
+	ret = device_read(meta, SUPER_BLKNO << SMALL_SHIFT, &super, sizeof(super));
+	if (ret == 0 && (super_check(&super, &why) < 0 ||
+			 !(le64_get(super.flags) & SUPER_FLAG_IS_META_BDEV)))
+		return 0;
+	if (ret == 0)
+		ret = device_find_holders(meta, &super, &hs);
+	if (ret < 0) {
+		say_error(VERB, "could not read '%s' to see who uses it: %s", meta->path, strerror(-ret));
+		return ret;
+	}
+	if ((!hs.nr && !hs.unreadable) || o->force > 1)
+		return 0;
+	volume_say_holders(stderr, &hs);
+	say_error(VERB, "'%s' holds a volume that another host may be using; stop it there, or give -f "
+			"twice if no host uses it any more", meta->path);
+	return -EBUSY;
 }
 
 static int settle_size(const struct mkfs_options *o, enum mkfs_device dev, const struct device *d,
@@ -439,6 +470,8 @@ int cmd_mkfs(int argc, char **argv)
 		ret = refuse_contents(&o, &devs[MKFS_META]);
 	if (ret == 0)
 		ret = refuse_contents(&o, &devs[MKFS_DATA]);
+	if (ret == 0)
+		ret = refuse_used_elsewhere(&o, &devs[MKFS_META]);
 	if (ret == 0)
 		ret = make_identity(&o.params);
 	if (ret == 0)

@@ -326,22 +326,21 @@ static int add_client(void *arg, const struct item *it)
 	return 0;
 }
 
-int volume_find_holders(struct volume *v, struct volume_holders *out)
+static int find_slot_holders(const struct device *meta, const struct disk_super *super,
+			     struct volume_holders *out)
 {
-	struct key first = KEY_ZEROS, last = KEY_ONES;
 	struct disk_quorum_block q;
 	const char *why;
-	unsigned before;
 	int ret;
 
 	memset(out, 0, sizeof(*out));
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
-		if (!quorum_slot_is_configured(&v->super.qconf, i))
+		if (!quorum_slot_is_configured(&super->qconf, i))
 			continue;
-		ret = device_read(&v->meta, (QUORUM_FIRST_BLKNO + i) << SMALL_SHIFT, &q, sizeof(q));
+		ret = device_read(meta, (QUORUM_FIRST_BLKNO + i) << SMALL_SHIFT, &q, sizeof(q));
 		if (ret < 0)
 			return ret;
-		if (quorum_block_check(&q, i, v->fsid, &why) < 0) {
+		if (quorum_block_check(&q, i, le64_get(super->hdr.fsid), &why) < 0) {
 			out->unreadable = true;
 			continue;
 		}
@@ -354,15 +353,35 @@ int volume_find_holders(struct volume *v, struct volume_holders *out)
 			.is_elected = quorum_block_is_elected(&q),
 		});
 	}
-	if (v->super.mounted_clients.ref.blkno.v == 0)
-		return 0;
+	return 0;
+}
+
+int device_find_holders(const struct device *meta, const struct disk_super *super,
+			struct volume_holders *out)
+{
+	int ret = find_slot_holders(meta, super, out);
+
+	if (ret == 0 && le64_get(super->mounted_clients.ref.blkno) != 0)
+		out->unreadable = true;
+	return ret;
+}
+
+int volume_find_holders(struct volume *v, struct volume_holders *out)
+{
+	struct key first = KEY_ZEROS, last = KEY_ONES;
+	unsigned before;
+	int ret;
+
+	ret = find_slot_holders(&v->meta, &v->super, out);
+	if (ret < 0 || le64_get(v->super.mounted_clients.ref.blkno) == 0)
+		return ret;
 
 	before = out->nr;
 	ret = btree_each(v->bs, &v->super.mounted_clients, &first, &last, add_client, out);
 	if (ret == -ENOMEM)
 		return ret;
 	/* The root is there, so somebody is, even if it cannot be read who (6.2). */
-	if (ret < 0 || out->nr == before)
+	if (ret < 0 || (out->nr == before && out->nr < VOLUME_HOLDERS_MAX))
 		out->unreadable = true;
 	return 0;
 }
@@ -380,6 +399,6 @@ void volume_say_holders(FILE *f, const struct volume_holders *hs)
 				h->rid);
 	}
 	if (hs->unreadable)
-		fprintf(f, "not cleanly unmounted, perhaps: a quorum block or the list of mounted "
-			   "clients cannot be read\n");
+		fprintf(f, "not cleanly unmounted, perhaps: a quorum block is damaged, or there are mounted "
+			   "clients whose names are not known\n");
 }

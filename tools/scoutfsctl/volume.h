@@ -73,6 +73,10 @@ struct volume_holders {
 };
 /* 0 and nr 0: cleanly unmounted.  A negative errno: nothing could be found out. */
 int volume_find_holders(struct volume *v, struct volume_holders *out);
+/* The same from an open metadata device and its super alone, without names of mounted clients: for
+ * mkfs, which must not rely on the rest. */
+int device_find_holders(const struct device *meta, const struct disk_super *super,
+			struct volume_holders *out);
 /* One line a holder to f, as "not cleanly unmounted: ..." */
 void volume_say_holders(FILE *f, const struct volume_holders *hs);
 
