@@ -1,10 +1,12 @@
 /*
- * item_check() against any key and value: what it accepts must be readable by everything that decodes
- * values.  print's decoder reads every field there is, so it stands for all of them; its output goes
- * nowhere.  The value lies in a heap block of its own size, so that a sanitizer sees one byte too many.
+ * item_check() against any key and value: what it accepts must be readable by everything that
+ * decodes values.  print's decoder reads every field there is, so it stands for all of them; its
+ * output goes nowhere.  The value lies in a heap block of its own size, so that a sanitizer sees
+ * one byte too many.
  *
  * Input: tree kind, control, 32 key bytes, value.  Control bit 0 is the version, bit 1 sets the
- * deletion flag, bit 2 repairs the hashes a mutation breaks, without which little would be accepted.
+ * deletion flag, bit 2 repairs the hashes a mutation breaks, without which little would be
+ * accepted.
  */
 #include <assert.h>
 #include <stdint.h>
@@ -137,14 +139,17 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max)
 		{ TREE_FS, key_dirent(1024, hash, 9), dirent, sizeof(dirent) },
 		{ TREE_FS, key_readdir(1024, 9), dirent, sizeof(dirent) },
 		{ TREE_LOG_ITEMS, key_backref(1030, 1024, 9), dirent, sizeof(dirent) },
-		{ TREE_FS, key_xattr(1024, xattr_name_hash("user.test", 9), 1, 0), xattr, sizeof(xattr) },
+		{ TREE_FS, key_xattr(1024, xattr_name_hash("user.test", 9), 1, 0), xattr,
+		  sizeof(xattr) },
 		{ TREE_FS, key_xattr(1024, 5, 1, 1), xattr, sizeof(xattr) },
 		{ TREE_FS, key_symlink(1024, 0), "target", 7 },
 		{ TREE_FS, key_extent(1024, 9, 4), extent, sizeof(extent) },
 		{ TREE_FS, key_index(TYPE_INDEX_DATA_SEQ, 5, 1024), NULL, 0 },
 		{ TREE_FS, key_orphan(1024), NULL, 0 },
-		{ TREE_FS, { .zone = ZONE_QUOTA, .type = TYPE_QUOTA_RULE, .second = hash64(zeros, 48) },
-		  zeros, 48 },
+		{ TREE_FS,
+		  { .zone = ZONE_QUOTA, .type = TYPE_QUOTA_RULE, .second = hash64(zeros, 48) },
+		  zeros,
+		  48 },
 		{ TREE_FS, { .zone = ZONE_XATTR_TOTL, .first = 1 }, zeros, 16 },
 		{ TREE_FS, key_xattr_indx(&xi), NULL, 0 },
 		{ TREE_LOGS, { .zone = ZONE_LOG_TREES }, zeros, 472 },
@@ -152,22 +157,35 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max)
 		{ TREE_SRCH, { .zone = ZONE_SRCH, .type = TYPE_SRCH_LOG }, zeros, 88 },
 		{ TREE_SRCH, { .zone = ZONE_SRCH, .type = TYPE_SRCH_SORTED }, zeros, 88 },
 		{ TREE_SRCH, { .zone = ZONE_SRCH, .type = TYPE_SRCH_PENDING }, compact, 584 },
-		{ TREE_SRCH, { .zone = ZONE_SRCH, .type = TYPE_SRCH_BUSY, .second = 1 }, compact, 584 },
+		{ TREE_SRCH,
+		  { .zone = ZONE_SRCH, .type = TYPE_SRCH_BUSY, .second = 1 },
+		  compact,
+		  584 },
 		{ TREE_LOG_MERGE, { .zone = ZONE_MERGE_STATUS }, zeros, 56 },
 		{ TREE_LOG_MERGE, { .zone = ZONE_MERGE_RANGE }, zeros, 64 },
 		{ TREE_LOG_MERGE, { .zone = ZONE_MERGE_REQUEST }, zeros, 208 },
 		{ TREE_LOG_MERGE, { .zone = ZONE_MERGE_COMPLETE }, zeros, 208 },
 		{ TREE_LOG_MERGE, { .zone = ZONE_MERGE_FREEING }, zeros, 64 },
-		{ TREE_FREE_EXTENTS, { .zone = ZONE_FREE_BY_BLKNO, .first = 99, .second = 100 }, NULL, 0 },
-		{ TREE_FREE_EXTENTS, { .zone = ZONE_FREE_BY_ORDER, .first = UINT64_MAX - 2, .second = 99,
-				       .third = 100 }, NULL, 0 },
+		{ TREE_FREE_EXTENTS,
+		  { .zone = ZONE_FREE_BY_BLKNO, .first = 99, .second = 100 },
+		  NULL,
+		  0 },
+		{ TREE_FREE_EXTENTS,
+		  { .zone = ZONE_FREE_BY_ORDER,
+		    .first = UINT64_MAX - 2,
+		    .second = 99,
+		    .third = 100 },
+		  NULL,
+		  0 },
 	};
 	unsigned nr = sizeof(seeds) / sizeof(seeds[0]);
 
 	if (i >= nr)
 		return 0;
 	/* A seed that is refused would test nothing. */
-	struct item it = { .key = seeds[i].key, .val = seeds[i].val, .val_len = (uint16_t)seeds[i].len };
+	struct item it = { .key = seeds[i].key,
+			   .val = seeds[i].val,
+			   .val_len = (uint16_t)seeds[i].len };
 	const char *why;
 
 	assert(item_check(seeds[i].tree, 2, &it, &why) == 0);

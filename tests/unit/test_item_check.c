@@ -59,7 +59,9 @@ static void check_bad(int line, enum tree_kind tree, unsigned vers, const struct
 
 static struct disk_inode an_inode(uint32_t mode)
 {
-	return (struct disk_inode){ .mode = le32_of(mode), .nlink = le32_of(1), .size = le64_of(5) };
+	return (struct disk_inode){ .mode = le32_of(mode),
+				    .nlink = le32_of(1),
+				    .size = le64_of(5) };
 }
 
 static void inode_sizes_follow_the_version(void **state)
@@ -174,11 +176,12 @@ static void entries_must_agree_with_their_keys_and_names(void **state)
 		if (types[i] == TYPE_LINK_BACKREF)
 			bad_if(TREE_FS, &it, it.key.first = 1031);
 		/* positions 0 and 1 stand for . and .., the greatest is not used */
-		bad_if(TREE_FS, &it, d->pos = le64_of(1); it.key.second = types[i] == TYPE_READDIR ? 1 :
-				     it.key.second; it.key.third = types[i] == TYPE_READDIR ? 0 : 1);
+		bad_if(TREE_FS, &it, d->pos = le64_of(1);
+		       it.key.second = types[i] == TYPE_READDIR ? 1 : it.key.second;
+		       it.key.third = types[i] == TYPE_READDIR ? 0 : 1);
 		bad_if(TREE_FS, &it, d->pos = le64_of(UINT64_MAX);
-				     it.key.second = types[i] == TYPE_READDIR ? UINT64_MAX : it.key.second;
-				     it.key.third = types[i] == TYPE_READDIR ? 0 : UINT64_MAX);
+		       it.key.second = types[i] == TYPE_READDIR ? UINT64_MAX : it.key.second;
+		       it.key.third = types[i] == TYPE_READDIR ? 0 : UINT64_MAX);
 	}
 }
 
@@ -213,7 +216,8 @@ static void xattr_parts_must_have_the_size_their_header_says(void **state)
 	it = an_xattr("user.test", 9, 5);
 	for (uint16_t len = 0; len < 22; len++)
 		bad_if(TREE_FS, &it, it.val_len = len);
-	bad_if(TREE_FS, &it, x->name_len = 0; it.val_len = 13; it.key.second = xattr_name_hash("", 0));
+	bad_if(TREE_FS, &it, x->name_len = 0; it.val_len = 13;
+	       it.key.second = xattr_name_hash("", 0));
 	bad_if(TREE_FS, &it, x->name_len = 10);
 	bad_if(TREE_FS, &it, x->name[8] = 'u');
 	bad_if(TREE_FS, &it, x->name[8] = 0; it.key.second = xattr_name_hash(x->name, 9));
@@ -315,8 +319,8 @@ static void valueless_items_and_totals(void **state)
 	bad(TREE_FS, 1, &it);
 	bad_if(TREE_FS, &it, it.val_len = 1);
 	bad_if(TREE_FS, &it, it.key.type = 1);
-	it = item_of((struct key){ .zone = ZONE_XATTR_TOTL, .first = 1, .second = 2, .third = 3 }, &t,
-		     sizeof(t));
+	it = item_of((struct key){ .zone = ZONE_XATTR_TOTL, .first = 1, .second = 2, .third = 3 },
+		     &t, sizeof(t));
 	good(TREE_FS, 1, &it);
 	bad_if(TREE_FS, &it, it.val_len = 15);
 	bad_if(TREE_FS, &it, it.key.fourth = 1);
@@ -442,7 +446,8 @@ static void items_of_the_merge_tree(void **state)
 	it = item_of(k, &range, sizeof(range));
 	good(TREE_LOG_MERGE, 2, &it);
 	bad_if(TREE_LOG_MERGE, &it, it.key.type = 0);
-	bad_if(TREE_LOG_MERGE, &it, ((struct disk_merge_range *)(void *)val)->end.first = le64_of(4));
+	bad_if(TREE_LOG_MERGE, &it,
+	       ((struct disk_merge_range *)(void *)val)->end.first = le64_of(4));
 	bad_if(TREE_LOG_MERGE, &it, it.val_len--);
 
 	k = (struct key){ .zone = ZONE_MERGE_REQUEST, .first = 7, .second = 4 };
@@ -490,7 +495,8 @@ static void free_extent_keys_must_hold_together(void **state)
 
 static void modes_and_entry_types_match(void **state)
 {
-	static const uint32_t modes[] = { S_IFIFO, S_IFCHR, S_IFDIR, S_IFBLK, S_IFREG, S_IFLNK, S_IFSOCK };
+	static const uint32_t modes[] = { S_IFIFO, S_IFCHR, S_IFDIR, S_IFBLK,
+					  S_IFREG, S_IFLNK, S_IFSOCK };
 
 	(void)state;
 	for (unsigned t = 0; t < 7; t++) {
@@ -513,14 +519,15 @@ static void tags_are_read_off_the_front_of_scoutfs_names(void **state)
 		{ "trusted.srch.x", 0 },
 		{ "scoutfs.", 0 },
 		{ "scoutfs.x", 0 },
-		{ "scoutfs.srch.", 0 },			/* 13 bytes: no tags */
+		{ "scoutfs.srch.", 0 }, /* 13 bytes: no tags */
 		{ "scoutfs.srch.t", XATTR_TAG_SRCH },
 		{ "scoutfs.hide.t", XATTR_TAG_HIDE },
 		{ "scoutfs.hide.hide.t", XATTR_TAG_HIDE },
-		{ "scoutfs.hide.srch.totl.foo.1.2.3", XATTR_TAG_HIDE | XATTR_TAG_SRCH | XATTR_TAG_TOTL },
+		{ "scoutfs.hide.srch.totl.foo.1.2.3",
+		  XATTR_TAG_HIDE | XATTR_TAG_SRCH | XATTR_TAG_TOTL },
 		{ "scoutfs.indx.x.1.2", XATTR_TAG_INDX },
 		{ "scoutfs.srch.indx.x.1.2", XATTR_TAG_SRCH | XATTR_TAG_INDX },
-		{ "scoutfs.srch.foo.totl.x", XATTR_TAG_SRCH },	/* parsing stops at foo */
+		{ "scoutfs.srch.foo.totl.x", XATTR_TAG_SRCH }, /* parsing stops at foo */
 		{ "scoutfs.hide.srch.", XATTR_TAG_HIDE | XATTR_TAG_SRCH },
 		{ "scoutfs.indx.totl.x", -EINVAL },
 		{ "scoutfs.totl.hide.indx.x", -EINVAL },

@@ -24,7 +24,8 @@ static uint64_t rnd(void)
 /* Small and extreme values, so that equal fields and carries are common. */
 static uint64_t rnd_field(uint64_t max)
 {
-	static const uint64_t v[] = { 0, 1, 2, 255, 256, 0x8000000000000000, UINT64_MAX - 1, UINT64_MAX };
+	static const uint64_t v[] = { 0, 1, 2, 255, 256, 0x8000000000000000, UINT64_MAX - 1,
+				      UINT64_MAX };
 	uint64_t r = rnd() % 10;
 
 	r = r < 8 ? v[r] : rnd();
@@ -145,8 +146,8 @@ static void wrong_text_is_refused(void **state)
 {
 	static const char *const wrong[] = {
 		"", ".", "16.", ".5", "16..5", "256", "16.18446744073709551616", "16.1.256",
-		"16.1.1.1.1.256", "16.1.1.1.1.1.1", "16.1.1.1.1.1.", "-2", "--1", "+1", " 1", "1 ", "0x",
-		"1x", "16.0xg", "-1x", "0x1ffffffffffffffff",
+		"16.1.1.1.1.256", "16.1.1.1.1.1.1", "16.1.1.1.1.1.", "-2", "--1", "+1", " 1", "1 ",
+		"0x", "1x", "16.0xg", "-1x", "0x1ffffffffffffffff",
 	};
 	struct key k;
 

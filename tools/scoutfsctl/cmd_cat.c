@@ -1,7 +1,7 @@
 /*
- * scoutfsctl cat: a file's bytes from devices that nobody uses.  Holes and unwritten extents read as
- * zeros; a range that is offline is not on the devices at all, so reaching one is an error that says
- * which range, after everything before it has been written.
+ * scoutfsctl cat: a file's bytes from devices that nobody uses.  Holes and unwritten extents read
+ * as zeros; a range that is offline is not on the devices at all, so reaching one is an error that
+ * says which range, after everything before it has been written.
  */
 #include "tools/scoutfsctl/commands.h"
 
@@ -68,8 +68,8 @@ static int put_data(struct copy *c, uint64_t offset, uint64_t end)
 
 		ret = device_read(&c->v->data, offset, c->buf, n);
 		if (ret < 0) {
-			say_error(VERB, "could not read '%s' at byte %" PRIu64 ": %s", c->v->data.path, offset,
-				  strerror(-ret));
+			say_error(VERB, "could not read '%s' at byte %" PRIu64 ": %s",
+				  c->v->data.path, offset, strerror(-ret));
 			return -EUCLEAN;
 		}
 		ret = put_bytes(c->buf, n);
@@ -88,7 +88,7 @@ static int copy_extent(void *arg, const struct item *it)
 
 	extent_from_item(it, &ext);
 	if (ext.iblock > (UINT64_MAX >> SMALL_SHIFT) || ext.iblock << SMALL_SHIFT >= c->size)
-		return 1;	/* past the end of the file: preallocation, or a truncation to finish */
+		return 1; /* past the end of the file: preallocation, or a truncation to finish */
 	start = ext.iblock << SMALL_SHIFT;
 	end = (ext.iblock + ext.len) << SMALL_SHIFT;
 	if (end > c->size)
@@ -102,15 +102,20 @@ static int copy_extent(void *arg, const struct item *it)
 	if (ret < 0)
 		return ret;
 	if (ext.flags & EXTENT_FLAG_OFFLINE) {
-		say_error(VERB, "bytes %" PRIu64 " to %" PRIu64 " are offline: their contents are in the "
-				"archive, not on these devices: %s", start, end - 1, strerror(EIO));
+		say_error(VERB,
+			  "bytes %" PRIu64 " to %" PRIu64 " are offline: their contents are in the "
+			  "archive, not on these devices: %s",
+			  start, end - 1, strerror(EIO));
 		return -EUCLEAN;
 	}
 	if (ext.flags & EXTENT_FLAG_UNWRITTEN)
 		return put_zeros(c, end);
 	if (ext.blkno + ext.len > le64_get(c->v->super.total_data_blocks)) {
-		say_error(VERB, "an extent of inode %" PRIu64 " lies beyond the data device; run check on "
-				"the volume", it->key.first);
+		say_error(VERB,
+			  "an extent of inode %" PRIu64
+			  " lies beyond the data device; run check on "
+			  "the volume",
+			  it->key.first);
 		return -EUCLEAN;
 	}
 	return put_data(c, ext.blkno << SMALL_SHIFT, end);
@@ -174,7 +179,8 @@ int cmd_cat(int argc, char **argv)
 		}
 	}
 	if (!meta || !data)
-		return usage_error(VERB, "--meta and --data are needed; on a mounted volume use cat itself");
+		return usage_error(
+			VERB, "--meta and --data are needed; on a mounted volume use cat itself");
 	if (argc - optind != 1)
 		return usage_error(VERB, "one PATH is needed");
 

@@ -1,6 +1,7 @@
 /*
- * scoutfsctl ino-path: every path of an inode, one a line, without a leading slash (interface.md 1.3,
- * 3.4).  No path is no output and success: the root and unlinked inodes have none.
+ * scoutfsctl ino-path: every path of an inode, one a line, without a leading slash
+ * (interface.md 1.3, 3.4).  No path is no output and success: the root and unlinked inodes have
+ * none.
  */
 #include "tools/scoutfsctl/commands.h"
 
@@ -50,7 +51,8 @@ static int print_paths(int fd, uint64_t ino, enum path_form form)
 		}
 		if (ret < 0) {
 			say_error(VERB, "ino_path ioctl failed: %s%s", strerror(-ret),
-				  ret == -ENOTTY ? "; the path is not in a mounted scoutfs volume" : "");
+				  ret == -ENOTTY ? "; the path is not in a mounted scoutfs volume"
+						 : "");
 			break;
 		}
 		if (res->path_bytes == 0 || res->path_bytes > RESULT_BYTES - sizeof(*res) ||

@@ -1,7 +1,7 @@
 /*
  * scoutfsctl ls: names, and on demand attributes, of a directory tree on devices that nobody uses.
- * Entries come in the order a mount's readdir gives.  A damaged part ends the listing with a message
- * and status 1.
+ * Entries come in the order a mount's readdir gives.  A damaged part ends the listing with a
+ * message and status 1.
  */
 #include "tools/scoutfsctl/commands.h"
 
@@ -78,18 +78,23 @@ static void print_json(const char *path, size_t len, uint64_t ino, const struct 
 
 	printf("{\"path\":");
 	json_string(stdout, path, len);
-	printf(",\"ino\":%" PRIu64 ",\"type\":\"%s\",\"mode\":\"%04o\",\"nlink\":%u,\"uid\":%u,\"gid\":%u,"
-	       "\"size\":%" PRIu64 ",\"rdev\":%u", ino, types[dirent_type_of_mode(mode)], mode & 07777,
-	       le32_get(inode->nlink), le32_get(inode->uid), le32_get(inode->gid), le64_get(inode->size),
+	printf(",\"ino\":%" PRIu64
+	       ",\"type\":\"%s\",\"mode\":\"%04o\",\"nlink\":%u,\"uid\":%u,\"gid\":%u,"
+	       "\"size\":%" PRIu64 ",\"rdev\":%u",
+	       ino, types[dirent_type_of_mode(mode)], mode & 07777, le32_get(inode->nlink),
+	       le32_get(inode->uid), le32_get(inode->gid), le64_get(inode->size),
 	       le32_get(inode->rdev));
-	printf(",\"mtime\":\"%" PRId64 ".%09u\",\"ctime\":\"%" PRId64 ".%09u\",\"crtime\":\"%" PRId64
-	       ".%09u\"", (int64_t)le64_get(inode->mtime.sec), le32_get(inode->mtime.nsec),
+	printf(",\"mtime\":\"%" PRId64 ".%09u\",\"ctime\":\"%" PRId64
+	       ".%09u\",\"crtime\":\"%" PRId64 ".%09u\"",
+	       (int64_t)le64_get(inode->mtime.sec), le32_get(inode->mtime.nsec),
 	       (int64_t)le64_get(inode->ctime.sec), le32_get(inode->ctime.nsec),
 	       (int64_t)le64_get(inode->crtime.sec), le32_get(inode->crtime.nsec));
 	printf(",\"meta_seq\":%" PRIu64 ",\"data_seq\":%" PRIu64 ",\"data_version\":%" PRIu64
-	       ",\"online_blocks\":%" PRIu64 ",\"offline_blocks\":%" PRIu64 ",\"project_id\":%" PRIu64,
+	       ",\"online_blocks\":%" PRIu64 ",\"offline_blocks\":%" PRIu64
+	       ",\"project_id\":%" PRIu64,
 	       le64_get(inode->meta_seq), le64_get(inode->data_seq), le64_get(inode->data_version),
-	       le64_get(inode->online_blocks), le64_get(inode->offline_blocks), le64_get(inode->proj));
+	       le64_get(inode->online_blocks), le64_get(inode->offline_blocks),
+	       le64_get(inode->proj));
 	if (target) {
 		printf(",\"target\":");
 		json_string(stdout, target, strlen(target));
@@ -108,8 +113,11 @@ static int print_entry(struct listing *ls, const char *path, size_t len, uint64_
 	if (ls->is_long || ls->is_json) {
 		ret = offline_inode(&ls->v, ino, &inode, VERB);
 		if (ret == -ENOENT) {
-			say_error(VERB, "an entry names inode %" PRIu64 ", which does not exist; run check "
-					"on the volume", ino);
+			say_error(VERB,
+				  "an entry names inode %" PRIu64
+				  ", which does not exist; run check "
+				  "on the volume",
+				  ino);
 			return -EUCLEAN;
 		}
 		if (ret < 0)
@@ -130,8 +138,8 @@ static int print_entry(struct listing *ls, const char *path, size_t len, uint64_
 		char text[11];
 
 		mode_text(mode, text);
-		printf("%s %4u %5u %5u %12" PRIu64, text, le32_get(inode.nlink), le32_get(inode.uid),
-		       le32_get(inode.gid), le64_get(inode.size));
+		printf("%s %4u %5u %5u %12" PRIu64, text, le32_get(inode.nlink),
+		       le32_get(inode.uid), le32_get(inode.gid), le64_get(inode.size));
 		print_time(&inode.mtime);
 		putchar(' ');
 	}

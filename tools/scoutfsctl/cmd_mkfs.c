@@ -2,9 +2,10 @@
  * scoutfsctl mkfs: a new volume on two devices or files (interface.md 3.2; format.md 17).
  *
  * Everything that can be refused is refused before the first write: bad slots and sizes, one device
- * given twice, devices in use here or elsewhere, devices that hold something known.  Then both places of a super block
- * are cleared and flushed, so that from here on no failure leaves an old volume that looks alive but
- * has lost its metadata; then the layout is written, whose last write makes the volume.
+ * given twice, devices in use here or elsewhere, devices that hold something known.  Then both
+ * places of a super block are cleared and flushed, so that from here on no failure leaves an old
+ * volume that looks alive but has lost its metadata; then the layout is written, whose last write
+ * makes the volume.
  */
 #include "tools/scoutfsctl/commands.h"
 
@@ -77,7 +78,8 @@ static int parse_slot(struct mkfs_options *o, const char *text)
 	uint64_t nr;
 
 	if (!port || (size_t)(addr - text) >= sizeof(nr_text))
-		return usage_error(VERB, "-Q %s: a slot is NR,ADDR,PORT, as 0,10.0.0.1,12345", text);
+		return usage_error(VERB, "-Q %s: a slot is NR,ADDR,PORT, as 0,10.0.0.1,12345",
+				   text);
 	memcpy(nr_text, text, (size_t)(addr - text));
 	nr_text[addr - text] = '\0';
 	if (parse_u64(nr_text, &nr) < 0 || nr >= QUORUM_SLOTS_MAX)
@@ -112,7 +114,8 @@ static int add_node(struct mkfs_options *o, const char *text)
 	struct mkfs_slot slot;
 
 	if (parse_node(text, &slot) < 0)
-		return usage_error(VERB, "--node %s: a node is ADDR or ADDR:PORT, as 10.0.0.1:12345", text);
+		return usage_error(
+			VERB, "--node %s: a node is ADDR or ADDR:PORT, as 10.0.0.1:12345", text);
 	if (!quorum_addr_is_valid(slot.addr, slot.port))
 		return usage_error(VERB, "--node %s: the address is not a unicast address", text);
 	if (o->nodes_nr == QUORUM_SLOTS_MAX)
@@ -127,12 +130,15 @@ static int settle_slots(struct mkfs_options *o)
 	unsigned majority = o->nodes_nr / 2 + 1;
 
 	if (o->slots_nr && (o->has_count || o->nodes_nr))
-		return usage_error(VERB, "give either -Q NR,ADDR,PORT or -Q COUNT with --node, not both");
+		return usage_error(VERB,
+				   "give either -Q NR,ADDR,PORT or -Q COUNT with --node, not both");
 	if (o->has_count && !o->nodes_nr)
-		return usage_error(VERB, "-Q %" PRIu64 " needs the nodes: --node ADDR[:PORT] for each",
+		return usage_error(VERB,
+				   "-Q %" PRIu64 " needs the nodes: --node ADDR[:PORT] for each",
 				   o->count);
 	if (o->nodes_nr && !o->has_count)
-		return usage_error(VERB, "--node needs -Q COUNT, the majority of the nodes: -Q %u for %u",
+		return usage_error(VERB,
+				   "--node needs -Q COUNT, the majority of the nodes: -Q %u for %u",
 				   majority, o->nodes_nr);
 	if (!o->slots_nr && !o->nodes_nr)
 		return usage_error(VERB, "at least one quorum slot is needed (-Q)");
@@ -147,8 +153,8 @@ static int settle_slots(struct mkfs_options *o)
 static int parse_size_option(const char *option, const char *text, uint64_t *bytes)
 {
 	if (parse_size(text, bytes) < 0 || *bytes == 0)
-		return usage_error(VERB, "%s %s: not a size; give a number with K, M, G, T or P", option,
-				   text);
+		return usage_error(VERB, "%s %s: not a size; give a number with K, M, G, T or P",
+				   option, text);
 	return 0;
 }
 
@@ -178,16 +184,18 @@ static int parse_options(int argc, char **argv, struct mkfs_options *o)
 		switch (c) {
 		case 1:
 			if (paths_nr == 2)
-				return usage_error(VERB, "'%s' is too much; there are META and DATA",
-						   optarg);
+				return usage_error(
+					VERB, "'%s' is too much; there are META and DATA", optarg);
 			paths[paths_nr++] = optarg;
 			break;
 		case 'Q':
 			if (strchr(optarg, ',')) {
 				ret = parse_slot(o, optarg);
 			} else if (o->has_count || parse_u64(optarg, &o->count) < 0) {
-				ret = usage_error(VERB, "-Q %s: give NR,ADDR,PORT, or once a number of "
-							"nodes with --node", optarg);
+				ret = usage_error(VERB,
+						  "-Q %s: give NR,ADDR,PORT, or once a number of "
+						  "nodes with --node",
+						  optarg);
 			}
 			o->has_count |= !strchr(optarg, ',');
 			break;
@@ -208,8 +216,10 @@ static int parse_options(int argc, char **argv, struct mkfs_options *o)
 				ret = usage_error(VERB, "-z %s: not a number of blocks", optarg);
 			break;
 		case 'V':
-			if (parse_u64(optarg, &v) < 0 || v < FORMAT_VERSION_MIN || v > FORMAT_VERSION_MAX)
-				ret = usage_error(VERB, "-V %s: the format versions are 1 and 2", optarg);
+			if (parse_u64(optarg, &v) < 0 || v < FORMAT_VERSION_MIN ||
+			    v > FORMAT_VERSION_MAX)
+				ret = usage_error(VERB, "-V %s: the format versions are 1 and 2",
+						  optarg);
 			else
 				o->params.fmt_vers = (unsigned)v;
 			break;
@@ -247,8 +257,9 @@ static int refuse_same_device(const struct mkfs_options *o)
 
 	if (stat(o->path[MKFS_META], &m) < 0 || stat(o->path[MKFS_DATA], &d) < 0)
 		return 0;	/* device_open says it better */
-	if (S_ISBLK(m.st_mode) && S_ISBLK(d.st_mode) ? m.st_rdev == d.st_rdev :
-						       m.st_dev == d.st_dev && m.st_ino == d.st_ino) {
+	if (S_ISBLK(m.st_mode) && S_ISBLK(d.st_mode)
+		    ? m.st_rdev == d.st_rdev
+		    : m.st_dev == d.st_dev && m.st_ino == d.st_ino) {
 		say_error(VERB, "'%s' and '%s' are the same device; a volume needs two",
 			  o->path[MKFS_META], o->path[MKFS_DATA]);
 		return -EINVAL;
@@ -262,22 +273,25 @@ static int refuse_contents(const struct mkfs_options *o, const struct device *d)
 	int ret = signature_find(d, &name);
 
 	if (ret < 0) {
-		say_error(VERB, "could not read '%s' to see what it holds: %s", d->path, strerror(-ret));
+		say_error(VERB, "could not read '%s' to see what it holds: %s", d->path,
+			  strerror(-ret));
 		return ret;
 	}
 	if (ret == 0)
 		return 0;
 	if (!o->force) {
-		say_error(VERB, "'%s' holds %s; nothing was written, use -f to overwrite it", d->path, name);
+		say_error(VERB, "'%s' holds %s; nothing was written, use -f to overwrite it",
+			  d->path, name);
 		return -EEXIST;
 	}
-	fprintf(stderr, "%s: %s: warning: overwriting %s on '%s'\n", program_name(), VERB, name, d->path);
+	fprintf(stderr, "%s: %s: warning: overwriting %s on '%s'\n", program_name(), VERB, name,
+		d->path);
 	return 0;
 }
 
 /*
- * Locks and exclusive opens tell about this host only.  What other hosts do stands on the volume, and
- * a volume that a host may still have mounted is not overwritten by one -f (6.2).
+ * Locks and exclusive opens tell about this host only.  What other hosts do stands on the volume,
+ * and a volume that a host may still have mounted is not overwritten by one -f (6.2).
  */
 static int refuse_used_elsewhere(const struct mkfs_options *o, const struct device *meta)
 {
@@ -295,14 +309,17 @@ static int refuse_used_elsewhere(const struct mkfs_options *o, const struct devi
 	if (ret == 0)
 		ret = device_find_holders(meta, &super, &hs);
 	if (ret < 0) {
-		say_error(VERB, "could not read '%s' to see who uses it: %s", meta->path, strerror(-ret));
+		say_error(VERB, "could not read '%s' to see who uses it: %s", meta->path,
+			  strerror(-ret));
 		return ret;
 	}
 	if ((!hs.nr && !hs.unreadable) || o->force > 1)
 		return 0;
 	volume_say_holders(stderr, &hs);
-	say_error(VERB, "'%s' holds a volume that another host may be using; stop it there, or give -f "
-			"twice if no host uses it any more", meta->path);
+	say_error(VERB,
+		  "'%s' holds a volume that another host may be using; stop it there, or give -f "
+		  "twice if no host uses it any more",
+		  meta->path);
 	return -EBUSY;
 }
 
@@ -312,7 +329,8 @@ static int settle_size(const struct mkfs_options *o, enum mkfs_device dev, const
 	uint64_t bytes = d->bytes;
 
 	if (o->max_bytes[dev] > bytes) {
-		say_error(VERB, "'%s' has only %" PRIu64 " bytes, fewer than the %" PRIu64 " asked for",
+		say_error(VERB,
+			  "'%s' has only %" PRIu64 " bytes, fewer than the %" PRIu64 " asked for",
 			  d->path, bytes, o->max_bytes[dev]);
 		return -EINVAL;
 	}
@@ -320,8 +338,10 @@ static int settle_size(const struct mkfs_options *o, enum mkfs_device dev, const
 		bytes = o->max_bytes[dev];
 	if (bytes < DEVICE_MIN_BYTES) {
 		if (!o->allows_small) {
-			say_error(VERB, "'%s' has %" PRIu64 " bytes for %s, at least 64 GiB are needed; "
-					"-A allows less, for tests", d->path, bytes, device_names[dev]);
+			say_error(VERB,
+				  "'%s' has %" PRIu64 " bytes for %s, at least 64 GiB are needed; "
+				  "-A allows less, for tests",
+				  d->path, bytes, device_names[dev]);
 			return -ENOSPC;
 		}
 		fprintf(stderr, "%s: %s: warning: '%s' is smaller than 64 GiB and soon full\n",
@@ -343,8 +363,8 @@ static int write_at(void *arg, enum mkfs_device dev, uint64_t offset, const void
 		if (n < 0 && err == EINTR)
 			continue;
 		if (n <= 0) {
-			say_error(VERB, "could not write to '%s' at byte %" PRIu64 ": %s", d->path, offset,
-				  strerror(err));
+			say_error(VERB, "could not write to '%s' at byte %" PRIu64 ": %s", d->path,
+				  offset, strerror(err));
 			return -err;
 		}
 		p += n;
@@ -421,9 +441,9 @@ static void print_volume(const struct mkfs_options *o)
 	printf("  %-23s %s\n", "meta device path:", o->path[MKFS_META]);
 	printf("  %-23s %s\n", "data device path:", o->path[MKFS_DATA]);
 	printf("  %-23s %016" PRIx64 "\n", "fsid:", p->fsid);
-	printf("  %-23s %02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\n", "uuid:",
-	       u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
-	       u[14], u[15]);
+	printf("  %-23s %02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\n",
+	       "uuid:", u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11],
+	       u[12], u[13], u[14], u[15]);
 	printf("  %-23s %u\n", "format version:", p->fmt_vers);
 	print_blocks("64KB metadata blocks:", p->total_meta_blocks, LARGE_SHIFT);
 	print_blocks("4KB data blocks:", p->total_data_blocks, SMALL_SHIFT);
@@ -433,8 +453,8 @@ static void print_volume(const struct mkfs_options *o)
 
 		if (!p->slots[i].is_used)
 			continue;
-		printf("  %-23s %u: %u.%u.%u.%u:%u\n", label, i, a >> 24, a >> 16 & 255, a >> 8 & 255,
-		       a & 255, p->slots[i].port);
+		printf("  %-23s %u: %u.%u.%u.%u:%u\n", label, i, a >> 24, a >> 16 & 255,
+		       a >> 8 & 255, a & 255, p->slots[i].port);
 		label = "";
 	}
 }

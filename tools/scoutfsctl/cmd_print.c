@@ -3,8 +3,9 @@
  *
  * It takes no lock and may run on a volume in use, which then changes underneath; what it shows is
  * what the device had when each block was read.  A block that cannot be read or is not what its
- * reference says is named and left out, and the status is 1 at the end.  Nothing on the device can make
- * it loop: trees and lists are walked by core, which bounds them, and srch files are counted here.
+ * reference says is named and left out, and the status is 1 at the end.  Nothing on the device can
+ * make it loop: trees and lists are walked by core, which bounds them, and srch files are counted
+ * here.
  */
 #include "tools/scoutfsctl/commands.h"
 
@@ -208,7 +209,6 @@ static void print_list(struct print *pr, const char *name, const struct disk_all
 struct srch_walk {
 	struct print *pr;
 	const char *name;
-	bool is_sorted;
 	uint64_t blocks_nr;
 };
 
@@ -259,8 +259,8 @@ static int print_srch_block(void *arg, const struct srch_visit *v)
 	return ferror(o->f) ? -EIO : 0;
 }
 
-static void srch_result(struct print *pr, const struct srch_walk *sw, const struct disk_srch_file *sf,
-			int ret)
+static void srch_result(struct print *pr, const struct srch_walk *sw,
+			const struct disk_srch_file *sf, int ret)
 {
 	if (ret < 0 && !ferror(pr->out.f))
 		out_bad(pr, sw->name, le64_get(sf->ref.blkno), why_of(ret));
@@ -269,11 +269,12 @@ static void srch_result(struct print *pr, const struct srch_walk *sw, const stru
 static void print_srch_file(struct print *pr, const char *name, const struct disk_srch_file *sf,
 			    bool is_sorted)
 {
-	struct srch_walk sw = { .pr = pr, .name = name, .is_sorted = is_sorted };
+	struct srch_walk sw = { .pr = pr, .name = name };
 
 	if (pr->skips_huge || le64_get(sf->ref.blkno) == 0)
 		return;
-	srch_result(pr, &sw, sf, srch_file_visit_blocks(pr->v.bs, sf, is_sorted, print_srch_block, &sw));
+	srch_result(pr, &sw, sf,
+		    srch_file_visit_blocks(pr->v.bs, sf, is_sorted, print_srch_block, &sw));
 }
 
 static void print_bloom(struct print *pr, const struct disk_block_ref *ref)
@@ -328,8 +329,10 @@ static void follow_log_trees(struct print *pr, const struct item *it)
 	print_list(pr, "log_trees.meta_avail", &lt.meta_avail);
 	print_list(pr, "log_trees.meta_freed", &lt.meta_freed);
 	if (!pr->skips_huge) {
-		print_tree(pr, TREE_FREE_EXTENTS, "log_trees.data_avail", &lt.data_avail.root, NULL);
-		print_tree(pr, TREE_FREE_EXTENTS, "log_trees.data_freed", &lt.data_freed.root, NULL);
+		print_tree(pr, TREE_FREE_EXTENTS, "log_trees.data_avail", &lt.data_avail.root,
+			   NULL);
+		print_tree(pr, TREE_FREE_EXTENTS, "log_trees.data_freed", &lt.data_freed.root,
+			   NULL);
 	}
 	print_srch_file(pr, "log_trees.srch_file", &lt.srch_file, false);
 	print_bloom(pr, &lt.bloom_ref);
@@ -358,10 +361,11 @@ static void follow_srch(struct print *pr, const struct item *it)
 	}
 	for (unsigned i = 0; i < sc.nr && !pr->skips_huge; i++) {
 		bool is_sorted = sc.flags & SRCH_COMPACT_SORTED;
-		struct srch_walk sw = { .pr = pr, .name = "compact.in", .is_sorted = is_sorted };
+		struct srch_walk sw = { .pr = pr, .name = "compact.in" };
 
 		srch_result(pr, &sw, &sc.in[i].file,
-			    srch_input_visit_unfreed(pr->v.bs, &sc.in[i], is_sorted, print_srch_block, &sw));
+			    srch_input_visit_unfreed(pr->v.bs, &sc.in[i], is_sorted,
+						     print_srch_block, &sw));
 	}
 }
 
@@ -392,8 +396,9 @@ static void print_super(struct print *pr)
 	char uuid[40];
 
 	snprintf(uuid, sizeof(uuid),
-		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
-		 u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
+		 u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
+		 u[15]);
 	out_begin(o, "super");
 	out_header(o, &s->hdr);
 	out_word(o, "crc", crc == le32_get(s->hdr.crc) ? "good" : "bad");
@@ -436,8 +441,8 @@ static void print_super(struct print *pr)
 
 static void print_quorum_blocks(struct print *pr)
 {
-	static const char *const events[QUORUM_EVENTS_NR] = { "begin", "term", "elect", "fence", "stop",
-							      "end" };
+	static const char *const events[QUORUM_EVENTS_NR] = { "begin", "term", "elect",
+							      "fence", "stop", "end" };
 	struct disk_quorum_block q;
 	struct out *o = &pr->out;
 	const char *why;
@@ -527,8 +532,8 @@ int cmd_print(int argc, char **argv)
 	if (ret < 0)
 		return verb_failed(VERB, ret);
 	if (flushed.is_bdev && ioctl(flushed.fd, BLKFLSBUF, 0) < 0)
-		say_error(VERB, "could not drop cached blocks of '%s', some may be old: %s", argv[optind],
-			  strerror(errno));
+		say_error(VERB, "could not drop cached blocks of '%s', some may be old: %s",
+			  argv[optind], strerror(errno));
 	device_close(&flushed);
 
 	ret = volume_open(&pr.v, argv[optind], NULL, DEVICE_PEEK, VERB);
@@ -537,7 +542,8 @@ int cmd_print(int argc, char **argv)
 	print_volume(&pr);
 	volume_close(&pr.v);
 	if (pr.bad_nr) {
-		say_error(VERB, "%" PRIu64 " blocks or items are damaged; run check on the volume", pr.bad_nr);
+		say_error(VERB, "%" PRIu64 " blocks or items are damaged; run check on the volume",
+			  pr.bad_nr);
 		return 1;
 	}
 	return 0;

@@ -38,8 +38,8 @@ static int fields_print(const struct field *fields, size_t nr, const char *only,
 		if (only && strcmp(only, f->name) != 0)
 			continue;
 		if (is_json)
-			printf("%s\"%s\":%s%s%s", is_first ? "{" : ",", f->name, f->is_text ? "\"" : "", f->value,
-			       f->is_text ? "\"" : "");
+			printf("%s\"%s\":%s%s%s", is_first ? "{" : ",", f->name,
+			       f->is_text ? "\"" : "", f->value, f->is_text ? "\"" : "");
 		else if (only)
 			printf("%s\n", f->value);
 		else

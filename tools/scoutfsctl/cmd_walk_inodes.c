@@ -55,14 +55,17 @@ static int parse_position(const char *text, struct ioc_walk_inodes_entry *pos)
 		if (i == 2)
 			return -EINVAL;
 	}
-	*pos = (struct ioc_walk_inodes_entry){ .major = v[0], .minor = (uint32_t)v[1], .ino = v[2] };
+	*pos = (struct ioc_walk_inodes_entry){ .major = v[0],
+					       .minor = (uint32_t)v[1],
+					       .ino = v[2] };
 	return 0;
 }
 
 static void print_row(struct walk *w, uint64_t major, uint32_t minor, uint64_t ino)
 {
 	if (w->is_json) {
-		printf("{\"major\":%" PRIu64 ",\"minor\":%u,\"ino\":%" PRIu64 "}\n", major, minor, ino);
+		printf("{\"major\":%" PRIu64 ",\"minor\":%u,\"ino\":%" PRIu64 "}\n", major, minor,
+		       ino);
 		return;
 	}
 	if (w->rows % ROWS_PER_HEADER == 0)
@@ -102,7 +105,8 @@ static int walk_mount(struct walk *w, const char *path)
 		if (n < 0) {
 			ret = -errno;
 			say_error(VERB, "walk_inodes ioctl failed: %s%s", strerror(-ret),
-				  ret == -ENOTTY ? "; the path is not in a mounted scoutfs volume" : "");
+				  ret == -ENOTTY ? "; the path is not in a mounted scoutfs volume"
+						 : "");
 			break;
 		}
 		if (n == 0)
@@ -182,7 +186,7 @@ int cmd_walk_inodes(int argc, char **argv)
 	struct walk w = { .is_json = false };
 	bool no_more_options = false;
 
-	/* By hand where an argument starts with '-' and is a position, by getopt where it is not. */
+	/* By hand where an argument is a position, also one with a '-'; else by getopt. */
 	while (optind < argc) {
 		const char *arg = argv[optind];
 
@@ -225,7 +229,8 @@ int cmd_walk_inodes(int argc, char **argv)
 	else if (strcmp(args[0], "data_seq") == 0)
 		w.index = WALK_INDEX_DATA_SEQ;
 	else
-		return usage_error(VERB, "'%s' is not an index; they are meta_seq and data_seq", args[0]);
+		return usage_error(VERB, "'%s' is not an index; they are meta_seq and data_seq",
+				   args[0]);
 	if (parse_position(args[1], &w.first) < 0)
 		return usage_error(VERB, "'%s' is not a position, MAJOR[.MINOR[.INO]]", args[1]);
 	if (parse_position(args[2], &w.last) < 0)

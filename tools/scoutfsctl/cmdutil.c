@@ -1,6 +1,6 @@
 /*
- * What several verbs share: messages in one form, numbers of the command line, JSON strings, the way
- * to a mount.
+ * What several verbs share: messages in one form, numbers of the command line, JSON strings, the
+ * way to a mount.
  */
 #include "tools/scoutfsctl/commands.h"
 

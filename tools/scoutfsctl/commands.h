@@ -1,6 +1,5 @@
 /*
- * The verbs of scoutfsctl: one table that gives the declarations, the dispatch, the help and (later)
- * the manual.  To add a verb add a line here and a cmd_<verb>.c; interface.md 3.
+ * The verbs of scoutfsctl: one table that gives the declarations, the dispatch and the help.  To add a verb add a line here and a cmd_<verb>.c; interface.md 3.
  */
 #ifndef SCOUTFSCTL_COMMANDS_H
 #define SCOUTFSCTL_COMMANDS_H
@@ -61,7 +60,7 @@ enum command_group {
 	  "  -p, --path PATH                 any path of the mount (or MNT as last argument)\n"   \
 	  "      --meta META --data DATA     read devices that nobody uses instead of a mount\n"  \
 	  "      --json                      one JSON object per line\n")                         \
-	C(ls, "ls", GROUP_DEBUG, "--meta META [--data DATA] [-lR] [--null|--json] [PATH]",             \
+	C(ls, "ls", GROUP_DEBUG, "--meta META [--data DATA] [-lR] [--null|--json] [PATH]",        \
 	  "list files on devices that nobody uses",                                               \
 	  "  -l, --long                      type, mode, links, owner, size, time\n"              \
 	  "  -R, --recursive                 and all that is below\n"                             \

@@ -1,8 +1,8 @@
 /*
  * The reading half of a file system over the committed state of a volume: items through the forest,
- * paths through directory entries.  It is what ls, cat and walk-inodes use on devices that no service
- * has open, so there is nothing to wait for and nothing to retry: a block that is not what its
- * reference says is damage here, not a race.
+ * paths through directory entries.  It is what ls, cat and walk-inodes use on devices that no
+ * service has open, so there is nothing to wait for and nothing to retry: a block that is not what
+ * its reference says is damage here, not a race.
  */
 #include "tools/scoutfsctl/offline.h"
 
@@ -30,7 +30,8 @@ int offline_open(struct volume *v, const char *meta_path, const char *data_path,
 		return ret;
 	ret = volume_find_holders(v, &hs);
 	if (ret < 0) {
-		say_error(verb, "could not read the quorum blocks of '%s': %s", meta_path, strerror(-ret));
+		say_error(verb, "could not read the quorum blocks of '%s': %s", meta_path,
+			  strerror(-ret));
 		volume_close(v);
 		return ret;
 	}
@@ -65,8 +66,8 @@ static int tree_error(int err, const char *verb, const struct key *at)
 	}
 }
 
-int offline_each(struct volume *v, const struct key *first, const struct key *last, const char *verb,
-		 offline_item_fn each, void *arg)
+int offline_each(struct volume *v, const struct key *first, const struct key *last,
+		 const char *verb, offline_item_fn each, void *arg)
 {
 	struct forest_iter *fi;
 	struct key at = *first;
@@ -137,7 +138,8 @@ static int add_fragment(void *arg, const struct item *it)
 	return 0;
 }
 
-int offline_readlink(struct volume *v, uint64_t ino, char target[SYMLINK_MAX_BYTES], const char *verb)
+int offline_readlink(struct volume *v, uint64_t ino, char target[SYMLINK_MAX_BYTES],
+		     const char *verb)
 {
 	struct key first = key_symlink(ino, 0), last = key_symlink(ino, UINT64_MAX);
 	struct link_text lt = { .buf = target };

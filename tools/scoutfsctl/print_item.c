@@ -81,9 +81,11 @@ static void out_extent(struct out *o, const struct item *it)
 	out_u64(o, "iblock", ext.iblock);
 	out_u64(o, "len", ext.len);
 	out_u64(o, "blkno", ext.blkno);
-	out_word(o, "state", ext.flags == 0 ? "written" :
-			     ext.flags == EXTENT_FLAG_OFFLINE ? "offline" :
-			     ext.flags == EXTENT_FLAG_UNWRITTEN ? "unwritten" : "unwritten,offline");
+	out_word(o, "state",
+		 ext.flags == 0			      ? "written"
+		 : ext.flags == EXTENT_FLAG_OFFLINE   ? "offline"
+		 : ext.flags == EXTENT_FLAG_UNWRITTEN ? "unwritten"
+						      : "unwritten,offline");
 }
 
 static void out_quota_rule(struct out *o, const struct item *it)

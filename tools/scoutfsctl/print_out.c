@@ -1,7 +1,7 @@
 /*
  * The two forms of print's records.  Both have the same names in the same order, so what is said of
- * one form holds for the other.  64-bit values that are identities (fsid, rid, block seq) are 16 hex
- * digits in both; a reader of JSON that keeps numbers as doubles would otherwise change them.
+ * one form holds for the other.  64-bit values that are identities (fsid, rid, block seq) are 16
+ * hex digits in both; a reader of JSON that keeps numbers as doubles would otherwise change them.
  */
 #include "tools/scoutfsctl/print.h"
 
@@ -187,8 +187,8 @@ void out_addr(struct out *o, const char *name, const struct disk_inet_addr *a)
 	char text[40];
 
 	if (le16_get(a->family) == ADDR_IPV4)
-		snprintf(text, sizeof(text), "%u.%u.%u.%u:%u", addr >> 24, addr >> 16 & 255, addr >> 8 & 255,
-			 addr & 255, le16_get(a->port));
+		snprintf(text, sizeof(text), "%u.%u.%u.%u:%u", addr >> 24, addr >> 16 & 255,
+			 addr >> 8 & 255, addr & 255, le16_get(a->port));
 	else
 		snprintf(text, sizeof(text), "family-%u", le16_get(a->family));
 	out_word(o, name, text);
@@ -198,6 +198,7 @@ void out_time(struct out *o, const char *name, const struct disk_timespec *ts)
 {
 	char text[40];
 
-	snprintf(text, sizeof(text), "%" PRId64 ".%09u", (int64_t)le64_get(ts->sec), le32_get(ts->nsec));
+	snprintf(text, sizeof(text), "%" PRId64 ".%09u", (int64_t)le64_get(ts->sec),
+		 le32_get(ts->nsec));
 	out_word(o, name, text);
 }

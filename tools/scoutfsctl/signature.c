@@ -1,7 +1,8 @@
 /*
  * The marks by which blkid and friends know a device's contents, so that mkfs can refuse to destroy
  * them.  A table of bytes at places; a place below zero is counted from the end of the device.  A
- * false alarm costs an operator one -f, a miss costs them their data, so a mark is taken at its word.
+ * false alarm costs an operator one -f, a miss costs them their data, so a mark is taken at its
+ * word.
  */
 #include "tools/scoutfsctl/signature.h"
 

@@ -1,9 +1,9 @@
 /*
- * Opening a volume without its services.  The promise: a device that anybody uses is refused before a
- * byte of it is trusted or changed, and two devices that do not belong together are never read as
+ * Opening a volume without its services.  The promise: a device that anybody uses is refused before
+ * a byte of it is trusted or changed, and two devices that do not belong together are never read as
  * one.  In use is found in three ways: the flock that a blockd of this host holds on its very
- * descriptor, the exclusive claim of a block device (a mount, LVM, swap, the kernel's scoutfs), and,
- * for what other hosts do, the quorum blocks and the mounted clients on the volume itself
+ * descriptor, the exclusive claim of a block device (a mount, LVM, swap, the kernel's scoutfs),
+ * and, for what other hosts do, the quorum blocks and the mounted clients on the volume itself
  * (volume_find_holders(), which callers judge).
  *
  * Metadata is read through block_dev with pread; nothing here writes.
@@ -78,7 +78,8 @@ static int say_in_use(const char *verb, const char *path, const struct stat *st)
 		say_error(verb, "%s is in use by process %d (%s); stop it first", path, (int)pid,
 			  comm[0] ? comm : "name unknown");
 	} else {
-		say_error(verb, "%s is in use (mounted, or held by another program); release it first",
+		say_error(verb,
+			  "%s is in use (mounted, or held by another program); release it first",
 			  path);
 	}
 	return -EBUSY;
@@ -149,8 +150,6 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 		say_error(verb, "could not find the size of '%s': %s", path, strerror(-ret));
 		goto out;
 	}
-	d->dev = d->is_bdev ? st.st_rdev : st.st_dev;
-	d->ino = d->is_bdev ? 0 : st.st_ino;
 	return 0;
 out:
 	device_close(d);
@@ -211,20 +210,21 @@ static uint64_t meta_random(void *arg)
 }
 
 /* Read and check one copy of the super; what is wrong is said. */
-static int read_super(const struct device *d, struct disk_super *s, enum device_use use, bool is_meta,
-		      const char *verb)
+static int read_super(const struct device *d, struct disk_super *s, enum device_use use,
+		      bool is_meta, const char *verb)
 {
 	const char *why;
 	int ret;
 
 	if (d->bytes < (SUPER_BLKNO + 1) << SMALL_SHIFT) {
-		say_error(verb, "'%s' has %" PRIu64 " bytes, too few to hold a scoutfs volume", d->path,
-			  d->bytes);
+		say_error(verb, "'%s' has %" PRIu64 " bytes, too few to hold a scoutfs volume",
+			  d->path, d->bytes);
 		return -EINVAL;
 	}
 	ret = device_read(d, SUPER_BLKNO << SMALL_SHIFT, s, sizeof(*s));
 	if (ret < 0) {
-		say_error(verb, "could not read the super block of '%s': %s", d->path, strerror(-ret));
+		say_error(verb, "could not read the super block of '%s': %s", d->path,
+			  strerror(-ret));
 		return ret;
 	}
 	ret = super_check(s, &why);
@@ -233,7 +233,8 @@ static int read_super(const struct device *d, struct disk_super *s, enum device_
 		ret = 0;
 	}
 	if (ret == 0)
-		ret = is_meta ? super_check_meta(s, d->bytes, &why) : super_check_data(s, d->bytes, &why);
+		ret = is_meta ? super_check_meta(s, d->bytes, &why)
+			      : super_check_data(s, d->bytes, &why);
 	if (use == DEVICE_PEEK && (ret == -ENOSPC || ret == -EBADMSG)) {
 		say_error(verb, "'%s': %s; going on", d->path, why);
 		ret = 0;
@@ -392,13 +393,15 @@ void volume_say_holders(FILE *f, const struct volume_holders *hs)
 		const struct volume_holder *h = &hs->h[i];
 
 		if (h->is_slot)
-			fprintf(f, "not cleanly unmounted: quorum slot %u, rid %016" PRIx64 "%s\n", h->slot,
-				h->rid, h->is_elected ? ", still the elected leader" : "");
+			fprintf(f, "not cleanly unmounted: quorum slot %u, rid %016" PRIx64 "%s\n",
+				h->slot, h->rid, h->is_elected ? ", still the elected leader" : "");
 		else
-			fprintf(f, "not cleanly unmounted: mounted client with rid %016" PRIx64 "\n",
+			fprintf(f,
+				"not cleanly unmounted: mounted client with rid %016" PRIx64 "\n",
 				h->rid);
 	}
 	if (hs->unreadable)
-		fprintf(f, "not cleanly unmounted, perhaps: a quorum block is damaged, or there are mounted "
-			   "clients whose names are not known\n");
+		fprintf(f,
+			"not cleanly unmounted, perhaps: a quorum block is damaged, or there are mounted "
+			"clients whose names are not known\n");
 }

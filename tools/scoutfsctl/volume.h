@@ -19,8 +19,6 @@ struct device {
 	int fd;
 	bool is_bdev;
 	uint64_t bytes;
-	uint64_t dev;		/* identity: st_rdev of a block device, st_dev and st_ino of a file */
-	uint64_t ino;
 };
 
 enum device_use {
@@ -51,8 +49,9 @@ struct volume {
 };
 
 /*
- * Open and check (5.3, 2.3).  data_path may be NULL.  Failures as device_open: said, negative errno.
- * With DEVICE_PEEK only the metadata super itself is checked and a bad checksum is said, not fatal.
+ * Open and check (5.3, 2.3).  data_path may be NULL.  Failures as device_open: said, negative
+ * errno.  With DEVICE_PEEK only the metadata super itself is checked and a bad checksum is said, not
+ * fatal.
  */
 int volume_open(struct volume *v, const char *meta_path, const char *data_path, enum device_use use,
 		const char *verb);

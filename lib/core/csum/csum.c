@@ -3,9 +3,9 @@
  * every vector of the specification is a unit test.
  *
  * CRC-32C is ISA-L's where its header is there at build time: a register inverted neither at the
- * start nor at the end, which is exactly what 3.2 stores.  Without it eight tables of 256 entries do
- * the same, eight bytes at a time.  crc32c_table_more() is compiled either way, so that a test can
- * hold one against the other.
+ * start nor at the end, which is exactly what 3.2 stores.  Without it eight tables of 256 entries
+ * do the same, eight bytes at a time.  crc32c_table_more() is compiled either way, so that a test
+ * can hold one against the other.
  */
 #include "csum/csum.h"
 

@@ -8,7 +8,8 @@
 #include "format/format.h"
 #include "key/key.h"
 
-/* CRC-32C, initial all ones, no final inversion (3.2).  Uses ISA-L where it is linked, else a table. */
+/* CRC-32C, initial all ones, no final inversion (3.2).  Uses ISA-L where it is linked, else a
+ * table. */
 uint32_t crc32c(const void *buf, size_t len);
 /* Continue a crc32c() over more bytes. */
 uint32_t crc32c_more(uint32_t crc, const void *buf, size_t len);

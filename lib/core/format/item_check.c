@@ -1,8 +1,8 @@
 /*
  * The gate in front of every item value: after item_check() returned 0 the value has the size its
- * type asks for, lengths inside it stay inside it, enumerations have values we know, and the parts of
- * key and value that repeat each other agree.  Code behind the gate may then use the bytes without
- * looking again.  It judges one item by itself and needs nothing but its bytes.
+ * type asks for, lengths inside it stay inside it, enumerations have values we know, and the parts
+ * of key and value that repeat each other agree.  Code behind the gate may then use the bytes
+ * without looking again.  It judges one item by itself and needs nothing but its bytes.
  *
  * It is as strict as upstream can be relied on to be and no stricter: a field that upstream takes
  * from a user unchecked (times, for one) is not looked at here.
@@ -421,7 +421,8 @@ int item_check(enum tree_kind tree, unsigned fmt_vers, const struct item *it, co
 	case TREE_MOUNTED_CLIENTS:
 		if (it->key.zone != ZONE_MOUNTED_CLIENT)
 			return BAD(why, "zone that does not belong in this tree");
-		if (!it->key.first || it->key.type || it->key.second || it->key.third || it->key.fourth)
+		if (!it->key.first || it->key.type || it->key.second || it->key.third ||
+		    it->key.fourth)
 			return BAD(why, "item key out of range");
 		return it->val_len == sizeof(struct disk_mounted_client) ? 0 :
 		       BAD(why, "mounted client value of a wrong size");
@@ -520,7 +521,8 @@ int xattr_name_tags(const void *name, size_t len)
 			break;
 		found |= tags[i].bit;
 	}
-	if (!found || (found & (XATTR_TAG_INDX | XATTR_TAG_TOTL)) == (XATTR_TAG_INDX | XATTR_TAG_TOTL))
+	if (!found ||
+	    (found & (XATTR_TAG_INDX | XATTR_TAG_TOTL)) == (XATTR_TAG_INDX | XATTR_TAG_TOTL))
 		return -EINVAL;
 	return (int)found;
 }

@@ -1,20 +1,27 @@
 /*
- * Whether an item may stand in a tree and whether its value is well formed: format.md 7.4, 12, 20.11.
- * Everybody who uses the bytes of an item value calls this first.
+ * Whether an item may stand in a tree and whether its value is well formed: format.md
+ * 7.4, 12, 20.11.  Everybody who uses the bytes of an item value calls this first.
  */
 #ifndef SCOUTFS_ITEM_CHECK_H
 #define SCOUTFS_ITEM_CHECK_H
 
 #include "btree/btree_block.h"
 
-enum tree_kind { TREE_FS, TREE_LOG_ITEMS, TREE_LOGS, TREE_LOG_MERGE, TREE_MOUNTED_CLIENTS, TREE_SRCH,
-		 TREE_FREE_EXTENTS };
+enum tree_kind {
+	TREE_FS,
+	TREE_LOG_ITEMS,
+	TREE_LOGS,
+	TREE_LOG_MERGE,
+	TREE_MOUNTED_CLIENTS,
+	TREE_SRCH,
+	TREE_FREE_EXTENTS
+};
 
 /*
  * 0, or -EBADMSG with *why in words.  Deltas and markers of log item trees are accepted there; of a
  * marker only the key is looked at (9.9).  What takes more than the item itself is the caller's:
- * bounds of the device, other items of the inode, log_trees contents (log/forest.h).  Padding inside
- * values is ignored, as section 1 wants of readers.
+ * bounds of the device, other items of the inode, log_trees contents (log/forest.h).  Padding
+ * inside values is ignored, as section 1 wants of readers.
  */
 int item_check(enum tree_kind tree, unsigned fmt_vers, const struct item *it, const char **why);
 

@@ -56,7 +56,8 @@ int mkfs_params_check(const struct mkfs_params *p, const char **why)
 		*why = "a data allocation zone must have at least 1048576 blocks";
 	else if (zone && zone > p->total_data_blocks)
 		*why = "a data allocation zone must not be greater than the data device";
-	else if (zone && (p->total_data_blocks + DATA_ALLOC_ZONES_MAX - 1) / DATA_ALLOC_ZONES_MAX > zone)
+	else if (zone &&
+		 (p->total_data_blocks + DATA_ALLOC_ZONES_MAX - 1) / DATA_ALLOC_ZONES_MAX > zone)
 		*why = "that would be more than 1024 data allocation zones";
 	if (*why)
 		return -EINVAL;
@@ -81,11 +82,12 @@ int mkfs_params_check(const struct mkfs_params *p, const char **why)
 }
 
 /*
- * A leaf of two items, slot 1 being the root of the AVL tree and slot 0 its left child.  Only slot 1
- * may have a value.
+ * A leaf of two items, slot 1 being the root of the AVL tree and slot 0 its left child.  Only slot
+ * 1 may have a value.
  */
 static void fill_leaf(const struct mkfs_params *p, struct disk_btree_block *b, uint64_t blkno,
-		      const struct key *low, const struct key *high, const void *val, uint16_t val_len)
+		      const struct key *low, const struct key *high, const void *val,
+		      uint16_t val_len)
 {
 	const struct key *keys[2] = { low, high };
 	size_t items_end = sizeof(*b) + 2 * sizeof(struct disk_btree_item);
@@ -108,9 +110,11 @@ static void fill_leaf(const struct mkfs_params *p, struct disk_btree_block *b, u
 		it->seq = le64_of(ITEM_SEQ);
 		bucket = hash32(&it->key, sizeof(it->key)) % BTREE_HASH_BUCKETS;
 		/* Two items that meet in one bucket: the second goes into the next (9.4). */
-		if (i == 1 && bucket == hash32(&b->items[0].key, sizeof(it->key)) % BTREE_HASH_BUCKETS)
+		if (i == 1 &&
+		    bucket == hash32(&b->items[0].key, sizeof(it->key)) % BTREE_HASH_BUCKETS)
 			bucket = (bucket + 1) % BTREE_HASH_BUCKETS;
-		memcpy((char *)b + BTREE_HASH_OFFSET + bucket * sizeof(le16), &entry, sizeof(entry));
+		memcpy((char *)b + BTREE_HASH_OFFSET + bucket * sizeof(le16), &entry,
+		       sizeof(entry));
 		refs[i] = (uint16_t)(off - offsetof(struct disk_btree_block, item_root));
 	}
 	b->item_root = le16_of(refs[1]);

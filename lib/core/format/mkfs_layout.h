@@ -43,9 +43,9 @@ struct mkfs_ops {
 int mkfs_params_check(const struct mkfs_params *p, const char **why);
 
 /*
- * Write a volume: metadata, flush, the data super, flush, the metadata super, flush.  Until the last
- * write there is no valid metadata super of this volume.  p has been checked.  -ENOMEM, or what an
- * operation returned.
+ * Write a volume: metadata, flush, the data super, flush, the metadata super, flush.  Until the
+ * last write there is no valid metadata super of this volume.  p has been checked.  -ENOMEM, or
+ * what an operation returned.
  */
 int mkfs_layout(const struct mkfs_params *p, const struct mkfs_ops *ops);
 

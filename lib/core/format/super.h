@@ -8,21 +8,22 @@
 #include "format/format.h"
 
 /*
- * Whether 4096 bytes read at small block 16 are a super we can work with: magic, blkno, crc, version
- * (5.3, rule 1).  0, or -EINVAL (not a super), -EBADMSG (damaged), -EOPNOTSUPP (a version we do not
- * know); *why in words.
+ * Whether 4096 bytes read at small block 16 are a super we can work with: magic, blkno, crc,
+ * version (5.3, rule 1).  0, or -EINVAL (not a super), -EBADMSG (damaged), -EOPNOTSUPP (a version
+ * we do not know); *why in words.
  */
 int super_check(const struct disk_super *s, const char **why);
 
 /*
- * Whether a checked copy belongs on this kind of device (5.3, rule 2) and its totals fit into a device
- * of `bytes` bytes (2.3).  0, -EINVAL: wrong kind of device; -ENOSPC: the device is too small.
+ * Whether a checked copy belongs on this kind of device (5.3, rule 2) and its totals fit into a
+ * device of `bytes` bytes (2.3).  0, -EINVAL: wrong kind of device; -ENOSPC: the device is too
+ * small.
  */
 int super_check_meta(const struct disk_super *s, uint64_t bytes, const char **why);
 int super_check_data(const struct disk_super *s, uint64_t bytes, const char **why);
 /* Whether two checked copies are of one volume (5.3, rule 3; both size rules of 2.3).  -EINVAL. */
-int super_check_pair(const struct disk_super *meta, const struct disk_super *data, uint64_t meta_bytes,
-		     uint64_t data_bytes, const char **why);
+int super_check_pair(const struct disk_super *meta, const struct disk_super *data,
+		     uint64_t meta_bytes, uint64_t data_bytes, const char **why);
 
 /* Whether slot i of the configuration is used (5.1). */
 bool quorum_slot_is_configured(const struct disk_quorum_config *qc, unsigned slot);

@@ -1,8 +1,9 @@
 /*
  * Keys: one 200-bit number in the order zone, first, type, second, third, fourth (format.md 7.2),
- * kept in host order here, in 32 bytes on a device (7.1), and in 27 sortable bytes in an item cache.
- * Promise: the three forms agree.  key_cmp(a, b), memcmp of the sortable bytes and the order of
- * key_next steps are one and the same order; converting to and fro loses nothing but disk padding.
+ * kept in host order here, in 32 bytes on a device (7.1), and in 27 sortable bytes in an item
+ * cache.  Promise: the three forms agree.  key_cmp(a, b), memcmp of the sortable bytes and the order
+ * of key_next steps are one and the same order; converting to and fro loses nothing but disk
+ * padding.
  */
 #include "key/key.h"
 
@@ -114,11 +115,11 @@ struct key key_from_sortable(const uint8_t in[KEY_SORT_BYTES])
 
 int key_to_text(const struct key *k, char *buf, size_t size)
 {
-	return snprintf(buf, size, "%u.%" PRIu64 ".%u.%" PRIu64 ".%" PRIu64 ".%u", k->zone, k->first,
-			k->type, k->second, k->third, k->fourth);
+	return snprintf(buf, size, "%u.%" PRIu64 ".%u.%" PRIu64 ".%" PRIu64 ".%u", k->zone,
+			k->first, k->type, k->second, k->third, k->fourth);
 }
 
-/* One field: decimal, 0x and hexadecimal, or -1 for max.  Returns what follows it, NULL if wrong. */
+/* One field: decimal, 0x and hexadecimal, or -1 for max.  What follows it; NULL if it is wrong. */
 static const char *field_from_text(const char *p, uint64_t max, uint64_t *val)
 {
 	unsigned base = 10;
@@ -167,8 +168,12 @@ int key_from_text(const char *text, struct key *k)
 			return -EINVAL;
 		p++;
 	}
-	*k = (struct key){ .zone = (uint8_t)v[0], .first = v[1], .type = (uint8_t)v[2], .second = v[3],
-			   .third = v[4], .fourth = (uint8_t)v[5] };
+	*k = (struct key){ .zone = (uint8_t)v[0],
+			   .first = v[1],
+			   .type = (uint8_t)v[2],
+			   .second = v[3],
+			   .third = v[4],
+			   .fourth = (uint8_t)v[5] };
 	return 0;
 }
 
@@ -206,13 +211,18 @@ struct key key_readdir(uint64_t dir, uint64_t pos)
 
 struct key key_backref(uint64_t ino, uint64_t dir, uint64_t pos)
 {
-	return (struct key){ .zone = ZONE_FS, .first = ino, .type = TYPE_LINK_BACKREF, .second = dir,
+	return (struct key){ .zone = ZONE_FS,
+			     .first = ino,
+			     .type = TYPE_LINK_BACKREF,
+			     .second = dir,
 			     .third = pos };
 }
 
 struct key key_symlink(uint64_t ino, uint64_t fragment)
 {
-	return (struct key){ .zone = ZONE_FS, .first = ino, .type = TYPE_SYMLINK, .second = fragment };
+	return (struct key){
+		.zone = ZONE_FS, .first = ino, .type = TYPE_SYMLINK, .second = fragment
+	};
 }
 
 struct key key_extent(uint64_t ino, uint64_t last_iblock, uint64_t len)
@@ -253,7 +263,8 @@ struct key key_lock_start(const struct key *item)
 {
 	switch (item->zone) {
 	case ZONE_FS:
-		return (struct key){ .zone = ZONE_FS, .first = item->first & ~(INODE_LOCK_GROUP - 1) };
+		return (struct key){ .zone = ZONE_FS,
+				     .first = item->first & ~(INODE_LOCK_GROUP - 1) };
 	case ZONE_INODE_INDEX:
 		return (struct key){ .zone = ZONE_INODE_INDEX, .type = item->type,
 				     .second = item->second & ~(SEQ_LOCK_GROUP - 1) };

@@ -19,8 +19,8 @@ struct key {
 };
 
 #define KEY_ZEROS ((struct key){ 0 })
-#define KEY_ONES ((struct key){ .zone = 255, .first = UINT64_MAX, .type = 255, .second = UINT64_MAX, \
-				.third = UINT64_MAX, .fourth = 255 })
+#define KEY_ONES ((struct key){ .zone = 255, .first = UINT64_MAX, .type = 255, \
+				.second = UINT64_MAX, .third = UINT64_MAX, .fourth = 255 })
 
 /* <0, 0, >0 as memcmp, in the order of 7.2. */
 int key_cmp(const struct key *a, const struct key *b);
