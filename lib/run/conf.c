@@ -355,6 +355,19 @@ static int parse_lines(struct instance_conf *conf, const char *path, char *text,
 	return 0;
 }
 
+/* The file of that name, as snprintf; the administrator's own goes before one made for a mount. */
+static size_t find_named(const char *name, char *path, size_t size)
+{
+	size_t len = (size_t)snprintf(path, size, CONF_DIR "/%s.conf", name);
+	char made[CONF_PATH_BYTES];
+
+	if (len < size && access(path, F_OK) < 0 && errno == ENOENT &&
+	    snprintf(made, sizeof(made), CONF_MOUNT_DIR "/%s.conf", name) < (int)sizeof(made) &&
+	    access(made, F_OK) == 0)
+		len = (size_t)snprintf(path, size, "%s", made);
+	return len;
+}
+
 int conf_load(struct instance_conf *conf, const char *path_or_name, char *err, size_t err_size)
 {
 	char path[CONF_PATH_BYTES], name[CONF_NAME_BYTES], reason[CONF_ERR_BYTES / 2];
@@ -366,7 +379,7 @@ int conf_load(struct instance_conf *conf, const char *path_or_name, char *err, s
 	if (strchr(path_or_name, '/'))
 		len = (size_t)snprintf(path, sizeof(path), "%s", path_or_name);
 	else
-		len = (size_t)snprintf(path, sizeof(path), CONF_DIR "/%s.conf", path_or_name);
+		len = find_named(path_or_name, path, sizeof(path));
 	if (len >= sizeof(path))
 		return fail(err, err_size, "the configuration file's path is longer than %zu bytes",
 			    sizeof(path) - 1);

@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #define CONF_DIR		"/etc/scoutfs"
+/* What mount.scoutfs has made of options; no instance's runtime directory can have that name. */
+#define CONF_MOUNT_DIR		"/run/scoutfs/.mount"
 #define CONF_NAME_BYTES		65
 #define CONF_PATH_BYTES		1024
 #define CONF_ERR_BYTES		512
@@ -51,9 +53,9 @@ struct instance_conf {
 int conf_init(struct instance_conf *conf, const char *name, char *err, size_t err_size);
 
 /*
- * Read the file of an instance: a path (it has a slash), or a NAME for CONF_DIR/NAME.conf.  The name is
- * the file's, without .conf.  On an error err holds "FILE:LINE: key: reason": -EINVAL for what the file
- * says, else what opening or reading it failed with.
+ * Read the file of an instance: a path (it has a slash), or a NAME for CONF_DIR/NAME.conf or, where
+ * there is none, CONF_MOUNT_DIR/NAME.conf.  The name is the file's, without .conf.  On an error err holds
+ * "FILE:LINE: key: reason": -EINVAL for what the file says, else what opening or reading it failed with.
  */
 int conf_load(struct instance_conf *conf, const char *path_or_name, char *err, size_t err_size);
 

@@ -1,8 +1,8 @@
 /*
- * `scoutfsctl run`: the services of one instance in the foreground (or, with -d, behind it) where no
- * systemd does it.  It brings them up in order, each when the one before is READY, restarts one that
- * ends, and takes them down in reverse.  It knows nothing of a volume: what it promises is that when it
- * ends nothing it started runs any more.
+ * `scoutfsctl run`: the services of one instance in the foreground (or, with -d, behind it) where
+ * no systemd does it.  It brings them up in order, each when the one before is READY, restarts one
+ * that ends, and takes them down in reverse.  It knows nothing of a volume: what it promises is
+ * that when it ends nothing it started runs any more.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,10 +25,10 @@
 #include "commands.h"
 #include "runtime.h"
 
-#define RESTART_FIRST_MS	100
-#define RESTART_MAX_MS		5000
-#define STOP_LIMIT_MS		120000	/* then SIGKILL */
-#define OVERRIDES_MAX		32
+#define RESTART_FIRST_MS 100
+#define RESTART_MAX_MS	 5000
+#define STOP_LIMIT_MS	 120000 /* then SIGKILL */
+#define OVERRIDES_MAX	 32
 
 enum { BLOCKD, QUORUMD, SERVERD, FSD, SERVICES_NR };
 static const char *const service_names[SERVICES_NR] = { "blockd", "quorumd", "serverd", "fsd" };
@@ -38,7 +38,7 @@ struct service {
 	bool wanted;
 	bool ready;
 	uint64_t started_ms;
-	uint64_t restart_ms;	/* start again at that time; 0: not waiting */
+	uint64_t restart_ms; /* start again at that time; 0: not waiting */
 	unsigned backoff_ms;
 };
 
@@ -49,9 +49,9 @@ struct supervisor {
 	unsigned overrides_nr;
 	struct service s[SERVICES_NR];
 	int notify_fd, signal_fd;
-	int ready_fd;		/* -d: the waiting parent's pipe; else -1 */
+	int ready_fd; /* -d: the waiting parent's pipe; else -1 */
 	char notify_path[108];
-	bool up;		/* all were READY once */
+	bool up; /* all were READY once */
 	bool stopping;
 	int status;
 };
@@ -92,7 +92,8 @@ static int open_notify(struct supervisor *sv)
 	sa.sun_path[0] = 0;
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ||
 	    bind(fd, (struct sockaddr *)&sa,
-		 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(sv->notify_path))) < 0) {
+		 (socklen_t)(offsetof(struct sockaddr_un, sun_path) +
+			     strlen(sv->notify_path))) < 0) {
 		int err = -errno;
 
 		close(fd);
@@ -129,7 +130,8 @@ static void start_service(struct supervisor *sv, int i)
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		setenv("NOTIFY_SOCKET", sv->notify_path, 1);
 		execv(path, (char *const *)argv);
-		say_error("run", "%s: %s: build it (make) or install it (make install)", path, strerror(errno));
+		say_error("run", "%s: %s: build it (make) or install it (make install)", path,
+			  strerror(errno));
 		_exit(127);
 	}
 	sv->s[i].restart_ms = 0;
@@ -159,7 +161,9 @@ static void read_notify(struct supervisor *sv)
 {
 	char buf[2048], control[CMSG_SPACE(sizeof(struct ucred))];
 	struct iovec iov = { buf, sizeof(buf) - 1 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+	struct msghdr m = { .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = control,
 			    .msg_controllen = sizeof(control) };
 	ssize_t n = recvmsg(sv->notify_fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
@@ -170,7 +174,8 @@ static void read_notify(struct supervisor *sv)
 	memcpy(&cred, CMSG_DATA(c), sizeof(cred));
 	buf[n] = 0;
 	for (int i = 0; i < SERVICES_NR; i++) {
-		if (sv->s[i].pid == cred.pid && (strncmp(buf, "READY=1", 7) == 0 || strstr(buf, "\nREADY=1"))) {
+		if (sv->s[i].pid == cred.pid &&
+		    (strncmp(buf, "READY=1", 7) == 0 || strstr(buf, "\nREADY=1"))) {
 			sv->s[i].ready = true;
 			sv->s[i].backoff_ms = 0;
 		}
@@ -223,15 +228,17 @@ static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 		if (sv->stopping)
 			return;
 		if (i == FSD && clean) {
-			begin_stop(sv, 0);	/* somebody unmounted it */
+			begin_stop(sv, 0); /* somebody unmounted it */
 			return;
 		}
 		if (WIFSIGNALED(wstatus))
-			say_error("run", "%s was killed by signal %d", service_names[i], WTERMSIG(wstatus));
+			say_error("run", "%s was killed by signal %d", service_names[i],
+				  WTERMSIG(wstatus));
 		else if (!clean || !sv->up)
-			say_error("run", "%s ended with status %d", service_names[i], WEXITSTATUS(wstatus));
+			say_error("run", "%s ended with status %d", service_names[i],
+				  WEXITSTATUS(wstatus));
 		if (!sv->up) {
-			begin_stop(sv, 1);	/* it has said why */
+			begin_stop(sv, 1); /* it has said why */
 			return;
 		}
 		s->backoff_ms = s->backoff_ms ? s->backoff_ms * 2 : RESTART_FIRST_MS;
@@ -244,7 +251,8 @@ static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 /* Wait for signals, notifications and restart times, at most until `until_ms`. */
 static void wait_events(struct supervisor *sv, uint64_t until_ms)
 {
-	struct pollfd p[2] = { { .fd = sv->signal_fd, .events = POLLIN }, { .fd = sv->notify_fd, .events = POLLIN } };
+	struct pollfd p[2] = { { .fd = sv->signal_fd, .events = POLLIN },
+			       { .fd = sv->notify_fd, .events = POLLIN } };
 	uint64_t now = now_ms();
 	struct signalfd_siginfo si;
 	int wstatus;
@@ -275,7 +283,9 @@ static void stop_all(struct supervisor *sv)
 		kill(s->pid, SIGTERM);
 		while (s->pid) {
 			if (now_ms() >= limit) {
-				say_error("run", "%s did not stop in %u s: killed; the volume is recovered at its next mount",
+				say_error("run",
+					  "%s did not stop in %u s: killed; the volume is "
+					  "recovered at its next mount",
 					  service_names[i], STOP_LIMIT_MS / 1000);
 				kill(s->pid, SIGKILL);
 				limit = now_ms() + STOP_LIMIT_MS;
@@ -370,8 +380,11 @@ int cmd_run(int argc, char **argv)
 		}
 	}
 	if (optind + 1 != argc)
-		return usage_error("run", "name one configuration: NAME of /etc/scoutfs/NAME.conf, or a file");
-	sv.conf_arg = realpath(argv[optind], conf_path) && strchr(argv[optind], '/') ? conf_path : argv[optind];
+		return usage_error("run", "name one configuration: NAME of /etc/scoutfs/NAME.conf, "
+					  "or a file");
+	sv.conf_arg = argv[optind];
+	if (strchr(sv.conf_arg, '/') && realpath(sv.conf_arg, conf_path))
+		sv.conf_arg = conf_path;
 	if (conf_load(&sv.conf, sv.conf_arg, err, sizeof(err)) < 0) {
 		say_error("run", "%s", err);
 		return 1;
@@ -385,8 +398,9 @@ int cmd_run(int argc, char **argv)
 	if (runtime_start("run", &sv.conf) < 0)
 		return 1;
 	if (runtime_read_pid(&sv.conf, "run")) {
-		say_error("run", "%s is running already (pid %d): stop it with `%s stop %s`", sv.conf.name,
-			  (int)runtime_read_pid(&sv.conf, "run"), program_name(), argv[optind]);
+		say_error("run", "%s is running already (pid %d): stop it with `%s stop %s`",
+			  sv.conf.name, (int)runtime_read_pid(&sv.conf, "run"), program_name(),
+			  argv[optind]);
 		return 1;
 	}
 	sv.s[BLOCKD].wanted = sv.s[FSD].wanted = true;
@@ -428,8 +442,10 @@ int cmd_stop(int argc, char **argv)
 	}
 	pid = runtime_read_pid(&conf, "run");
 	if (!pid) {
-		say_error("stop", "%s is not running under `%s run` (with systemd: systemctl stop scoutfs@%s)", conf.name,
-			  program_name(), conf.name);
+		say_error("stop",
+			  "%s is not running under `%s run` (with systemd: systemctl stop "
+			  "scoutfs@%s)",
+			  conf.name, program_name(), conf.name);
 		return 1;
 	}
 	if (kill(pid, SIGTERM) < 0)
@@ -449,8 +465,8 @@ int cmd_stop(int argc, char **argv)
 		if (zombie)
 			break;
 		if (now_ms() > limit) {
-			say_error("stop", "%s (pid %d) has not stopped: see `%s status %s`", conf.name, (int)pid,
-				  program_name(), argv[1]);
+			say_error("stop", "%s (pid %d) has not stopped: see `%s status %s`",
+				  conf.name, (int)pid, program_name(), argv[1]);
 			return 1;
 		}
 		nanosleep(&ts, NULL);

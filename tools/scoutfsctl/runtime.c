@@ -1,7 +1,7 @@
 /*
  * The runtime directory holds what survives the death of any process of an instance, but not of the
- * node: the item cache, the write-back pool, sockets, the rid.  It is a tmpfs of its own so that its
- * size is promised and nothing else can fill it.
+ * node: the item cache, the write-back pool, sockets, the rid.  It is a tmpfs of its own so that
+ * its size is promised and nothing else can fill it.
  */
 #include "runtime.h"
 
@@ -18,8 +18,8 @@
 
 #include "commands.h"
 
-#define TMPFS_MAGIC_NR	0x01021994
-#define RUNTIME_EXTRA	(16ull << 20)
+#define TMPFS_MAGIC_NR 0x01021994
+#define RUNTIME_EXTRA  (16ull << 20)
 
 static int make_dirs(const char *path, mode_t mode)
 {
@@ -58,7 +58,9 @@ int runtime_start(const char *verb, const struct instance_conf *conf)
 	if (ret == 0)
 		ret = make_dirs(conf->state_dir, 0755);
 	if (ret < 0) {
-		say_error(verb, "%s or %s cannot be made: %s: make the parent directory writable, or set runtime_dir and state_dir",
+		say_error(verb,
+			  "%s or %s cannot be made: %s: make the parent directory writable, or set "
+			  "runtime_dir and state_dir",
 			  conf->runtime_dir, conf->state_dir, strerror(-ret));
 		return ret;
 	}
@@ -66,10 +68,12 @@ int runtime_start(const char *verb, const struct instance_conf *conf)
 		return 0;
 	snprintf(opts, sizeof(opts), "size=%llu,mode=0700,nr_inodes=1024",
 		 (unsigned long long)(conf->cache_size + conf->pool_size + RUNTIME_EXTRA));
-	if (mount("scoutfs", conf->runtime_dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opts) < 0) {
+	if (mount("scoutfs", conf->runtime_dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opts) <
+	    0) {
 		ret = -errno;
-		say_error(verb, "cannot mount a tmpfs on %s: %s: run as root, with the right to mount", conf->runtime_dir,
-			  strerror(-ret));
+		say_error(verb,
+			  "cannot mount a tmpfs on %s: %s: run as root, with the right to mount",
+			  conf->runtime_dir, strerror(-ret));
 	}
 	return ret;
 }
@@ -81,8 +85,8 @@ int runtime_stop(const char *verb, const struct instance_conf *conf)
 	if (umount(conf->runtime_dir) < 0) {
 		int ret = -errno;
 
-		say_error(verb, "cannot unmount %s: %s: stop what still uses it (fuser -m %s)", conf->runtime_dir,
-			  strerror(-ret), conf->runtime_dir);
+		say_error(verb, "cannot unmount %s: %s: stop what still uses it (fuser -m %s)",
+			  conf->runtime_dir, strerror(-ret), conf->runtime_dir);
 		return ret;
 	}
 	return 0;

@@ -1,0 +1,213 @@
+/*
+ * `scoutfsctl status`: how each service of an instance is, in words.  It asks the services
+ * themselves and believes no pid file: what does not answer is down.  The exit status is the sum of
+ * it: 0 every wanted service answers and none waits for something, 1 some of it is not so, 2
+ * nothing runs.
+ */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/scoutfsctl/commands.h"
+#include "tools/scoutfsctl/services.h"
+
+enum health { HEALTHY = 0, DEGRADED = 1, NOT_RUNNING = 2 };
+
+static const char *const health_names[] = {
+	[HEALTHY] = "healthy",
+	[DEGRADED] = "degraded",
+	[NOT_RUNNING] = "not running",
+};
+
+struct request {
+	bool is_json, is_verbose;
+	unsigned healthy_nr, down_nr, nr;
+};
+
+struct instance_answers {
+	enum health health;
+	struct service_answer of[SERVICES_NR];
+};
+
+static void ask_all(const struct instance_conf *conf, struct instance_answers *a)
+{
+	unsigned silent = 0, waiting = 0, wanted = 0;
+
+	for (int s = 0; s < SERVICES_NR; s++) {
+		if (!service_is_wanted(conf, (enum service)s))
+			continue;
+		wanted++;
+		service_ask(conf, (enum service)s, &a->of[s]);
+		if (a->of[s].err < 0)
+			silent++;
+		else if (a->of[s].reply.waiting_for[0])
+			waiting++;
+	}
+	a->health = silent == wanted ? NOT_RUNNING : silent || waiting ? DEGRADED : HEALTHY;
+}
+
+/* "2 d 3 h", "5 min 10 s", "0.4 s": the two greatest units. */
+static void print_age(uint64_t ms)
+{
+	uint64_t s = ms / 1000;
+
+	if (s < 10)
+		printf("%" PRIu64 ".%" PRIu64 " s", s, ms / 100 % 10);
+	else if (s < 60)
+		printf("%" PRIu64 " s", s);
+	else if (s < 3600)
+		printf("%" PRIu64 " min %" PRIu64 " s", s / 60, s % 60);
+	else if (s < 86400)
+		printf("%" PRIu64 " h %" PRIu64 " min", s / 3600, s / 60 % 60);
+	else
+		printf("%" PRIu64 " d %" PRIu64 " h", s / 86400, s / 3600 % 24);
+}
+
+static void print_line(const char *label, const char *text)
+{
+	printf("    %-12s ", label);
+	text_string(stdout, text, strlen(text));
+	putchar('\n');
+}
+
+static void print_service(const struct service_answer *a, enum service s, bool is_verbose)
+{
+	const struct msg_status_reply *r = &a->reply;
+
+	if (a->err < 0) {
+		printf("  %-8s down: %s\n", service_name(s), service_err_text(a->err));
+		return;
+	}
+	printf("  %-8s ", service_name(s));
+	text_string(stdout, r->state, strlen(r->state));
+	printf("\n    %-12s ", "for");
+	print_age(r->since_ms);
+	printf(" (pid %" PRIu32 ", version ", r->pid);
+	text_string(stdout, r->version, strlen(r->version));
+	printf(")\n");
+	if (r->waiting_for[0])
+		print_line("waits for", r->waiting_for);
+	for (unsigned i = 0; i < r->texts_nr; i++)
+		print_line(r->texts[i].name, r->texts[i].text);
+	for (unsigned i = 0; is_verbose && i < r->values_nr; i++) {
+		printf("    ");
+		text_string(stdout, r->values[i].name, strlen(r->values[i].name));
+		printf(" %" PRIu64 "\n", r->values[i].value);
+	}
+}
+
+static void json_member(const char *before, const char *name, const char *text)
+{
+	printf("%s\"%s\":", before, name);
+	json_string(stdout, text, strlen(text));
+}
+
+static void print_service_json(const struct service_answer *a, enum service s)
+{
+	const struct msg_status_reply *r = &a->reply;
+
+	printf("{\"service\":\"%s\",\"answers\":%s", service_name(s),
+	       a->err < 0 ? "false" : "true");
+	if (a->err < 0) {
+		json_member(",", "error", service_err_text(a->err));
+		printf("}");
+		return;
+	}
+	json_member(",", "state", r->state);
+	printf(",\"since_ms\":%" PRIu64 ",\"pid\":%" PRIu32, r->since_ms, r->pid);
+	json_member(",", "version", r->version);
+	json_member(",", "waiting_for", r->waiting_for);
+	printf(",\"texts\":[");
+	for (unsigned i = 0; i < r->texts_nr; i++) {
+		json_member(i ? ",{" : "{", "name", r->texts[i].name);
+		json_member(",", "text", r->texts[i].text);
+		printf("}");
+	}
+	printf("],\"values\":{");
+	for (unsigned i = 0; i < r->values_nr; i++) {
+		if (i)
+			putchar(',');
+		json_string(stdout, r->values[i].name, strlen(r->values[i].name));
+		printf(":%" PRIu64, r->values[i].value);
+	}
+	printf("}}");
+}
+
+static void print_instance_json(const struct instance_conf *conf, const struct instance_answers *a)
+{
+	const char *before = "";
+
+	json_member("{", "instance", conf->name);
+	json_member(",", "health", health_names[a->health]);
+	json_member(",", "mountpoint", conf->mountpoint);
+	json_member(",", "meta_device", conf->meta_device);
+	json_member(",", "data_device", conf->data_device);
+	printf(",\"services\":[");
+	for (int s = 0; s < SERVICES_NR; s++) {
+		if (!service_is_wanted(conf, (enum service)s))
+			continue;
+		printf("%s", before);
+		before = ",";
+		print_service_json(&a->of[s], (enum service)s);
+	}
+	printf("]}\n");
+}
+
+static void print_instance(const struct instance_conf *conf, const struct instance_answers *a,
+			   bool is_verbose)
+{
+	printf("scoutfs %s on %s: %s\n", conf->name, conf->mountpoint, health_names[a->health]);
+	for (int s = 0; s < SERVICES_NR; s++) {
+		if (service_is_wanted(conf, (enum service)s))
+			print_service(&a->of[s], (enum service)s, is_verbose);
+	}
+}
+
+static void show_instance(void *arg, const struct instance_conf *conf)
+{
+	struct request *rq = arg;
+	struct instance_answers *a = calloc(1, sizeof(*a));
+
+	if (!a) {
+		say_error("status", "no memory");
+		exit(1);
+	}
+	ask_all(conf, a);
+	if (rq->is_json)
+		print_instance_json(conf, a);
+	else
+		print_instance(conf, a, rq->is_verbose);
+	rq->nr++;
+	rq->healthy_nr += a->health == HEALTHY;
+	rq->down_nr += a->health == NOT_RUNNING;
+	free(a);
+}
+
+int cmd_status(int argc, char **argv)
+{
+	static const struct option longopts[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "verbose", no_argument, NULL, 'v' },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct request rq = { .is_json = false };
+	int opt, nr;
+
+	while ((opt = getopt_long(argc, argv, "v", longopts, NULL)) != -1) {
+		if (opt == 'j')
+			rq.is_json = true;
+		else if (opt == 'v')
+			rq.is_verbose = true;
+		else
+			return EXIT_USAGE;
+	}
+	if (argc - optind > 1)
+		return usage_error("status", "name one configuration, or none for all of them");
+	nr = instances_each("status", argv[optind], show_instance, &rq);
+	if (nr < 0)
+		return rq.down_nr == rq.nr ? NOT_RUNNING : DEGRADED;
+	if (nr == 0)
+		say_error("status", "there is no configuration in " CONF_DIR);
+	return rq.down_nr == rq.nr ? NOT_RUNNING : rq.healthy_nr == rq.nr ? HEALTHY : DEGRADED;
+}
