@@ -1,0 +1,561 @@
+/*
+ * The caller's memory.  FUSE hands an ioctl's own struct over, but never what pointers in it lead to; so
+ * results are written into the calling process from here.
+ *
+ * What makes that no more than the caller could do itself:
+ *  - Only the thread of a request that is still unanswered is touched.  /proc/TID, opened once, pins the
+ *    task; its `syscall` must say that it waits in this very ioctl with this very argument, before the
+ *    copy and again after it.  A thread waiting for us cannot be reused under us.
+ *  - Its memory must be open to the credentials of the request: `mem` is opened with its fsuid and fsgid
+ *    and no capability.  Programs that nobody but root may debug (root's, set-uid, Yama) fail that
+ *    though they are the caller; for them the check is repeated with CAP_SYS_PTRACE, once their fsuid is
+ *    known to be the request's.
+ *  - The copy is process_vm_writev: it respects the protection of pages, which writing to `mem` does not.
+ *  - Addresses come from the request's own struct; sizes are bounded by our callers.
+ *
+ * Another process can make such a copy wait for ever (userfaultfd, a page of a hung mount, or of this
+ * mount).  So this runs in threads of its own, few for each user, which hold no lock, transaction or
+ * request thread of the mount.  When the mount ends they are waited for a while and then left behind:
+ * the end of the process ends them.
+ */
+#include "caller.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "log.h"
+
+#define RUNNING_PER_UID		4u
+#define WAITING_PER_UID		64u
+#define WAITING_TOTAL		256u
+#define THREADS_MAX		64u
+#define COPY_BYTES		(240u << 10)	/* between two looks whether the caller was interrupted */
+#define SETTLE_MS		2000u		/* for a thread on its way to sleep in its ioctl */
+
+/* ---- threads --------------------------------------------------------------------------------------- */
+
+struct job {
+	struct job *next;
+	uint32_t uid;
+	bool running;
+	void (*work)(void *arg);
+	void *arg;
+};
+
+static struct {
+	pthread_mutex_t mutex;
+	pthread_cond_t idle;
+	struct job *jobs;	/* oldest first; running ones too */
+	unsigned jobs_nr, threads_nr;
+	unsigned inside;	/* threads between caller_enter and caller_leave */
+	bool stopping, gone;
+} copies = { .mutex = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER };
+
+static unsigned count_uid(uint32_t uid, bool running)
+{
+	unsigned n = 0;
+
+	for (const struct job *j = copies.jobs; j; j = j->next)
+		n += j->uid == uid && j->running == running;
+	return n;
+}
+
+static struct job *next_job(void)
+{
+	for (struct job *j = copies.jobs; j; j = j->next) {
+		if (!j->running && count_uid(j->uid, true) < RUNNING_PER_UID)
+			return j;
+	}
+	return NULL;
+}
+
+static void remove_job(struct job *job)
+{
+	for (struct job **at = &copies.jobs; *at; at = &(*at)->next) {
+		if (*at == job) {
+			*at = job->next;
+			break;
+		}
+	}
+	copies.jobs_nr--;
+	free(job);
+}
+
+static void *copy_thread(void *arg)
+{
+	struct job *job;
+
+	(void)arg;
+	pthread_mutex_lock(&copies.mutex);
+	while ((job = next_job())) {
+		job->running = true;
+		pthread_mutex_unlock(&copies.mutex);
+		job->work(job->arg);
+		pthread_mutex_lock(&copies.mutex);
+		remove_job(job);
+	}
+	copies.threads_nr--;
+	pthread_cond_broadcast(&copies.idle);
+	pthread_mutex_unlock(&copies.mutex);
+	return NULL;
+}
+
+/* A thread more, if one is of use.  The mutex is held. */
+static int add_thread(void)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	int ret;
+
+	if (!next_job() || copies.threads_nr == THREADS_MAX)
+		return 0;
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	ret = -pthread_create(&thread, &attr, copy_thread, NULL);
+	pthread_attr_destroy(&attr);
+	copies.threads_nr += ret == 0;
+	return ret;
+}
+
+int caller_run(uint32_t uid, void (*work)(void *arg), void *arg)
+{
+	struct job *job = calloc(1, sizeof(*job)), **at;
+	int ret = 0;
+
+	if (!job)
+		return -ENOMEM;
+	*job = (struct job){ .uid = uid, .work = work, .arg = arg };
+	pthread_mutex_lock(&copies.mutex);
+	if (copies.stopping)
+		ret = -ESHUTDOWN;
+	else if (copies.jobs_nr >= WAITING_TOTAL || count_uid(uid, false) >= WAITING_PER_UID)
+		ret = -EAGAIN;
+	if (ret == 0) {
+		for (at = &copies.jobs; *at; at = &(*at)->next)
+			;
+		*at = job;
+		copies.jobs_nr++;
+		ret = add_thread();
+		if (ret < 0 && copies.threads_nr)
+			ret = 0;	/* one that is there takes it */
+		if (ret < 0) {
+			remove_job(job);
+			job = NULL;
+		}
+	} else {
+		free(job);
+	}
+	pthread_mutex_unlock(&copies.mutex);
+	return ret;
+}
+
+bool caller_enter(void)
+{
+	bool gone;
+
+	pthread_mutex_lock(&copies.mutex);
+	gone = copies.gone;
+	copies.inside += !gone;
+	pthread_mutex_unlock(&copies.mutex);
+	return gone;
+}
+
+void caller_leave(void)
+{
+	pthread_mutex_lock(&copies.mutex);
+	copies.inside--;
+	pthread_cond_broadcast(&copies.idle);
+	pthread_mutex_unlock(&copies.mutex);
+}
+
+void caller_stop(unsigned wait_ms)
+{
+	struct timespec end;
+	int rc = 0;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += wait_ms / 1000;
+	end.tv_nsec += (long)(wait_ms % 1000) * 1000000;
+	if (end.tv_nsec >= 1000000000) {
+		end.tv_sec++;
+		end.tv_nsec -= 1000000000;
+	}
+	pthread_mutex_lock(&copies.mutex);
+	copies.stopping = true;
+	while (copies.threads_nr && rc == 0)
+		rc = pthread_cond_timedwait(&copies.idle, &copies.mutex, &end);
+	if (copies.threads_nr)
+		log_warning("%u programs do not take the answers of their ioctls: they are given up", copies.threads_nr);
+	copies.gone = true;
+	while (copies.inside)
+		pthread_cond_wait(&copies.idle, &copies.mutex);
+	pthread_mutex_unlock(&copies.mutex);
+}
+
+/* ---- credentials of this thread --------------------------------------------------------------------- */
+
+/* The C library sets credentials of all threads; the system calls themselves, of the calling one. */
+struct caps {
+	struct __user_cap_data_struct data[2];
+};
+
+static int caps_get(struct caps *caps)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+
+	return syscall(SYS_capget, &head, caps->data) < 0 ? -errno : 0;
+}
+
+static int caps_set_effective(const struct caps *have, uint64_t effective)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct caps caps = *have;
+
+	caps.data[0].effective = (uint32_t)effective & have->data[0].permitted;
+	caps.data[1].effective = (uint32_t)(effective >> 32) & have->data[1].permitted;
+	return syscall(SYS_capset, &head, caps.data) < 0 ? -errno : 0;
+}
+
+static int set_fs_ids(uid_t uid, gid_t gid)
+{
+	syscall(SYS_setfsgid, gid);
+	syscall(SYS_setfsuid, uid);
+	return (uid_t)syscall(SYS_setfsuid, -1) == uid && (gid_t)syscall(SYS_setfsgid, -1) == gid ? 0 : -EPERM;
+}
+
+static int creds_assume(const struct caps *have, uid_t uid, gid_t gid, uint64_t effective)
+{
+	int ret = set_fs_ids(uid, gid);
+
+	return ret < 0 ? ret : caps_set_effective(have, effective);
+}
+
+/* Back to what the daemon has; a thread that could not must not do anything any more. */
+static void creds_restore(const struct caps *have, int dumpable)
+{
+	uint64_t effective = have->data[0].effective | (uint64_t)have->data[1].effective << 32;
+
+	if (caps_set_effective(have, UINT64_MAX) < 0 || set_fs_ids(geteuid(), getegid()) < 0 ||
+	    caps_set_effective(have, effective) < 0) {
+		log_err("a thread cannot get its credentials back: %s", strerror(errno));
+		abort();
+	}
+	/* changing them has made the daemon one that leaves no core */
+	if (dumpable == 1)
+		prctl(PR_SET_DUMPABLE, 1);
+}
+
+/* ---- who it is --------------------------------------------------------------------------------------- */
+
+static long ioctl_number(const struct caller *c)
+{
+#if defined(__x86_64__)
+	return c->compat ? 54 : 16;
+#elif defined(__aarch64__)
+	return c->compat ? 54 : 29;
+#else
+	return c->compat ? -1 : SYS_ioctl;
+#endif
+}
+
+/* "NR ARG1 ARG2 ...", "running", or "-1 SP PC" outside a system call. */
+static int read_syscall(int dir, char *buf, size_t size)
+{
+	int fd = openat(dir, "syscall", O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	n = read(fd, buf, size - 1);
+	if (n < 0)
+		ret = -errno;
+	else
+		buf[n] = 0;
+	close(fd);
+	return ret;
+}
+
+static void pause_ms(unsigned ms)
+{
+	struct timespec ts = { .tv_nsec = (long)ms * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+/* Whether the task waits in the ioctl of the request: 0, -EINTR if not, -EACCES, -EPERM. */
+static int check_waits(int dir, const struct caller *c)
+{
+	uint64_t deadline = clock_mono_ns() + SETTLE_MS * NSEC_PER_MSEC, cmd, arg;
+	char buf[256];
+	long nr;
+	int ret;
+
+	for (unsigned tries = 0;; tries++) {
+		ret = read_syscall(dir, buf, sizeof(buf));
+		if (ret == -ESRCH || ret == -ENOENT)
+			return -EINTR;
+		if (ret < 0)
+			return ret;
+		/* the request can be here before its thread sleeps */
+		if (strncmp(buf, "running", 7) != 0)
+			break;
+		if (clock_mono_ns() > deadline)
+			return -EINTR;
+		if (tries < 32)
+			sched_yield();
+		else
+			pause_ms(1);
+	}
+	if (sscanf(buf, "%ld %*s %lx %lx", &nr, &cmd, &arg) != 3)
+		return -EINTR;
+	if (nr != ioctl_number(c) || (uint32_t)cmd != c->cmd || (c->compat ? (uint32_t)arg : arg) != c->arg)
+		return -EINTR;
+	return 0;
+}
+
+struct status {
+	uint64_t cap_eff;
+	uid_t fsuid;
+	bool has_fsuid, has_caps;
+};
+
+static int parse_groups(const char *at, struct caller *c)
+{
+	char *end;
+
+	for (;;) {
+		unsigned long gid = strtoul(at, &end, 10);
+		gid_t *more;
+
+		if (end == at)
+			return 0;
+		more = realloc(c->groups, (c->groups_nr + 1) * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		c->groups = more;
+		c->groups[c->groups_nr++] = (gid_t)gid;
+		at = end;
+	}
+}
+
+static int read_status(int dir, struct status *st, struct caller *groups_to)
+{
+	int fd = openat(dir, "status", O_RDONLY | O_CLOEXEC), ret = 0;
+	char *line = NULL;
+	size_t size = 0;
+	FILE *f;
+
+	memset(st, 0, sizeof(*st));
+	if (fd < 0)
+		return errno == ENOENT || errno == ESRCH ? -EINTR : -errno;
+	f = fdopen(fd, "r");
+	if (!f) {
+		close(fd);
+		return -ENOMEM;
+	}
+	/* a name of the program's own choice comes first, but without newlines */
+	while (ret == 0 && getline(&line, &size, f) > 0) {
+		if (strncmp(line, "Uid:", 4) == 0)
+			st->has_fsuid = sscanf(line + 4, "%*u %*u %*u %u", &st->fsuid) == 1;
+		else if (strncmp(line, "CapEff:", 7) == 0)
+			st->has_caps = sscanf(line + 7, "%lx", &st->cap_eff) == 1;
+		else if (groups_to && strncmp(line, "Groups:", 7) == 0)
+			ret = parse_groups(line + 7, groups_to);
+	}
+	free(line);
+	fclose(f);
+	if (ret == 0 && (!st->has_fsuid || !st->has_caps))
+		ret = -EINTR;	/* it has ended in between */
+	return ret;
+}
+
+static bool is_in_our_user_ns(int dir)
+{
+	struct stat ours, theirs;
+
+	return stat("/proc/self/ns/user", &ours) == 0 && fstatat(dir, "ns/user", &theirs, 0) == 0 &&
+	       ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+}
+
+/* The task's directory, which stays the task's whatever becomes of its number. */
+static int open_task(const struct caller *c)
+{
+	static atomic_bool said;
+	char path[32];
+	int dir;
+
+	if (c->tid == 0) {
+		if (!atomic_exchange(&said, true))
+			log_notice("ioctls of programs in other pid namespaces are refused where they need the program's memory or capabilities: use the native forms, or run fsd in the host's namespace");
+		return -EOPNOTSUPP;
+	}
+	snprintf(path, sizeof(path), "/proc/%d", c->tid);
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return errno == ENOENT || errno == ESRCH ? -EINTR : -errno;
+	return dir;
+}
+
+int caller_identify(struct caller *c)
+{
+	struct status st;
+	int dir = open_task(c), ret;
+
+	c->caps = 0;
+	c->groups_nr = 0;
+	if (dir == -EOPNOTSUPP)
+		return 0;	/* it has what everybody has */
+	if (dir < 0)
+		return dir;
+	ret = read_status(dir, &st, c);
+	if (ret == 0 && is_in_our_user_ns(dir))
+		c->caps = st.cap_eff;
+	/* last: what was read was read of the thread that waits for us */
+	if (ret == 0)
+		ret = check_waits(dir, c);
+	if (ret == 0 && st.fsuid != c->uid)
+		ret = -EPERM;
+	if (ret < 0)
+		c->caps = 0;
+	close(dir);
+	return ret;
+}
+
+bool caller_in_group(const struct caller *c, gid_t gid)
+{
+	if (c->gid == gid)
+		return true;
+	for (size_t i = 0; i < c->groups_nr; i++) {
+		if (c->groups[i] == gid)
+			return true;
+	}
+	return false;
+}
+
+void caller_fini(struct caller *c)
+{
+	free(c->groups);
+	c->groups = NULL;
+	c->groups_nr = 0;
+}
+
+/* ---- its memory -------------------------------------------------------------------------------------- */
+
+static bool yama_is_on(void)
+{
+	int fd = open("/proc/sys/kernel/yama/ptrace_scope", O_RDONLY | O_CLOEXEC);
+	char scope = '0';
+
+	if (fd < 0)
+		return false;
+	if (read(fd, &scope, 1) != 1)
+		scope = '0';
+	close(fd);
+	return scope != '0';
+}
+
+/* With the credentials at hand: is the memory open to them, and does the task wait for us? */
+static int try_access(int dir, const struct caller *c)
+{
+	int fd = openat(dir, "mem", O_RDWR | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return errno == ENOENT || errno == ESRCH ? -EINTR : -errno;
+	ret = check_waits(dir, c);
+	close(fd);
+	return ret;
+}
+
+static int authorise(int dir, const struct caller *c)
+{
+	int dumpable = prctl(PR_GET_DUMPABLE), ret;
+	struct caps have;
+	struct status st;
+	struct stat owner;
+
+	ret = caps_get(&have);
+	if (ret == 0)
+		ret = read_status(dir, &st, NULL);
+	if (ret == 0 && fstat(dir, &owner) < 0)
+		ret = -EINTR;
+	if (ret < 0)
+		return ret;
+	if (st.fsuid != c->uid)
+		return -EPERM;
+
+	ret = creds_assume(&have, c->uid, c->gid, 0);
+	if (ret == 0)
+		ret = try_access(dir, c);
+	creds_restore(&have, dumpable);
+	if (ret != -EACCES && ret != -EPERM)
+		return ret;
+	if (c->uid != 0 && st.cap_eff == 0 && owner.st_uid == c->uid && !yama_is_on())
+		return -EPERM;	/* nothing explains why it may not touch itself */
+	ret = creds_assume(&have, owner.st_uid, owner.st_gid, 1ull << CAP_SYS_PTRACE);
+	if (ret == 0)
+		ret = try_access(dir, c);
+	creds_restore(&have, dumpable);
+	return ret == -EACCES ? -EPERM : ret;
+}
+
+static int copy(const struct caller *c, uint64_t to, const uint8_t *from, size_t len)
+{
+	struct iovec local = { (void *)(uintptr_t)from, len }, remote = { (void *)(uintptr_t)to, len };
+	ssize_t n;
+
+	do {
+		n = process_vm_writev(c->tid, &local, 1, &remote, 1, 0);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == ESRCH ? -EINTR : errno == EPERM ? -EPERM : -EFAULT;
+	return (size_t)n == len ? 0 : -EFAULT;
+}
+
+int caller_write(struct fsd *fsd, const struct caller *c, uint64_t to, const void *from, size_t len,
+		 size_t unit, bool (*interrupted)(void *arg), void *arg, size_t *done)
+{
+	int dir, ret;
+
+	*done = 0;
+	if (to + len < to || (c->compat && to + len > UINT32_MAX))
+		return -EFAULT;
+	dir = open_task(c);
+	if (dir < 0)
+		return dir;
+	ret = authorise(dir, c);
+	while (ret == 0 && *done < len) {
+		size_t part = len - *done < COPY_BYTES ? len - *done : COPY_BYTES / unit * unit;
+
+		if (interrupted(arg)) {
+			ret = -EINTR;
+			break;
+		}
+		ret = copy(c, to + *done, (const uint8_t *)from + *done, part);
+		if (ret < 0)
+			break;
+		ret = check_waits(dir, c);
+		if (ret < 0)
+			log_notice("thread %d ended its ioctl while the answer was copied to it", c->tid);
+		else
+			*done += part;
+	}
+	close(dir);
+	if (!caller_enter()) {
+		stats_inc(ret == -EPERM ? &fsd->stats.ioctl_refused : &fsd->stats.ioctl_resolved);
+		caller_leave();
+	}
+	return ret;
+}
