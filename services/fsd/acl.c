@@ -23,10 +23,15 @@ struct acl_bytes {
 	} e[];
 };
 
-/* The number of entries of a well-formed ACL, or -EINVAL. */
+/*
+ * The number of entries of a well-formed ACL, or -EINVAL: in the order of their tags, one each of owner,
+ * group and others, a mask if anything is named, at most one of it (as the kernel has it).
+ */
 static int acl_check(const void *val, size_t len)
 {
+	static const uint16_t order[] = { ACL_USER_OBJ, ACL_USER, ACL_GROUP_OBJ, ACL_GROUP, ACL_MASK, ACL_OTHER };
 	const struct acl_bytes *a = val;
+	unsigned seen[6] = { 0 }, at = 0;
 	size_t n;
 
 	if (len < sizeof(*a) || (len - sizeof(*a)) % sizeof(a->e[0]) ||
@@ -34,15 +39,14 @@ static int acl_check(const void *val, size_t len)
 		return -EINVAL;
 	n = (len - sizeof(*a)) / sizeof(a->e[0]);
 	for (size_t i = 0; i < n; i++) {
-		switch (le16_get(a->e[i].tag)) {
-		case ACL_USER_OBJ: case ACL_USER: case ACL_GROUP_OBJ: case ACL_GROUP: case ACL_MASK: case ACL_OTHER:
-			break;
-		default:
+		while (at < 6 && order[at] != le16_get(a->e[i].tag))
+			at++;
+		if (at == 6 || le16_get(a->e[i].perm) & ~7)
 			return -EINVAL;
-		}
-		if (le16_get(a->e[i].perm) & ~7)
-			return -EINVAL;
+		seen[at]++;
 	}
+	if (seen[0] != 1 || seen[2] != 1 || seen[5] != 1 || seen[4] > 1 || ((seen[1] || seen[3]) && !seen[4]))
+		return -EINVAL;
 	return (int)n;
 }
 

@@ -30,7 +30,7 @@ void op_lseek(struct fsd *fsd, struct file_req *rq);
 /*
  * A store to a mapped page reaches us when the kernel writes it back, and is answered before it is
  * applied (D4).  OP_PARKED while such writes of ino are pending; then 0, or the error one of them met,
- * told once (take_error).
+ * told once (take_error).  Call it first: an operation that has locks already does not wait any more.
  */
 int data_wait_pending(struct op *op, uint64_t ino, bool take_error);
 

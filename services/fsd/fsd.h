@@ -8,6 +8,7 @@
  *   reader.c    items from the forest                                dalloc.c data blocks of this mount
  *   txn.c       generations and commits                              orphan.c inodes in use, and their end
  *   net.c       the session with the leader                          ops_ctl.c, caller.c  ioctls
+ *   kcache.c    mounting, and what the kernel forgets                interrupt.c  killed applications
  */
 #ifndef SCOUTFS_FSD_H
 #define SCOUTFS_FSD_H
@@ -23,14 +24,17 @@
 
 struct blkcli;
 struct net_client;
+struct session_net;
 struct items;
 struct locks;
 struct reader;
 struct txn;
+struct inos;
 struct pool;
 struct dalloc;
 struct orphans;
 struct kcache;
+struct interrupts;
 struct ops;
 
 struct fsd {
@@ -43,14 +47,17 @@ struct fsd {
 
 	struct blkcli *blk;
 	struct net_client *net;
+	struct session_net *session;	/* net.c */
 	struct items *items;
 	struct locks *locks;
 	struct reader *reader;
 	struct txn *txn;
+	struct inos *inos;
 	struct pool *pool;
 	struct dalloc *dalloc;
 	struct orphans *orphans;
-	struct kcache *kcache;	/* fuse.c */
+	struct kcache *kcache;	/* kcache.c */
+	struct interrupts *interrupts;	/* interrupt.c */
 	struct ops *ops;	/* op.c: workers and what is parked */
 
 	atomic_bool stopping;		/* unmount has begun: no new background work */

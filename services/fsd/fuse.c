@@ -20,6 +20,7 @@
 #include "ops_attr.h"
 #include "ops_dir.h"
 #include "orphan.h"
+#include "xattr.h"
 
 #define MAX_REQUEST_BYTES	(1u << 20)
 
@@ -80,7 +81,7 @@ static void fill_entry(struct fsd *fsd, uint64_t dir, uint64_t ino, const struct
 	e->ino = node_of_ino(ino);
 	inode_to_stat(ci, ino, &e->attr);
 	e->attr_timeout = lock_kernel_timeout(fsd, ino);
-	e->entry_timeout = lock_kernel_timeout(fsd, dir);
+	e->entry_timeout = kcache_entry_timeout(fsd, dir);
 }
 
 static void reply_entry(fuse_req_t req, uint64_t dir, uint64_t ino, const struct cinode *ci)
@@ -98,6 +99,7 @@ static void done_entry(struct op *op, int err)
 {
 	struct dir_op *d = (struct dir_op *)op;
 
+	fuse_op_done(d->req, op);
 	if (err)
 		fuse_reply_err(d->req, -err);
 	else
@@ -112,8 +114,9 @@ static void done_lookup(struct op *op, int err)
 	struct fuse_entry_param e = { 0 };
 
 	/* a name that certainly is not there may be remembered as long as the directory's lock is held */
-	e.entry_timeout = err == -ENOENT ? lock_kernel_timeout(op->fsd, d->dir) : 0;
+	e.entry_timeout = err == -ENOENT ? kcache_entry_timeout(op->fsd, d->dir) : 0;
 	if (e.entry_timeout > 0) {
+		fuse_op_done(d->req, op);
 		fuse_reply_entry(d->req, &e);
 		free(d);
 		return;
@@ -133,7 +136,7 @@ static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		free(d);
 		return;
 	}
-	op_start(&d->op);
+	fuse_op_start(req, &d->op);
 }
 
 static struct dir_op *create_op(fuse_req_t req, fuse_ino_t parent, const char *name, uint32_t mode, uint64_t rdev,
@@ -163,7 +166,7 @@ static void fs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	struct dir_op *d = create_op(req, parent, name, mode, rdev, "mknod", done_entry);
 
 	if (d)
-		op_start(&d->op);
+		fuse_op_start(req, &d->op);
 }
 
 static void fs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -171,7 +174,7 @@ static void fs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	struct dir_op *d = create_op(req, parent, name, S_IFDIR | (mode & 07777), 0, "mkdir", done_entry);
 
 	if (d)
-		op_start(&d->op);
+		fuse_op_start(req, &d->op);
 }
 
 static void fs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
@@ -187,7 +190,7 @@ static void fs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, cons
 		free(d);
 		return;
 	}
-	op_start(&d->op);
+	fuse_op_start(req, &d->op);
 }
 
 static void done_create(struct op *op, int err)
@@ -197,6 +200,7 @@ static void done_create(struct op *op, int err)
 	struct open_file *of = (struct open_file *)(uintptr_t)fi->fh;
 	struct fuse_entry_param e;
 
+	fuse_op_done(d->req, op);
 	if (err) {
 		fuse_reply_err(d->req, -err);
 		free(of);
@@ -234,7 +238,7 @@ static void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	copy->keep_cache = 1;	/* a new file: nobody else has pages of it */
 	copy->noflush = 1;
 	d->req_data = copy;
-	op_start(&d->op);
+	fuse_op_start(req, &d->op);
 }
 
 static void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
@@ -250,13 +254,14 @@ static void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const
 		free(d);
 		return;
 	}
-	op_start(&d->op);
+	fuse_op_start(req, &d->op);
 }
 
 static void done_remove(struct op *op, int err)
 {
 	struct dir_op *d = (struct dir_op *)op;
 
+	fuse_op_done(d->req, op);
 	fuse_reply_err(d->req, -err);
 	if (!err && d->lost_last_link)
 		inode_unlinked(op->fsd, d->victim);
@@ -275,7 +280,7 @@ static void fs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		free(d);
 		return;
 	}
-	op_start(&d->op);
+	fuse_op_start(req, &d->op);
 }
 
 static void fs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -290,7 +295,7 @@ static void fs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 		free(d);
 		return;
 	}
-	op_start(&d->op);
+	fuse_op_start(req, &d->op);
 }
 
 static void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
@@ -308,7 +313,7 @@ static void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 		free(d);
 		return;
 	}
-	op_start(&d->op);
+	fuse_op_start(req, &d->op);
 }
 
 static void fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
@@ -331,6 +336,7 @@ static void done_attr(struct op *op, int err)
 	struct attr_op *a = (struct attr_op *)op;
 	struct stat st;
 
+	fuse_op_done(a->req, op);
 	if (err) {
 		fuse_reply_err(a->req, -err);
 	} else {
@@ -349,7 +355,7 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		return;
 	a->req = req;
 	a->ino = ino_of_node(ino);
-	op_start(&a->op);
+	fuse_op_start(req, &a->op);
 }
 
 static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
@@ -363,13 +369,14 @@ static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	a->ino = ino_of_node(ino);
 	a->attr = *attr;
 	a->to_set = to_set;
-	op_start(&a->op);
+	fuse_op_start(req, &a->op);
 }
 
 static void done_readlink(struct op *op, int err)
 {
 	struct readlink_op *r = (struct readlink_op *)op;
 
+	fuse_op_done(r->req, op);
 	if (err)
 		fuse_reply_err(r->req, -err);
 	else
@@ -385,7 +392,7 @@ static void fs_readlink(fuse_req_t req, fuse_ino_t ino)
 		return;
 	r->req = req;
 	r->ino = ino_of_node(ino);
-	op_start(&r->op);
+	fuse_op_start(req, &r->op);
 }
 
 /* ---- extended attributes ------------------------------------------------------------------------- */
@@ -396,6 +403,7 @@ static void done_xattr_read(struct op *op, int err)
 	struct xattr_op *x = (struct xattr_op *)op;
 	size_t size = (size_t)x->flags;
 
+	fuse_op_done(x->req, op);
 	if (err)
 		fuse_reply_err(x->req, -err);
 	else if (size == 0)
@@ -412,7 +420,9 @@ static void done_xattr_change(struct op *op, int err)
 {
 	struct xattr_op *x = (struct xattr_op *)op;
 
+	fuse_op_done(x->req, op);
 	fuse_reply_err(x->req, -err);
+	free(x->groups);
 	free(x->val);
 	free(x);
 }
@@ -451,7 +461,7 @@ static void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 	if (!x)
 		return;
 	x->flags = (int)size;
-	op_start(&x->op);
+	fuse_op_start(req, &x->op);
 }
 
 static void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
@@ -462,7 +472,33 @@ static void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	if (!x)
 		return;
 	x->flags = (int)size;
-	op_start(&x->op);
+	fuse_op_start(req, &x->op);
+}
+
+/*
+ * The kernel says who may keep setgid while the mode follows an ACL only to those who negotiate
+ * FUSE_SETXATTR_EXT, which libfuse 3.14 does not.  So the groups of the thread are looked up.
+ */
+static int get_groups(fuse_req_t req, struct xattr_op *x)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	int nr;
+
+	if (ctx->uid == 0)
+		return 0;
+	nr = fuse_req_getgroups(req, 0, NULL);
+	if (nr < 0)
+		nr = 0;		/* of another process namespace: its primary group must do */
+	x->groups = calloc((size_t)nr + 1, sizeof(*x->groups));
+	if (!x->groups)
+		return -ENOMEM;
+	if (nr > 0) {
+		int got = fuse_req_getgroups(req, nr, x->groups);
+
+		x->groups_nr = got < 0 ? 0 : got < nr ? (size_t)got : (size_t)nr;
+	}
+	x->groups[x->groups_nr++] = ctx->gid;
+	return 0;
 }
 
 static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
@@ -480,7 +516,13 @@ static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 		memcpy(x->val, value, size);
 	x->len = size;
 	x->flags = flags;
-	op_start(&x->op);
+	if (strcmp(name, ACL_ACCESS_NAME) == 0 && get_groups(req, x) < 0) {
+		fuse_reply_err(req, ENOMEM);
+		free(x->val);
+		free(x);
+		return;
+	}
+	fuse_op_start(req, &x->op);
 }
 
 static void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
@@ -489,7 +531,7 @@ static void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 					 done_xattr_change);
 
 	if (x)
-		op_start(&x->op);
+		fuse_op_start(req, &x->op);
 }
 
 /* ---- open files ---------------------------------------------------------------------------------- */
@@ -504,6 +546,7 @@ static void done_open(struct op *op, int err)
 	struct open_op *o = (struct open_op *)op;
 	struct open_file *of = (struct open_file *)(uintptr_t)o->fi.fh;
 
+	fuse_op_done(o->a.req, op);
 	if (err) {
 		fuse_reply_err(o->a.req, -err);
 		free(of);
@@ -537,7 +580,7 @@ static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, 
 	o->fi = *fi;
 	o->fi.fh = (uintptr_t)of;
 	o->fi.noflush = 1;	/* nothing is kept back until close */
-	op_start(&o->a.op);
+	fuse_op_start(req, &o->a.op);
 }
 
 static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -575,11 +618,14 @@ static int fsync_run(struct op *op, struct itx *tx)
 {
 	struct fsync_op *s = (struct fsync_op *)op;
 
-	if (!s->err)
-		s->err = data_wait_pending(op, s->ino, true);
-	if (s->err == OP_PARKED) {
-		s->err = 0;
-		return OP_PARKED;
+	/* once: writes that come while it waits for the commit are not its business */
+	if (!s->gen) {
+		int ret = data_wait_pending(op, s->ino, true);
+
+		if (ret == OP_PARKED)
+			return ret;
+		if (ret < 0)
+			s->err = ret;
 	}
 	return txn_wait_committed(op, tx, &s->gen);
 }
@@ -588,6 +634,7 @@ static void done_fsync(struct op *op, int err)
 {
 	struct fsync_op *s = (struct fsync_op *)op;
 
+	fuse_op_done(s->req, op);
 	fuse_reply_err(s->req, err ? -err : -s->err);
 	free(s);
 }
@@ -603,7 +650,7 @@ static void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 		return;
 	s->req = req;
 	s->ino = ino_of_node(ino);
-	op_start(&s->op);
+	fuse_op_start(req, &s->op);
 }
 
 static struct file_req *file_req(fuse_req_t req, fuse_ino_t ino, uint64_t off, uint64_t len, struct fuse_file_info *fi)
@@ -699,6 +746,7 @@ static void done_readdir(struct op *op, int err)
 {
 	struct readdir_op *r = (struct readdir_op *)op;
 
+	fuse_op_done(r->req, op);
 	if (err) {
 		fuse_reply_err(r->req, -err);
 	} else {
@@ -736,7 +784,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 		free(r);
 		return;
 	}
-	op_start(&r->op);
+	fuse_op_start(req, &r->op);
 }
 
 static void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -756,38 +804,119 @@ static void fs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 #define BLOCKS_PER_LARGE	(LARGE_SIZE / SMALL_SIZE)
 #define META_BYTES_PER_FILE	2048	/* interface 4.1: files = metadata bytes / 2048 */
 
-static void done_statfs(void *arg, int err, unsigned type, const void *reply)
+/*
+ * The leader's answer outlives who asked if that one is killed first: it belongs to both.
+ */
+struct statfs_op {
+	struct op op;
+	fuse_req_t req;
+	struct statfs_call *call;
+	struct msg_statfs_reply m;
+	int err;
+	bool answered;
+};
+struct statfs_call {
+	struct statfs_op *asks;		/* NULL: nobody any more */
+};
+static pthread_mutex_t statfs_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void statfs_answer(void *arg, int err, unsigned type, const void *reply)
 {
-	const struct msg_statfs_reply *m = reply;
-	fuse_req_t req = arg;
-	struct statvfs st = { 0 };
+	struct statfs_call *call = arg;
+	struct statfs_op *s;
 
 	(void)type;
-	if (err) {
-		fuse_reply_err(req, -err);
-		return;
+	pthread_mutex_lock(&statfs_mutex);
+	s = call->asks;
+	if (s) {
+		s->call = NULL;
+		s->err = err;
+		s->answered = true;
+		if (!err)
+			s->m = *(const struct msg_statfs_reply *)reply;
 	}
-	st.f_bsize = st.f_frsize = SMALL_SIZE;
-	st.f_blocks = m->total_data + m->total_meta * BLOCKS_PER_LARGE;
-	st.f_bfree = m->free_data + m->free_meta * BLOCKS_PER_LARGE;
-	st.f_bavail = st.f_bfree;
-	st.f_files = m->total_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
-	st.f_ffree = m->free_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
-	st.f_favail = st.f_ffree;
-	st.f_fsid = m->fsid;
-	st.f_namemax = NAME_MAX_BYTES;
-	fuse_reply_statfs(req, &st);
+	pthread_mutex_unlock(&statfs_mutex);
+	free(call);
+	if (s)
+		op_wake(&s->op);
+}
+
+static bool statfs_cancel(struct op *op)
+{
+	struct statfs_op *s = (struct statfs_op *)op;
+	bool waits;
+
+	pthread_mutex_lock(&statfs_mutex);
+	waits = s->call;
+	if (waits)
+		s->call->asks = NULL;
+	s->call = NULL;
+	pthread_mutex_unlock(&statfs_mutex);
+	return waits;
+}
+
+static void statfs_ask(struct op *op)
+{
+	struct statfs_op *s = (struct statfs_op *)op;
+	struct statfs_call *call = malloc(sizeof(*call));
+	struct net_client *net = op->fsd->net;
+	int ret = -ENOMEM;
+
+	if (call) {
+		call->asks = s;
+		s->call = call;
+		atomic_store(&op->cancel, statfs_cancel);
+		ret = net_client_call(net, MSG_statfs, NULL, statfs_answer, call);
+	}
+	if (ret == 0)
+		return;
+	/* no answer will come; but a cancel may just have taken the operation away */
+	if (!call || statfs_cancel(op))
+		op_fail(op, ret);
+	free(call);
+}
+
+static int statfs_run(struct op *op, struct itx *tx)
+{
+	struct statfs_op *s = (struct statfs_op *)op;
+
+	(void)tx;
+	return s->answered ? s->err : op_park(op, statfs_ask);
+}
+
+static void done_statfs(struct op *op, int err)
+{
+	struct statfs_op *s = (struct statfs_op *)op;
+	const struct msg_statfs_reply *m = &s->m;
+	struct statvfs st = { 0 };
+
+	fuse_op_done(s->req, op);
+	if (err) {
+		fuse_reply_err(s->req, -err);
+	} else {
+		st.f_bsize = st.f_frsize = SMALL_SIZE;
+		st.f_blocks = m->total_data + m->total_meta * BLOCKS_PER_LARGE;
+		st.f_bfree = m->free_data + m->free_meta * BLOCKS_PER_LARGE;
+		st.f_bavail = st.f_bfree;
+		st.f_files = m->total_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
+		st.f_ffree = m->free_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
+		st.f_favail = st.f_ffree;
+		st.f_fsid = m->fsid;
+		st.f_namemax = NAME_MAX_BYTES;
+		fuse_reply_statfs(s->req, &st);
+	}
+	free(s);
 }
 
 static void fs_statfs(fuse_req_t req, fuse_ino_t ino)
 {
-	int ret;
+	struct statfs_op *s = new_op(req, sizeof(*s), "statfs", false, statfs_run, done_statfs);
 
 	(void)ino;
-	stats_inc(&fsd_of(req)->stats.fuse_requests);
-	ret = net_client_call(fsd_of(req)->net, MSG_statfs, NULL, done_statfs, req);
-	if (ret < 0)
-		fuse_reply_err(req, -ret);
+	if (!s)
+		return;
+	s->req = req;
+	fuse_op_start(req, &s->op);
 }
 
 static void fs_init(void *userdata, struct fuse_conn_info *conn)

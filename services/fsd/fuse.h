@@ -31,10 +31,20 @@ void kcache_free(struct fsd *fsd);
 /* D4 step (b) and (c) for the inodes of [first, last]: epoch, attributes, pages.  Blocks; called by the
  * notifier thread of locks.c, never by a thread that serves a request. */
 void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino);
-/* Whether the kernel can be told to forget entries (Linux 6.16); without, they are not cached once a second mount exists. */
+/* Whether the kernel can be told to forget entries (Linux 6.16); without, they are not cached. */
 bool kcache_has_epochs(struct fsd *fsd);
+/* How long the kernel may trust that a name is, or is not, in dir: seconds.  0 without epochs, because
+ * then nothing could take it back. */
+double kcache_entry_timeout(struct fsd *fsd, uint64_t dir);
 /* Drop cached pages of a range (len 0: to the end). */
 void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64_t len);
+
+/*
+ * op answers req: start it, and end it with EINTR if the application is killed while it waits.
+ * fuse_op_done comes first in its done(), before the answer.
+ */
+void fuse_op_start(fuse_req_t req, struct op *op);
+void fuse_op_done(fuse_req_t req, struct op *op);
 
 /* Per open file, in fi->fh. */
 struct open_file {

@@ -20,6 +20,7 @@
 
 #include "clock.h"
 #include "fuse.h"
+#include "interrupt.h"
 #include "locks.h"
 #include "log.h"
 #include "orphan.h"
@@ -115,6 +116,19 @@ static int mount_dev(const char *path, struct stat *st)
 	return ret;
 }
 
+/* All entries that were looked up before now are looked up again when they are used. */
+static void new_epoch(struct kcache *kc)
+{
+	struct { uint32_t len; int32_t error; uint64_t unique; } msg = { sizeof(msg), NOTIFY_INC_EPOCH, 0 };
+
+	if (atomic_load(&kc->no_epochs))
+		return;
+	if (write(fuse_session_fd(kc->se), &msg, sizeof(msg)) != (ssize_t)sizeof(msg) && errno == EINVAL) {
+		atomic_store(&kc->no_epochs, true);
+		log_notice("this kernel has no FUSE epochs (Linux 6.16 has): it asks for every name each time it is used");
+	}
+}
+
 int kcache_mount(struct fsd *fsd)
 {
 	char opts[512];
@@ -140,6 +154,11 @@ int kcache_mount(struct fsd *fsd)
 		return -ENOMEM;
 	pthread_mutex_init(&kc->mutex, NULL);
 	pthread_cond_init(&kc->cond, NULL);
+	ret = interrupts_start(fsd);
+	if (ret < 0) {
+		free(kc);
+		return ret;
+	}
 	if (!realpath(fsd->conf.mountpoint, real))
 		strcpy(real, fsd->conf.mountpoint);
 	strcpy(kc->mountpoint, real);
@@ -147,6 +166,7 @@ int kcache_mount(struct fsd *fsd)
 	kc->se = fuse_session_new(&args, &kcache_fuse_ops, sizeof(kcache_fuse_ops), fsd);
 	fuse_opt_free_args(&args);
 	if (!kc->se) {
+		interrupts_stop(fsd);
 		free(kc);
 		return -ENOMEM;
 	}
@@ -158,6 +178,7 @@ int kcache_mount(struct fsd *fsd)
 		return ret;
 	}
 	kc->mounted = true;
+	new_epoch(kc);	/* learns whether there are any, before an entry is given out */
 	if (mount_dev(kc->mountpoint, &st) == 0) {
 		kc->dev_minor = minor(st.st_dev);
 		raise_read_ahead(&st);
@@ -253,6 +274,7 @@ void kcache_free(struct fsd *fsd)
 	fsd->kcache = NULL;
 	if (kc->mounted)
 		umount2(kc->mountpoint, MNT_DETACH);
+	interrupts_stop(fsd);
 	fuse_session_destroy(kc->se);
 	pthread_cond_destroy(&kc->cond);
 	pthread_mutex_destroy(&kc->mutex);
@@ -261,22 +283,14 @@ void kcache_free(struct fsd *fsd)
 
 /* ---- what the kernel forgets ------------------------------------------------------------------------ */
 
-/* All entries that were looked up before now are looked up again when they are used. */
-static void new_epoch(struct kcache *kc)
-{
-	struct { uint32_t len; int32_t error; uint64_t unique; } msg = { sizeof(msg), NOTIFY_INC_EPOCH, 0 };
-
-	if (atomic_load(&kc->no_epochs))
-		return;
-	if (write(fuse_session_fd(kc->se), &msg, sizeof(msg)) != (ssize_t)sizeof(msg) && errno == EINVAL) {
-		atomic_store(&kc->no_epochs, true);
-		log_notice("this kernel has no FUSE epochs (Linux 6.16 has): entries are not cached once a lock has been revoked");
-	}
-}
-
 bool kcache_has_epochs(struct fsd *fsd)
 {
 	return fsd->kcache && !atomic_load(&fsd->kcache->no_epochs);
+}
+
+double kcache_entry_timeout(struct fsd *fsd, uint64_t dir)
+{
+	return kcache_has_epochs(fsd) ? lock_kernel_timeout(fsd, dir) : 0.0;
 }
 
 struct inval {

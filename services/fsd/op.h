@@ -75,6 +75,8 @@ void ops_stop(struct fsd *fsd);		/* waits until nothing runs or is parked */
 
 /* Run in the calling thread until done or parked. */
 void op_start(struct op *op);
+/* As op_start, but in a worker: for callers that hold mutexes, or must not block. */
+void op_queue(struct op *op);
 /* Run (again) in a worker. */
 void op_wake(struct op *op);
 /* What it waits for cannot be had: it ends with err (-errno), without running again. */

@@ -20,8 +20,10 @@ static struct attr_op *attr_op(struct op *op)
 int attr_run_get(struct op *op, struct itx *tx)
 {
 	struct attr_op *a = attr_op(op);
-	int ret = lock_inode(op, a->ino, LOCK_MODE_READ);
+	int ret = data_wait_pending(op, a->ino, false);	/* a store to a mapped page has set mtime */
 
+	if (ret == 0)
+		ret = lock_inode(op, a->ino, LOCK_MODE_READ);
 	if (ret == 0)
 		ret = inode_get(tx, a->ino, &a->ci);
 	return ret == -ENOENT ? -ESTALE : ret;
@@ -84,7 +86,10 @@ int attr_run_set(struct op *op, struct itx *tx)
 	struct cinode ci;
 	int ret;
 
-	ret = lock_inode(op, a->ino, LOCK_MODE_WRITE);
+	/* what the kernel wrote back before comes first: neither its times nor its bytes may come after */
+	ret = data_wait_pending(op, a->ino, false);
+	if (ret == 0)
+		ret = lock_inode(op, a->ino, LOCK_MODE_WRITE);
 	if (ret == 0)
 		ret = inode_get(tx, a->ino, &ci);
 	if (ret < 0)

@@ -32,7 +32,10 @@ struct xattr_op {
 	void *val;			/* set: the value; get, list: a buffer of XATTR_LIST_BYTES */
 	size_t len;			/* of val; result of get, list */
 	int flags;			/* of setxattr(2) */
-	bool kill_sgid;			/* set: FUSE_SETXATTR_ACL_KILL_SGID */
+	/* set, of an access ACL: the groups of who asks, one of which must be the file's or its setgid
+	 * bit goes; NULL: may keep it in any case */
+	gid_t *groups;
+	size_t groups_nr;
 };
 #define XATTR_LIST_BYTES	65536u
 int xattr_run_get(struct op *op, struct itx *tx);

@@ -254,6 +254,8 @@ int dir_run_create(struct op *op, struct itx *tx)
 	size_t target_len = 0;
 	int ret;
 
+	if (dirent_type_of_mode(mode) < 0)
+		return -EINVAL;
 	if (S_ISLNK(mode)) {
 		target_len = strlen(d->target) + 1;
 		if (target_len > SYMLINK_MAX_BYTES)
@@ -576,6 +578,7 @@ int dir_run_rename(struct op *op, struct itx *tx)
 
 	if (d->flags & ~(unsigned)RENAME_NOREPLACE)
 		return -EINVAL;
+	d->lost_last_link = false;	/* an earlier run may have come that far */
 	ret = txn_hold(op, tx, 2 * DIR_OP_ITEMS, true);
 	if (ret == 0)
 		ret = rename_load(op, tx, &s);
@@ -590,7 +593,6 @@ int dir_run_rename(struct op *op, struct itx *tx)
 
 	is_dir = S_ISDIR(inode_mode(&s.ci));
 	d->ino = ino;
-	d->lost_last_link = false;
 	if (s.replaces) {
 		d->victim = le64_get(s.replaced.head.ino);
 		ret = remove_entry(tx, d->new_dir, &s.replaced);

@@ -97,6 +97,15 @@ static int begin_change(struct op *op, struct itx *tx, size_t len, bool allocati
 	return ret;
 }
 
+static bool is_of_group(const struct xattr_op *x, uint32_t gid)
+{
+	for (size_t i = 0; i < x->groups_nr; i++) {
+		if (x->groups[i] == gid)
+			return true;
+	}
+	return false;
+}
+
 int xattr_run_set(struct op *op, struct itx *tx)
 {
 	struct xattr_op *x = xattr_op(op);
@@ -114,7 +123,7 @@ int xattr_run_set(struct op *op, struct itx *tx)
 		ret = acl_set_access(&ci, x->val, x->len);
 		if (ret < 0)
 			return ret;
-		if (x->kill_sgid)
+		if (x->groups && !is_of_group(x, le32_get(ci.d.gid)))
 			ci.d.mode = le32_of(inode_mode(&ci) & ~(uint32_t)S_ISGID);
 		if (ret == 1)
 			ret = xattr_remove(tx, x->ino, &ci, x->name);

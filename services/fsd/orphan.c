@@ -279,7 +279,7 @@ static void start_deletes(struct orphans *o)
 		d->op.done = delete_done;
 		d->ino = r->ino;
 		o->deleting_nr++;
-		op_wake(&d->op);
+		op_queue(&d->op);	/* o->mutex is held, and it will want it */
 	}
 }
 
@@ -369,6 +369,8 @@ int orphans_start(struct fsd *fsd)
 	o->doomed_tail = &o->doomed;
 	o->buckets_nr = BUCKETS_FIRST;
 	o->buckets = calloc(o->buckets_nr, sizeof(*o->buckets));
+	if (o->buckets)
+		find_or_add(o, ROOT_INO)->nlookup = 1;	/* a mount knows its root without looking it up */
 	pthread_mutex_init(&o->mutex, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -542,22 +544,21 @@ void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, void (*each)
 	struct orphans *o = fsd->orphans;
 	uint64_t found[64];
 
-	for (uint64_t at = first; at <= last && last - first < 1u << 20;) {
+	if (!o || last - first >= UINT64_MAX - 64)
+		return;
+	/* counted, not compared: last may be the greatest number there is */
+	for (uint64_t at = 0, all = last - first + 1; at < all;) {
 		unsigned nr = 0;
 
 		pthread_mutex_lock(&o->mutex);
-		for (; at <= last && nr < 64; at++) {
-			struct ref *r = find(o, at);
+		for (; at < all && nr < 64; at++) {
+			struct ref *r = find(o, first + at);
 
 			if (r && in_use(r))
-				found[nr++] = at;
-			if (at == last)
-				break;
+				found[nr++] = first + at;
 		}
 		pthread_mutex_unlock(&o->mutex);
 		for (unsigned i = 0; i < nr; i++)
 			each(arg, found[i]);
-		if (at == last)
-			break;
 	}
 }
