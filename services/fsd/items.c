@@ -367,9 +367,17 @@ static int put_gens(struct itx *tx)
 	return rc ? items_error(tx, rc, "generations") : 0;
 }
 
-int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap)
+static void get_dirty(struct dirty_count *d, struct items_dirty *out)
+{
+	*out = (struct items_dirty){ .bytes = atomic_load(&d->bytes), .nr = atomic_load(&d->nr),
+				     .dlog_nr = atomic_load(&d->dlog_nr), .any = atomic_load(&d->any) };
+}
+
+int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap,
+		    void (*closed)(void *arg, const struct items_dirty *dirty), void *arg)
 {
 	struct items *is = fsd->items;
+	struct items_dirty dirty;
 	struct dirty_count *d;
 	struct itx tx;
 	int ret;
@@ -393,6 +401,8 @@ int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap)
 		atomic_store(&d->nr, 0);
 		atomic_store(&d->dlog_nr, 0);
 		atomic_store(&d->any, false);
+		get_dirty(&is->dirty[*gen & 1], &dirty);
+		closed(arg, &dirty);
 		ret = begin_snapshot(fsd, NULL, snap);
 		if (ret < 0)
 			fsd_fail(fsd, "generation %llu is closed but cannot be read", (unsigned long long)*gen);
@@ -411,24 +421,28 @@ int items_set_committed(struct itx *tx, uint64_t gen)
 	return put_gens(tx);
 }
 
-static void get_dirty(struct dirty_count *d, struct items_dirty *out)
+static void dirty_of(struct items *is, const struct gens *g, struct items_dirty *open, struct items_dirty *closed)
 {
-	*out = (struct items_dirty){ .bytes = atomic_load(&d->bytes), .nr = atomic_load(&d->nr),
-				     .dlog_nr = atomic_load(&d->dlog_nr), .any = atomic_load(&d->any) };
+	get_dirty(&is->dirty[g->open & 1], open);
+	*closed = (struct items_dirty){ 0 };
+	if (g->committed + 1 < g->open)
+		get_dirty(&is->dirty[(g->open + 1) & 1], closed);
 }
 
 void items_dirty(struct fsd *fsd, struct items_dirty *open, struct items_dirty *closed)
 {
 	struct items *is = fsd->items;
-	struct gens g;
 
 	pthread_mutex_lock(&is->writer);
-	g = is->gens;
-	get_dirty(&is->dirty[g.open & 1], open);
-	*closed = (struct items_dirty){ 0 };
-	if (g.committed + 1 < g.open)
-		get_dirty(&is->dirty[(g.open + 1) & 1], closed);
+	dirty_of(is, &is->gens, open, closed);
 	pthread_mutex_unlock(&is->writer);
+}
+
+void items_dirty_in(const struct itx *tx, struct items_dirty *open, struct items_dirty *closed)
+{
+	struct gens g = { .open = tx->open_gen, .committed = tx->committed_gen };
+
+	dirty_of(tx->fsd->items, &g, open, closed);
 }
 
 uint64_t items_davail(struct fsd *fsd)

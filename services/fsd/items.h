@@ -120,16 +120,20 @@ size_t items_evict(struct fsd *fsd, bool now);
 /* Evict or, if that frees nothing, wait for a commit: for threads that may block. */
 void items_make_room(struct fsd *fsd);
 
+struct items_dirty { uint64_t bytes, nr, dlog_nr; bool any; };
 /*
  * For txn.c.  Close the open generation: *gen is its number, *snap a snapshot that shows it and nothing
- * newer (items_abort ends it).  -ENOSPC, -EIO.
+ * newer (items_abort ends it).  closed() tells what it has in it, before the next one can be written to.
+ * -ENOSPC, -EIO.
  */
-int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap);
+int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap,
+		    void (*closed)(void *arg, const struct items_dirty *dirty), void *arg);
 /* In tx: everything up to gen is committed; counts from here on in every transaction. */
 int items_set_committed(struct itx *tx, uint64_t gen);
 /* What is dirty: of the open generation, and of the one being committed. */
-struct items_dirty { uint64_t bytes, nr, dlog_nr; bool any; };
 void items_dirty(struct fsd *fsd, struct items_dirty *open, struct items_dirty *closed);
+/* The same inside a transaction: of its open generation and the one before. */
+void items_dirty_in(const struct itx *tx, struct items_dirty *open, struct items_dirty *closed);
 /* Sum of TABLE_DAVAIL in blocks. */
 uint64_t items_davail(struct fsd *fsd);
 /* Pages used and available, for status and txn_hold. */

@@ -254,6 +254,7 @@ int items_insert_read(struct itx *tx, const struct items_sample *s, const struct
 
 struct drop {
 	struct key at, end;
+	struct key next;	/* where the next transaction goes on, unless done */
 	bool done;
 };
 
@@ -271,35 +272,25 @@ static int drop_some(struct itx *tx, void *arg)
 	ret = items_cursor(tx, TABLE_ITEMS, &mc);
 	if (ret < 0)
 		return ret;
-	d->done = true;
-	for (ret = rec_seek(tx, mc, &d->at, &k, &rec); ret > 0 && key_cmp(&k, &d->end) <= 0;
-	     ret = rec_step(tx, mc, MDB_GET_CURRENT, &k, &rec)) {
+	ret = rec_seek(tx, mc, &d->at, &k, &rec);
+	while (ret > 0 && key_cmp(&k, &d->end) <= 0) {
+		if (nr++ == DROP_BATCH) {
+			last = key_prev(k);
+			break;
+		}
 		if (rec->mark > tx->committed_gen) {
 			ret = -EBUSY;
 			break;
 		}
 		ret = mdb_cursor_del(mc, 0);
-		if (ret) {
-			ret = items_error(tx, ret, "removal");
-			break;
-		}
-		if (++nr == DROP_BATCH) {
-			last = k;
-			d->done = key_eq(&k, &d->end);
-			break;
-		}
-		/* After a removal the cursor stands on the next record, or behind the page's last one. */
-		ret = rec_seek(tx, mc, &k, &k, &rec);
-		if (ret <= 0)
-			break;
+		ret = ret ? items_error(tx, ret, "removal") : rec_seek(tx, mc, &k, &k, &rec);
 	}
 	mdb_cursor_close(mc);
 	if (ret < 0)
 		return ret;
-	ret = range_remove(tx, &d->at, &last);
-	if (ret == 0 && !d->done)
-		d->at = key_next(last);
-	return ret;
+	d->done = key_eq(&last, &d->end);
+	d->next = key_next(last);
+	return range_remove(tx, &d->at, &last);
 }
 
 int items_drop(struct fsd *fsd, const struct key *start, const struct key *end)
@@ -309,6 +300,7 @@ int items_drop(struct fsd *fsd, const struct key *start, const struct key *end)
 
 	do {
 		ret = items_run(fsd, drop_some, &d);
+		d.at = d.next;
 	} while (ret == 0 && !d.done);
 	return ret;
 }
@@ -320,10 +312,13 @@ struct evict {
 	bool wrapped;		/* the hand has been at the end of the keys */
 };
 
-/* The inode (or zone) of a key was looked at since the last visit: not now. */
-static bool is_recent(struct items *is, const struct key *k)
+/* The inode (or zone) of a key was looked at since the hand's last visit; `visit`: this is one. */
+static bool is_recent(struct items *is, const struct key *k, bool visit)
 {
-	return atomic_exchange_explicit(&is->recent[items_recent_hash(k)], 0, memory_order_relaxed);
+	_Atomic uint8_t *r = &is->recent[items_recent_hash(k)];
+
+	return visit ? atomic_exchange_explicit(r, 0, memory_order_relaxed) :
+		       atomic_load_explicit(r, memory_order_relaxed);
 }
 
 static struct key end_of_inode(const struct key *k)
@@ -358,8 +353,8 @@ static int evict_stretch(struct itx *tx, struct evict *ev, const struct key *fro
 	while (ret > 0 && key_cmp(&k, end) <= 0) {
 		if (first_inode || key_cmp(&k, &inode_end) > 0) {
 			inode_end = end_of_inode(&k);
-			if (is_recent(tx->fsd->items, &k)) {
-				/* What lies before it goes; itself is passed over now or the next time. */
+			if (is_recent(tx->fsd->items, &k, first_inode)) {
+				/* What lies before it goes; it is passed over when the hand is there. */
 				*forget = !first_inode;
 				*upto = first_inode ? inode_end : key_prev(k);
 				if (first_inode && key_cmp(upto, end) > 0)
@@ -484,5 +479,5 @@ void items_make_room(struct fsd *fsd)
 		log_err("the item cache is full and nothing in it can go: raise cache_size and restart this mount");
 		return;
 	}
-	txn_commit_wait(fsd, TXN_FULL, open.any ? fsd->items->gens.open : fsd->items->gens.committed + 1);
+	txn_commit_wait(fsd, TXN_FULL, 0);
 }

@@ -16,6 +16,9 @@ int net_wait_greeted(struct fsd *fsd);
 /* Say farewell and wait for the answer, if there ever was a greeting; then close. */
 void net_stop(struct fsd *fsd, bool farewell);
 
+/* Whether fsd->orphans is there to say which inodes are in use; until then and after that none are. */
+void net_answer_maps(struct fsd *fsd, bool on);
+
 int net_open_log_trees(struct fsd *fsd, struct disk_log_trees *lt);
 /* Store lt; with open_next *next is the newly opened transaction, else what was stored. */
 int net_commit_log_trees(struct fsd *fsd, const struct disk_log_trees *lt, bool open_next,

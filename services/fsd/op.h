@@ -71,7 +71,8 @@ struct op {
 };
 
 int ops_start(struct fsd *fsd, unsigned workers);
-void ops_stop(struct fsd *fsd);		/* waits until nothing runs or is parked */
+void ops_drain(struct fsd *fsd);	/* waits until nothing runs or is parked */
+void ops_stop(struct fsd *fsd);		/* the same, and ends the threads */
 
 /* Run in the calling thread until done or parked. */
 void op_start(struct op *op);

@@ -15,9 +15,15 @@
 #define SEQ_NONE	UINT64_MAX
 static inline uint64_t seq_ref(uint64_t gen) { return SEQ_REF | gen; }
 
-/* txn_start: opens the mount's log tree at the leader, then commits by timer.  txn_stop: last commit. */
+/*
+ * txn_init: before the session with the leader, which may ask for commits.  txn_start: opens the mount's
+ * log tree at the leader, then commits by timer.  txn_stop: the last commit; 0 or why it is not stored.
+ * txn_fini: when nobody can ask any more.
+ */
+int txn_init(struct fsd *fsd);
 int txn_start(struct fsd *fsd);
 int txn_stop(struct fsd *fsd);
+void txn_fini(struct fsd *fsd);
 
 /*
  * First thing in run() of everything that writes: 0; -ENOSPC (only if allocating: metadata is LOW);
@@ -35,8 +41,12 @@ int txn_resolve_seq_now(struct itx *tx, uint64_t *seq);
 
 /* Commit whatever is open, because of `why` (a counter), and call then(arg) when it is committed. */
 enum txn_why { TXN_FSYNC, TXN_TIMER, TXN_FULL, TXN_LOCK };
+/* Neither waits nor calls back from inside: then() runs in the commit thread. */
 void txn_commit(struct fsd *fsd, enum txn_why why, void (*then)(void *arg), void *arg);
-/* Blocking form, for worker threads: until generation gen is committed. */
+/* The same, up to generation gen. */
+void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)(void *arg), void *arg);
+uint64_t txn_committed_gen(struct fsd *fsd);
+/* Blocking form, for worker threads: until generation gen is committed (0: all that is dirty now). */
 void txn_commit_wait(struct fsd *fsd, enum txn_why why, uint64_t gen);
 
 /* Inode count of the open generation: +1 created, -1 deleted (format 16.3); part of tx. */
@@ -57,6 +67,9 @@ struct txn_status {
 };
 void txn_get_status(struct fsd *fsd, struct txn_status *st);
 
+/* inos.c: the numbers fetched from the leader. */
+int inos_start(struct fsd *fsd);
+void inos_stop(struct fsd *fsd);
 /* A new inode number, never used before; dirs come from a batch of their own (runtime 10.1).
  * OP_PARKED while more are asked for. */
 int txn_alloc_ino(struct op *op, struct itx *tx, bool dir, uint64_t *ino);

@@ -1,0 +1,499 @@
+/*
+ * One commit, in the order of design.md D3 and runtime.md 5.4.
+ *
+ *	close	one transaction of the cache; operations go on in the next generation
+ *	collect	copy what the generation changed out of a snapshot that ends with it
+ *	write	file data; then, into blocks that nothing refers to yet, the log tree, bloom block, lists
+ *	flush	both devices
+ *	store	one request: the leader keeps the new roots and opens the next transaction
+ *	publish	one transaction of the cache: the generation counts as committed; tell who waits
+ *	clean	rows that named what was dirty, markers that are in the tree now
+ *
+ * Promises: whatever fails before the leader has stored the roots leaves the old ones in force, and
+ * the attempt is made again from them, every two seconds, loudly, with the same items; nothing
+ * acknowledged is dropped.  Data is on the device before a mapping to it is.  When the leader and this
+ * mount disagree about the open transaction no attempt can succeed and the mount ends itself.
+ *
+ * The sequence number of a generation is told to nobody before it is committed; so when blocks should run
+ * out after all, a commit of nothing fetches more and the generation simply gets the next number.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blkcli.h"
+#include "clock.h"
+#include "data.h"
+#include "items_impl.h"
+#include "log.h"
+#include "net.h"
+#include "reader.h"
+#include "stream.h"
+#include "txn_impl.h"
+
+#define COMMIT_CACHE_BLOCKS	512u	/* of our own tree, 32 MiB */
+#define COMMIT_RETRY_MS		2000u
+#define CLEAN_BATCH		512u
+#define GENS_KEPT		1024u	/* numbers of committed generations that can still be asked for */
+
+struct extents {
+	struct extent *v;
+	size_t nr, cap;
+};
+
+/* ---- what the leader gives ---------------------------------------------------------------------- */
+
+static int load_extents(struct txn *t, const struct disk_alloc_root *root, struct extents *ex)
+{
+	struct extent ext;
+	uint64_t at = 0;
+	int ret;
+
+	*ex = (struct extents){ 0 };
+	for (;;) {
+		ret = free_extents_next(t->bs, root, at, &ext);
+		if (ret < 0)
+			break;
+		at = ext.start + ext.len;
+		if (ext.start < DATA_FIRST_BLKNO || at <= ext.start || at > t->fsd->total_data_blocks) {
+			ret = -EBADMSG;
+			break;
+		}
+		if (ex->nr == ex->cap) {
+			size_t cap = ex->cap ? 2 * ex->cap : 64;
+			void *p = realloc(ex->v, cap * sizeof(*ex->v));
+
+			if (!p) {
+				ret = -ENOMEM;
+				break;
+			}
+			ex->v = p;
+			ex->cap = cap;
+		}
+		ex->v[ex->nr++] = ext;
+	}
+	if (ret == -ENOENT)
+		return 0;
+	free(ex->v);
+	*ex = (struct extents){ 0 };
+	return ret;
+}
+
+static int check_log_trees(struct txn *t, const struct disk_log_trees *lt)
+{
+	struct item it = { .key = key_log_trees(t->fsd->rid, le64_get(lt->nr)), .val = lt,
+			   .val_len = sizeof(*lt) };
+	struct disk_log_trees copy;
+	int ret = log_trees_check(&it, &copy);
+
+	if (ret == 0 && le64_get(lt->flags) & LOG_TREES_FLAG_FINALIZED)
+		ret = -EBADMSG;
+	return ret;
+}
+
+/*
+ * The leader's answer is where we go on from.  Read errors are tried again: there is nothing else to do.
+ * ex: the free data extents, unless data_avail is `known` as it is.
+ */
+static int take_opened(struct txn *t, const struct disk_log_trees *lt, const struct disk_alloc_root *known,
+		       struct extents *ex)
+{
+	bool is_known = known && memcmp(known, &lt->data_avail, sizeof(*known)) == 0;
+	int ret = check_log_trees(t, lt);
+
+	if (ret < 0) {
+		log_err("the leader's answer about our log tree makes no sense (rid %016llx): run scoutfsctl check",
+			(unsigned long long)t->fsd->rid);
+		return ret;
+	}
+	if (le64_get(lt->nr) != le64_get(t->lt.nr))
+		t->tree_seq = le64_get(lt->get_trans_seq);
+	t->lt = *lt;
+	for (;;) {
+		ret = room_opened(t->room, t->bs, lt);
+		if (ret == 0 && !is_known)
+			ret = load_extents(t, &lt->data_avail, ex);
+		if (ret == 0 || ret == -EBADMSG)
+			break;
+		log_err("our log tree cannot be read: %s; trying again", strerror(-ret));
+		if (!txn_pause(t, COMMIT_RETRY_MS))
+			break;
+	}
+	return ret;
+}
+
+static bool is_low(const struct disk_log_trees *lt)
+{
+	return le32_get(lt->data_avail.flags) & ALLOC_FLAG_LOW;
+}
+
+struct load {
+	struct txn *t;
+	struct extents ex;
+	uint64_t gen;		/* committed up to here */
+};
+
+static int load_davail(struct itx *tx, void *arg)
+{
+	struct load *l = arg;
+
+	return dalloc_committed(tx, l->gen, l->ex.v, l->ex.nr, true, is_low(&l->t->lt));
+}
+
+int commit_open(struct txn *t)
+{
+	struct block_dev dev = blkcli_block_dev(t->fsd->blk);
+	struct load load = { .t = t };
+	struct disk_log_trees lt;
+	struct itx tx;
+	int ret;
+
+	ret = block_set_open(&t->bs, &dev, t->fsd->fsid, t->fsd->total_meta_blocks, COMMIT_CACHE_BLOCKS);
+	if (ret == 0)
+		ret = items_begin(t->fsd, NULL, false, &tx);
+	if (ret < 0)
+		return ret;
+	t->open_gen = tx.open_gen;
+	t->committed_gen = t->want = load.gen = tx.committed_gen;
+	items_abort(&tx);
+	ret = net_open_log_trees(t->fsd, &lt);
+	if (ret < 0) {
+		log_err("the leader does not open a transaction for this mount: %s", strerror(-ret));
+		return ret;
+	}
+	ret = take_opened(t, &lt, NULL, &load.ex);
+	if (ret == 0)
+		ret = items_run(t->fsd, load_davail, &load);
+	free(load.ex.v);
+	t->trans_seq = le64_get(lt.get_trans_seq);
+	t->meta_avail = le64_get(lt.meta_avail.total_nr);
+	return ret;
+}
+
+/* An error of the leader after which no attempt can succeed.  Others (its memory, its disk) may pass. */
+static bool is_refused(int err)
+{
+	return err == -EINVAL || err == -ENOENT || err == -ESTALE || err == -EIO || err == -EPROTO;
+}
+
+/* Store lt.  0, or why this mount must end. */
+static int store(struct txn *t, const struct disk_log_trees *lt, bool open_next, struct disk_log_trees *next)
+{
+	int ret;
+
+	for (;;) {
+		ret = net_commit_log_trees(t->fsd, lt, open_next, next);
+		if (ret == 0 || ret == -ESHUTDOWN || ret == -ENOLINK)
+			return ret;
+		if (is_refused(ret)) {
+			log_err("the leader refuses transaction %llu of this mount: %s; what is not stored is lost, mount again",
+				(unsigned long long)le64_get(lt->get_trans_seq), strerror(-ret));
+			return ret;
+		}
+		log_err("the leader cannot store transaction %llu: %s; trying again",
+			(unsigned long long)le64_get(lt->get_trans_seq), strerror(-ret));
+		if (!txn_pause(t, COMMIT_RETRY_MS))
+			return -ENOLINK;
+	}
+}
+
+int commit_sync(struct txn *t)
+{
+	struct load load = { .t = t, .gen = t->committed_gen };
+	struct disk_log_trees next;
+	int ret;
+
+	txn_doing(t, "asking the leader for more blocks");
+	ret = store(t, &t->lt, true, &next);
+	if (ret == 0)
+		ret = take_opened(t, &next, NULL, &load.ex);
+	if (ret == 0)
+		ret = items_run(t->fsd, load_davail, &load);
+	free(load.ex.v);
+	txn_doing(t, NULL);
+	return ret;
+}
+
+/* ---- closing and collecting --------------------------------------------------------------------- */
+
+struct closing {
+	struct txn *t;
+	uint64_t gen;
+	struct stream st;
+	struct pool_batch *pool;
+};
+
+static void note_closed(void *arg, const struct items_dirty *dirty)
+{
+	struct txn *t = arg;
+
+	room_closed(t->room, dirty);
+}
+
+static int close_open_gen(struct txn *t, struct closing *c, struct itx *snap)
+{
+	int ret;
+
+	while ((ret = items_close_gen(t->fsd, &c->gen, snap, note_closed, t)) == -ENOSPC) {
+		items_evict(t->fsd, true);
+		if (!txn_pause(t, 10))
+			return -ENOLINK;
+	}
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&t->lock);
+	t->open_gen = c->gen + 1;
+	pthread_mutex_unlock(&t->lock);
+	return 0;
+}
+
+/* The snapshot stays until all is copied: later generations overwrite what it shows. */
+static int collect(struct txn *t, struct closing *c, struct itx *snap)
+{
+	int ret;
+
+	for (;;) {
+		ret = stream_collect(snap, c->gen, &c->st);
+		if (ret == 0) {
+			ret = pool_collect(snap, c->gen, &c->pool);
+			if (ret < 0)
+				stream_free(&c->st);
+		}
+		if (ret == 0 || ret == -EIO)
+			return ret;
+		log_err("generation %llu cannot be copied for its commit: %s; trying again",
+			(unsigned long long)c->gen, strerror(-ret));
+		if (!txn_pause(t, COMMIT_RETRY_MS))
+			return -ENOLINK;
+	}
+}
+
+/* ---- writing ------------------------------------------------------------------------------------ */
+
+static int write_tree(struct txn *t, struct closing *c, struct disk_log_trees *lt)
+{
+	int ret;
+
+	txn_doing(t, "writing the log tree");
+	*lt = t->lt;
+	ret = stream_write(&c->st, t->bs, lt, le64_get(lt->get_trans_seq), t->tree_seq, t->fsd->fmt_vers);
+	if (ret == 0)
+		ret = block_set_write(t->bs);
+	if (ret == 0) {
+		txn_doing(t, "flushing the devices");
+		ret = blkcli_flush(t->fsd->blk, BLK_DEV_DATA);
+	}
+	if (ret == 0)
+		ret = blkcli_flush(t->fsd->blk, BLK_DEV_META);
+	return ret;
+}
+
+/* File data and the new tree, flushed; *lt names the tree. */
+static int write_all(struct txn *t, struct closing *c, struct disk_log_trees *lt)
+{
+	bool data_done = false;
+	const char *what;
+	int ret;
+
+	for (;;) {
+		if (!data_done) {
+			txn_doing(t, "writing file data");
+			what = "file data";
+			ret = pool_write(t->fsd, c->pool);
+			data_done = ret == 0;
+		}
+		if (data_done) {
+			what = "the log tree";
+			ret = write_tree(t, c, lt);
+			if (ret == 0)
+				return 0;
+			block_set_abort(t->bs);
+		}
+		stats_inc(&t->fsd->stats.trans_commit_retry);
+		if (ret == -ENOLINK || ret == -ESHUTDOWN)
+			return ret;
+		if (ret == -ENOSPC && data_done) {
+			log_warning("generation %llu needs more metadata blocks than this mount has (%llu): asking for more",
+				    (unsigned long long)c->gen,
+				    (unsigned long long)le64_get(t->lt.meta_avail.total_nr));
+			ret = commit_sync(t);
+			if (ret < 0)
+				return ret;
+		} else {
+			log_err("%s of generation %llu cannot be written: %s; trying again until it can: see to the device",
+				what, (unsigned long long)c->gen, strerror(-ret));
+		}
+		if (!txn_pause(t, COMMIT_RETRY_MS))
+			return -ENOLINK;
+	}
+}
+
+/* ---- publishing --------------------------------------------------------------------------------- */
+
+struct published {
+	uint64_t gen, seq;
+	struct extents ex;
+	bool refilled, low;
+};
+
+static int publish_tx(struct itx *tx, void *arg)
+{
+	struct published *p = arg;
+	uint64_t be = htobe64(p->gen), old = htobe64(p->gen - GENS_KEPT);
+	uint8_t row[16];
+	MDB_val mk = mval(&be, sizeof(be)), mv = mval(&p->seq, sizeof(p->seq));
+	int ret, rc;
+
+	rc = mdb_put(tx->txn, items_dbi(tx, TABLE_GENS), &mk, &mv, 0);
+	if (rc == 0 && p->gen > GENS_KEPT) {
+		mk = mval(&old, sizeof(old));
+		rc = mdb_del(tx->txn, items_dbi(tx, TABLE_GENS), &mk, NULL);
+		rc = rc == MDB_NOTFOUND ? 0 : rc;
+	}
+	if (rc == 0) {
+		mk = mval(row, stream_count_row(p->gen, row));
+		rc = mdb_del(tx->txn, items_dbi(tx, TABLE_META), &mk, NULL);
+		rc = rc == MDB_NOTFOUND ? 0 : rc;
+	}
+	if (rc)
+		return items_error(tx, rc, "commit");
+	ret = dalloc_committed(tx, p->gen, p->ex.v, p->ex.nr, p->refilled, p->low);
+	return ret < 0 ? ret : items_set_committed(tx, p->gen);
+}
+
+/* References of an inode to generations that have their numbers now. */
+static int settle_inode(struct itx *tx, const struct key *key, const struct item_rec *rec)
+{
+	struct cinode ci, before;
+	uint64_t meta_seq, data_seq;
+	uint64_t *seqs[] = { &meta_seq, &data_seq, &ci.prev_meta_seq, &ci.prev_data_seq };
+	int ret = 0;
+
+	if (rec->len != sizeof(ci))
+		return 0;
+	memcpy(&ci, rec->val, sizeof(ci));
+	before = ci;
+	meta_seq = le64_get(ci.d.meta_seq);
+	data_seq = le64_get(ci.d.data_seq);
+	for (unsigned i = 0; i < sizeof(seqs) / sizeof(seqs[0]) && ret == 0; i++) {
+		ret = txn_resolve_seq_now(tx, seqs[i]);
+		if (ret == -EAGAIN)
+			ret = 0;	/* of the open generation */
+	}
+	if (ret < 0)
+		return ret;
+	ci.d.meta_seq = le64_of(meta_seq);
+	ci.d.data_seq = le64_of(data_seq);
+	if (memcmp(&ci, &before, sizeof(ci)) == 0)
+		return 0;
+	return rec_put(tx, key, rec->mark, rec->flags, &ci, sizeof(ci));
+}
+
+struct cleaning {
+	uint64_t gen;
+	bool done;
+};
+
+static int clean_some(struct itx *tx, void *arg)
+{
+	struct cleaning *cl = arg;
+	const struct item_rec *rec;
+	MDB_val mk, mv;
+	struct key key;
+	MDB_cursor *mc;
+	unsigned n = 0;
+	uint64_t be;
+	int ret = items_cursor(tx, TABLE_DIRTY, &mc), rc;
+
+	if (ret < 0)
+		return ret;
+	cl->done = false;
+	while ((rc = mdb_cursor_get(mc, &mk, &mv, MDB_FIRST)) == 0) {
+		memcpy(&be, mk.mv_data, sizeof(be));
+		cl->done = be64toh(be) > cl->gen;
+		if (cl->done || n++ == CLEAN_BATCH)
+			break;
+		key = key_from_sortable((const uint8_t *)mk.mv_data + 8);
+		ret = rec_get(tx, &key, &rec);
+		if (ret > 0 && rec->flags & ITEM_REC_DELETED && rec->mark <= cl->gen)
+			ret = rec_del(tx, &key);
+		else if (ret > 0 && key.zone == ZONE_FS && key.type == TYPE_INODE)
+			ret = settle_inode(tx, &key, rec);
+		if (ret < 0)
+			break;
+		rc = mdb_cursor_del(mc, 0);
+		if (rc)
+			break;
+	}
+	mdb_cursor_close(mc);
+	if (ret < 0)
+		return ret;
+	if (rc == MDB_NOTFOUND)
+		cl->done = true;
+	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "clean-up") : 0;
+}
+
+static int publish(struct txn *t, struct closing *c, const struct disk_log_trees *sent, bool last,
+		   const struct disk_log_trees *next)
+{
+	struct published p = { .gen = c->gen, .seq = le64_get(sent->get_trans_seq) };
+	struct cleaning cl = { .gen = c->gen };
+	int ret = 0;
+
+	txn_doing(t, "finishing the commit");
+	if (!last) {
+		ret = take_opened(t, next, &sent->data_avail, &p.ex);
+		p.refilled = memcmp(&sent->data_avail, &next->data_avail, sizeof(next->data_avail)) != 0;
+		p.low = is_low(next);
+	}
+	/* Who reads from now on must find this generation: the cache may forget it. */
+	reader_roots_stale(t->fsd);
+	if (ret == 0)
+		ret = items_run(t->fsd, publish_tx, &p);
+	free(p.ex.v);
+	if (ret < 0)
+		return ret;
+	stats_inc(&t->fsd->stats.trans_commit_done);
+	txn_publish(t, c->gen);
+	while (ret == 0 && !cl.done)
+		ret = items_run(t->fsd, clean_some, &cl);
+	return ret;
+}
+
+int commit_gen(struct txn *t, bool last)
+{
+	struct closing c = { .t = t };
+	struct disk_log_trees lt, next;
+	struct itx snap;
+	int ret;
+
+	txn_doing(t, "closing the generation");
+	ret = close_open_gen(t, &c, &snap);
+	if (ret < 0)
+		goto out;
+	ret = collect(t, &c, &snap);
+	items_abort(&snap);
+	if (ret < 0)
+		goto out;
+	ret = write_all(t, &c, &lt);
+	if (ret == 0) {
+		txn_doing(t, "waiting for the leader to store the transaction");
+		ret = store(t, &lt, !last, &next);
+	}
+	if (ret == 0)
+		ret = publish(t, &c, &lt, last, &next);
+	stream_free(&c.st);
+	if (ret < 0)
+		goto out;
+	pool_committed(t->fsd, c.pool);
+	items_evict(t->fsd, false);
+	txn_doing(t, NULL);
+	return 0;
+out:
+	/* Items of a closed generation can no longer be stored: that is the end of this mount. */
+	if (ret != -ESHUTDOWN && ret != -ENOLINK)
+		fsd_fail(t->fsd, "generation %llu cannot be committed: %s", (unsigned long long)c.gen,
+			 strerror(-ret));
+	return ret;
+}

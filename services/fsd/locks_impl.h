@@ -1,0 +1,68 @@
+/* What locks.c and revoke.c share. */
+#ifndef SCOUTFS_FSD_LOCKS_IMPL_H
+#define SCOUTFS_FSD_LOCKS_IMPL_H
+
+#include "locks.h"
+
+#define LOCKS_HASH_NR	4096u
+
+enum revoke_step {
+	REVOKE_NONE,
+	REVOKE_NOTIFY,	/* (a)-(c): the kernel's caches are being withdrawn; users are served */
+	REVOKE_DRAIN,	/* (d): new users wait, the last use has not ended */
+	REVOKE_COMMIT,	/* no user; what is dirty is being committed */
+	REVOKE_FINISH,	/* the notifier will drop the items and answer */
+};
+
+/* An invalidation that has not been answered. */
+struct inval {
+	struct inval *next;
+	struct net_req *req;
+	uint8_t old_mode, new_mode;
+};
+
+struct lock {
+	struct locks *ls;
+	struct lock *hash_next;
+	struct lock *lru_prev, *lru_next;
+	struct lock *work_next;
+	struct key start, end;
+	uint64_t write_seq;
+	uint64_t dirty_gen;
+	uint64_t uses_begun;
+	unsigned refs;			/* operations that name it, holding it or not */
+	unsigned readers, writers;	/* uses */
+	uint8_t mode;
+	uint8_t revoke_to;		/* while step is not NONE */
+	enum revoke_step step;
+	bool is_requested;		/* an answer of the leader is due */
+	bool is_idle;			/* on the LRU */
+	struct op *waiters, **waiters_tail;
+	struct inval *invals, **invals_tail;
+};
+
+struct locks {
+	struct fsd *fsd;
+	pthread_mutex_t mutex;
+	pthread_cond_t work;
+	struct lock *hash[LOCKS_HASH_NR];
+	struct lock *lru_head, *lru_tail;
+	struct lock *work_head, **work_tail;	/* for the notifier */
+	size_t nr;
+	bool stopping;
+	pthread_t notifier;
+};
+
+/* All with the mutex held. */
+struct lock *locks_find(struct locks *ls, const struct key *start);
+/* Idle locks go on the LRU, idle ones that are not held are freed: l may be gone afterwards. */
+void locks_settle(struct locks *ls, struct lock *l);
+/* Let everybody who waits for l try again, and ask the leader if need be. */
+void locks_pump(struct locks *ls, struct lock *l);
+/* A use has ended: go on with a revoke that waited for it. */
+void revoke_drained(struct lock *l);
+void revoke_forget(struct lock *l);
+
+void *revoke_notifier(void *locks);
+
+#endif

@@ -1,0 +1,362 @@
+/*
+ * fsd: one mount, from the configuration to the farewell.  runtime.md 3.3, 3.4; design.md §2.
+ *
+ * Start: identity, blockd, both super blocks, the engine, the leader's greeting, the first transaction, the
+ * root inode, the kernel's mount, READY.  Each step that fails says what and why, and what the steps
+ * before have made goes again, in reverse.
+ *
+ * Stop (SIGTERM, SIGINT, or an unmount by anybody): the kernel lets go, unlinked files nobody uses any more
+ * are deleted, the last commit is stored, the leader gets a farewell.  A second signal cuts programs
+ * that still use the mount off.  A process that is killed instead leaves all that to the leader.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "blkcli.h"
+#include "data.h"
+#include "format/super.h"
+#include "fuse.h"
+#include "inode.h"
+#include "instance.h"
+#include "locks.h"
+#include "log.h"
+#include "net.h"
+#include "orphan.h"
+#include "reader.h"
+#include "sdn.h"
+#include "status.h"
+#include "txn.h"
+
+#define REGION_BYTES	(32u << 20)	/* what reads and metadata blocks pass through */
+#define WORKERS		4u
+#define UNMOUNT_GRACE_MS 30000u
+
+static struct fsd the_fsd;
+
+void fsd_fail(struct fsd *fsd, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_err("%s", text);
+	sdn_status("failed: %s", text);
+	if (!atomic_exchange(&fsd->fenced, true)) {
+		kcache_abort(fsd);
+		umount2(fsd->conf.mountpoint, MNT_DETACH);
+	}
+	log_flush();
+	_exit(1);
+}
+
+/* ---- signals ------------------------------------------------------------------------------------ */
+
+static void *signal_thread(void *arg)
+{
+	struct fsd *fsd = &the_fsd;
+	sigset_t *set = arg;
+	unsigned nr = 0;
+	int sig;
+
+	for (;;) {
+		if (sigwait(set, &sig) != 0 || sig == SIGHUP)
+			continue;
+		atomic_store(&fsd->stopping, true);
+		if (status_get_phase() == PHASE_DEVICES) {
+			/* Nothing is open at anybody yet, and blockd may never come. */
+			log_info("stopped while waiting for blockd");
+			log_flush();
+			_exit(0);
+		}
+		if (status_get_phase() != PHASE_MOUNTED)
+			continue;	/* main looks at `stopping`, or is on its way out */
+		sdn_stopping();
+		if (++nr == 1)
+			kcache_unmount(fsd, UNMOUNT_GRACE_MS);
+		else
+			kcache_abort(fsd);
+	}
+	return NULL;
+}
+
+/* Before any other thread, so that all of them leave signals to that one. */
+static int catch_signals(void)
+{
+	static sigset_t set;
+	pthread_t thread;
+	int ret;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	ret = -pthread_create(&thread, NULL, signal_thread, &set);
+	if (ret == 0)
+		pthread_detach(thread);
+	return ret;
+}
+
+/* ---- the volume --------------------------------------------------------------------------------- */
+
+static int read_super(struct fsd *fsd, enum blk_device dev, struct disk_super *s)
+{
+	const char *path = dev == BLK_DEV_META ? fsd->conf.meta_device : fsd->conf.data_device;
+	const char *why;
+	int ret = blkcli_read_small(fsd->blk, dev, SUPER_BLKNO, s);
+
+	if (ret < 0) {
+		log_err("%s: its super block cannot be read: %s", path, strerror(-ret));
+		return ret;
+	}
+	ret = super_check(s, &why);
+	if (ret < 0)
+		log_err("%s: its super block: %s; is it the right device?", path, why);
+	return ret;
+}
+
+static int open_volume(struct fsd *fsd)
+{
+	uint64_t meta_bytes = blkcli_meta_blocks(fsd->blk) << LARGE_SHIFT;
+	uint64_t data_bytes = blkcli_data_blocks(fsd->blk) << SMALL_SHIFT;
+	struct disk_super *meta = malloc(sizeof(*meta)), *data = malloc(sizeof(*data));
+	const char *why = "";
+	int ret = -ENOMEM;
+
+	if (!meta || !data)
+		goto out;
+	ret = read_super(fsd, BLK_DEV_META, meta);
+	if (ret == 0)
+		ret = read_super(fsd, BLK_DEV_DATA, data);
+	if (ret < 0)
+		goto out;
+	ret = super_check_meta(meta, meta_bytes, &why);
+	if (ret < 0) {
+		log_err("%s: %s", fsd->conf.meta_device, why);
+		goto out;
+	}
+	ret = super_check_data(data, data_bytes, &why);
+	if (ret < 0) {
+		log_err("%s: %s", fsd->conf.data_device, why);
+		goto out;
+	}
+	ret = super_check_pair(meta, data, meta_bytes, data_bytes, &why);
+	if (ret < 0) {
+		log_err("%s and %s: %s", fsd->conf.meta_device, fsd->conf.data_device, why);
+		goto out;
+	}
+	fsd->fsid = le64_get(meta->hdr.fsid);
+	fsd->fmt_vers = (uint32_t)le64_get(meta->fmt_vers);
+	fsd->total_meta_blocks = le64_get(meta->total_meta_blocks);
+	fsd->total_data_blocks = le64_get(meta->total_data_blocks);
+out:
+	free(meta);
+	free(data);
+	return ret;
+}
+
+static int open_blockd(struct fsd *fsd)
+{
+	char path[CONF_PATH_BYTES];
+	struct blkcli_conf bc = { .socket_path = path, .kind = BLK_KIND_FSD, .rid = fsd->rid,
+				  .region_bytes = REGION_BYTES };
+	int ret;
+
+	conf_runtime_path(&fsd->conf, "blockd.sock", path, sizeof(path));
+	ret = blkcli_open(&fsd->blk, &bc);
+	if (ret < 0)
+		log_err("%s: blockd does not take this mount: %s", path, strerror(-ret));
+	return ret;
+}
+
+/* ---- the root ----------------------------------------------------------------------------------- */
+
+struct root_op {
+	struct op op;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool is_done;
+	int err;
+	struct cinode ci;
+};
+
+static int run_root(struct op *op, struct itx *tx)
+{
+	struct root_op *r = (struct root_op *)op;
+	int ret = lock_inode(op, ROOT_INO, LOCK_MODE_READ);
+
+	return ret < 0 ? ret : inode_get(tx, ROOT_INO, &r->ci);
+}
+
+static void done_root(struct op *op, int err)
+{
+	struct root_op *r = (struct root_op *)op;
+
+	pthread_mutex_lock(&r->lock);
+	r->err = err;
+	r->is_done = true;
+	pthread_cond_signal(&r->cond);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static int read_root(struct fsd *fsd)
+{
+	/* Static: the operation's last touch of it may come after done(). */
+	static struct root_op r = { .op = { .name = "reading the root", .run = run_root, .done = done_root },
+				    .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+	r.op.fsd = fsd;
+	op_start(&r.op);
+	pthread_mutex_lock(&r.lock);
+	while (!r.is_done)
+		pthread_cond_wait(&r.cond, &r.lock);
+	pthread_mutex_unlock(&r.lock);
+	if (r.err < 0)
+		log_err("the root directory cannot be read: %s; run scoutfsctl check", strerror(-r.err));
+	else if (!S_ISDIR(inode_mode(&r.ci)))
+		log_err("inode 1 is not a directory: run scoutfsctl check");
+	return r.err < 0 ? r.err : S_ISDIR(inode_mode(&r.ci)) ? 0 : -EIO;
+}
+
+/* ---- start and stop ----------------------------------------------------------------------------- */
+
+static int start_engine(struct fsd *fsd)
+{
+	int ret = items_open(fsd, fsd->conf.runtime_dir, fsd->conf.cache_size, false);
+
+	if (ret == 0)
+		ret = ops_start(fsd, WORKERS);
+	if (ret == 0)
+		ret = locks_start(fsd);
+	if (ret == 0)
+		ret = txn_init(fsd);
+	if (ret == 0)
+		ret = inos_start(fsd);
+	if (ret == 0)
+		ret = reader_start(fsd);
+	if (ret == 0)
+		ret = pool_start(fsd);
+	if (ret < 0)
+		log_err("this mount cannot start: %s", strerror(-ret));
+	return ret;
+}
+
+static int start_session(struct fsd *fsd)
+{
+	int ret = net_start(fsd);
+
+	if (ret == 0) {
+		status_phase(PHASE_LEADER);
+		ret = net_wait_greeted(fsd);
+	}
+	if (ret < 0)
+		return ret;
+	status_phase(PHASE_OPENING);
+	ret = txn_start(fsd);
+	if (ret == 0)
+		ret = read_root(fsd);
+	if (ret == 0 && atomic_load(&fsd->stopping))
+		ret = -EINTR;
+	if (ret == 0)
+		ret = orphans_start(fsd);
+	if (ret < 0)
+		return ret;
+	net_answer_maps(fsd, true);
+	return kcache_mount(fsd);
+}
+
+/* Whatever was started; `greeted`: the leader knows this mount.  0, or why what was written is not all stored. */
+static int stop_all(struct fsd *fsd, bool greeted)
+{
+	int ret;
+
+	if (fsd->orphans) {
+		orphans_drain(fsd);
+		net_answer_maps(fsd, false);
+		orphans_stop(fsd);
+	}
+	if (fsd->ops)
+		ops_drain(fsd);
+	status_phase(PHASE_COMMITTING);
+	ret = txn_stop(fsd);
+	if (ret < 0)
+		log_err("the last commit could not be stored: %s; what was not fsynced may be lost", strerror(-ret));
+	status_phase(PHASE_LEAVING);
+	net_stop(fsd, greeted && ret == 0);
+	status_detach();
+	ops_stop(fsd);
+	locks_stop(fsd);
+	reader_stop(fsd);
+	if (fsd->pool)
+		pool_stop(fsd);
+	inos_stop(fsd);
+	txn_fini(fsd);
+	items_close(fsd);
+	kcache_free(fsd);
+	if (fsd->blk)
+		blkcli_close(fsd->blk);
+	return ret;
+}
+
+static int serve(struct fsd *fsd)
+{
+	int ret;
+
+	status_phase(PHASE_MOUNTED);
+	log_info("volume %016llx is mounted at %s", (unsigned long long)fsd->fsid, fsd->conf.mountpoint);
+	sdn_ready();
+	ret = kcache_serve(fsd);
+	atomic_store(&fsd->stopping, true);
+	sdn_stopping();
+	status_phase(PHASE_UNMOUNTING);
+	if (ret < 0)
+		log_err("%s: the kernel's requests can no longer be read: %s", fsd->conf.mountpoint, strerror(-ret));
+	return ret;
+}
+
+int main(int argc, char **argv)
+{
+	struct fsd *fsd = &the_fsd;
+	bool done, greeted = false;
+	int status, ret, stored;
+
+	status = conf_from_args(&fsd->conf, argc, argv, &done);
+	if (status || done)
+		return status;
+	ret = catch_signals();
+	if (ret == 0)
+		ret = instance_check_runtime_dir(&fsd->conf);
+	if (ret == 0)
+		ret = instance_rid_get(&fsd->conf, &fsd->rid);
+	if (ret == 0)
+		ret = status_start(fsd);
+	if (ret == 0)
+		ret = open_blockd(fsd);
+	if (ret == 0)
+		ret = open_volume(fsd);
+	if (ret == 0)
+		ret = start_engine(fsd);
+	if (ret == 0) {
+		ret = start_session(fsd);
+		greeted = fsd->txn && status_get_phase() >= PHASE_OPENING;
+		if (ret == 0)
+			ret = serve(fsd);
+		else if (ret == -EINTR)
+			log_info("stopped before the volume was mounted");
+	}
+	stored = stop_all(fsd, greeted);
+	status_stop();
+	if (ret == -EINTR)
+		ret = 0;
+	return ret < 0 || stored < 0 ? 1 : 0;
+}

@@ -1,0 +1,399 @@
+/*
+ * Running, parking and waking operations.
+ *
+ * Promises: an operation's transaction is committed before done() is called, done() is called once, and
+ * its lock uses are held until done() has returned.  Nothing here waits for a disk or the network: what
+ * an operation needs it is parked for, and whoever has it calls op_wake.
+ *
+ * A parked operation is in exactly one place: its wait()'s list, or the queue of the workers.  From the
+ * moment wait() was called it may run in another thread, so nothing of it is touched after that call.
+ * An operation that was interrupted ends with -EINTR only where nothing of it has been committed.
+ *
+ * Three kinds of threads call in: those of FUSE (op_start), workers (op_wake), and any thread that may
+ * wake; ops_defer's threads are others, because these may block on a device or the leader.
+ */
+#include "op.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "clock.h"
+#include "locks.h"
+#include "log.h"
+#include "reader.h"
+#include "txn.h"
+
+#define OPS_DEFER_THREADS	4u
+#define OPS_WORKERS_MAX		16u
+
+struct deferred {
+	struct deferred *next;
+	void (*work)(void *arg);
+	void *arg;
+};
+
+struct ops {
+	struct fsd *fsd;
+	pthread_mutex_t lock;
+	pthread_cond_t woken;		/* workers */
+	pthread_cond_t deferred;	/* ops_defer's threads */
+	pthread_cond_t idle;		/* ops_stop */
+	struct op *run_head, **run_tail;
+	struct op *parked_head;		/* newest first */
+	struct deferred *defer_head, **defer_tail;
+	unsigned active;		/* operations that run or are parked */
+	unsigned deferring;		/* work queued or running */
+	bool stopping;
+	unsigned workers_nr;
+	pthread_t workers[OPS_WORKERS_MAX];
+	pthread_t defer_threads[OPS_DEFER_THREADS];
+	unsigned defer_nr;
+};
+
+/* ---- parked operations ---- */
+
+static void park_add(struct ops *ops, struct op *op)
+{
+	op->parked_prev = NULL;
+	op->parked_next = ops->parked_head;
+	if (ops->parked_head)
+		ops->parked_head->parked_prev = op;
+	ops->parked_head = op;
+}
+
+static void park_remove(struct ops *ops, struct op *op)
+{
+	if (op->parked_prev)
+		op->parked_prev->parked_next = op->parked_next;
+	else
+		ops->parked_head = op->parked_next;
+	if (op->parked_next)
+		op->parked_next->parked_prev = op->parked_prev;
+	op->parked_prev = op->parked_next = NULL;
+}
+
+static void count_wait(struct fsd *fsd, const struct op *op)
+{
+	stats_inc(&fsd->stats.op_parked);
+	if (op->wait == lock_wait)
+		stats_inc(&fsd->stats.op_wait_lock);
+	else if (op->wait == reader_wait)
+		stats_inc(&fsd->stats.op_wait_items);
+	else if (op->wait == txn_wait_room)
+		stats_inc(&fsd->stats.op_wait_commit);
+}
+
+static void park(struct op *op)
+{
+	struct ops *ops = op->fsd->ops;
+	void (*wait)(struct op *op) = op->wait;
+
+	assert(wait);
+	count_wait(op->fsd, op);
+	op->wait = NULL;
+	atomic_store(&op->cancel, NULL);
+	pthread_mutex_lock(&ops->lock);
+	park_add(ops, op);
+	pthread_mutex_unlock(&ops->lock);
+	wait(op);
+}
+
+/* ---- running ---- */
+
+static void finish(struct op *op, int err)
+{
+	struct ops *ops = op->fsd->ops;
+	struct op uses = { .fsd = op->fsd, .uses_nr = op->uses_nr };
+
+	for (unsigned i = 0; i < op->uses_nr; i++)
+		uses.uses[i] = op->uses[i];
+	op->done(op, err);
+	lock_unuse(&uses);
+	pthread_mutex_lock(&ops->lock);
+	if (--ops->active == 0)
+		pthread_cond_broadcast(&ops->idle);
+	pthread_mutex_unlock(&ops->lock);
+}
+
+/* One transaction.  What run() returned, or -EAGAIN: nothing happened, wait for room. */
+static int run_once(struct op *op)
+{
+	struct itx tx;
+	int ret, err;
+
+	ret = items_begin(op->fsd, op, op->writes, &tx);
+	if (ret < 0)
+		return ret;
+	ret = op->run(op, &tx);
+	if (ret < 0) {
+		items_abort(&tx);
+		/* Whatever it made of that: the cache had no room, so it did not fail. */
+		return tx.err == -ENOSPC ? op_park(op, txn_wait_room) : ret;
+	}
+	err = items_commit(&tx);
+	if (err == -ENOSPC)
+		return op_park(op, txn_wait_room);
+	if (err < 0)
+		return err;
+	if (tx.dirty_nr)
+		lock_note_dirty(op, tx.open_gen);
+	return ret;
+}
+
+static void run(struct op *op)
+{
+	int ret;
+
+	for (;;) {
+		if (op->err) {
+			finish(op, op->err);
+			return;
+		}
+		if (atomic_load(&op->interrupted) && !op->progressed) {
+			finish(op, -EINTR);
+			return;
+		}
+		ret = run_once(op);
+		if (ret == OP_PARKED) {
+			park(op);
+			return;
+		}
+		if (ret != OP_MORE) {
+			finish(op, ret);
+			return;
+		}
+		op->progressed = true;
+	}
+}
+
+void op_start(struct op *op)
+{
+	struct ops *ops = op->fsd->ops;
+
+	assert(op->run && op->done && op->uses_nr == 0);
+	op->started_ns = clock_mono_ns();
+	pthread_mutex_lock(&ops->lock);
+	ops->active++;
+	pthread_mutex_unlock(&ops->lock);
+	run(op);
+}
+
+/* ops->lock is held. */
+static void give_worker(struct ops *ops, struct op *op)
+{
+	op->next = NULL;
+	*ops->run_tail = op;
+	ops->run_tail = &op->next;
+	pthread_cond_signal(&ops->woken);
+}
+
+void op_queue(struct op *op)
+{
+	struct ops *ops = op->fsd->ops;
+
+	assert(op->run && op->done && op->uses_nr == 0);
+	op->started_ns = clock_mono_ns();
+	pthread_mutex_lock(&ops->lock);
+	ops->active++;
+	give_worker(ops, op);
+	pthread_mutex_unlock(&ops->lock);
+}
+
+void op_wake(struct op *op)
+{
+	struct ops *ops = op->fsd->ops;
+
+	pthread_mutex_lock(&ops->lock);
+	park_remove(ops, op);
+	atomic_store(&op->cancel, NULL);
+	give_worker(ops, op);
+	pthread_mutex_unlock(&ops->lock);
+}
+
+void op_fail(struct op *op, int err)
+{
+	assert(err < 0);
+	op->err = err;
+	op_wake(op);
+}
+
+void op_interrupt(struct op *op)
+{
+	bool (*cancel)(struct op *op);
+
+	atomic_store(&op->interrupted, true);
+	if (op->progressed)
+		return;
+	cancel = atomic_load(&op->cancel);
+	if (cancel && cancel(op))
+		op_wake(op);
+}
+
+static void *worker(void *arg)
+{
+	struct ops *ops = arg;
+	struct op *op;
+
+	pthread_mutex_lock(&ops->lock);
+	for (;;) {
+		while (!ops->run_head && !ops->stopping)
+			pthread_cond_wait(&ops->woken, &ops->lock);
+		op = ops->run_head;
+		if (!op)
+			break;
+		ops->run_head = op->next;
+		if (!ops->run_head)
+			ops->run_tail = &ops->run_head;
+		op->next = NULL;
+		pthread_mutex_unlock(&ops->lock);
+		run(op);
+		pthread_mutex_lock(&ops->lock);
+	}
+	pthread_mutex_unlock(&ops->lock);
+	return NULL;
+}
+
+/* ---- work that may block ---- */
+
+static void *defer_thread(void *arg)
+{
+	struct ops *ops = arg;
+	struct deferred *d;
+
+	pthread_mutex_lock(&ops->lock);
+	for (;;) {
+		while (!ops->defer_head && !ops->stopping)
+			pthread_cond_wait(&ops->deferred, &ops->lock);
+		d = ops->defer_head;
+		if (!d)
+			break;
+		ops->defer_head = d->next;
+		if (!ops->defer_head)
+			ops->defer_tail = &ops->defer_head;
+		pthread_mutex_unlock(&ops->lock);
+		d->work(d->arg);
+		free(d);
+		pthread_mutex_lock(&ops->lock);
+		if (--ops->deferring == 0)
+			pthread_cond_broadcast(&ops->idle);
+	}
+	pthread_mutex_unlock(&ops->lock);
+	return NULL;
+}
+
+void ops_defer(struct fsd *fsd, void (*work)(void *arg), void *arg)
+{
+	struct ops *ops = fsd->ops;
+	struct deferred *d = malloc(sizeof(*d));
+
+	/* A few words for an operation that is under way: without them nothing can be promised any more. */
+	if (!d)
+		fsd_fail(fsd, "out of memory");
+	*d = (struct deferred){ .work = work, .arg = arg };
+	pthread_mutex_lock(&ops->lock);
+	ops->deferring++;
+	*ops->defer_tail = d;
+	ops->defer_tail = &d->next;
+	pthread_cond_signal(&ops->deferred);
+	pthread_mutex_unlock(&ops->lock);
+}
+
+/* ---- start, stop, status ---- */
+
+int ops_start(struct fsd *fsd, unsigned workers)
+{
+	struct ops *ops = calloc(1, sizeof(*ops));
+	int ret = 0;
+
+	if (!ops)
+		return -ENOMEM;
+	ops->fsd = fsd;
+	pthread_mutex_init(&ops->lock, NULL);
+	pthread_cond_init(&ops->woken, NULL);
+	pthread_cond_init(&ops->deferred, NULL);
+	pthread_cond_init(&ops->idle, NULL);
+	ops->run_tail = &ops->run_head;
+	ops->defer_tail = &ops->defer_head;
+	fsd->ops = ops;
+	while (ops->workers_nr < workers && ops->workers_nr < OPS_WORKERS_MAX && ret == 0) {
+		ret = -pthread_create(&ops->workers[ops->workers_nr], NULL, worker, ops);
+		ops->workers_nr += ret == 0;
+	}
+	while (ops->defer_nr < OPS_DEFER_THREADS && ret == 0) {
+		ret = -pthread_create(&ops->defer_threads[ops->defer_nr], NULL, defer_thread, ops);
+		ops->defer_nr += ret == 0;
+	}
+	if (ret < 0)
+		ops_stop(fsd);
+	return ret;
+}
+
+void ops_drain(struct fsd *fsd)
+{
+	struct ops *ops = fsd->ops;
+
+	pthread_mutex_lock(&ops->lock);
+	while (ops->active || ops->deferring)
+		pthread_cond_wait(&ops->idle, &ops->lock);
+	pthread_mutex_unlock(&ops->lock);
+}
+
+void ops_stop(struct fsd *fsd)
+{
+	struct ops *ops = fsd->ops;
+
+	if (!ops)
+		return;
+	ops_drain(fsd);
+	pthread_mutex_lock(&ops->lock);
+	ops->stopping = true;
+	pthread_cond_broadcast(&ops->woken);
+	pthread_cond_broadcast(&ops->deferred);
+	pthread_mutex_unlock(&ops->lock);
+	for (unsigned i = 0; i < ops->workers_nr; i++)
+		pthread_join(ops->workers[i], NULL);
+	for (unsigned i = 0; i < ops->defer_nr; i++)
+		pthread_join(ops->defer_threads[i], NULL);
+	pthread_mutex_destroy(&ops->lock);
+	pthread_cond_destroy(&ops->woken);
+	pthread_cond_destroy(&ops->deferred);
+	pthread_cond_destroy(&ops->idle);
+	free(ops);
+	fsd->ops = NULL;
+}
+
+unsigned ops_active(struct fsd *fsd)
+{
+	struct ops *ops = fsd->ops;
+	unsigned nr;
+
+	if (!ops)
+		return 0;
+	pthread_mutex_lock(&ops->lock);
+	nr = ops->active;
+	pthread_mutex_unlock(&ops->lock);
+	return nr;
+}
+
+bool ops_oldest_waiting(struct fsd *fsd, char *what, size_t size, uint64_t *age_ns)
+{
+	struct ops *ops = fsd->ops;
+	uint64_t now = clock_mono_ns();
+	const struct op *oldest = NULL;
+
+	if (!ops)
+		return false;
+	pthread_mutex_lock(&ops->lock);
+	for (const struct op *op = ops->parked_head; op; op = op->parked_next) {
+		if (!oldest || op->started_ns < oldest->started_ns)
+			oldest = op;
+	}
+	if (oldest) {
+		snprintf(what, size, "%s", oldest->name ? oldest->name : "operation");
+		*age_ns = now > oldest->started_ns ? now - oldest->started_ns : 0;
+	}
+	pthread_mutex_unlock(&ops->lock);
+	return oldest;
+}

@@ -1,0 +1,244 @@
+/*
+ * The state of the mount in words and numbers: for scoutfsctl status, systemctl status, and the watchdog.
+ *
+ * Promises: whoever waits can see for what, and since when.  It shows what exists: the parts of fsd are
+ * looked at under a lock that main takes before it frees them.  The watchdog is fed only while the
+ * cache's writer lock and the commit's lock can be had, so an engine that hangs is restarted, and a device
+ * or leader that hangs is not mistaken for one.
+ */
+#include "status.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "clock.h"
+#include "ctl.h"
+#include "data.h"
+#include "items.h"
+#include "locks.h"
+#include "log.h"
+#include "net.h"
+#include "op.h"
+#include "sdn.h"
+#include "txn.h"
+
+STATS_DESCS(fsd_stats, FSD_STATS);
+
+/* One mount a process. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct fsd *fsd;		/* NULL: detached */
+	struct ctl *ctl;
+	enum fsd_phase phase;
+	uint64_t since_ns;
+	bool stopping;
+	bool has_thread;
+	pthread_t thread;
+} status = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+static const char *const phase_words[] = {
+	[PHASE_DEVICES] = "looking at the devices",	[PHASE_LEADER] = "waiting for a leader",
+	[PHASE_OPENING] = "opening the volume",		[PHASE_MOUNTED] = "mounted",
+	[PHASE_UNMOUNTING] = "unmounting",		[PHASE_COMMITTING] = "storing the last commit",
+	[PHASE_LEAVING] = "saying farewell",
+};
+
+static bool has_session(enum fsd_phase phase)
+{
+	return phase >= PHASE_OPENING && phase <= PHASE_COMMITTING;
+}
+
+static double seconds(uint64_t since_ns)
+{
+	uint64_t now = clock_mono_ns();
+
+	return now > since_ns ? (double)(now - since_ns) / 1e9 : 0;
+}
+
+/* What is waited for, in words; the empty string: nothing.  With the lock held. */
+static void waits_for(struct fsd *fsd, char *buf, size_t size)
+{
+	struct txn_status ts;
+	uint64_t since = 0, age = 0;
+	char words[128], op[64];
+
+	*buf = '\0';
+	if (status.phase == PHASE_DEVICES) {
+		snprintf(buf, size, "blockd");
+		return;
+	}
+	if (!fsd)
+		return;
+	if (status.phase == PHASE_LEAVING) {
+		snprintf(buf, size, "the leader's answer to the farewell");
+		return;
+	}
+	if (!net_is_connected(fsd, words, sizeof(words), &since)) {
+		snprintf(buf, size, "%s, for %.0f s", words, seconds(since));
+		return;
+	}
+	if (!has_session(status.phase))
+		return;
+	txn_get_status(fsd, &ts);
+	if (ts.busy_since_ns && seconds(ts.busy_since_ns) > 2) {
+		snprintf(buf, size, "a commit (%s), for %.0f s", ts.doing, seconds(ts.busy_since_ns));
+		return;
+	}
+	if (ops_oldest_waiting(fsd, op, sizeof(op), &age) && age > 2 * NSEC_PER_SEC)
+		snprintf(buf, size, "%s waits for a lock, items or room, for %.0f s", op, (double)age / 1e9);
+}
+
+static void state_words(struct fsd *fsd, char *buf, size_t size)
+{
+	if (status.phase == PHASE_MOUNTED && fsd)
+		snprintf(buf, size, "mounted at %.200s", fsd->conf.mountpoint);
+	else
+		snprintf(buf, size, "%s", phase_words[status.phase]);
+}
+
+static void add_gauges(struct fsd *fsd, struct msg_status_reply *r)
+{
+	struct items_dirty open, closed;
+	struct txn_status ts;
+	uint64_t used, size, held, waiting;
+
+	txn_get_status(fsd, &ts);
+	items_dirty(fsd, &open, &closed);
+	items_usage(fsd, &used, &size);
+	locks_counts(fsd, &held, &waiting);
+	ctl_add_value(r, "open_gen", ts.open_gen);
+	ctl_add_value(r, "committed_gen", ts.committed_gen);
+	ctl_add_value(r, "trans_seq", ts.trans_seq);
+	ctl_add_value(r, "dirty_bytes", open.bytes + closed.bytes);
+	ctl_add_value(r, "dirty_items", open.nr + closed.nr);
+	ctl_add_value(r, "cache_used_bytes", used);
+	ctl_add_value(r, "cache_size_bytes", size);
+	ctl_add_value(r, "locks_held", held);
+	ctl_add_value(r, "locks_waiting", waiting);
+	ctl_add_value(r, "meta_avail_blocks", ts.meta_avail);
+	ctl_add_value(r, "meta_is_low", ts.is_low);
+	ctl_add_value(r, "data_avail_blocks", dalloc_free_blocks(fsd));
+	ctl_add_value(r, "operations", ops_active(fsd));
+	if (fsd->pool) {
+		pool_usage(fsd, &used, &size);
+		ctl_add_value(r, "pool_used_pages", used);
+		ctl_add_value(r, "pool_pages", size);
+	}
+}
+
+static void fill_status(void *arg, struct msg_status_reply *r)
+{
+	struct fsd *fsd;
+	char words[128];
+	uint64_t since;
+
+	(void)arg;
+	pthread_mutex_lock(&status.lock);
+	fsd = status.fsd;
+	r->since_ms = (clock_mono_ns() - status.since_ns) / NSEC_PER_MSEC;
+	state_words(fsd, r->state, sizeof(r->state));
+	waits_for(fsd, r->waiting_for, sizeof(r->waiting_for));
+	if (fsd) {
+		ctl_add_text(r, "rid", "%016llx", (unsigned long long)fsd->rid);
+		ctl_add_text(r, "fsid", "%016llx", (unsigned long long)fsd->fsid);
+		ctl_add_text(r, "mountpoint", "%s", fsd->conf.mountpoint);
+	}
+	if (fsd && has_session(status.phase)) {
+		if (net_is_connected(fsd, words, sizeof(words), &since))
+			ctl_add_text(r, "leader", "%s", words);
+		add_gauges(fsd, r);
+		CTL_ADD_STATS(r, fsd_stats, &fsd->stats);
+	}
+	pthread_mutex_unlock(&status.lock);
+}
+
+static void show(void)
+{
+	struct items_dirty open, closed;
+	char words[256], waiting[192];
+
+	pthread_mutex_lock(&status.lock);
+	state_words(status.fsd, words, sizeof(words));
+	waits_for(status.fsd, waiting, sizeof(waiting));
+	if (status.fsd && has_session(status.phase))
+		items_dirty(status.fsd, &open, &closed);	/* waits for the writer: see the top */
+	pthread_mutex_unlock(&status.lock);
+	sdn_status("%s%s%s", words, *waiting ? ", waiting for " : "", waiting);
+	sdn_watchdog();
+}
+
+static void *run(void *arg)
+{
+	struct timespec until;
+	bool stopping;
+
+	(void)arg;
+	do {
+		show();
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		pthread_mutex_lock(&status.lock);
+		if (!status.stopping)
+			pthread_cond_timedwait(&status.cond, &status.lock, &until);
+		stopping = status.stopping;
+		pthread_mutex_unlock(&status.lock);
+	} while (!stopping);
+	return NULL;
+}
+
+int status_start(struct fsd *fsd)
+{
+	static const struct ctl_ops ops = { .fill_status = fill_status };
+	int ret;
+
+	status.fsd = fsd;
+	status.since_ns = clock_mono_ns();
+	ret = ctl_start(&status.ctl, &fsd->conf, "fsd", &ops, NULL);
+	if (ret < 0)
+		return ret;
+	ret = -pthread_create(&status.thread, NULL, run, NULL);
+	status.has_thread = ret == 0;
+	return ret;
+}
+
+void status_phase(enum fsd_phase phase)
+{
+	pthread_mutex_lock(&status.lock);
+	status.phase = phase;
+	status.since_ns = clock_mono_ns();
+	pthread_cond_signal(&status.cond);
+	pthread_mutex_unlock(&status.lock);
+}
+
+enum fsd_phase status_get_phase(void)
+{
+	enum fsd_phase phase;
+
+	pthread_mutex_lock(&status.lock);
+	phase = status.phase;
+	pthread_mutex_unlock(&status.lock);
+	return phase;
+}
+
+void status_detach(void)
+{
+	pthread_mutex_lock(&status.lock);
+	status.fsd = NULL;
+	pthread_mutex_unlock(&status.lock);
+}
+
+void status_stop(void)
+{
+	if (status.has_thread) {
+		pthread_mutex_lock(&status.lock);
+		status.stopping = true;
+		pthread_cond_signal(&status.cond);
+		pthread_mutex_unlock(&status.lock);
+		pthread_join(status.thread, NULL);
+	}
+	if (status.ctl)
+		ctl_stop(status.ctl);
+	status.ctl = NULL;
+}

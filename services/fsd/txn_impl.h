@@ -1,0 +1,55 @@
+/* What txn.c and commit.c share. */
+#ifndef SCOUTFS_FSD_TXN_IMPL_H
+#define SCOUTFS_FSD_TXN_IMPL_H
+
+#include "room.h"
+#include "txn.h"
+
+struct txn_waiter {
+	struct txn_waiter *next;
+	uint64_t gen;
+	void (*then)(void *arg);
+	void *arg;
+};
+
+struct txn {
+	struct fsd *fsd;
+	pthread_t thread;
+
+	pthread_mutex_t lock;		/* guards what follows, up to the next comment */
+	pthread_cond_t work;
+	uint64_t open_gen, committed_gen;	/* as the commit thread has them; the cache's are ahead a moment */
+	uint64_t want;			/* commit up to here */
+	bool sync;			/* have the leader refill */
+	bool stopping;
+	bool is_started;		/* there is a thread */
+	bool ended;			/* it takes no more work */
+	int err;			/* why it has ended early */
+	struct txn_waiter *waiters;
+	struct op *gen_ops;		/* parked until need.gen is committed */
+	struct op *room_ops;		/* parked until there may be room */
+	uint64_t trans_seq, meta_avail, retries, busy_since_ns;
+	char doing[64];
+
+	/* the commit thread's */
+	struct disk_log_trees lt;	/* the leader's last word */
+	uint64_t tree_seq;		/* first transaction of this log tree, for stream_write */
+	struct block_set *bs;
+	uint64_t next_sync_ns;
+
+	struct room *room;		/* locks itself */
+};
+
+/* Open the mount's log tree and load the data blocks it may use. */
+int commit_open(struct txn *t);
+/* Commit the open generation; with `last` no next transaction is opened.  0, or why this mount must end. */
+int commit_gen(struct txn *t, bool last);
+/* A commit of nothing: the leader refills our allocators. */
+int commit_sync(struct txn *t);
+/* gen is committed: tell who waits for it (txn.c). */
+void txn_publish(struct txn *t, uint64_t gen);
+/* For status, and whether waiting is over because the mount is being torn down. */
+void txn_doing(struct txn *t, const char *what);
+bool txn_pause(struct txn *t, unsigned ms);
+
+#endif
