@@ -1,0 +1,185 @@
+/*
+ * Earlier leaders, and how it becomes certain that they write no more.  runtime.md 2.2; design.md D6.
+ *
+ * A rid that this host recorded as its own, and that is not the running one, is fenced at once: its
+ * processes could only write through the blockd that we are connected to, since that holds the devices'
+ * lock, and that blockd is told to refuse the rid.  Any other rid needs somebody's word: an operator's
+ * (`scoutfsctl fence ack`) now, an agent's in a later version.  What is known is kept as long as this
+ * process lives; a new one derives its questions from the device again.
+ */
+#include "quorumd.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clock.h"
+#include "instance.h"
+#include "log.h"
+
+static bool is_in(struct quorumd *qd, const uint64_t *rids, const size_t *nr, uint64_t rid)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&qd->mutex);
+	for (size_t i = 0; i < *nr; i++)
+		found = found || rids[i] == rid;
+	pthread_mutex_unlock(&qd->mutex);
+	return found;
+}
+
+static bool is_fenced(struct quorumd *qd, uint64_t rid)
+{
+	return is_in(qd, qd->fenced, &qd->fenced_nr, rid);
+}
+
+static bool is_acked(struct quorumd *qd, uint64_t rid)
+{
+	return is_in(qd, qd->acked, &qd->acked_nr, rid);
+}
+
+static void describe(const struct quorumd *qd, const struct quorum_fence *w, char *buf, size_t size)
+{
+	uint32_t a = qd->addrs[w->slot];
+
+	snprintf(buf, size, "rid %016" PRIx64 " (slot %u at %u.%u.%u.%u, leader of term %" PRIu64 ")", w->rid,
+		 w->slot, a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255, w->term);
+}
+
+/* Have blockd refuse the rid from now on; when that is certain it is fenced. */
+static void revoke(struct quorumd *qd, struct fences *f, size_t i)
+{
+	struct slot_job job = { .kind = SLOT_JOB_REVOKE, .rid = f->wanted[i].rid };
+
+	f->is_revoking[i] = slot_io_post(qd->io, &job) == 0;
+}
+
+/* What the operator may have to do about a rid that cannot be fenced at once. */
+static void start_one(struct quorumd *qd, struct fences *f, size_t i)
+{
+	const struct quorum_fence *w = &f->wanted[i];
+	char text[160];
+
+	if (is_fenced(qd, w->rid) || is_acked(qd, w->rid))
+		return;
+	describe(qd, w, text, sizeof(text));
+	if (instance_rid_is_ours(&qd->conf, w->rid) == 1) {
+		log_notice("%s was this host's and does not run any more: fenced", text);
+		stats_inc(&qd->stats.fences_own);
+		revoke(qd, f, i);
+	} else {
+		log_warning("%s led this volume and has not said that it stopped; make sure that its host is "
+			    "down or has unmounted, then: scoutfsctl fence ack %016" PRIx64, text, w->rid);
+	}
+}
+
+void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slots *slots, uint64_t term,
+		  uint64_t now)
+{
+	struct quorum_fence all[QUORUM_FENCES_MAX];
+	size_t nr = quorum_slots_to_fence(slots, qd->rid, term ? term : UINT64_MAX, all);
+
+	pthread_mutex_lock(&qd->mutex);
+	*f = (struct fences){ .is_active = true, .term = term, .since_ns = now };
+	for (size_t i = 0; i < nr; i++) {
+		if (term != 0 || all[i].slot == qd->slot)
+			f->wanted[f->nr++] = all[i];
+	}
+	pthread_mutex_unlock(&qd->mutex);
+	for (size_t i = 0; i < f->nr; i++)
+		start_one(qd, f, i);
+}
+
+void fences_end(struct quorumd *qd, struct fences *f)
+{
+	pthread_mutex_lock(&qd->mutex);
+	f->is_active = false;
+	pthread_mutex_unlock(&qd->mutex);
+}
+
+bool fences_step(struct quorumd *qd, struct fences *f)
+{
+	bool is_done = true;
+
+	for (size_t i = 0; i < f->nr; i++) {
+		uint64_t rid = f->wanted[i].rid;
+
+		if (is_fenced(qd, rid))
+			continue;
+		is_done = false;
+		if (!f->is_revoking[i] && is_acked(qd, rid))
+			revoke(qd, f, i);
+	}
+	return is_done;
+}
+
+void fences_revoked(struct quorumd *qd, const struct slot_job *job)
+{
+	if (job->result < 0) {
+		log_err("blockd does not refuse rid %016" PRIx64 ": %s; it cannot be taken for fenced", job->rid,
+			strerror(-job->result));
+		return;
+	}
+	if (is_fenced(qd, job->rid))
+		return;
+	pthread_mutex_lock(&qd->mutex);
+	if (qd->fenced_nr == FENCED_RIDS_MAX)
+		log_err("more than %u fenced rids: restart quorumd", FENCED_RIDS_MAX);
+	else
+		qd->fenced[qd->fenced_nr++] = job->rid;
+	pthread_mutex_unlock(&qd->mutex);
+}
+
+int fences_ack(struct quorumd *qd, uint64_t rid, char *text, size_t size)
+{
+	bool is_waited_for = false;
+	int ret = 0;
+
+	if (is_fenced(qd, rid) || is_acked(qd, rid)) {
+		snprintf(text, size, "rid %016" PRIx64 " is taken for fenced already", rid);
+		return 0;
+	}
+	pthread_mutex_lock(&qd->mutex);
+	/* The lists change in the loop only, under the mutex. */
+	for (size_t i = 0; qd->fences.is_active && i < qd->fences.nr; i++)
+		is_waited_for = is_waited_for || qd->fences.wanted[i].rid == rid;
+	for (size_t i = 0; qd->clean.is_active && i < qd->clean.nr; i++)
+		is_waited_for = is_waited_for || qd->clean.wanted[i].rid == rid;
+	if (!is_waited_for)
+		ret = -ENOENT;
+	else if (qd->acked_nr == FENCED_RIDS_MAX)
+		ret = -ENOSPC;
+	else
+		qd->acked[qd->acked_nr++] = rid;
+	pthread_mutex_unlock(&qd->mutex);
+	if (ret == -ENOENT) {
+		snprintf(text, size, "nobody waits for rid %016" PRIx64 "; `scoutfsctl status` shows what is waited for",
+			 rid);
+	} else if (ret < 0) {
+		snprintf(text, size, "more than %u fenced rids: restart quorumd", FENCED_RIDS_MAX);
+	} else {
+		snprintf(text, size, "rid %016" PRIx64 " is taken for fenced", rid);
+		log_notice("rid %016" PRIx64 " is fenced by an operator's word", rid);
+		stats_inc(&qd->stats.fences_acked);
+	}
+	return ret;
+}
+
+void fences_text(struct quorumd *qd, const struct fences *f, char *buf, size_t size)
+{
+	buf[0] = 0;
+	for (size_t i = 0; f->is_active && i < f->nr; i++) {
+		char text[160];
+
+		if (is_fenced(qd, f->wanted[i].rid))
+			continue;
+		describe(qd, &f->wanted[i], text, sizeof(text));
+		if (f->is_revoking[i])
+			snprintf(buf, size, "blockd to refuse %s", text);
+		else
+			snprintf(buf, size, "%s to be fenced; when it is certainly down: scoutfsctl fence ack %016"
+				 PRIx64, text, f->wanted[i].rid);
+		return;
+	}
+}

@@ -1,0 +1,893 @@
+/*
+ * The election and the quorum blocks.  runtime.md 1, 2.2; format.md 6.
+ *
+ * The machine runs in small worlds of 1 to 5 members with virtual time and one seed: datagrams are lost,
+ * doubled and late, records take their time, quorumds and hosts die and come back at any moment.  Checked
+ * at each step: at most one leader a term, at most one vote a slot and term, at most one serverd that may
+ * write; and once the faults stop, one serverd serves within the time the specification gives.
+ * ROUNDS and SEED in the environment make it longer or another one.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+
+#include "csum/csum.h"
+#include "services/quorumd/quorum_fsm.h"
+#include "services/quorumd/quorum_slot.h"
+
+#define FSID		0x0123456789abcdefull
+#define MS		1000000ull
+#define SEC		(1000 * MS)
+#define HEARTBEAT_NS	(10 * SEC)
+#define STEP_NS		(5 * MS)
+#define MEMBERS_MAX	5
+#define PACKETS_MAX	4096
+#define JOBS_MAX	32
+#define TERMS_MAX	100000
+
+/* --- blocks in memory -------------------------------------------------------------------------- */
+
+struct disk {
+	struct disk_quorum_block written[QUORUM_SLOTS_MAX], durable[QUORUM_SLOTS_MAX];
+	int read_error, write_error, flush_error;
+	unsigned flushes;
+};
+
+static int disk_read(void *arg, uint64_t blkno, void *buf)
+{
+	struct disk *d = arg;
+
+	if (d->read_error)
+		return d->read_error;
+	memcpy(buf, &d->written[blkno - QUORUM_FIRST_BLKNO], SMALL_SIZE);
+	return 0;
+}
+
+static int disk_write(void *arg, uint64_t blkno, const void *buf)
+{
+	struct disk *d = arg;
+
+	if (d->write_error)
+		return d->write_error;
+	memcpy(&d->written[blkno - QUORUM_FIRST_BLKNO], buf, SMALL_SIZE);
+	return 0;
+}
+
+static int disk_flush(void *arg)
+{
+	struct disk *d = arg;
+
+	if (d->flush_error)
+		return d->flush_error;
+	memcpy(d->durable, d->written, sizeof(d->durable));
+	d->flushes++;
+	return 0;
+}
+
+static struct quorum_dev disk_dev(struct disk *d)
+{
+	return (struct quorum_dev){ d, disk_read, disk_write, disk_flush };
+}
+
+static void disk_format(struct disk *d)
+{
+	memset(d, 0, sizeof(*d));
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		struct disk_quorum_block *b = &d->written[i];
+
+		b->hdr.magic = le32_of(MAGIC_QUORUM);
+		b->hdr.fsid = le64_of(FSID);
+		b->hdr.seq = le64_of(1);
+		b->hdr.blkno = le64_of(QUORUM_FIRST_BLKNO + i);
+		b->hdr.crc = le32_of(block_crc(b, sizeof(*b)));
+	}
+	memcpy(d->durable, d->written, sizeof(d->durable));
+}
+
+/* --- the world --------------------------------------------------------------------------------- */
+
+struct job {
+	uint64_t at_ns;
+	enum quorum_event_kind record;
+	uint64_t term;
+};
+
+struct member {
+	bool is_alive;			/* quorumd runs */
+	uint64_t rid;
+	uint64_t incarnation;
+	struct quorum q;
+	uint64_t down_until_ns;
+	/* Its slot's writer: in order, one at a time. */
+	struct job jobs[JOBS_MAX];
+	unsigned jobs_nr;
+	/* Its host's serverd. */
+	bool has_server;
+	bool is_serving;		/* it may write: told to serve, not down */
+	uint64_t serving_term;
+	enum server_status server;
+	uint64_t server_change_ns;	/* to the next status, 0: stays */
+	uint64_t fence_at_ns, fence_term;	/* earlier leaders are fenced then */
+	bool is_partitioned;
+};
+
+struct packet {
+	uint64_t at_ns;
+	unsigned to;
+	struct msg_quorum_state st;
+};
+
+static struct world {
+	uint64_t rng, seed;
+	uint64_t now;
+	unsigned nr;
+	struct disk disk;
+	struct member m[MEMBERS_MAX];
+	struct packet packets[PACKETS_MAX];
+	unsigned packets_nr;
+	unsigned loss_percent;
+	uint64_t delay_max_ns;
+	uint8_t leader_of[TERMS_MAX];		/* slot + 1 */
+	uint8_t vote_of[MEMBERS_MAX][TERMS_MAX];	/* slot + 1 */
+	unsigned served;			/* times a serverd came up */
+} w;
+
+static uint64_t rnd(uint64_t n)
+{
+	w.rng ^= w.rng << 13;
+	w.rng ^= w.rng >> 7;
+	w.rng ^= w.rng << 17;
+	return w.rng % n;
+}
+
+#define CHECK(cond, ...) do {								\
+	if (!(cond)) {									\
+		print_error("seed %llu, %u members, at %llu ms: ", (unsigned long long)w.seed, w.nr,	\
+			    (unsigned long long)(w.now / MS));				\
+		fail_msg(__VA_ARGS__);							\
+	}										\
+} while (0)
+
+static void step(unsigned i, const struct quorum_in *in);
+
+static void send_state(unsigned from)
+{
+	struct msg_quorum_state st;
+
+	quorum_fill_state(&w.m[from].q, w.now, &st);
+	/* What is said counts as a vote. */
+	if (st.term < TERMS_MAX && st.voted_for != MSG_NO_SLOT) {
+		uint8_t *v = &w.vote_of[from][st.term];
+
+		/* "Voted already" after a restart is no vote for anybody. */
+		if (!(st.voted_for == from && st.role == QUORUM_FOLLOWER)) {
+			CHECK(*v == 0 || *v == st.voted_for + 1, "slot %u votes for %u and %u in term %llu", from,
+			      *v - 1, st.voted_for, (unsigned long long)st.term);
+			*v = (uint8_t)(st.voted_for + 1);
+		}
+	}
+	for (unsigned to = 0; to < w.nr; to++) {
+		unsigned copies = rnd(100) < w.loss_percent ? 0 : rnd(100) < w.loss_percent ? 2 : 1;
+
+		if (to == from || w.m[from].is_partitioned || w.m[to].is_partitioned)
+			continue;
+		while (copies-- && w.packets_nr < PACKETS_MAX)
+			w.packets[w.packets_nr++] = (struct packet){ w.now + rnd(w.delay_max_ns + 1), to, st };
+	}
+}
+
+static void stop_server(unsigned i)
+{
+	w.m[i].is_serving = false;
+	w.m[i].server = SERVER_DOWN;
+	w.m[i].server_change_ns = 0;
+}
+
+/* The whole host is gone: quorumd, serverd and what they had under way. */
+static void kill_host(unsigned i, uint64_t for_ns)
+{
+	struct member *m = &w.m[i];
+
+	stop_server(i);
+	m->is_alive = false;
+	m->jobs_nr = 0;
+	m->fence_at_ns = 0;
+	m->rid = 0;
+	m->down_until_ns = w.now + for_ns;
+}
+
+static void add_job(unsigned i, enum quorum_event_kind record, uint64_t term)
+{
+	struct member *m = &w.m[i];
+	uint64_t after = m->jobs_nr ? m->jobs[m->jobs_nr - 1].at_ns : w.now;
+
+	CHECK(m->jobs_nr < JOBS_MAX, "slot %u writes without end", i);
+	m->jobs[m->jobs_nr++] = (struct job){ after + 1 + rnd(30 * MS), record, term };
+}
+
+static void perform(unsigned i, const struct quorum_acts *acts)
+{
+	struct member *m = &w.m[i];
+
+	for (size_t k = 0; k < acts->nr; k++) {
+		const struct quorum_act *a = &acts->v[k];
+
+		switch (a->kind) {
+		case QUORUM_ACT_SEND:
+			send_state(i);
+			break;
+		case QUORUM_ACT_WRITE:
+			add_job(i, a->record, a->term);
+			break;
+		case QUORUM_ACT_FENCE:
+			m->fence_at_ns = w.now + rnd(500 * MS);
+			m->fence_term = a->term;
+			break;
+		case QUORUM_ACT_SERVE:
+			/* Adopted: it goes on. */
+			if (m->is_serving && m->serving_term == a->term)
+				break;
+			CHECK(!m->is_serving, "slot %u is told to serve while it serves", i);
+			CHECK(m->has_server, "slot %u leads without a serverd", i);
+			m->is_serving = true;
+			m->serving_term = a->term;
+			m->server = SERVER_STARTING;
+			m->server_change_ns = w.now + rnd(300 * MS);
+			break;
+		case QUORUM_ACT_STOP:
+			if (m->is_serving) {
+				m->server = SERVER_STOPPING;
+				m->server_change_ns = w.now + rnd(300 * MS);
+			}
+			break;
+		case QUORUM_ACT_KILL:
+			stop_server(i);
+			break;
+		case QUORUM_ACT_EXIT:
+			CHECK(!m->is_serving, "slot %u ends while its serverd serves", i);
+			m->is_alive = false;
+			m->jobs_nr = 0;
+			m->fence_at_ns = 0;
+			m->down_until_ns = w.now + SEC;
+			return;
+		}
+	}
+}
+
+static void check_world(void)
+{
+	unsigned serving = 0;
+
+	for (unsigned i = 0; i < w.nr; i++) {
+		const struct quorum *q = &w.m[i].q;
+
+		serving += w.m[i].is_serving;
+		if (!w.m[i].is_alive || q->role != QUORUM_LEADER || w.nr == 2)
+			continue;
+		CHECK(q->term < TERMS_MAX, "terms run away");
+		CHECK(w.leader_of[q->term] == 0 || w.leader_of[q->term] == i + 1, "slots %u and %u lead term %llu",
+		      w.leader_of[q->term] - 1, i, (unsigned long long)q->term);
+		w.leader_of[q->term] = (uint8_t)(i + 1);
+	}
+	CHECK(serving <= 1, "%u serverds may write", serving);
+}
+
+static void step(unsigned i, const struct quorum_in *in)
+{
+	struct quorum_acts acts;
+
+	if (!w.m[i].is_alive)
+		return;
+	quorum_step(&w.m[i].q, in, w.now, &acts);
+	quorum_check(&w.m[i].q);
+	perform(i, &acts);
+}
+
+static void step_kind(unsigned i, enum quorum_event_in kind, uint64_t term)
+{
+	struct quorum_in in = { .kind = kind, .term = term };
+
+	step(i, &in);
+}
+
+/* As main.c does it. */
+static void start_member(unsigned i)
+{
+	struct member *m = &w.m[i];
+	struct quorum_dev dev = disk_dev(&w.disk);
+	struct quorum_slots slots;
+	struct quorum_acts acts;
+	struct quorum_conf conf = {
+		.fsid = FSID,
+		.slot = i,
+		.present = (1u << w.nr) - 1,
+		.heartbeat_timeout_ns = HEARTBEAT_NS,
+		.incarnation = ++m->incarnation,
+		.seed = rnd(UINT64_MAX) | 1,
+	};
+	const struct quorum_event_rec *elect;
+	struct quorum_in in = { .kind = QUORUM_IN_ADOPT };
+
+	if (!m->rid)
+		m->rid = (uint64_t)(i + 1) << 32 | m->incarnation;
+	quorum_slots_read(&dev, FSID, conf.present, &slots);
+	assert_int_equal(slots.readable, conf.present);
+	conf.first_term = quorum_slots_max_term(&slots);
+	for (unsigned k = 0; k < w.nr; k++)
+		conf.leader_on_disk = conf.leader_on_disk || (k != i && quorum_slot_is_led(&slots, k));
+	m->is_alive = true;
+	m->has_server = true;
+	quorum_start(&m->q, &conf, w.now, &acts);
+	perform(i, &acts);
+	elect = &slots.events[i][QUORUM_EVENT_ELECT];
+	if (quorum_slot_is_led(&slots, i) && elect->rid == m->rid) {
+		if (m->is_serving && m->serving_term == elect->term) {
+			in.term = elect->term;
+			in.status = m->server;
+			step(i, &in);
+		} else {
+			add_job(i, QUORUM_EVENT_STOP, elect->term);
+		}
+	}
+	step_kind(i, QUORUM_IN_SERVER_HERE, 0);
+	step_kind(i, QUORUM_IN_CLEAN, 0);
+}
+
+/* Everything of the slots that must be fenced is dead from now on. */
+static void fence(unsigned i)
+{
+	struct member *m = &w.m[i];
+	struct quorum_dev dev = disk_dev(&w.disk);
+	struct quorum_fence list[QUORUM_FENCES_MAX];
+	struct quorum_slots slots;
+	size_t nr;
+
+	m->fence_at_ns = 0;
+	quorum_slots_read(&dev, FSID, (1u << w.nr) - 1, &slots);
+	nr = quorum_slots_to_fence(&slots, m->rid, m->fence_term, list);
+	for (size_t k = 0; k < nr; k++) {
+		for (unsigned t = 0; t < w.nr; t++) {
+			if (t != i && w.m[t].rid == list[k].rid)
+				kill_host(t, SEC + rnd(5 * SEC));
+		}
+	}
+	step_kind(i, QUORUM_IN_FENCED, m->fence_term);
+}
+
+static void run_jobs(unsigned i)
+{
+	struct member *m = &w.m[i];
+
+	while (m->jobs_nr && m->jobs[0].at_ns <= w.now) {
+		struct quorum_dev dev = disk_dev(&w.disk);
+		struct job job = m->jobs[0];
+		struct quorum_in in = { .kind = QUORUM_IN_WRITTEN, .term = job.term, .record = job.record };
+		int ret;
+
+		memmove(m->jobs, m->jobs + 1, --m->jobs_nr * sizeof(m->jobs[0]));
+		ret = quorum_slot_record(&dev, FSID, i, m->rid, job.record, job.term, (struct timespec){ 1, 0 });
+		CHECK(ret == 0, "slot %u: record %d: %d", i, job.record, ret);
+		step(i, &in);
+	}
+}
+
+static void run_server(unsigned i)
+{
+	struct member *m = &w.m[i];
+	struct quorum_in in = { .kind = QUORUM_IN_SERVER_STATE, .term = m->serving_term };
+
+	if (m->server_change_ns && w.now >= m->server_change_ns) {
+		m->server_change_ns = 0;
+		if (m->server == SERVER_STARTING) {
+			m->server = SERVER_UP;
+			w.served++;
+		} else {
+			stop_server(i);
+		}
+	}
+	/* It repeats itself, what it was last included. */
+	in.status = m->server;
+	if (m->serving_term)
+		step(i, &in);
+}
+
+static void run_until(uint64_t end)
+{
+	for (; w.now < end; w.now += STEP_NS) {
+		for (unsigned k = 0; k < w.packets_nr; k++) {
+			struct packet p = w.packets[k];
+			struct quorum_in in = { .kind = QUORUM_IN_PEER, .peer = &p.st };
+
+			if (p.at_ns > w.now)
+				continue;
+			w.packets[k--] = w.packets[--w.packets_nr];
+			step(p.to, &in);
+		}
+		for (unsigned i = 0; i < w.nr; i++) {
+			struct member *m = &w.m[i];
+
+			if (!m->is_alive) {
+				if (w.now >= m->down_until_ns)
+					start_member(i);
+				continue;
+			}
+			run_jobs(i);
+			run_server(i);
+			if (m->is_alive && m->fence_at_ns && w.now >= m->fence_at_ns)
+				fence(i);
+			step_kind(i, QUORUM_IN_TICK, 0);
+		}
+		check_world();
+	}
+}
+
+static void start_world(unsigned nr, uint64_t seed)
+{
+	memset(&w, 0, sizeof(w));
+	w.nr = nr;
+	w.seed = seed;
+	w.rng = seed * 0x9e3779b97f4a7c15ull | 1;
+	w.now = 1000 * SEC;
+	w.delay_max_ns = 5 * MS;
+	disk_format(&w.disk);
+	for (unsigned i = 0; i < nr; i++)
+		start_member(i);
+}
+
+/* The slot whose serverd is up and led, or -1. */
+static int who_serves(void)
+{
+	int found = -1;
+
+	for (unsigned i = 0; i < w.nr; i++) {
+		if (w.m[i].is_alive && w.m[i].is_serving && w.m[i].server == SERVER_UP &&
+		    w.m[i].q.role == QUORUM_LEADER && w.m[i].q.term == w.m[i].serving_term)
+			found = (int)i;
+	}
+	return found;
+}
+
+static bool serves_within(uint64_t ns)
+{
+	for (uint64_t end = w.now + ns; w.now < end;) {
+		run_until(w.now + 20 * MS);
+		if (who_serves() >= 0)
+			return true;
+	}
+	return false;
+}
+
+static uint64_t env(const char *name, uint64_t otherwise)
+{
+	const char *v = getenv(name);
+
+	return v ? strtoull(v, NULL, 0) : otherwise;
+}
+
+static struct quorum_slots read_slots(void)
+{
+	struct quorum_dev dev = disk_dev(&w.disk);
+	struct quorum_slots s;
+
+	quorum_slots_read(&dev, FSID, (1u << w.nr) - 1, &s);
+	return s;
+}
+
+/* --- the election ------------------------------------------------------------------------------ */
+
+static void one_slot_leads_at_once(void **state)
+{
+	struct quorum_slots s;
+
+	(void)state;
+	start_world(1, 1);
+	/* Three records and a fence: nobody is waited for. */
+	assert_true(serves_within(SEC));
+	run_until(w.now + SEC);
+	s = read_slots();
+	for (unsigned e = QUORUM_EVENT_BEGIN; e <= QUORUM_EVENT_FENCE; e++) {
+		assert_int_equal(s.events[0][e].rid, w.m[0].rid);
+		assert_int_equal(s.events[0][e].term, e == QUORUM_EVENT_BEGIN ? 0 : 1);
+	}
+	assert_int_equal(s.events[0][QUORUM_EVENT_STOP].rid, 0);
+
+	step_kind(0, QUORUM_IN_SHUTDOWN, 0);
+	run_until(w.now + SEC / 2);
+	assert_false(w.m[0].is_alive);
+	s = read_slots();
+	assert_int_equal(s.events[0][QUORUM_EVENT_STOP].term, 1);
+	assert_true(s.events[0][QUORUM_EVENT_END].write_nr > s.events[0][QUORUM_EVENT_STOP].write_nr);
+}
+
+static void elect_is_durable_and_earlier_leaders_fenced_before_serving(void **state)
+{
+	struct quorum_conf conf = { .fsid = FSID, .present = 1, .heartbeat_timeout_ns = HEARTBEAT_NS, .seed = 7 };
+	struct quorum_in in = { .kind = QUORUM_IN_WRITTEN };
+	struct quorum_acts acts;
+	struct quorum q;
+
+	(void)state;
+	quorum_start(&q, &conf, SEC, &acts);
+	assert_int_equal(acts.nr, 1);
+	assert_int_equal(acts.v[0].record, QUORUM_EVENT_BEGIN);
+	in.record = QUORUM_EVENT_BEGIN;
+	quorum_step(&q, &in, SEC, &acts);
+	/* Neither without a serverd nor with an unknown past of the slot. */
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_SERVER_HERE }, 2 * SEC, &acts);
+	assert_int_equal(q.role, QUORUM_FOLLOWER);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_CLEAN }, 2 * SEC, &acts);
+	assert_int_equal(q.role, QUORUM_CANDIDATE);
+	assert_int_equal(acts.v[0].record, QUORUM_EVENT_TERM);
+	assert_int_equal(acts.nr, 1);	/* not a word of the term before it is durable */
+	in.record = QUORUM_EVENT_TERM;
+	in.term = 1;
+	quorum_step(&q, &in, 2 * SEC, &acts);
+	assert_int_equal(q.role, QUORUM_LEADER);
+	assert_int_equal(q.lead, QUORUM_LEAD_ELECT);
+	for (size_t i = 0; i < acts.nr; i++)
+		assert_int_not_equal(acts.v[i].kind, QUORUM_ACT_FENCE);
+	in.record = QUORUM_EVENT_ELECT;
+	quorum_step(&q, &in, 2 * SEC, &acts);
+	assert_int_equal(acts.v[0].kind, QUORUM_ACT_FENCE);
+	assert_int_equal(acts.nr, 1);
+	/* However long that takes, and whatever a serverd claims meanwhile. */
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_SERVER_STATE, .term = 1, .status = SERVER_UP },
+		    60 * SEC, &acts);
+	for (size_t i = 0; i < acts.nr; i++)
+		assert_int_equal(acts.v[i].kind, QUORUM_ACT_SEND);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_FENCED, .term = 1 }, 60 * SEC, &acts);
+	assert_int_equal(acts.v[0].kind, QUORUM_ACT_SERVE);
+}
+
+static void a_failed_write_stops_serverd_before_the_process(void **state)
+{
+	(void)state;
+	start_world(1, 3);
+	assert_true(serves_within(SEC));
+	step_kind(0, QUORUM_IN_WRITE_FAILED, 0);
+	assert_int_equal(w.m[0].server, SERVER_STOPPING);
+	assert_true(w.m[0].is_alive);
+	run_until(w.now + 400 * MS);
+	assert_false(w.m[0].is_alive);
+}
+
+static void a_serverd_that_does_not_stop_is_killed(void **state)
+{
+	(void)state;
+	start_world(1, 4);
+	assert_true(serves_within(SEC));
+	step_kind(0, QUORUM_IN_SHUTDOWN, 0);
+	assert_int_equal(w.m[0].server, SERVER_STOPPING);
+	w.m[0].server_change_ns = UINT64_MAX;
+	run_until(w.now + HEARTBEAT_NS - 100 * MS);
+	assert_int_equal(w.m[0].server, SERVER_STOPPING);
+	assert_true(w.m[0].is_alive);
+	run_until(w.now + SEC);
+	assert_int_equal(w.m[0].server, SERVER_DOWN);
+}
+
+static void a_new_leader_comes_in_time(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 5; seed++) {
+		for (unsigned nr = 2; nr <= 5; nr++) {
+			uint64_t since;
+			int leader;
+
+			start_world(nr, seed);
+			assert_true(serves_within(5 * SEC));
+			run_until(w.now + 2 * SEC);
+			leader = who_serves();
+			assert_true(leader >= 0);
+
+			/* With a resignation within about a second (records and a fence take theirs). */
+			step_kind((unsigned)leader, QUORUM_IN_SHUTDOWN, 0);
+			w.m[leader].down_until_ns = UINT64_MAX;
+			since = w.now;
+			while (who_serves() < 0 || who_serves() == leader) {
+				run_until(w.now + 20 * MS);
+				CHECK(w.now - since < 4 * SEC, "no leader after a resignation");
+			}
+			/* Without one when its heartbeats have been missed, not before. */
+			run_until(w.now + SEC);
+			if (nr < 4)
+				continue;
+			leader = who_serves();
+			kill_host((unsigned)leader, 1000 * SEC);
+			since = w.now;
+			while (who_serves() < 0)
+				run_until(w.now + 20 * MS);
+			CHECK(w.now - since > HEARTBEAT_NS - SEC && w.now - since < HEARTBEAT_NS + 5 * SEC,
+			      "a leader after %llu ms", (unsigned long long)((w.now - since) / MS));
+		}
+	}
+}
+
+static void a_leader_nobody_hears_stops_by_itself(void **state)
+{
+	int leader;
+
+	(void)state;
+	start_world(3, 9);
+	assert_true(serves_within(5 * SEC));
+	run_until(w.now + 11 * SEC);
+	leader = who_serves();
+	assert_true(leader >= 0);
+	w.m[leader].is_partitioned = true;
+	/* Not even fenced: nobody gets so far before its lease is over. */
+	run_until(w.now + HEARTBEAT_NS + SEC);
+	assert_false(w.m[leader].is_serving);
+	w.m[leader].is_partitioned = false;
+	assert_true(serves_within(HEARTBEAT_NS + 5 * SEC));
+}
+
+static void a_restarted_quorumd_takes_its_serverd_over(void **state)
+{
+	uint64_t term;
+
+	(void)state;
+	start_world(1, 11);
+	assert_true(serves_within(SEC));
+	run_until(w.now + SEC);
+	term = w.m[0].serving_term;
+	for (int i = 0; i < 5; i++) {
+		w.m[0].is_alive = false;
+		w.m[0].jobs_nr = 0;
+		w.m[0].down_until_ns = w.now + SEC;
+		run_until(w.now + 3 * SEC);
+		assert_int_equal(who_serves(), 0);
+		assert_int_equal(w.m[0].serving_term, term);
+	}
+	assert_int_equal(w.served, 1);
+	/* Without its serverd the term is over, and the next one begins. */
+	w.m[0].is_alive = false;
+	w.m[0].jobs_nr = 0;
+	w.m[0].down_until_ns = w.now + SEC;
+	stop_server(0);
+	run_until(w.now + 4 * SEC);
+	assert_int_equal(who_serves(), 0);
+	assert_int_equal(w.m[0].serving_term, term + 1);
+}
+
+/* Any faults, any time: the checks of check_world() and send_state(), and progress at the end. */
+static void chaos(unsigned nr, uint64_t seed)
+{
+	start_world(nr, seed);
+	w.loss_percent = (unsigned)rnd(40);
+	w.delay_max_ns = rnd(400) * MS;
+	for (unsigned k = 0; k < 40; k++) {
+		unsigned i = (unsigned)rnd(nr);
+		struct member *m = &w.m[i];
+
+		run_until(w.now + rnd(2 * SEC));
+		switch (rnd(7)) {
+		case 0:
+			kill_host(i, rnd(5 * SEC));
+			break;
+		case 1:		/* quorumd alone; its record may have been made */
+			m->is_alive = false;
+			if (rnd(2))
+				run_jobs(i);
+			m->jobs_nr = 0;
+			m->fence_at_ns = 0;
+			m->down_until_ns = w.now + rnd(3 * SEC);
+			break;
+		case 2:		/* serverd alone */
+			if (m->is_serving) {
+				stop_server(i);
+				step_kind(i, QUORUM_IN_SERVER_GONE, 0);
+				step_kind(i, QUORUM_IN_SERVER_HERE, 0);
+			}
+			break;
+		case 3:
+			if (nr > 2)
+				m->is_partitioned = !m->is_partitioned;
+			break;
+		case 4:
+			step_kind(i, QUORUM_IN_SHUTDOWN, 0);
+			break;
+		case 5:
+			step_kind(i, QUORUM_IN_WRITE_FAILED, 0);
+			break;
+		default:
+			break;
+		}
+	}
+	w.loss_percent = 0;
+	w.delay_max_ns = 5 * MS;
+	for (unsigned i = 0; i < nr; i++)
+		w.m[i].is_partitioned = false;
+	CHECK(serves_within(4 * HEARTBEAT_NS), "nobody serves though nothing is wrong any more");
+}
+
+static void nothing_bad_happens_in_any_world(void **state)
+{
+	static const unsigned sizes[] = { 1, 2, 3, 5 };
+	uint64_t first = env("SEED", 1), rounds = env("ROUNDS", 12);
+
+	(void)state;
+	for (uint64_t seed = first; seed < first + rounds; seed++) {
+		for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++)
+			chaos(sizes[k], seed);
+	}
+}
+
+static void foreign_and_old_states_are_ignored(void **state)
+{
+	struct quorum_conf conf = { .fsid = FSID, .present = 7, .heartbeat_timeout_ns = HEARTBEAT_NS, .seed = 7,
+				    .first_term = 5 };
+	struct msg_quorum_state st = { .fsid = FSID, .slot = 1, .incarnation = 2, .number = 10, .term = 4,
+				       .voted_for = MSG_NO_SLOT };
+	struct quorum_in in = { .kind = QUORUM_IN_PEER, .peer = &st };
+	struct quorum_acts acts;
+	struct quorum q;
+
+	(void)state;
+	quorum_start(&q, &conf, SEC, &acts);
+	quorum_step(&q, &in, SEC, &acts);
+	assert_int_equal(q.term, 5);
+	st.number = 11;
+	st.term = 9;
+	st.fsid++;
+	quorum_step(&q, &in, SEC, &acts);
+	assert_int_equal(q.term, 5);
+	st.fsid--;
+	st.slot = 3;	/* not configured */
+	quorum_step(&q, &in, SEC, &acts);
+	assert_int_equal(q.term, 5);
+	st.slot = 0;	/* we ourselves */
+	quorum_step(&q, &in, SEC, &acts);
+	assert_int_equal(q.term, 5);
+	st.slot = 1;
+	st.number = 9;	/* older than what we have */
+	quorum_step(&q, &in, SEC, &acts);
+	assert_int_equal(q.term, 5);
+	st.incarnation = 1;
+	st.number = 100;
+	quorum_step(&q, &in, SEC, &acts);
+	assert_int_equal(q.term, 5);
+	st.incarnation = 3;
+	st.number = 1;
+	quorum_step(&q, &in, SEC, &acts);
+	assert_int_equal(q.term, 9);
+	/* Begun in term 5: nobody gets a vote there, even a candidate. */
+	assert_int_equal(q.voted_for, MSG_NO_SLOT);
+}
+
+static void votes_needed_are_as_specified(void **state)
+{
+	static const unsigned needed[] = { 0, 1, 1, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8 };
+
+	(void)state;
+	for (unsigned nr = 1; nr <= 15; nr++)
+		assert_int_equal(quorum_votes_needed(nr), needed[nr]);
+}
+
+/* --- the blocks -------------------------------------------------------------------------------- */
+
+static void a_record_changes_one_event_and_is_durable(void **state)
+{
+	static struct disk d;
+	struct quorum_dev dev = disk_dev(&d);
+	struct disk_quorum_block before;
+	struct timespec ts = { 1700000000, 123456789 };
+
+	(void)state;
+	disk_format(&d);
+	before = d.written[3];
+	assert_int_equal(quorum_slot_record(&dev, FSID, 3, 77, QUORUM_EVENT_BEGIN, 9, ts), 0);
+	assert_int_equal(d.flushes, 1);
+	assert_int_equal(le64_get(d.durable[3].write_nr), 1);
+	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].rid), 77);
+	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].term), 9);
+	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].write_nr), 1);
+	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].ts.sec), 1700000000);
+	assert_int_equal(le32_get(d.durable[3].events[QUORUM_EVENT_BEGIN].ts.nsec), 123456789);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 3, 77, QUORUM_EVENT_ELECT, 10, ts), 0);
+	assert_int_equal(le64_get(d.durable[3].write_nr), 2);
+	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].write_nr), 1);
+	assert_int_equal(le64_get(d.durable[3].hdr.seq), 1);
+	/* Nothing else has changed: not the other events, not the rest of the block, not other slots. */
+	assert_memory_equal(&d.durable[3].events[QUORUM_EVENT_FENCE], &before.events[QUORUM_EVENT_FENCE],
+			    sizeof(before.events[0]) * 3);
+	assert_memory_equal(d.durable[3].unused, before.unused, sizeof(before.unused));
+	before = d.written[2];
+	assert_int_equal(le64_get(before.write_nr), 0);
+}
+
+static void a_slot_used_twice_and_a_damaged_block_are_refused(void **state)
+{
+	static struct disk d;
+	struct quorum_dev dev = disk_dev(&d);
+	struct timespec ts = { 1, 0 };
+	struct quorum_slots s;
+
+	(void)state;
+	disk_format(&d);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 1, ts), -EEXIST);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_BEGIN, 1, ts), 0);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 2, QUORUM_EVENT_BEGIN, 1, ts), 0);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 2, ts), -EEXIST);
+	assert_int_equal(le64_get(d.written[0].write_nr), 2);
+	d.written[0].events[0].term = le64_of(99);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 2, QUORUM_EVENT_TERM, 2, ts), -EBADMSG);
+	assert_int_equal(quorum_slot_record(&dev, FSID + 1, 1, 2, QUORUM_EVENT_BEGIN, 2, ts), -EBADMSG);
+	quorum_slots_read(&dev, FSID, 7, &s);
+	assert_int_equal(s.readable, 6);
+	assert_int_equal(s.error, -EBADMSG);
+	d.read_error = -EIO;
+	quorum_slots_read(&dev, FSID, 7, &s);
+	assert_int_equal(s.readable, 0);
+	assert_int_equal(s.error, -EIO);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts), -EIO);
+	d.read_error = 0;
+	d.write_error = -ENOLINK;
+	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts), -ENOLINK);
+	d.write_error = 0;
+	d.flush_error = -EIO;
+	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts), -EIO);
+}
+
+static void the_fence_list_is_as_specified(void **state)
+{
+	struct quorum_fence list[QUORUM_FENCES_MAX];
+	struct quorum_slots s = { .present = 7, .readable = 7 };
+
+	(void)state;
+	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 0);
+	assert_int_equal(quorum_slots_max_term(&s), 0);
+	/* A leader that has not stopped, then that has. */
+	s.events[1][QUORUM_EVENT_ELECT] = (struct quorum_event_rec){ 1, 0x11, 4 };
+	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 1);
+	assert_int_equal(list[0].rid, 0x11);
+	assert_int_equal(list[0].slot, 1);
+	assert_int_equal(list[0].term, 4);
+	assert_true(quorum_slot_is_led(&s, 1));
+	assert_int_equal(quorum_slots_to_fence(&s, 0x11, 10, list), 0);		/* we */
+	assert_int_equal(quorum_slots_to_fence(&s, 1, 3, list), 0);		/* newer than us */
+	s.events[1][QUORUM_EVENT_STOP] = (struct quorum_event_rec){ 2, 0x11, 4 };
+	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 0);
+	assert_false(quorum_slot_is_led(&s, 1));
+	/* A later ELECT of the slot does not hide a server that was up and never stopped. */
+	s.events[1][QUORUM_EVENT_FENCE] = (struct quorum_event_rec){ 3, 0x12, 5 };
+	s.events[1][QUORUM_EVENT_ELECT] = (struct quorum_event_rec){ 4, 0x13, 7 };
+	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 2);
+	/* One rid is named once. */
+	s.events[1][QUORUM_EVENT_ELECT].rid = 0x12;
+	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 1);
+	/* Who was there before a later leader was up has been fenced by that one. */
+	s.events[2][QUORUM_EVENT_ELECT] = (struct quorum_event_rec){ 1, 0x21, 9 };
+	s.events[2][QUORUM_EVENT_FENCE] = (struct quorum_event_rec){ 2, 0x21, 9 };
+	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 1);
+	assert_int_equal(list[0].rid, 0x21);
+	assert_int_equal(quorum_slots_max_term(&s), 9);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(votes_needed_are_as_specified),
+		cmocka_unit_test(one_slot_leads_at_once),
+		cmocka_unit_test(elect_is_durable_and_earlier_leaders_fenced_before_serving),
+		cmocka_unit_test(a_failed_write_stops_serverd_before_the_process),
+		cmocka_unit_test(a_serverd_that_does_not_stop_is_killed),
+		cmocka_unit_test(a_new_leader_comes_in_time),
+		cmocka_unit_test(a_leader_nobody_hears_stops_by_itself),
+		cmocka_unit_test(a_restarted_quorumd_takes_its_serverd_over),
+		cmocka_unit_test(foreign_and_old_states_are_ignored),
+		cmocka_unit_test(nothing_bad_happens_in_any_world),
+		cmocka_unit_test(a_record_changes_one_event_and_is_durable),
+		cmocka_unit_test(a_slot_used_twice_and_a_damaged_block_are_refused),
+		cmocka_unit_test(the_fence_list_is_as_specified),
+	};
+
+	return cmocka_run_group_tests_name("quorum", tests, NULL, NULL);
+}
