@@ -162,7 +162,7 @@ int data_set_size(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t size
 	struct data_extent ext;
 	int ret;
 
-	if (size > (IBLOCK_MAX + 1) << SMALL_SHIFT || size > INT64_MAX)
+	if (size > INT64_MAX)
 		return -EFBIG;
 	if (size <= inode_size(ci)) {
 		ret = zero_tail(tx, ino, size);

@@ -500,7 +500,7 @@ static int write_run(struct op *op, struct itx *tx)
 	}
 	if (w->len == 0)
 		return 0;
-	if (w->offset + w->len > (IBLOCK_MAX + 1) << SMALL_SHIFT || w->offset + w->len > INT64_MAX)
+	if (w->offset + w->len > INT64_MAX)
 		return -EFBIG;
 	if (w->pages_nr < blocks) {
 		w->pages_nr += pool_take(op->fsd->pool, w->pages + w->pages_nr, (unsigned)blocks - w->pages_nr);
@@ -662,7 +662,7 @@ void op_fallocate(struct fsd *fsd, struct file_req *rq)
 		err = EOPNOTSUPP;
 	else if (rq->len == 0 || rq->offset + rq->len < rq->offset)
 		err = EINVAL;
-	else if (rq->offset + rq->len > INT64_MAX || rq->offset + rq->len > (IBLOCK_MAX + 1) << SMALL_SHIFT)
+	else if (rq->offset + rq->len > INT64_MAX)
 		err = EFBIG;
 	else if (!(f = calloc(1, sizeof(*f))))
 		err = ENOMEM;
