@@ -526,7 +526,11 @@ static void elect_is_durable_and_earlier_leaders_fenced_before_serving(void **st
 	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_CLEAN }, 2 * SEC, &acts);
 	assert_int_equal(q.role, QUORUM_CANDIDATE);
 	assert_int_equal(acts.v[0].record, QUORUM_EVENT_TERM);
-	assert_int_equal(acts.nr, 1);	/* not a word of the term before it is durable */
+	assert_int_equal(acts.nr, 1);
+	/* Not a word of the term before it is durable. */
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_TICK }, 2 * SEC + 150 * MS, &acts);
+	assert_int_equal(q.role, QUORUM_CANDIDATE);
+	assert_int_equal(acts.nr, 0);
 	in.record = QUORUM_EVENT_TERM;
 	in.term = 1;
 	quorum_step(&q, &in, 2 * SEC, &acts);
@@ -627,6 +631,35 @@ static void a_leader_nobody_hears_stops_by_itself(void **state)
 	assert_false(w.m[leader].is_serving);
 	w.m[leader].is_partitioned = false;
 	assert_true(serves_within(HEARTBEAT_NS + 5 * SEC));
+}
+
+static void no_candidate_while_its_serverd_has_not_stopped(void **state)
+{
+	uint64_t term;
+	int leader;
+
+	(void)state;
+	start_world(3, 10);
+	assert_true(serves_within(5 * SEC));
+	run_until(w.now + 11 * SEC);
+	leader = who_serves();
+	assert_true(leader >= 0);
+	/* Nobody is left who could fence it. */
+	for (int i = 0; i < 3; i++) {
+		if (i != leader)
+			kill_host((unsigned)i, 1000 * SEC);
+	}
+	while (w.m[leader].server != SERVER_STOPPING)
+		run_until(w.now + STEP_NS);
+	w.m[leader].server_change_ns = UINT64_MAX;
+	term = w.m[leader].q.term;
+	run_until(w.now + HEARTBEAT_NS - SEC);
+	assert_int_equal(w.m[leader].q.term, term);
+	assert_int_equal(w.m[leader].q.role, QUORUM_FOLLOWER);
+	/* It is killed at the end of its time; then there is no reason to wait any more. */
+	run_until(w.now + 3 * SEC);
+	assert_int_equal(w.m[leader].server, SERVER_DOWN);
+	assert_true(w.m[leader].q.term > term);
 }
 
 static void a_restarted_quorumd_takes_its_serverd_over(void **state)
@@ -881,6 +914,7 @@ int main(void)
 		cmocka_unit_test(a_serverd_that_does_not_stop_is_killed),
 		cmocka_unit_test(a_new_leader_comes_in_time),
 		cmocka_unit_test(a_leader_nobody_hears_stops_by_itself),
+		cmocka_unit_test(no_candidate_while_its_serverd_has_not_stopped),
 		cmocka_unit_test(a_restarted_quorumd_takes_its_serverd_over),
 		cmocka_unit_test(foreign_and_old_states_are_ignored),
 		cmocka_unit_test(nothing_bad_happens_in_any_world),
