@@ -1,0 +1,718 @@
+/*
+ * File data against a model: random writes, reads, truncations, preallocation, stores through mappings,
+ * commits and loss of cached pages on two files, through the same operations that FUSE requests use,
+ * over a real item cache in a temporary LMDB.  The device is memory that begins full of foreign bytes;
+ * locks are always granted; the leader, the forest and FUSE are a few lines here.
+ *
+ * Rounds: FSD_EXTENTS_OPS (default 2500), FSD_EXTENTS_SEED.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <assert.h>
+#include <endian.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "blkcli.h"
+#include "services/fsd/acl.h"
+#include "services/fsd/data.h"
+#include "services/fsd/extents.h"
+#include "services/fsd/fuse.h"
+#include "services/fsd/locks.h"
+#include "services/fsd/ops_attr.h"
+#include "services/fsd/pool.h"
+#include "services/fsd/quota.h"
+#include "services/fsd/reader.h"
+#include "services/fsd/xattr.h"
+
+#define BLOCK		4096u
+#define DEV_BLOCKS	1400u		/* block 0 is never given out */
+#define FILE_MAX	(300u * BLOCK)
+#define POOL_PAGES	160u
+#define IO_MAX		(20u * BLOCK)
+#define FILES		2u
+#define FOREIGN		0xEE
+
+static uint8_t *device, *pool_mem;
+static struct fsd fsd;
+static char dir[] = "/tmp/test_fsd_extents.XXXXXX";
+static unsigned short seed[3];
+static _Atomic unsigned device_reads, partial_allocs;
+static pthread_mutex_t alloc_mutex = PTHREAD_MUTEX_INITIALIZER;	/* of seed, in the operations' threads */
+
+static unsigned rnd(unsigned below)
+{
+	unsigned v;
+
+	pthread_mutex_lock(&alloc_mutex);
+	v = (unsigned)nrand48(seed) % below;
+	pthread_mutex_unlock(&alloc_mutex);
+	return v;
+}
+
+/* ---- FUSE: one request at a time ---------------------------------------------------------------- */
+
+struct fuse_req {
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	bool done;
+	int err;
+	uint8_t buf[IO_MAX];
+	size_t len;
+	off_t off;
+};
+static struct fuse_req request = { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+static int answer(int err, const void *buf, size_t len, off_t off)
+{
+	pthread_mutex_lock(&request.mutex);
+	assert(!request.done && len <= IO_MAX);
+	request.done = true;
+	request.err = err;
+	request.len = len;
+	request.off = off;
+	if (buf)
+		memcpy(request.buf, buf, len);
+	pthread_cond_broadcast(&request.cond);
+	pthread_mutex_unlock(&request.mutex);
+	return 0;
+}
+int fuse_reply_err(fuse_req_t req, int err) { (void)req; return answer(err, NULL, 0, 0); }
+int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size) { (void)req; return answer(0, buf, size, 0); }
+int fuse_reply_write(fuse_req_t req, size_t count) { (void)req; return answer(0, NULL, count, 0); }
+int fuse_reply_lseek(fuse_req_t req, off_t off) { (void)req; return answer(0, NULL, 0, off); }
+
+static int await(void)
+{
+	struct timespec end;
+	int rc = 0;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += 60;
+	pthread_mutex_lock(&request.mutex);
+	while (!request.done && rc == 0)
+		rc = pthread_cond_timedwait(&request.cond, &request.mutex, &end);
+	assert_true(request.done);
+	request.done = false;
+	pthread_mutex_unlock(&request.mutex);
+	return -request.err;
+}
+
+/* ---- locks, the forest, quota: granted, known, absent --------------------------------------------- */
+
+int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode) { (void)op; (void)ino; (void)mode; return 0; }
+bool lock_covers(const struct op *op, const struct key *key, bool write)
+{
+	(void)op; (void)key; (void)write;
+	return true;
+}
+void lock_unuse(struct op *op) { (void)op; }
+void lock_wait(struct op *op) { op_wake(op); }
+void lock_note_dirty(struct op *op, uint64_t gen) { (void)op; (void)gen; }
+void reader_wait(struct op *op) { op_fail(op, -EIO); }
+int quota_check(struct op *op, struct itx *tx, enum quota_op what, uint64_t proj, uint32_t uid, uint32_t gid)
+{
+	(void)op; (void)tx; (void)what; (void)proj; (void)uid; (void)gid;
+	return 0;
+}
+int acl_chmod(struct itx *tx, uint64_t ino, struct cinode *ci, uint32_t mode)
+{
+	(void)tx; (void)ino; (void)ci; (void)mode;
+	return 0;
+}
+void fsd_fail(struct fsd *f, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)f;
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	abort();
+}
+
+/* ---- blockd ------------------------------------------------------------------------------------------ */
+
+void *blkcli_pool(struct blkcli *c, size_t *len)
+{
+	(void)c;
+	*len = POOL_PAGES * BLOCK;
+	return pool_mem;
+}
+
+int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
+{
+	(void)c;
+	for (size_t i = 0; i < nr; i++) {
+		assert(ops[i].dev == BLK_DEV_DATA && ops[i].dev_off + ops[i].len <= (size_t)DEV_BLOCKS * BLOCK);
+		assert(ops[i].dev_off >= BLOCK);
+		if (ops[i].op == BLK_OP_READ) {
+			memcpy(ops[i].buf, device + ops[i].dev_off, ops[i].len);
+			device_reads++;
+		} else {
+			memcpy(device + ops[i].dev_off, ops[i].buf, ops[i].len);
+		}
+	}
+	return 0;
+}
+
+/* ---- data blocks: a row a free block; freed ones wait for the commit of their generation -------------- */
+
+struct freed_row {
+	uint64_t be_gen, be_blkno;
+};
+
+int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext)
+{
+	uint64_t be = htobe64(hint ? hint : 1 + rnd(DEV_BLOCKS - 1)), max = 1 + rnd(12);
+	MDB_val key = { sizeof(be), &be }, val;
+	MDB_cursor *cur;
+	int rc;
+
+	assert(want);
+	*ext = (struct extent){ 0 };
+	if (max < want) {
+		want = max;
+		partial_allocs++;
+	}
+	assert(mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_DAVAIL), &cur) == 0);
+	rc = mdb_cursor_get(cur, &key, &val, MDB_SET_RANGE);
+	if (rc == MDB_NOTFOUND)
+		rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST);
+	while (rc == 0 && ext->len < want) {
+		uint64_t blkno;
+
+		memcpy(&blkno, key.mv_data, sizeof(blkno));
+		blkno = be64toh(blkno);
+		if (ext->len && blkno != ext->start + ext->len)
+			break;
+		if (!ext->len)
+			ext->start = blkno;
+		ext->len++;
+		rc = mdb_cursor_del(cur, 0);
+		if (rc == 0)
+			rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT);
+	}
+	mdb_cursor_close(cur);
+	if (rc && rc != MDB_NOTFOUND)
+		return items_error(tx, rc, "take blocks");
+	return ext->len ? 0 : -ENOSPC;
+}
+
+int dalloc_put(struct itx *tx, struct extent ext)
+{
+	assert(ext.len && ext.start && ext.start + ext.len <= DEV_BLOCKS);
+	for (uint64_t b = ext.start; b < ext.start + ext.len; b++) {
+		struct freed_row row = { htobe64(tx->open_gen), htobe64(b) };
+		MDB_val key = { sizeof(row), &row }, val = { 0, NULL };
+		int rc = mdb_put(tx->txn, items_dbi(tx, TABLE_DLOG), &key, &val, MDB_NOOVERWRITE);
+
+		assert(rc != MDB_KEYEXIST);	/* freed twice */
+		if (rc)
+			return items_error(tx, rc, "free blocks");
+	}
+	return 0;
+}
+
+static int free_again(struct itx *tx, void *arg)
+{
+	uint64_t gen = *(uint64_t *)arg;
+	MDB_val key, val;
+	MDB_cursor *cur;
+	int rc;
+
+	assert(mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_DLOG), &cur) == 0);
+	while ((rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST)) == 0) {
+		struct freed_row row;
+		MDB_val k = { sizeof(row.be_blkno), &row.be_blkno }, v = { 0, NULL };
+
+		memcpy(&row, key.mv_data, sizeof(row));
+		if (be64toh(row.be_gen) > gen)
+			break;
+		rc = mdb_cursor_del(cur, 0);
+		if (rc == 0)
+			rc = mdb_put(tx->txn, items_dbi(tx, TABLE_DAVAIL), &k, &v, MDB_NOOVERWRITE);
+		assert(rc == 0);		/* neither free already, nor out of room */
+	}
+	mdb_cursor_close(cur);
+	return items_set_committed(tx, gen);
+}
+
+/* ---- generations ----------------------------------------------------------------------------------- */
+
+static pthread_mutex_t commit_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t commit_cond = PTHREAD_COND_INITIALIZER;
+static bool commit_wanted, commit_stop;
+
+static void ignore_dirty(void *arg, const struct items_dirty *dirty) { (void)arg; (void)dirty; }
+
+/* commit_mutex is held: one at a time */
+static void commit(void)
+{
+	struct pool_batch *pb;
+	struct itx snap;
+	uint64_t gen;
+
+	assert(items_close_gen(&fsd, &gen, &snap, ignore_dirty, NULL) == 0);
+	assert(pool_collect(&snap, gen, &pb) == 0);
+	items_abort(&snap);
+	assert(pool_write(&fsd, pb) == 0);
+	assert(items_run(&fsd, free_again, &gen) == 0);
+	pool_committed(&fsd, pb);
+}
+
+static void *committer(void *arg)
+{
+	(void)arg;
+	pthread_mutex_lock(&commit_mutex);
+	while (!commit_stop) {
+		if (!commit_wanted) {
+			pthread_cond_wait(&commit_cond, &commit_mutex);
+			continue;
+		}
+		commit_wanted = false;
+		commit();
+	}
+	pthread_mutex_unlock(&commit_mutex);
+	return NULL;
+}
+
+/* Called by operations, which may hold up a commit's transactions for a moment only. */
+void txn_commit(struct fsd *f, enum txn_why why, void (*then)(void *arg), void *arg)
+{
+	(void)f; (void)why; (void)arg;
+	assert(!then);
+	pthread_mutex_lock(&commit_mutex);
+	commit_wanted = true;
+	pthread_cond_signal(&commit_cond);
+	pthread_mutex_unlock(&commit_mutex);
+}
+void txn_commit_wait(struct fsd *f, enum txn_why why, uint64_t gen)
+{
+	(void)f; (void)why; (void)gen;
+	pthread_mutex_lock(&commit_mutex);
+	commit();
+	pthread_mutex_unlock(&commit_mutex);
+}
+int txn_hold(struct op *op, struct itx *tx, unsigned items_nr, bool allocating)
+{
+	(void)op; (void)tx; (void)items_nr; (void)allocating;
+	return 0;
+}
+void txn_wait_room(struct op *op) { op_wake(op); }
+void txn_touch(struct itx *tx, const struct key *key, const void *val, size_t len)
+{
+	(void)tx; (void)key; (void)val; (void)len;
+}
+
+/* ---- the model ----------------------------------------------------------------------------------------- */
+
+struct file {
+	uint64_t ino, size;
+	uint8_t bytes[FILE_MAX];	/* zero from size on */
+};
+static struct file files[FILES];
+
+static struct file_req *new_req(const struct file *f, uint64_t off, uint64_t len, int flags)
+{
+	struct file_req *rq = calloc(1, sizeof(*rq));
+
+	assert_non_null(rq);
+	rq->req = &request;
+	rq->ino = f->ino;
+	rq->offset = off;
+	rq->len = len;
+	rq->flags = flags;
+	return rq;
+}
+
+static void simple_done(struct op *op, int err)
+{
+	(void)op;
+	answer(-err, NULL, 0, 0);
+}
+
+static struct cinode get_inode(const struct file *f)
+{
+	struct attr_op a = { .op = { .fsd = &fsd, .name = "getattr", .run = attr_run_get, .done = simple_done },
+			     .ino = f->ino };
+
+	op_start(&a.op);
+	assert_int_equal(await(), 0);
+	return a.ci;
+}
+
+static void check_read(struct file *f, uint64_t off, uint64_t len)
+{
+	uint64_t want = off >= f->size ? 0 : f->size - off < len ? f->size - off : len;
+
+	op_read(&fsd, new_req(f, off, len, 0));
+	assert_int_equal(await(), 0);
+	assert_int_equal(request.len, want);
+	assert_memory_equal(request.buf, f->bytes + off, want);
+}
+
+static void check_all(struct file *f)
+{
+	for (uint64_t at = 0; at < f->size; at += IO_MAX)
+		check_read(f, at, IO_MAX);
+	check_read(f, f->size, BLOCK);
+	assert_int_equal(inode_size(&(struct cinode){ get_inode(f).d, 0, 0, 0 }), f->size);
+}
+
+static void do_write(struct file *f, uint64_t off, uint64_t len, bool append, bool mapped)
+{
+	struct file_req *rq = new_req(f, append ? rnd(FILE_MAX) : off, len, append ? O_APPEND : 0);
+	uint8_t *bytes = malloc(len);
+	int ret;
+
+	for (uint64_t i = 0; i < len; i++)
+		bytes[i] = (uint8_t)rnd(256);
+	rq->buf = malloc(len);
+	memcpy(rq->buf, bytes, len);
+	rq->write_cache = mapped;
+	op_write(&fsd, rq);
+	ret = await();
+	if (mapped) {
+		/* answered before it is applied; what comes later must see it all the same */
+		assert_int_equal(ret, 0);
+		len = off >= f->size ? 0 : f->size - off < len ? f->size - off : len;
+	} else if (ret == -ENOSPC) {
+		len = 0;
+	} else {
+		assert_int_equal(ret, 0);
+		assert_true(request.len > 0 && request.len <= len);
+		len = request.len;
+	}
+	memcpy(f->bytes + off, bytes, len);
+	if (off + len > f->size && len)
+		f->size = off + len;
+	free(bytes);
+	if (ret == -ENOSPC)	/* the blocks that the next one needs are freed, but not committed */
+		txn_commit_wait(&fsd, TXN_FULL, 0);
+}
+
+static void do_truncate(struct file *f, uint64_t size)
+{
+	struct attr_op a = { .op = { .fsd = &fsd, .name = "truncate", .writes = true, .run = attr_run_set,
+				     .done = simple_done },
+			     .ino = f->ino, .attr.st_size = (off_t)size, .to_set = FUSE_SET_ATTR_SIZE };
+
+	op_start(&a.op);
+	assert_int_equal(await(), 0);
+	if (size < f->size)
+		memset(f->bytes + size, 0, f->size - size);
+	f->size = size;
+}
+
+static void do_fallocate(struct file *f, uint64_t off, uint64_t len, bool keep)
+{
+	uint64_t size;
+	int ret;
+
+	op_fallocate(&fsd, new_req(f, off, len, keep ? FALLOC_FL_KEEP_SIZE : 0));
+	ret = await();
+	size = inode_size(&(struct cinode){ get_inode(f).d, 0, 0, 0 });
+	if (ret == -ENOSPC) {
+		/* a part may be there */
+		assert_true(size >= f->size && (size == f->size || (!keep && size <= off + len)));
+		f->size = size;
+		txn_commit_wait(&fsd, TXN_FULL, 0);
+		return;
+	}
+	assert_int_equal(ret, 0);
+	if (!keep && off + len > f->size)
+		f->size = off + len;
+	assert_int_equal(size, f->size);
+}
+
+static bool is_zero(const uint8_t *p, uint64_t len)
+{
+	for (uint64_t i = 0; i < len; i++) {
+		if (p[i])
+			return false;
+	}
+	return true;
+}
+
+/* Never is anything but zero in a hole, and the two kinds of seeking agree. */
+static void check_seek(struct file *f, uint64_t off)
+{
+	uint64_t data, hole;
+	int ret;
+
+	op_lseek(&fsd, new_req(f, off, 0, SEEK_DATA));
+	ret = await();
+	if (off >= f->size) {
+		assert_int_equal(ret, -ENXIO);
+		return;
+	}
+	data = ret == -ENXIO ? f->size : (uint64_t)request.off;
+	assert_true(ret == 0 || ret == -ENXIO);
+	assert_true(data >= off && data <= f->size);
+	assert_true(is_zero(f->bytes + off, data - off));
+	if (data == f->size)
+		return;
+	op_lseek(&fsd, new_req(f, data, 0, SEEK_HOLE));
+	assert_int_equal(await(), 0);
+	hole = (uint64_t)request.off;
+	assert_true(hole > data && hole <= f->size);
+}
+
+/* ---- what is true of every committed transaction ------------------------------------------------------- */
+
+struct account {
+	uint8_t owners[DEV_BLOCKS];
+	unsigned extents;
+};
+
+static int count_extents(struct itx *tx, void *arg)
+{
+	struct account *acc = arg;
+
+	for (unsigned i = 0; i < FILES; i++) {
+		uint64_t online = 0, at = 0;
+		struct data_extent e, last = { 0 };
+		struct cinode ci;
+		int ret;
+
+		assert(inode_get(tx, files[i].ino, &ci) == 0);
+		while ((ret = extent_next(tx, files[i].ino, at, &e)) == 0) {
+			assert(e.iblock >= at && e.len);
+			/* neighbours that continue each other are one */
+			assert(!acc->extents || !last.len || last.iblock + last.len != e.iblock || last.flags != e.flags ||
+			       last.blkno + last.len != e.blkno);
+			for (uint64_t b = 0; b < e.len; b++)
+				acc->owners[e.blkno + b]++;
+			if (extent_is_online(&e))
+				online += e.len;
+			acc->extents++;
+			at = e.iblock + e.len;
+			last = e;
+		}
+		assert(ret == -ENOENT);
+		assert(online == le64_get(ci.d.online_blocks));
+		assert(le64_get(ci.d.offline_blocks) == 0);
+		assert(!(le32_get(ci.d.flags) & INODE_FLAG_TRUNCATE));
+	}
+	return 0;
+}
+
+static int count_rows(struct itx *tx, void *arg)
+{
+	struct account *acc = arg;
+	MDB_val key, val;
+	MDB_cursor *cur;
+	uint64_t blkno;
+	int rc;
+
+	assert(mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_DAVAIL), &cur) == 0);
+	for (rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST); rc == 0; rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) {
+		memcpy(&blkno, key.mv_data, sizeof(blkno));
+		acc->owners[be64toh(blkno)]++;
+	}
+	mdb_cursor_close(cur);
+	assert(mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_DLOG), &cur) == 0);
+	for (rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST); rc == 0; rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) {
+		struct freed_row row;
+
+		memcpy(&row, key.mv_data, sizeof(row));
+		acc->owners[be64toh(row.be_blkno)]++;
+	}
+	mdb_cursor_close(cur);
+	return count_extents(tx, arg);
+}
+
+/* Each block of the device is in one extent, or free, or waits to be free: none is lost or had twice. */
+static void check_blocks(void)
+{
+	struct account *acc = calloc(1, sizeof(*acc));
+
+	assert_non_null(acc);
+	assert_int_equal(items_run(&fsd, count_rows, acc), 0);
+	for (unsigned b = 1; b < DEV_BLOCKS; b++)
+		assert_int_equal(acc->owners[b], 1);
+	free(acc);
+}
+
+/* ---- running it --------------------------------------------------------------------------------------- */
+
+static pthread_t commit_thread;
+
+static int make_files(struct itx *tx, void *arg)
+{
+	int ret = 0;
+
+	(void)arg;
+	for (unsigned b = 1; b < DEV_BLOCKS; b++) {
+		uint64_t be = htobe64(b);
+		MDB_val key = { sizeof(be), &be }, val = { 0, NULL };
+
+		assert(mdb_put(tx->txn, items_dbi(tx, TABLE_DAVAIL), &key, &val, 0) == 0);
+	}
+	for (unsigned i = 0; i < FILES && ret == 0; i++) {
+		struct key first = key_inode(files[i].ino = 1024 + i), last = first;
+		struct cinode ci;
+
+		last.type = UINT8_MAX;
+		last.second = last.third = UINT64_MAX;
+		last.fourth = UINT8_MAX;
+		first = (struct key){ .zone = first.zone, .first = first.first };
+		inode_init(tx, &ci, S_IFREG | 0644, 0, 0, 0);
+		ret = items_set_known(tx, &first, &last);
+		if (ret == 0)
+			ret = inode_put(tx, files[i].ino, &ci, true);
+	}
+	return ret;
+}
+
+static int setup(void **state)
+{
+	const char *text = getenv("FSD_EXTENTS_SEED");
+	unsigned long n = text ? strtoul(text, NULL, 0) : 1;
+
+	(void)state;
+	seed[0] = (unsigned short)n;
+	seed[1] = (unsigned short)(n >> 16);
+	seed[2] = 0x330e;
+	device = malloc((size_t)DEV_BLOCKS * BLOCK);
+	pool_mem = aligned_alloc(BLOCK, POOL_PAGES * BLOCK);
+	if (!device || !pool_mem || !mkdtemp(dir))
+		return -1;
+	memset(device, FOREIGN, (size_t)DEV_BLOCKS * BLOCK);
+	memset(pool_mem, FOREIGN, POOL_PAGES * BLOCK);
+	if (items_open(&fsd, dir, 16u << 20, false) < 0 || items_run(&fsd, make_files, NULL) < 0)
+		return -1;
+	return ops_start(&fsd, 2) < 0 || pool_start(&fsd) < 0 ||
+	       pthread_create(&commit_thread, NULL, committer, NULL) ? -1 : 0;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st; (void)type; (void)ftw;
+	return remove(path);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	ops_stop(&fsd);
+	pool_stop(&fsd);
+	pthread_mutex_lock(&commit_mutex);
+	commit_stop = true;
+	pthread_cond_signal(&commit_cond);
+	pthread_mutex_unlock(&commit_mutex);
+	pthread_join(commit_thread, NULL);
+	items_close(&fsd);
+	free(device);
+	free(pool_mem);
+	return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static uint64_t random_len(uint64_t max)
+{
+	uint64_t len = rnd(4) ? 1 + rnd(IO_MAX - BLOCK) : 1 + rnd(BLOCK);
+
+	if (rnd(3) == 0)
+		len = (len + BLOCK - 1) / BLOCK * BLOCK;
+	return len < max ? len : max;
+}
+
+static uint64_t random_off(void)
+{
+	uint64_t off = rnd(FILE_MAX - 1);
+
+	return rnd(3) ? off : off / BLOCK * BLOCK;
+}
+
+static void a_file_reads_as_it_was_written(void **state)
+{
+	const char *text = getenv("FSD_EXTENTS_OPS");
+	unsigned long rounds = text ? strtoul(text, NULL, 0) : 2500;
+
+	(void)state;
+	for (unsigned long i = 0; i < rounds; i++) {
+		struct file *f = &files[rnd(FILES)];
+		uint64_t off = random_off(), len = random_len(FILE_MAX - off);
+
+		switch (rnd(20)) {
+		case 0: case 1: case 2: case 3: case 4: case 5:
+			do_write(f, off, len, false, false);
+			break;
+		case 6: case 7:
+			if (f->size < FILE_MAX)
+				do_write(f, f->size, random_len(FILE_MAX - f->size), true, false);
+			break;
+		case 8: case 9:
+			do_write(f, off, len, false, true);
+			break;
+		case 10: case 11: case 12: case 13:
+			check_read(f, off, len);
+			break;
+		case 14: case 15:
+			do_truncate(f, rnd(2) ? off : f->size ? rnd((unsigned)f->size) : 0);
+			break;
+		case 16:
+			do_fallocate(f, off, len, rnd(2));
+			break;
+		case 17:
+			check_seek(f, off);
+			break;
+		case 18:
+			txn_commit_wait(&fsd, TXN_FSYNC, 0);
+			break;
+		case 19:
+			/* clean pages go: from here on it comes from the device */
+			pool_drop(&fsd, files[0].ino, files[FILES - 1].ino);
+			break;
+		}
+		if (i % 100 == 99) {
+			for (unsigned n = 0; n < FILES; n++)
+				check_all(&files[n]);
+			check_blocks();
+		}
+	}
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	pool_drop(&fsd, files[0].ino, files[FILES - 1].ino);
+	for (unsigned n = 0; n < FILES; n++)
+		check_all(&files[n]);
+	/* it was a test of what it claims to be */
+	assert_true(device_reads > 0);
+	assert_true(partial_allocs > 0);
+}
+
+static void truncation_gives_every_block_back(void **state)
+{
+	uint64_t used = 0, total = 0;
+
+	(void)state;
+	for (unsigned n = 0; n < FILES; n++) {
+		do_truncate(&files[n], 0);
+		assert_int_equal(le64_get(get_inode(&files[n]).d.online_blocks), 0);
+	}
+	check_blocks();
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	do_write(&files[0], 0, 3 * BLOCK, false, false);
+	check_all(&files[0]);
+	do_truncate(&files[0], 0);
+	pool_usage(&fsd, &used, &total);
+	assert_int_equal(total, POOL_PAGES);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_file_reads_as_it_was_written),
+		cmocka_unit_test(truncation_gives_every_block_back),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
