@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "blkcli.h"
+#include "caller.h"
 #include "data.h"
 #include "format/super.h"
 #include "fuse.h"
@@ -37,6 +38,7 @@
 #define REGION_BYTES	(32u << 20)	/* what reads and metadata blocks pass through */
 #define WORKERS		4u
 #define UNMOUNT_GRACE_MS 30000u
+#define CALLERS_GRACE_MS 5000u
 
 static struct fsd the_fsd;
 
@@ -280,6 +282,7 @@ static int stop_all(struct fsd *fsd, bool greeted)
 {
 	int ret;
 
+	caller_stop(CALLERS_GRACE_MS);
 	if (fsd->orphans) {
 		orphans_drain(fsd);
 		net_answer_maps(fsd, false);

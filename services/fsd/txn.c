@@ -54,8 +54,11 @@ static void want_gen(struct txn *t, enum txn_why why, uint64_t gen)
 
 static void add_waiter(struct txn *t, uint64_t gen, void (*then)(void *arg), void *arg)
 {
-	struct txn_waiter *w = malloc(sizeof(*w));
+	struct txn_waiter *w;
 
+	if (!then)
+		return;
+	w = malloc(sizeof(*w));
 	if (!w)
 		fsd_fail(t->fsd, "out of memory");
 	*w = (struct txn_waiter){ .next = t->waiters, .gen = gen, .then = then, .arg = arg };

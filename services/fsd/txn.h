@@ -41,7 +41,7 @@ int txn_resolve_seq_now(struct itx *tx, uint64_t *seq);
 
 /* Commit whatever is open, because of `why` (a counter), and call then(arg) when it is committed. */
 enum txn_why { TXN_FSYNC, TXN_TIMER, TXN_FULL, TXN_LOCK };
-/* Neither waits nor calls back from inside: then() runs in the commit thread. */
+/* Neither waits nor calls back from inside: then() (may be NULL) runs in the commit thread. */
 void txn_commit(struct fsd *fsd, enum txn_why why, void (*then)(void *arg), void *arg);
 /* The same, up to generation gen. */
 void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)(void *arg), void *arg);
