@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "clock.h"
+#include "ctl.h"
 #include "instance.h"
 #include "log.h"
 
@@ -181,5 +181,29 @@ void fences_text(struct quorumd *qd, const struct fences *f, char *buf, size_t s
 			snprintf(buf, size, "%s to be fenced; when it is certainly down: scoutfsctl fence ack %016"
 				 PRIx64, text, f->wanted[i].rid);
 		return;
+	}
+}
+
+void fences_fill_status(struct quorumd *qd, struct msg_status_reply *reply)
+{
+	const struct fences *lists[] = { &qd->fences, &qd->clean };
+	struct quorum_fence wanted[2 * QUORUM_FENCES_MAX];
+	size_t nr = 0;
+
+	pthread_mutex_lock(&qd->mutex);
+	for (size_t k = 0; k < 2; k++) {
+		for (size_t i = 0; lists[k]->is_active && i < lists[k]->nr; i++)
+			wanted[nr++] = lists[k]->wanted[i];
+	}
+	pthread_mutex_unlock(&qd->mutex);
+	for (size_t i = 0; i < nr; i++) {
+		uint32_t a = qd->addrs[wanted[i].slot];
+
+		if (is_fenced(qd, wanted[i].rid) || is_acked(qd, wanted[i].rid) ||
+		    instance_rid_is_ours(&qd->conf, wanted[i].rid) == 1)
+			continue;
+		ctl_add_text(reply, "fence", "%016" PRIx64 ": led term %" PRIu64 " from slot %u at %u.%u.%u.%u "
+			     "and has not said that it stopped", wanted[i].rid, wanted[i].term, wanted[i].slot,
+			     a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
 	}
 }

@@ -45,6 +45,7 @@ struct local {
 	int epoll_fd;
 	size_t services_nr;
 	struct service services[LOCALS_MAX];
+	bool has_state;			/* until there is one nobody is told anything */
 	struct msg_leader_state state;
 	uint64_t next_repeat_ns;
 	uint32_t server_pid;		/* 0: none */
@@ -85,7 +86,7 @@ static void say_to_all(struct local *l, uint64_t now)
 		struct service *s = &l->services[i - 1];
 
 		if (now >= s->heard_ns + FORGET_NS ||
-		    say(l, &s->ident, MSG_leader_state, &l->state) == -EHOSTUNREACH)
+		    (l->has_state && say(l, &s->ident, MSG_leader_state, &l->state) == -EHOSTUNREACH))
 			forget_service(l, s);
 	}
 }
@@ -93,6 +94,7 @@ static void say_to_all(struct local *l, uint64_t now)
 void local_tell(struct local *l, const struct msg_leader_state *st)
 {
 	l->state = *st;
+	l->has_state = true;
 	l->next_repeat_ns = 0;
 }
 
@@ -143,7 +145,8 @@ static void handle_hello(struct local *l, const struct zmqu_ident *from, const s
 			PRIx64 "); restart it", h->pid, h->rid, l->qd->rid);
 	if (s->is_known && h->kind == LOCAL_SERVERD && h->pid)
 		meet_server(l, h->pid, now);
-	say(l, from, MSG_leader_state, &l->state);
+	if (l->has_state)
+		say(l, from, MSG_leader_state, &l->state);
 }
 
 static void handle_server_state(struct local *l, const struct service *s, const struct msg_server_state *st)
@@ -285,7 +288,6 @@ int local_open(struct local **out, struct quorumd *qd)
 		return -ENOMEM;
 	l->qd = qd;
 	l->server_fd = -1;
-	l->state.leader_slot = MSG_NO_SLOT;
 	conf_runtime_path(&qd->conf, "quorumd.sock", path, sizeof(path));
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	ret = l->epoll_fd < 0 ? -errno : 0;

@@ -97,6 +97,9 @@ static void tell_services(struct quorumd *qd)
 		.stop = qd->serving && q->lead == QUORUM_LEAD_STOP,
 	};
 
+	/* A serverd that serves must not hear that it shall not before we know (D7). */
+	if (qd->adopt_term)
+		return;
 	if (st.leader_slot != MSG_NO_SLOT) {
 		st.leader_addr = qd->addrs[st.leader_slot];
 		st.leader_port = qd->ports[st.leader_slot];
@@ -298,6 +301,7 @@ static void check_adoption(struct quorumd *qd, uint64_t now)
 		start_clean(qd);
 	} else if (is_said || now >= qd->adopt_until_ns) {
 		qd->adopt_term = 0;
+		tell_services(qd);
 		post(qd, &job);
 	}
 }
@@ -527,6 +531,7 @@ static int start_machine(struct quorumd *qd)
 	free(done);
 	quorum_start(&qd->q, &conf, now, &acts);
 	perform(qd, &acts, now);
+	tell_services(qd);
 	/* After BEGIN, which the worker does first. */
 	if (!qd->adopt_term)
 		start_clean(qd);

@@ -146,6 +146,8 @@ void fences_revoked(struct quorumd *qd, const struct slot_job *job);
 int fences_ack(struct quorumd *qd, uint64_t rid, char *text, size_t size);
 /* What is waited for, in words; "" for nothing. */
 void fences_text(struct quorumd *qd, const struct fences *f, char *buf, size_t size);
+/* A text "fence" for each rid that needs an operator's word: "RID: why" (any thread). */
+void fences_fill_status(struct quorumd *qd, struct msg_status_reply *reply);
 
 /* status.c */
 void status_update(struct quorumd *qd, uint64_t now_ns);

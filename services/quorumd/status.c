@@ -106,6 +106,7 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 			ctl_add_text(reply, name, "never heard");
 	}
 	pthread_mutex_unlock(&qd->mutex);
+	fences_fill_status(qd, reply);
 	CTL_ADD_STATS(reply, quorumd_stats, &qd->stats);
 }
 
