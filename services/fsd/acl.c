@@ -14,6 +14,10 @@
 #include "log.h"
 #include "xattr.h"
 
+/* An ACL of a page, the most that Linux sets through FUSE, is inherited twice in 10 items; others may set more. */
+#define ACL_ORDINARY_BYTES	4096
+#define ACL_HUGE_ITEMS		(24 + 2 * 74)
+
 struct acl_bytes {
 	le32 version;
 	struct {
@@ -117,6 +121,12 @@ int acl_inherit(struct itx *tx, uint64_t dir, uint64_t ino, struct cinode *ci, u
 	if (len < 0) {
 		ret = len;
 		goto out;
+	}
+	if (len > ACL_ORDINARY_BYTES && tx->op) {
+		/* more items than the creation has reckoned with */
+		ret = txn_hold(tx->op, tx, ACL_HUGE_ITEMS, true);
+		if (ret < 0)
+			goto out;
 	}
 	n = acl_check(buf, (size_t)len);
 	if (n < 0) {

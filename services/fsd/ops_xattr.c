@@ -83,13 +83,16 @@ int xattr_run_get(struct op *op, struct itx *tx)
 	return 0;
 }
 
-static int begin_change(struct op *op, struct itx *tx, size_t len, bool allocating, struct cinode *ci)
+/* The parts of the largest value, new or replaced (format 12.6), and the inode. */
+#define CHANGE_ITEMS	(74 + 2)
+
+static int begin_change(struct op *op, struct itx *tx, bool allocating, struct cinode *ci)
 {
 	struct xattr_op *x = xattr_op(op);
 	int ret = check_change(op, x->ino, x->name);
 
 	if (ret == 0)
-		ret = txn_hold(op, tx, (unsigned)(8 + 2 * (len / ITEM_VAL_MAX + 1)), allocating);
+		ret = txn_hold(op, tx, CHANGE_ITEMS, allocating);
 	if (ret == 0)
 		ret = load(op, tx, LOCK_MODE_WRITE, ci);
 	if (ret == 0 && has_prefix(x->name, "user."))
@@ -116,7 +119,7 @@ int xattr_run_set(struct op *op, struct itx *tx)
 		return -EINVAL;
 	if (x->len > XATTR_VALUE_MAX_BYTES)
 		return -E2BIG;
-	ret = begin_change(op, tx, x->len, true, &ci);
+	ret = begin_change(op, tx, true, &ci);
 	if (ret < 0)
 		return ret;
 	if (strcmp(x->name, ACL_ACCESS_NAME) == 0) {
@@ -151,7 +154,7 @@ int xattr_run_remove(struct op *op, struct itx *tx)
 {
 	struct xattr_op *x = xattr_op(op);
 	struct cinode ci;
-	int ret = begin_change(op, tx, XATTR_VALUE_MAX_BYTES, false, &ci);
+	int ret = begin_change(op, tx, false, &ci);
 
 	if (ret < 0)
 		return ret;
