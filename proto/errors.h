@@ -1,6 +1,6 @@
 /*
- * Errors as they cross the wire: a closed set of numbers of our own, never a host's errno.  runtime.md 3.1.
- * Numbers are never used again for something else.
+ * Errors as they cross the wire: a closed set of numbers of our own, never a host's errno.
+ * runtime.md 3.1. Numbers are never used again for something else.
  */
 #ifndef SCOUTFS_ERRORS_H
 #define SCOUTFS_ERRORS_H

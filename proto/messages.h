@@ -1,10 +1,10 @@
 /*
- * Every message of the services, once.  design.md D9; runtime.md 17.  What the lines are turned into is
- * in msg.h; docs/protocol.md is made from them.
+ * Every message of the services, once.  design.md D9; runtime.md 17.  What the lines are turned
+ * into is in msg.h; docs/protocol.md is made from them.
  *
- * To change the protocol: append fields (with the minor version that brings them), add messages with new
- * numbers, raise MSG_MINOR.  Numbers and fields are never reused, removed or reordered, and elements of
- * arrays never grow.
+ * To change the protocol: append fields (with the minor version that brings them), add messages
+ * with new numbers, raise MSG_MINOR.  Numbers and fields are never reused, removed or reordered,
+ * and elements of arrays never grow.
  */
 #ifndef SCOUTFS_MESSAGES_H
 #define SCOUTFS_MESSAGES_H
@@ -55,12 +55,12 @@
 	P(stat_text)
 
 /*
- * Fields: F(wire type, name, since minor), S(name, longest, since minor) is a string, A(part, name, most,
- * since minor) an array with its length in NAME_nr.
+ * Fields: F(wire type, name, since minor), S(name, longest, since minor) is a string, A(part, name,
+ * most, since minor) an array with its length in NAME_nr.
  */
 
-/* First on each socket, outside the numbering of the session; the greatest epoch of a rid counts; process
- * is another number in each process of a rid.  runtime.md 3.2. */
+/* First on each socket, outside the numbering of the session; the greatest epoch of a rid counts;
+ * process is another number in each process of a rid.  runtime.md 3.2. */
 #define greeting_FIELDS(F, S, A)		\
 	F(u64, fsid, 0)				\
 	F(u64, fmt_vers, 0)			\
@@ -167,7 +167,8 @@
 #define farewell_FIELDS(F, S, A)
 #define farewell_reply_FIELDS(F, S, A)
 
-/* A quorum member's whole state, repeated; the newest wins.  last_heard: milliseconds ago, all ones: never. */
+/* A quorum member's whole state, repeated; the newest wins.  last_heard: milliseconds ago, all
+ * ones: never. */
 #define quorum_state_FIELDS(F, S, A)		\
 	F(u64, fsid, 0)				\
 	F(slot, slot, 0)			\

@@ -1,12 +1,13 @@
 /*
  * The codec: every function here is made from the table in messages.h.
  *
- * A frame is refused as a whole unless its magic, major version, length and crc are right, its type is
- * known, each field is there and valid, and nothing is left over (but for fields that a newer minor
- * version has appended).  The reader never trusts a length; msg_get reads exactly the bytes it was given.
+ * A frame is refused as a whole unless its magic, major version, length and crc are right, its type
+ *is known, each field is there and valid, and nothing is left over (but for fields that a newer
+ *minor version has appended).  The reader never trusts a length; msg_get reads exactly the bytes it
+ *was given.
  *
- *	0 magic  4 major  5 minor  6 type  8 flags  10 number of the frame  12 body length  16 id  24 seq  32 recv_seq  40 term
- *	48 rid  56 error  60 crc32c of the frame with these four bytes zero
+ *	0 magic  4 major  5 minor  6 type  8 flags  10 number of the frame  12 body length  16 id 24
+ *seq  32 recv_seq  40 term 48 rid  56 error  60 crc32c of the frame with these four bytes zero
  */
 #include "msg.h"
 
@@ -312,7 +313,8 @@ int msg_get(const uint8_t *buf, size_t len, struct msg_header *hdr, union msg_bo
 		return -EPROTO;
 	if (major != MSG_MAJOR)
 		return -EPROTONOSUPPORT;
-	/* Flags of a newer minor version may be there; what we do not know has no meaning for us. */
+	/* Flags of a newer minor version may be there; what we do not know has no meaning for us.
+	 */
 	if (hdr->minor <= MSG_MINOR && (hdr->flags & ~MSG_FLAGS))
 		return -EPROTO;
 	hdr->flags = (uint16_t)(hdr->flags & MSG_FLAGS);

@@ -1,8 +1,9 @@
 /*
  * Messages as structs, and their bytes.  design.md D9, §8; style.md 6.
  *
- * For each line of messages.h there are MSG_NAME, struct msg_NAME and a member of union msg_body.  A frame
- * is a header of MSG_HEADER_BYTES and a body.  A struct is whole and valid or it is not handed out.
+ * For each line of messages.h there are MSG_NAME, struct msg_NAME and a member of union msg_body.
+ * A frame is a header of MSG_HEADER_BYTES and a body.  A struct is whole and valid or it is not
+ * handed out.
  */
 #ifndef SCOUTFS_MSG_H
 #define SCOUTFS_MSG_H
@@ -55,7 +56,8 @@ union msg_body {
 struct msg_header {
 	uint16_t type;		/* enum msg_type */
 	uint16_t flags;
-	uint16_t frame_nr;	/* sessions: counts the frames of a socket from 1, so that a hole shows */
+	uint16_t
+		frame_nr; /* sessions: counts the frames of a socket from 1, so that a hole shows */
 	uint64_t id;		/* of the request; the answer repeats it */
 	uint64_t seq;		/* of the sender, 0: outside the numbering */
 	uint64_t recv_seq;	/* the greatest that the sender has received */
@@ -89,15 +91,15 @@ bool msg_is_from(unsigned type, enum msg_party party);
 int msg_check(unsigned type, const void *body);
 
 /*
- * Write a frame into buf.  body is the struct of hdr->type, or NULL for all zero; with hdr->error it is
- * left out.  The frame's length, or -EINVAL: unknown type or a value out of its range; -EMSGSIZE: longer
- * than size or than MSG_FRAME_MAX.
+ * Write a frame into buf.  body is the struct of hdr->type, or NULL for all zero; with hdr->error
+ * it is left out.  The frame's length, or -EINVAL: unknown type or a value out of its range;
+ * -EMSGSIZE: longer than size or than MSG_FRAME_MAX.
  */
 int msg_put(const struct msg_header *hdr, const void *body, uint8_t *buf, size_t size);
 
 /*
- * Read a frame of len bytes.  -EPROTO: not a frame of ours, damaged, truncated or with a value out of
- * its range; -EPROTONOSUPPORT: another major version; -EOPNOTSUPP: a type we do not know (hdr is
+ * Read a frame of len bytes.  -EPROTO: not a frame of ours, damaged, truncated or with a value out
+ * of its range; -EPROTONOSUPPORT: another major version; -EOPNOTSUPP: a type we do not know (hdr is
  * filled).  Nothing in *body counts on an error.  Only the struct of hdr->type in *body is written.
  */
 int msg_get(const uint8_t *buf, size_t len, struct msg_header *hdr, union msg_body *body);

@@ -1,9 +1,10 @@
 /*
- * Bytes of messages: a bounded writer and reader, and the types that fields may have.  Little-endian, no
- * padding.  A type is four things: WIRE_MEMBER_t declares it, wire_put_t, wire_get_t and wire_valid_t.
+ * Bytes of messages: a bounded writer and reader, and the types that fields may have.
+ * Little-endian, no padding.  A type is four things: WIRE_MEMBER_t declares it, wire_put_t,
+ * wire_get_t and wire_valid_t.
  *
- * Neither side moves beyond its end: `failed` is set instead and stays.  No length is used before it was
- * compared with what is left.
+ * Neither side moves beyond its end: `failed` is set instead and stays.  No length is used before
+ * it was compared with what is left.
  */
 #ifndef SCOUTFS_WIRE_H
 #define SCOUTFS_WIRE_H
@@ -23,7 +24,7 @@ struct wire_writer {
 
 struct wire_reader {
 	const uint8_t *pos, *end;
-	uint8_t minor;		/* the sender's: fields since a later one are absent and become zero */
+	uint8_t minor; /* the sender's: fields since a later one are absent and become zero */
 	bool failed;
 };
 

@@ -2,8 +2,8 @@
  * The configuration file: a table of keys, each with its kind, range and place.
  *
  * Every line is judged by the table; there is no key that is read and not used.  A line that is not
- * understood, a key that is unknown or given twice, a value out of its range and a value that is missing
- * are errors that name file, line and key: a service never starts on a guess.
+ * understood, a key that is unknown or given twice, a value out of its range and a value that is
+ * missing are errors that name file, line and key: a service never starts on a guess.
  */
 #include "conf.h"
 
@@ -124,24 +124,28 @@ static bool parse_size(const char *text, uint64_t *v)
 	return true;
 }
 
-static int set_number(struct instance_conf *conf, const struct conf_key *k, const char *value, char *err,
-		      size_t size)
+static int set_number(struct instance_conf *conf, const struct conf_key *k, const char *value,
+		      char *err, size_t size)
 {
 	void *field = (char *)conf + k->offset;
 	const char *end = "";
 	uint64_t v;
 	bool is_ok;
 
-	is_ok = k->kind == KIND_SIZE ? parse_size(value, &v) : parse_digits(value, &v, &end) && !*end;
+	is_ok = k->kind == KIND_SIZE ? parse_size(value, &v)
+				     : parse_digits(value, &v, &end) && !*end;
 	if (!is_ok)
 		return fail(err, size, "%s: '%.64s' is not a %s", k->name, value,
-			    k->kind == KIND_SIZE ? "size: give bytes, or a number with K, M, G or T" : "number");
+			    k->kind == KIND_SIZE ? "size: give bytes, or a number with K, M, G or T"
+						 : "number");
 	if (v < k->min || v > k->max)
-		return fail(err, size, "%s: %" PRIu64 " is out of range: give %" PRIu64 " to %" PRIu64, k->name, v,
-			    k->min, k->max);
+		return fail(err, size,
+			    "%s: %" PRIu64 " is out of range: give %" PRIu64 " to %" PRIu64,
+			    k->name, v, k->min, k->max);
 	if (k->kind == KIND_SIZE) {
 		if (v % 4096)
-			return fail(err, size, "%s: %" PRIu64 " is not a multiple of 4096", k->name, v);
+			return fail(err, size, "%s: %" PRIu64 " is not a multiple of 4096", k->name,
+				    v);
 		*(uint64_t *)field = v;
 	} else if (k->kind == KIND_SLOT) {
 		*(int *)field = (int)v;
@@ -151,17 +155,19 @@ static int set_number(struct instance_conf *conf, const struct conf_key *k, cons
 	return 0;
 }
 
-static int set_value(struct instance_conf *conf, const struct conf_key *k, const char *value, char *err,
-		     size_t size)
+static int set_value(struct instance_conf *conf, const struct conf_key *k, const char *value,
+		     char *err, size_t size)
 {
 	void *field = (char *)conf + k->offset;
 
 	switch (k->kind) {
 	case KIND_PATH:
 		if (value[0] != '/')
-			return fail(err, size, "%s: '%.64s' is not an absolute path", k->name, value);
+			return fail(err, size, "%s: '%.64s' is not an absolute path", k->name,
+				    value);
 		if (strlen(value) >= CONF_PATH_BYTES)
-			return fail(err, size, "%s: longer than %d bytes", k->name, CONF_PATH_BYTES - 1);
+			return fail(err, size, "%s: longer than %d bytes", k->name,
+				    CONF_PATH_BYTES - 1);
 		strcpy(field, value);
 		return 0;
 	case KIND_BOOL:
@@ -180,7 +186,8 @@ static int set_value(struct instance_conf *conf, const struct conf_key *k, const
 		else if (strcmp(value, "off") == 0)
 			*(enum conf_pointers *)field = CONF_POINTERS_OFF;
 		else
-			return fail(err, size, "%s: '%.64s' is none of on, root, off", k->name, value);
+			return fail(err, size, "%s: '%.64s' is none of on, root, off", k->name,
+				    value);
 		return 0;
 	case KIND_SLOT:
 	case KIND_SIZE:
@@ -204,8 +211,10 @@ static char *trim(char *s)
 	return s;
 }
 
-/* Split "key = value" in place and set it.  seen may be NULL; else it holds the line of each key. */
-static int set_pair(struct instance_conf *conf, char *text, unsigned line, unsigned *seen, char *err, size_t size)
+/* Split "key = value" in place and set it.  seen may be NULL; else it holds the line of each key.
+ */
+static int set_pair(struct instance_conf *conf, char *text, unsigned line, unsigned *seen,
+		    char *err, size_t size)
 {
 	char *eq = strchr(text, '=');
 	const struct conf_key *k;
@@ -245,12 +254,16 @@ int conf_init(struct instance_conf *conf, const char *name, char *err, size_t er
 	size_t len = strlen(name);
 
 	if (len == 0 || len >= CONF_NAME_BYTES || name[0] == '.' || name[0] == '-')
-		return fail(err, err_size, "'%.80s' is not a name for an instance: give 1 to %d letters, digits, "
-			    "- _ . that begin with a letter, a digit or _", name, CONF_NAME_BYTES - 1);
+		return fail(err, err_size,
+			    "'%.80s' is not a name for an instance: give 1 to %d letters, digits, "
+			    "- _ . that begin with a letter, a digit or _",
+			    name, CONF_NAME_BYTES - 1);
 	for (const char *p = name; *p; p++) {
 		if (!isalnum((unsigned char)*p) && !strchr("-_.", *p))
-			return fail(err, err_size, "'%.80s' is not a name for an instance: only letters, digits, "
-				    "- _ . may be in it", name);
+			return fail(err, err_size,
+				    "'%.80s' is not a name for an instance: only letters, digits, "
+				    "- _ . may be in it",
+				    name);
 	}
 	memset(conf, 0, sizeof(*conf));
 	strcpy(conf->name, name);
@@ -278,15 +291,18 @@ int conf_check(const struct instance_conf *conf, char *err, size_t err_size)
 	size_t dir_max = sizeof(un->sun_path) - sizeof("/" LONGEST_SOCKET);
 
 	if (!conf->meta_device[0])
-		return fail(err, err_size, "meta_device: missing; give the volume's metadata device");
+		return fail(err, err_size,
+			    "meta_device: missing; give the volume's metadata device");
 	if (!conf->data_device[0])
 		return fail(err, err_size, "data_device: missing; give the volume's data device");
 	if (!conf->mountpoint[0])
 		return fail(err, err_size, "mountpoint: missing; give the directory to mount on");
 	if (strcmp(conf->meta_device, conf->data_device) == 0)
-		return fail(err, err_size, "data_device: the same as meta_device; a volume has two devices");
+		return fail(err, err_size,
+			    "data_device: the same as meta_device; a volume has two devices");
 	if (strlen(conf->runtime_dir) > dir_max)
-		return fail(err, err_size, "runtime_dir: longer than %zu bytes, so its sockets could not be named",
+		return fail(err, err_size,
+			    "runtime_dir: longer than %zu bytes, so its sockets could not be named",
 			    dir_max);
 	return 0;
 }
@@ -333,7 +349,8 @@ static char *read_file(const char *path, int *ret)
 	return text;
 }
 
-static int parse_lines(struct instance_conf *conf, const char *path, char *text, char *err, size_t err_size)
+static int parse_lines(struct instance_conf *conf, const char *path, char *text, char *err,
+		       size_t err_size)
 {
 	unsigned seen[KEYS_NR] = { 0 };
 	unsigned line = 0;
@@ -387,7 +404,8 @@ int conf_load(struct instance_conf *conf, const char *path_or_name, char *err, s
 	len = strlen(base);
 	if (len > 5 && strcmp(base + len - 5, ".conf") == 0)
 		len -= 5;
-	snprintf(name, sizeof(name), "%.*s", (int)(len < sizeof(name) ? len : sizeof(name) - 1), base);
+	snprintf(name, sizeof(name), "%.*s", (int)(len < sizeof(name) ? len : sizeof(name) - 1),
+		 base);
 	if (len >= sizeof(name))
 		return fail(err, err_size, "%s: the instance's name is longer than %zu bytes", path,
 			    sizeof(name) - 1);
@@ -396,8 +414,8 @@ int conf_load(struct instance_conf *conf, const char *path_or_name, char *err, s
 
 	text = read_file(path, &ret);
 	if (!text) {
-		fail(err, err_size, "%s: %s", path, ret == -EINVAL ? "holds a NUL byte: not a text file" :
-		     strerror(-ret));
+		fail(err, err_size, "%s: %s", path,
+		     ret == -EINVAL ? "holds a NUL byte: not a text file" : strerror(-ret));
 		return ret;
 	}
 	ret = parse_lines(conf, path, text, err, err_size);
@@ -412,7 +430,8 @@ int conf_override(struct instance_conf *conf, const char *key_value, char *err, 
 	char text[CONF_PATH_BYTES + 64];
 
 	if (strlen(key_value) >= sizeof(text))
-		return fail(err, err_size, "'%.64s...' is longer than %zu bytes", key_value, sizeof(text) - 1);
+		return fail(err, err_size, "'%.64s...' is longer than %zu bytes", key_value,
+			    sizeof(text) - 1);
 	strcpy(text, key_value);
 	return set_pair(conf, text, 0, NULL, err, err_size);
 }

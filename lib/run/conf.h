@@ -1,8 +1,8 @@
 /*
  * The configuration of one instance: /etc/scoutfs/NAME.conf.  interface.md 4.1, runtime.md 16.1.
  *
- * Lines are `key = value`; a # at the start of a line or after white space begins a comment.  Sizes are
- * bytes with K, M, G or T.  What the file says is checked in full before anything uses it.
+ * Lines are `key = value`; a # at the start of a line or after white space begins a comment.  Sizes
+ * are bytes with K, M, G or T.  What the file says is checked in full before anything uses it.
  */
 #ifndef SCOUTFS_CONF_H
 #define SCOUTFS_CONF_H
@@ -31,7 +31,7 @@ struct instance_conf {
 	char meta_device[CONF_PATH_BYTES];
 	char data_device[CONF_PATH_BYTES];
 	char mountpoint[CONF_PATH_BYTES];
-	char runtime_dir[CONF_PATH_BYTES];	/* sockets, rid, cache and pool: gone with the node */
+	char runtime_dir[CONF_PATH_BYTES]; /* sockets, rid, cache and pool: gone with the node */
 	char state_dir[CONF_PATH_BYTES];	/* what must survive a power cut */
 	int quorum_slot;			/* 0..14, or CONF_NO_SLOT */
 	uint64_t cache_size;			/* bytes, a multiple of 4096 */
@@ -49,25 +49,29 @@ struct instance_conf {
 	enum conf_pointers ioctl_pointers;
 };
 
-/* The defaults for an instance of that name; required values are empty.  -EINVAL: not a good name (err says why). */
+/* The defaults for an instance of that name; required values are empty.  -EINVAL: not a good name
+ * (err says why). */
 int conf_init(struct instance_conf *conf, const char *name, char *err, size_t err_size);
 
 /*
  * Read the file of an instance: a path (it has a slash), or a NAME for CONF_DIR/NAME.conf or, where
- * there is none, CONF_MOUNT_DIR/NAME.conf.  The name is the file's, without .conf.  On an error err holds
- * "FILE:LINE: key: reason": -EINVAL for what the file says, else what opening or reading it failed with.
+ * there is none, CONF_MOUNT_DIR/NAME.conf.  The name is the file's, without .conf.  On an error err
+ * holds "FILE:LINE: key: reason": -EINVAL for what the file says, else what opening or reading it
+ * failed with.
  */
 int conf_load(struct instance_conf *conf, const char *path_or_name, char *err, size_t err_size);
 
-/* Set one value from "key=value" of a command line.  -EINVAL: err says "key: reason"; nothing changed. */
+/* Set one value from "key=value" of a command line.  -EINVAL: err says "key: reason"; nothing
+ * changed. */
 int conf_override(struct instance_conf *conf, const char *key_value, char *err, size_t err_size);
 
-/* What conf_load checks at its end: required values and values that depend on each other.  -EINVAL: err says it. */
+/* What conf_load checks at its end: required values and values that depend on each other.  -EINVAL:
+ * err says it. */
 int conf_check(const struct instance_conf *conf, char *err, size_t err_size);
 
 /*
- * The same for every daemon's main: "-f FILE|NAME [-o key=value]...".  Returns 0, or an exit status after it has
- * printed why (2) or, with -h or -V, what was asked for (with *done set and 0).
+ * The same for every daemon's main: "-f FILE|NAME [-o key=value]...".  Returns 0, or an exit status
+ * after it has printed why (2) or, with -h or -V, what was asked for (with *done set and 0).
  */
 int conf_from_args(struct instance_conf *conf, int argc, char **argv, bool *done);
 

@@ -1,9 +1,9 @@
 /*
  * The status socket: one thread, one ROUTER, one answer for each question.
  *
- * It touches nothing of its service but through the two callbacks, so a service that hangs still says who
- * it is, as far as its callback answers.  Asking is done with a context of its own and a deadline: a
- * service that does not answer costs the asker its patience and nothing else.
+ * It touches nothing of its service but through the two callbacks, so a service that hangs still
+ * says who it is, as far as its callback answers.  Asking is done with a context of its own and a
+ * deadline: a service that does not answer costs the asker its patience and nothing else.
  */
 #include "ctl.h"
 
@@ -86,7 +86,8 @@ static void answer_status(struct ctl *c, struct msg_status_reply *reply)
 	c->ops.fill_status(c->arg, reply);
 }
 
-static void answer_command(struct ctl *c, const struct msg_ctl_command *cmd, struct msg_ctl_reply *reply)
+static void answer_command(struct ctl *c, const struct msg_ctl_command *cmd,
+			   struct msg_ctl_reply *reply)
 {
 	int ret = -EOPNOTSUPP;
 
@@ -224,8 +225,8 @@ static int probe(const char *path)
 }
 
 /* One question, one answer of the type `want`, copied to reply. */
-static int ask(const char *path, unsigned timeout_ms, unsigned type, const void *body, unsigned want,
-	       void *reply)
+static int ask(const char *path, unsigned timeout_ms, unsigned type, const void *body,
+	       unsigned want, void *reply)
 {
 	uint64_t end_ns = clock_mono_ns() + timeout_ms * NSEC_PER_MSEC;
 	struct msg_header hdr = { .type = (uint16_t)type, .id = 1 };

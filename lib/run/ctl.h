@@ -1,5 +1,6 @@
 /*
- * Each service's status socket, RUNTIME_DIR/ctl-SERVICE.sock, and how scoutfsctl asks it.  design.md D9.
+ * Each service's status socket, RUNTIME_DIR/ctl-SERVICE.sock, and how scoutfsctl asks it. design.md
+ * D9.
  */
 #ifndef SCOUTFS_CTL_H
 #define SCOUTFS_CTL_H
@@ -15,14 +16,18 @@ struct ctl;
 
 /* Both are called by the socket's own thread: they take what locks they need, shortly. */
 struct ctl_ops {
-	/* Fill in state, since_ms, waiting_for, values and texts; service, version and pid are there. */
+	/* Fill in state, since_ms, waiting_for, values and texts; service, version and pid are
+	 * there. */
 	void (*fill_status)(void *arg, struct msg_status_reply *reply);
-	/* Do what verb says: 0 or a negative errno, and words for the operator.  NULL: there are no verbs. */
-	int (*command)(void *arg, const char *verb, const char *arg_text, char *text, size_t text_size);
+	/* Do what verb says: 0 or a negative errno, and words for the operator.  NULL: there are no
+	 * verbs. */
+	int (*command)(void *arg, const char *verb, const char *arg_text, char *text,
+		       size_t text_size);
 };
 
 /*
- * Answer on RUNTIME_DIR/ctl-SERVICE.sock (mode 0660) until ctl_stop.  -EADDRINUSE and others, logged.
+ * Answer on RUNTIME_DIR/ctl-SERVICE.sock (mode 0660) until ctl_stop.  -EADDRINUSE and others,
+ * logged.
  */
 int ctl_start(struct ctl **out, const struct instance_conf *conf, const char *service,
 	      const struct ctl_ops *ops, void *arg);
@@ -35,14 +40,15 @@ void ctl_add_text(struct msg_status_reply *reply, const char *name, const char *
 void ctl_add_stats(struct msg_status_reply *reply, const struct stats_desc *descs, size_t nr,
 		   const void *stats);
 /* ctl_add_stats for a STATS_STRUCT with its STATS_DESCS. */
-#define CTL_ADD_STATS(reply, type, stats) ctl_add_stats((reply), type##_descs, STATS_NR(type), (stats))
+#define CTL_ADD_STATS(reply, type, stats)                                                          \
+	ctl_add_stats((reply), type##_descs, STATS_NR(type), (stats))
 
 /* The path of a service's socket. */
 void ctl_path(const struct instance_conf *conf, const char *service, char *buf, size_t size);
 
 /*
- * Ask the service at path.  -ENOENT: there is no such socket; -ECONNREFUSED: nobody answers it any more;
- * -ETIMEDOUT; -EPROTO: it answers something else.
+ * Ask the service at path.  -ENOENT: there is no such socket; -ECONNREFUSED: nobody answers it any
+ * more; -ETIMEDOUT; -EPROTO: it answers something else.
  */
 int ctl_query(const char *path, unsigned timeout_ms, struct msg_status_reply *reply);
 /* Have it do something; *reply says how that went (reply->code as in errors.h). */

@@ -1,12 +1,12 @@
 /*
  * Making, sharing and recording the instance's rid.
  *
- * RUNTIME_DIR/rid appears whole or not at all: it is written under another name and linked, which fails
- * when somebody else was first; then theirs is read.  STATE_DIR/rids is append-only, one line
- * "rid fsid seconds" a mount; it is changed under a flock of its own and fsynced, file and directory,
- * before a rid is given to a caller.  A line torn by a power cut is not a rid that anybody has used, so
- * the next append begins with a newline and readers skip what does not parse.  When the file has grown
- * to RECORD_LINES_MAX lines its older half is dropped.
+ * RUNTIME_DIR/rid appears whole or not at all: it is written under another name and linked, which
+ * fails when somebody else was first; then theirs is read.  STATE_DIR/rids is append-only, one line
+ * "rid fsid seconds" a mount; it is changed under a flock of its own and fsynced, file and
+ * directory, before a rid is given to a caller.  A line torn by a power cut is not a rid that
+ * anybody has used, so the next append begins with a newline and readers skip what does not parse.
+ * When the file has grown to RECORD_LINES_MAX lines its older half is dropped.
  */
 #include "instance.h"
 
@@ -160,7 +160,8 @@ static uint64_t read_fsid(const struct instance_conf *conf)
 	fd = open(conf->meta_device, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
-	if (pread(fd, &hdr, sizeof(hdr), (off_t)(SUPER_BLKNO * SMALL_SIZE)) == (ssize_t)sizeof(hdr) &&
+	if (pread(fd, &hdr, sizeof(hdr), (off_t)(SUPER_BLKNO * SMALL_SIZE)) ==
+		    (ssize_t)sizeof(hdr) &&
 	    le32_get(hdr.magic) == MAGIC_SUPER)
 		fsid = le64_get(hdr.fsid);
 	close(fd);
@@ -247,8 +248,9 @@ static int record_append(const struct instance_conf *conf, uint64_t rid)
 
 		if (fseek(f, -1, SEEK_END) == 0 && fread(&last, 1, 1, f) != 1)
 			last = '\n';
-		snprintf(line, sizeof(line), "%s%016" PRIx64 " %016" PRIx64 " %lld\n", last == '\n' ? "" : "\n", rid,
-			 read_fsid(conf), (long long)clock_real().tv_sec);
+		snprintf(line, sizeof(line), "%s%016" PRIx64 " %016" PRIx64 " %lld\n",
+			 last == '\n' ? "" : "\n", rid, read_fsid(conf),
+			 (long long)clock_real().tv_sec);
 		ret = write_all(fileno(f), line, strlen(line));
 	}
 	/* Also when it was found: the writer may have died before its fsync. */
@@ -295,7 +297,8 @@ int instance_rid_get(const struct instance_conf *conf, uint64_t *rid)
 			ret = read_rid(path, rid);
 	}
 	if (ret == -EBADMSG)
-		log_err("%s: does not hold a rid of 16 hex digits; stop the instance's services and remove it", path);
+		log_err("%s: does not hold a rid of 16 hex digits; stop the instance's services and remove it",
+			path);
 	else if (ret < 0)
 		log_err("%s: %s; the instance has no identity without it", path, strerror(-ret));
 	if (ret < 0)
@@ -303,7 +306,8 @@ int instance_rid_get(const struct instance_conf *conf, uint64_t *rid)
 	ret = record_rid(conf, *rid);
 	if (ret < 0)
 		log_err("state directory %s: the rid of this mount cannot be recorded: %s; make it writable or set "
-			"state_dir", conf->state_dir, strerror(-ret));
+			"state_dir",
+			conf->state_dir, strerror(-ret));
 	return ret;
 }
 
@@ -326,7 +330,8 @@ int instance_rid_is_ours(const struct instance_conf *conf, uint64_t rid)
 		fclose(f);
 	}
 	if (ret < 0) {
-		log_err("%s: %s; no earlier mount can be recognised as this host's", path, strerror(-ret));
+		log_err("%s: %s; no earlier mount can be recognised as this host's", path,
+			strerror(-ret));
 		return ret;
 	}
 	return found;

@@ -14,15 +14,15 @@
 #include "conf.h"
 
 /*
- * The rid of this instance, made if there is none: services that start at the same time agree on it.
- * It is never 0 nor all ones and is recorded durably when this returns.  Errors are logged: what the
- * directories or files fail with, -EBADMSG for a rid file that holds something else.
+ * The rid of this instance, made if there is none: services that start at the same time agree on
+ * it. It is never 0 nor all ones and is recorded durably when this returns.  Errors are logged:
+ * what the directories or files fail with, -EBADMSG for a rid file that holds something else.
  */
 int instance_rid_get(const struct instance_conf *conf, uint64_t *rid);
 
 /*
- * Whether an instance of this name on this host ever had rid, the present one included: 1 or 0.  Negative:
- * the record cannot be read (logged; treat it as "not ours").
+ * Whether an instance of this name on this host ever had rid, the present one included: 1 or 0.
+ * Negative: the record cannot be read (logged; treat it as "not ours").
  */
 int instance_rid_is_ours(const struct instance_conf *conf, uint64_t rid);
 

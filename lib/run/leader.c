@@ -1,9 +1,10 @@
 /*
  * The line to quorumd: a DEALER that is thrown away and made again whenever it may be dead.
  *
- * Both sides repeat what they have to say, so nothing is acknowledged and nothing has to be remembered:
- * the newest word counts.  While there is no line, quorumd's last word does not count any more (it may
- * have been restarted and know better); what a service does meanwhile is its own rule (design.md D7).
+ * Both sides repeat what they have to say, so nothing is acknowledged and nothing has to be
+ * remembered: the newest word counts.  While there is no line, quorumd's last word does not count
+ * any more (it may have been restarted and know better); what a service does meanwhile is its own
+ * rule (design.md D7).
  */
 #include "leader.h"
 
@@ -19,7 +20,7 @@
 
 #define RETRY_NS	(200 * NSEC_PER_MSEC)
 #define REPEAT_NS	(500 * NSEC_PER_MSEC)
-#define SILENT_NS	(5 * NSEC_PER_SEC)	/* quorumd speaks twice a second: the line is dead */
+#define SILENT_NS	(5 * NSEC_PER_SEC) /* quorumd speaks twice a second: the line is dead */
 #define FRAME_BYTES	1024u
 
 struct leader {
@@ -88,7 +89,9 @@ static void try_connect(struct leader *l, uint64_t now)
 	if (access(l->path, F_OK) < 0)
 		return;
 	ret = zmqu_dealer(l->zmq_ctx, 0, &l->sock);
-	ret = ret ?: zmqu_monitor(l->zmq_ctx, l->sock, ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED, &l->mon);
+	ret = ret
+		      ?: zmqu_monitor(l->zmq_ctx, l->sock,
+				      ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED, &l->mon);
 	ret = ret ?: zmqu_connect_ipc(l->sock, l->path);
 	ret = ret ?: watch(l, l->sock);
 	ret = ret ?: watch(l, l->mon);

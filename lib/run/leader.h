@@ -1,9 +1,10 @@
 /*
- * A service's connection with its host's quorumd: who leads, and how our serverd is.  design.md §2, D7.
+ * A service's connection with its host's quorumd: who leads, and how our serverd is.  design.md §2,
+ * D7.
  *
- * Not a thread: one loop owns it, polls leader_fd() and calls leader_dispatch() when that is readable or
- * leader_deadline() has come.  quorumd going away and coming back is handled here: the greeting and the
- * state are said again.
+ * Not a thread: one loop owns it, polls leader_fd() and calls leader_dispatch() when that is
+ * readable or leader_deadline() has come.  quorumd going away and coming back is handled here: the
+ * greeting and the state are said again.
  */
 #ifndef SCOUTFS_LEADER_H
 #define SCOUTFS_LEADER_H
@@ -26,8 +27,9 @@ void leader_dispatch(struct leader *l, uint64_t now_ns);
 uint64_t leader_deadline(const struct leader *l);
 
 /*
- * What quorumd said last; false: nothing yet, or it has been silent since it went away.  For serverd: serve
- * st->term iff role is QUORUM_LEADER and stop is 0; do not begin while this is false.
+ * What quorumd said last; false: nothing yet, or it has been silent since it went away.  For
+ * serverd: serve st->term iff role is QUORUM_LEADER and stop is 0; do not begin while this is
+ * false.
  */
 bool leader_state(const struct leader *l, struct msg_leader_state *st);
 /* When quorumd was last heard (clock_mono_ns), 0: never. */

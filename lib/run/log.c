@@ -1,11 +1,11 @@
 /*
  * The log: one write(2) a line, so lines of several threads and processes never mix.
  *
- * Under systemd (JOURNAL_STREAM is set) a line is "<LEVEL>text" and the journal adds the rest; elsewhere
- * it is "time program level: text".  An error or warning that was just written is counted instead of
- * written again; the count comes out ("... (12 more)") when the text has been quiet or held back for
- * REPEAT_NS and something is logged, at log_flush() and at exit.  Notices are never held back: they
- * tell of changes, and of two changes back and forth both matter.
+ * Under systemd (JOURNAL_STREAM is set) a line is "<LEVEL>text" and the journal adds the rest;
+ * elsewhere it is "time program level: text".  An error or warning that was just written is counted
+ * instead of written again; the count comes out ("... (12 more)") when the text has been quiet or
+ * held back for REPEAT_NS and something is logged, at log_flush() and at exit.  Notices are never
+ * held back: they tell of changes, and of two changes back and forth both matter.
  */
 #include "log.h"
 

@@ -1,13 +1,16 @@
 /*
- * The client's side of a session: one thread, one socket at a time, everything kept until it is answered.
+ * The client's side of a session: one thread, one socket at a time, everything kept until it is
+ * answered.
  *
- * The home thread resolves the leader, connects with a fresh socket, greets, and once it was accepted
- * sends what is unanswered in order.  Other threads only put what they have into the inbox and ring.  A
- * socket that is cut, silent for longer than the keepalive time, or on which a frame is missing or wrong
- * is thrown away and the next one is made; what was not answered is sent again, to the same server (which
- * drops what it has had) or to a new one (whose handlers are idempotent, runtime.md 3.8).
+ * The home thread resolves the leader, connects with a fresh socket, greets, and once it was
+ * accepted sends what is unanswered in order.  Other threads only put what they have into the inbox
+ * and ring.  A socket that is cut, silent for longer than the keepalive time, or on which a frame
+ * is missing or wrong is thrown away and the next one is made; what was not answered is sent again,
+ * to the same server (which drops what it has had) or to a new one (whose handlers are idempotent,
+ * runtime.md 3.8).
  *
- * Each call ends once: it is in the inbox, then in the session, and whoever takes it out calls done.
+ * Each call ends once: it is in the inbox, then in the session, and whoever takes it out calls
+ * done.
  */
 #include "net_client.h"
 
@@ -32,7 +35,7 @@
 #define RETRY_NS	(100 * NSEC_PER_MSEC)
 #define REFUSED_NS	(1 * NSEC_PER_SEC)	/* after an answer that will not change soon */
 #define FRAMES_BATCH	256
-#define ACK_FRAMES	64u			/* unacknowledged messages that bring an acknowledgement */
+#define ACK_FRAMES	64u /* unacknowledged messages that bring an acknowledgement */
 
 enum link_state {
 	LINK_IDLE,		/* no socket */
@@ -134,7 +137,8 @@ static void drop_socket(struct net_client *nc, uint64_t delay_ns)
 	nc->sock = nc->mon = NULL;
 	nc->state = LINK_IDLE;
 	nc->is_blocked = false;
-	/* A good connection that broke is made again at once; it may have been the server's restart. */
+	/* A good connection that broke is made again at once; it may have been the server's
+	 * restart. */
 	nc->next_try_ns = clock_mono_ns() + (nc->was_greeted ? 0 : delay_ns);
 	nc->was_greeted = false;
 	if (!was_open)
@@ -159,8 +163,8 @@ static int send_frame(struct net_client *nc, struct msg_header *hdr, const void 
 		return ret;
 	}
 	if (ret < 0) {
-		log_warning("server at %s: %s cannot be sent: %s; connecting again", nc->stats.endpoint,
-			    msg_name(hdr->type), strerror(-ret));
+		log_warning("server at %s: %s cannot be sent: %s; connecting again",
+			    nc->stats.endpoint, msg_name(hdr->type), strerror(-ret));
 		drop_socket(nc, RETRY_NS);
 		return ret;
 	}
@@ -241,8 +245,10 @@ static void fail_all(struct net_client *nc, int err)
 
 static void become_fenced(struct net_client *nc)
 {
-	log_err("rid %016" PRIx64 ": the server at %s says that this mount was fenced; it can do nothing any "
-		"more: unmount it", nc->conf.rid, nc->stats.endpoint);
+	log_err("rid %016" PRIx64
+		": the server at %s says that this mount was fenced; it can do nothing any "
+		"more: unmount it",
+		nc->conf.rid, nc->stats.endpoint);
 	pthread_mutex_lock(&nc->mutex);
 	nc->fenced = true;
 	pthread_mutex_unlock(&nc->mutex);
@@ -324,7 +330,8 @@ static void try_connect(struct net_client *nc)
 	if (ret == 0 && zmq_connect(nc->sock, endpoint) < 0)
 		ret = -errno;
 	if (ret < 0) {
-		log_err("server at %s: no socket for it: %s; trying again", endpoint, strerror(-ret));
+		log_err("server at %s: no socket for it: %s; trying again", endpoint,
+			strerror(-ret));
 		drop_socket(nc, REFUSED_NS);
 		return;
 	}
@@ -344,10 +351,11 @@ static void handle_greeting_reply(struct net_client *nc, const struct msg_greeti
 		become_fenced(nc);
 		return;
 	case GREETING_INVALID:
-		log_err("server at %s refuses this mount: it serves fsid %016" PRIx64 ", format version %" PRIu64
-			"; ours is fsid %016" PRIx64 ", version %" PRIu64 "; are the devices and the quorum "
-			"addresses of one volume?", nc->stats.endpoint, g->fsid, g->fmt_vers, nc->conf.fsid,
-			nc->conf.fmt_vers);
+		log_err("server at %s refuses this mount: it serves fsid %016" PRIx64
+			", format version %" PRIu64 "; ours is fsid %016" PRIx64
+			", version %" PRIu64 "; are the devices and the quorum "
+			"addresses of one volume?",
+			nc->stats.endpoint, g->fsid, g->fmt_vers, nc->conf.fsid, nc->conf.fmt_vers);
 		nc->was_greeted = false;
 		drop_socket(nc, REFUSED_NS);
 		return;
@@ -409,12 +417,13 @@ static int handle_request(struct net_client *nc, const struct msg_header *hdr, c
 }
 
 /* -EPROTO: the socket cannot be used any more. */
-static int handle_message(struct net_client *nc, const struct msg_header *hdr, const union msg_body *body,
-			  bool is_known)
+static int handle_message(struct net_client *nc, const struct msg_header *hdr,
+			  const union msg_body *body, bool is_known)
 {
 	bool is_greeting = is_known && hdr->type == MSG_greeting_reply && !hdr->error;
 
-	/* A refusal ends the socket whatever else was sent on it: its sender may know nothing of it. */
+	/* A refusal ends the socket whatever else was sent on it: its sender may know nothing of
+	 * it. */
 	if (is_greeting && body->greeting_reply.status != GREETING_OK) {
 		handle_greeting_reply(nc, &body->greeting_reply);
 		return 0;
@@ -479,7 +488,8 @@ static void handle_frame(struct net_client *nc, struct zmqu_frame *f)
 	ret = msg_get(zmq_msg_data(&f->msg), zmq_msg_size(&f->msg), &hdr, nc->body);
 	if (ret == -EPROTONOSUPPORT)
 		log_err("server at %s speaks another major version of the protocol than ours (%u); upgrade the older "
-			"of the two hosts", nc->stats.endpoint, MSG_MAJOR);
+			"of the two hosts",
+			nc->stats.endpoint, MSG_MAJOR);
 	if (ret == 0 || ret == -EOPNOTSUPP)
 		ret = handle_message(nc, &hdr, nc->body, ret == 0);
 	if (ret < 0 && nc->sock) {
@@ -692,7 +702,8 @@ static void inbox_add(struct net_client *nc, struct session_out *o)
 	nc->inbox_last = o;
 }
 
-int net_client_call(struct net_client *nc, unsigned type, const void *msg, net_client_done done, void *arg)
+int net_client_call(struct net_client *nc, unsigned type, const void *msg, net_client_done done,
+		    void *arg)
 {
 	struct session_out *o;
 	int ret;
@@ -797,7 +808,8 @@ int net_client_call_sync(struct net_client *nc, unsigned type, const void *msg, 
 	return call_and_wait(nc, type, msg, reply, 0);
 }
 
-void net_client_respond(struct net_client *nc, struct net_req *req, int err, unsigned type, const void *msg)
+void net_client_respond(struct net_client *nc, struct net_req *req, int err, unsigned type,
+			const void *msg)
 {
 	unsigned reply_type = msg_reply_type(req->type);
 	struct session_out *o;
@@ -823,7 +835,8 @@ void net_client_respond(struct net_client *nc, struct net_req *req, int err, uns
 	wake(nc);
 }
 
-int net_client_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg, unsigned timeout_ms)
+int net_client_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg,
+			unsigned timeout_ms)
 {
 	uint64_t term;
 

@@ -2,8 +2,8 @@
  * A mount's session with whichever server leads.  runtime.md 3.1, 3.2, 3.4; design.md D5.
  *
  * One home thread owns the socket and makes every callback, one at a time, in the order in which
- * messages arrived; a callback must not block and must not call net_client_stop, _call_sync or _farewell.
- * Everything else may be called by any thread, from callbacks too.
+ * messages arrived; a callback must not block and must not call net_client_stop, _call_sync or
+ * _farewell. Everything else may be called by any thread, from callbacks too.
  */
 #ifndef SCOUTFS_NET_CLIENT_H
 #define SCOUTFS_NET_CLIENT_H
@@ -22,13 +22,15 @@ struct net_req;		/* a request of the server that has not been answered */
 
 struct net_client_ops {
 	/*
-	 * Where the leader listens ("tcp://ADDRESS:PORT") into buf; made before each attempt to connect.
-	 * It may take a moment (it reads the device).  Negative: there is none now; it is asked again.
+	 * Where the leader listens ("tcp://ADDRESS:PORT") into buf; made before each attempt to
+	 * connect. It may take a moment (it reads the device).  Negative: there is none now; it is
+	 * asked again.
 	 */
 	int (*resolve)(void *arg, char *buf, size_t size);
 	/* A server has accepted us.  new_server: another term than the last one. */
 	void (*on_greeted)(void *arg, uint64_t term, bool new_server);
-	/* The server asks; answer req once with net_client_respond, now or later.  msg lives for the call. */
+	/* The server asks; answer req once with net_client_respond, now or later.  msg lives for
+	 * the call. */
 	void (*on_request)(void *arg, struct net_req *req, unsigned type, const void *msg);
 	/* This rid has been fenced: no call succeeds any more (-ENOLINK). */
 	void (*on_fenced)(void *arg);
@@ -49,15 +51,17 @@ struct net_client_conf {
 /* Start the home thread; the caller ends it with net_client_stop.  -ENOMEM, -EMFILE, -EAGAIN. */
 int net_client_start(struct net_client **out, const struct net_client_conf *conf);
 
-/* End the session without a farewell.  Calls that have no answer end with -ESHUTDOWN before it returns. */
+/* End the session without a farewell.  Calls that have no answer end with -ESHUTDOWN before it
+ * returns. */
 void net_client_stop(struct net_client *nc);
 
 /*
- * Ask the server.  msg (NULL: all zero) is copied.  done is called exactly once when this returned 0: with
- * the server's answer, however many servers it takes, or an error: the server's (errors.h), -ENOLINK
- * after a fence, -ESHUTDOWN after a stop, -EPROTO for an answer of another type.  reply is the struct of
- * msg_reply_type(type), for the call only, NULL with an error.  -EBUSY: NET_CLIENT_CALLS_MAX; -ENOMEM;
- * -EINVAL: a value out of its range; -ENOLINK, -ESHUTDOWN: done is not called.
+ * Ask the server.  msg (NULL: all zero) is copied.  done is called exactly once when this returned
+ * 0: with the server's answer, however many servers it takes, or an error: the server's (errors.h),
+ * -ENOLINK after a fence, -ESHUTDOWN after a stop, -EPROTO for an answer of another type.  reply is
+ * the struct of msg_reply_type(type), for the call only, NULL with an error.  -EBUSY:
+ * NET_CLIENT_CALLS_MAX; -ENOMEM; -EINVAL: a value out of its range; -ENOLINK, -ESHUTDOWN: done is
+ * not called.
  */
 typedef void (*net_client_done)(void *arg, int err, unsigned type, const void *reply);
 int net_client_call(struct net_client *nc, unsigned type, const void *msg, net_client_done done,
@@ -74,12 +78,13 @@ void net_client_respond(struct net_client *nc, struct net_req *req, int err, uns
 			const void *msg);
 
 /*
- * Say farewell and wait until the server has answered, however many servers it takes.  gone is asked
- * before each connect (home thread): 1: the rid's item is not on the device any more, so it was
- * answered; 0: it is; negative: unknown.  A mount that was never greeted needs none.
- * 0; -ETIMEDOUT after timeout_ms (0: waits for ever); -ENOLINK: fenced; -ESHUTDOWN.
+ * Say farewell and wait until the server has answered, however many servers it takes.  gone is
+ * asked before each connect (home thread): 1: the rid's item is not on the device any more, so it
+ * was answered; 0: it is; negative: unknown.  A mount that was never greeted needs none. 0;
+ * -ETIMEDOUT after timeout_ms (0: waits for ever); -ENOLINK: fenced; -ESHUTDOWN.
  */
-int net_client_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg, unsigned timeout_ms);
+int net_client_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg,
+			unsigned timeout_ms);
 
 struct net_client_stats {
 	bool greeted;			/* there is a server that listens to us */

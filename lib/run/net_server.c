@@ -1,14 +1,15 @@
 /*
  * The server's side of all sessions: one ROUTER, one table of clients, no thread.
  *
- * A client is known by its rid and has at most one socket, that of the greatest epoch that has greeted;
- * a frame from any other identity is a greeting or is refused, so nobody is remembered who has not said
- * who he is.  Everything a client asked is in its table of handles until it is answered; answers stay
- * until they are acknowledged, questions until they are answered: a socket may come and go meanwhile.
+ * A client is known by its rid and has at most one socket, that of the greatest epoch that has
+ * greeted; a frame from any other identity is a greeting or is refused, so nobody is remembered who
+ * has not said who he is.  Everything a client asked is in its table of handles until it is
+ * answered; answers stay until they are acknowledged, questions until they are answered: a socket
+ * may come and go meanwhile.
  *
- * The server never waits for a client: what a socket does not take stays in the session and is tried
- * again.  A client that breaks the rules loses its socket (it may come back), one that lets more pile up
- * than NET_SERVER_QUEUE_MAX is answered no more until it has caught up.
+ * The server never waits for a client: what a socket does not take stays in the session and is
+ * tried again.  A client that breaks the rules loses its socket (it may come back), one that lets
+ * more pile up than NET_SERVER_QUEUE_MAX is answered no more until it has caught up.
  */
 #include "net_server.h"
 
@@ -29,7 +30,7 @@
 #define FRAMES_BATCH	256
 #define ACK_FRAMES	64u
 #define BLOCKED_NS	(5 * NSEC_PER_MSEC)	/* a full queue is tried again */
-#define PROBE_NS	(100 * NSEC_PER_MSEC)	/* ROUTER forgets a cut peer a moment after the event */
+#define PROBE_NS	(100 * NSEC_PER_MSEC) /* ROUTER forgets a cut peer a moment after the event */
 #define TICK_MAX_NS	(1 * NSEC_PER_SEC)
 #define IN_USE_NS	(2 * NSEC_PER_SEC)
 
@@ -214,7 +215,8 @@ static void reset(struct net_server *ns, struct client *c, const char *why)
 }
 
 /* 0; -EAGAIN: later; -EHOSTUNREACH: the socket is gone. */
-static int send_frame(struct net_server *ns, struct client *c, struct msg_header *hdr, const void *body)
+static int send_frame(struct net_server *ns, struct client *c, struct msg_header *hdr,
+		      const void *body)
 {
 	int ret;
 
@@ -306,8 +308,8 @@ static void welcome(struct net_server *ns, struct client *c)
 	}
 }
 
-static enum greeting_status check_greeting(const struct net_server *ns, const struct msg_greeting *g,
-					   const struct client *c)
+static enum greeting_status check_greeting(const struct net_server *ns,
+					   const struct msg_greeting *g, const struct client *c)
 {
 	if (g->fsid != ns->conf.fsid || g->fmt_vers != ns->conf.fmt_vers || g->rid == 0 ||
 	    g->rid == UINT64_MAX)
@@ -342,7 +344,8 @@ static struct client *add_client(struct net_server *ns, const struct msg_greetin
 	return c;
 }
 
-static void handle_greeting(struct net_server *ns, const struct msg_greeting *g, const struct zmqu_frame *f)
+static void handle_greeting(struct net_server *ns, const struct msg_greeting *g,
+			    const struct zmqu_frame *f)
 {
 	struct client *c = find_rid(ns, g->rid);
 	enum greeting_status status = check_greeting(ns, g, c);
@@ -363,7 +366,8 @@ static void handle_greeting(struct net_server *ns, const struct msg_greeting *g,
 		return;
 	}
 	if (c->process != g->process) {
-		/* Nobody waits for the old process's answers; ours to be answered are asked again. */
+		/* Nobody waits for the old process's answers; ours to be answered are asked again.
+		 */
 		ask.restarted = c->is_open || c->is_asked;
 		c->process = g->process;
 		c->is_open = c->is_asked = c->is_leaving = false;
@@ -378,7 +382,8 @@ static void handle_greeting(struct net_server *ns, const struct msg_greeting *g,
 	}
 	take_socket(ns, c, g, f);
 	if (c->is_open) {
-		/* A client that has not seen our answer believes in an older term: we are new to it. */
+		/* A client that has not seen our answer believes in an older term: we are new to
+		 * it. */
 		c->is_new_session = g->server_term != ns->conf.term;
 		tell(ns, c);
 		if (!c->is_dead)
@@ -508,8 +513,9 @@ static void handle_frame(struct net_server *ns, struct zmqu_frame *f)
 	ret = msg_get(zmq_msg_data(&f->msg), zmq_msg_size(&f->msg), &hdr, ns->body);
 	if (ret == -EPROTONOSUPPORT) {
 		log_err("a client at %u.%u.%u.%u speaks another major version of the protocol than ours (%u); "
-			"upgrade the older of the two hosts", f->addr >> 24, f->addr >> 16 & 255,
-			f->addr >> 8 & 255, f->addr & 255, MSG_MAJOR);
+			"upgrade the older of the two hosts",
+			f->addr >> 24, f->addr >> 16 & 255, f->addr >> 8 & 255, f->addr & 255,
+			MSG_MAJOR);
 		refuse(ns, &f->from, GREETING_INVALID);
 		return;
 	}
@@ -522,7 +528,8 @@ static void handle_frame(struct net_server *ns, struct zmqu_frame *f)
 		return;
 	}
 	if (!c) {
-		/* Somebody who believes in a socket that we have forgotten; noise is not answered. */
+		/* Somebody who believes in a socket that we have forgotten; noise is not answered.
+		 */
 		if (ret == 0 || ret == -EOPNOTSUPP)
 			refuse(ns, &f->from, GREETING_BUSY);
 		return;
@@ -566,15 +573,16 @@ static void check_client(struct net_server *ns, struct client *c, uint64_t now, 
 	uint64_t dead_ns = c->last_received_ns + keepalive_ns(ns);
 
 	/* Who has left may come back for our answer; not for ever. */
-	if (c->is_open && c->is_leaving && !c->is_connected && now >= c->since_ns + keepalive_ns(ns)) {
+	if (c->is_open && c->is_leaving && !c->is_connected &&
+	    now >= c->since_ns + keepalive_ns(ns)) {
 		kill_client(ns, c);
 		ns->conf.ops.on_left(ns->conf.arg, c->rid);
 	}
 	if (!c->is_connected)
 		return;
 	if (now >= dead_ns) {
-		log_notice("client %016" PRIx64 ": silent for %u ms, its connection is given up", c->rid,
-			   ns->conf.keepalive_ms);
+		log_notice("client %016" PRIx64 ": silent for %u ms, its connection is given up",
+			   c->rid, ns->conf.keepalive_ms);
 		disconnect(ns, c);
 		return;
 	}
@@ -622,7 +630,8 @@ void net_server_dispatch(struct net_server *ns, uint64_t now_ns)
 		if (!c->is_dead)
 			tell(ns, c);
 	}
-	/* Nothing may be left over from before the last send: the descriptor tells of changes only. */
+	/* Nothing may be left over from before the last send: the descriptor tells of changes only.
+	 */
 	if ((zmqu_events(ns->sock) | zmqu_events(ns->mon)) & ZMQ_POLLIN)
 		ns->deadline_ns = 0;
 	ns->was_used = false;
@@ -638,7 +647,8 @@ int net_server_fd(const struct net_server *ns)
 	return ns->epoll_fd;
 }
 
-/* ZeroMQ closes sockets behind our back: the listener of a server just closed is in the way a moment. */
+/* ZeroMQ closes sockets behind our back: the listener of a server just closed is in the way a
+ * moment. */
 static int bind_one(struct net_server *ns, const char *endpoint)
 {
 	uint64_t end_ns = clock_mono_ns() + IN_USE_NS;
@@ -659,9 +669,11 @@ static int bind_all(struct net_server *ns)
 
 		if (ret == 0)
 			continue;
-		log_err("sessions: cannot listen on %s: %s; %s", ns->conf.endpoints[i], zmq_strerror(-ret),
-			ret == -EADDRINUSE ? "find out who does (ss -ltnp)" :
-			"is it this host's quorum slot, and is the address configured?");
+		log_err("sessions: cannot listen on %s: %s; %s", ns->conf.endpoints[i],
+			zmq_strerror(-ret),
+			ret == -EADDRINUSE
+				? "find out who does (ss -ltnp)"
+				: "is it this host's quorum slot, and is the address configured?");
 		return ret;
 	}
 	return 0;
@@ -777,7 +789,8 @@ int net_server_respond(struct net_server *ns, uint64_t rid, uint64_t handle, int
 	return ret;
 }
 
-int net_server_request(struct net_server *ns, uint64_t rid, unsigned type, const void *msg, uint64_t tag)
+int net_server_request(struct net_server *ns, uint64_t rid, unsigned type, const void *msg,
+		       uint64_t tag)
 {
 	struct client *c = find_rid(ns, rid);
 	struct session_out *o;
@@ -829,7 +842,8 @@ static void fill_session(const struct client *c, struct net_server_session *out)
 	};
 }
 
-int net_server_get_session(const struct net_server *ns, uint64_t rid, struct net_server_session *out)
+int net_server_get_session(const struct net_server *ns, uint64_t rid,
+			   struct net_server_session *out)
 {
 	const struct client *c = find_rid(ns, rid);
 

@@ -1,4 +1,5 @@
-/* sd_notify in words.  Failing to notify is not an error of the service: systemd's timeouts act on it. */
+/* sd_notify in words.  Failing to notify is not an error of the service: systemd's timeouts act on
+ * it. */
 #include "sdn.h"
 
 #include <pthread.h>

@@ -1,4 +1,5 @@
-/* What a service tells systemd (sd_notify): nothing happens, and nothing fails, without NOTIFY_SOCKET. */
+/* What a service tells systemd (sd_notify): nothing happens, and nothing fails, without
+ * NOTIFY_SOCKET. */
 #ifndef SCOUTFS_SDN_H
 #define SCOUTFS_SDN_H
 
@@ -10,7 +11,8 @@ void sdn_ready(void);
 void sdn_stopping(void);
 /* The STATUS= line of `systemctl status`, in words; sent only when it differs from the last one. */
 void sdn_status(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* How often sdn_watchdog() must be called at the latest, half of WatchdogSec=; 0: nobody watches. */
+/* How often sdn_watchdog() must be called at the latest, half of WatchdogSec=; 0: nobody watches.
+ */
 uint64_t sdn_watchdog_ns(void);
 /* The service is alive; call it from the main loop, where a hang would show. */
 void sdn_watchdog(void);

@@ -1,10 +1,11 @@
 /*
  * A session's memory.
  *
- * Two lists in the order of seq, one of requests and one of responses, because the former may stay for
- * hours (a lock that is waited for) and the latter go with each acknowledgement: neither walk is ever
- * longer than what it removes.  `unsent` of each list is a position: everything from it on has not been
- * sent on the present socket.  Requests are found by id, since answers come in any order.
+ * Two lists in the order of seq, one of requests and one of responses, because the former may stay
+ * for hours (a lock that is waited for) and the latter go with each acknowledgement: neither walk
+ * is ever longer than what it removes.  `unsent` of each list is a position: everything from it on
+ * has not been sent on the present socket.  Requests are found by id, since answers come in any
+ * order.
  */
 #include "session.h"
 
@@ -224,7 +225,8 @@ enum session_verdict session_frame(struct session *s, const struct msg_header *h
 	s->received_nr = hdr->frame_nr;
 	if (hdr->recv_seq > s->last_seq)
 		return SESSION_LIE;
-	/* What was not sent on this socket yet may be covered as well: it had arrived by an earlier one. */
+	/* What was not sent on this socket yet may be covered as well: it had arrived by an earlier
+	 * one. */
 	while ((o = s->responses.first) && o->hdr.seq <= hdr->recv_seq) {
 		list_remove(&s->responses, o);
 		session_out_free(o);

@@ -2,8 +2,8 @@
  * What one side of a session keeps: runtime.md 3.1.  Used by net_client.c and net_server.c.
  *
  * Requests stay until their response has been processed, responses until the peer's recv_seq covers
- * them.  On a new socket all of them are sent again in the order of their seqs; the receiver drops what
- * it has had.  Nothing here sends, locks or waits.
+ * them.  On a new socket all of them are sent again in the order of their seqs; the receiver drops
+ * what it has had.  Nothing here sends, locks or waits.
  */
 #ifndef SCOUTFS_SESSION_H
 #define SCOUTFS_SESSION_H
@@ -69,7 +69,8 @@ void session_init(struct session *s);
 /* Frees all that is kept, without a word to anybody. */
 void session_fini(struct session *s);
 
-/* Take o as a request with a new id, or as the response to the peer's request id.  -ENOMEM: not taken. */
+/* Take o as a request with a new id, or as the response to the peer's request id.  -ENOMEM: not
+ * taken. */
 int session_add_request(struct session *s, struct session_out *o);
 void session_add_response(struct session *s, struct session_out *o, uint64_t id);
 
@@ -83,11 +84,13 @@ void session_rewind(struct session *s);
 void session_new_peer(struct session *s);
 
 enum session_verdict { SESSION_NEW, SESSION_DUPLICATE, SESSION_LOST, SESSION_LIE };
-/* Count a frame that has come: LOST: one before it is missing; LIE: it acknowledges what was never sent. */
+/* Count a frame that has come: LOST: one before it is missing; LIE: it acknowledges what was never
+ * sent. */
 enum session_verdict session_frame(struct session *s, const struct msg_header *hdr);
 /* A numbered message: NEW or DUPLICATE. */
 enum session_verdict session_receive(struct session *s, const struct msg_header *hdr);
-/* The request that a response with this id answers, taken out of the session; NULL: none (any more). */
+/* The request that a response with this id answers, taken out of the session; NULL: none (any
+ * more). */
 struct session_out *session_answered(struct session *s, uint64_t id);
 /* Any request, taken out; NULL: none is left. */
 struct session_out *session_take_request(struct session *s);

@@ -1,9 +1,9 @@
 /*
  * The few calls of ZeroMQ that we make, with the options that design.md D5 asks for in one place.
  *
- * A DEALER's RECONNECT_IVL is -1: a socket that was cut is never used again, so nothing is lost without
- * its owner knowing.  The ROUTER is mandatory: sending to a peer that is gone, or whose queue is full, is
- * an error and not silence.
+ * A DEALER's RECONNECT_IVL is -1: a socket that was cut is never used again, so nothing is lost
+ * without its owner knowing.  The ROUTER is mandatory: sending to a peer that is gone, or whose
+ * queue is full, is an error and not silence.
  */
 #include "zmqu.h"
 
@@ -146,7 +146,8 @@ int zmqu_connect_ipc(void *sock, const char *path)
 
 int zmqu_send(void *sock, const struct zmqu_ident *to, const void *buf, size_t len)
 {
-	/* Where the identity was taken the rest is taken too: a ROUTER decides about a message by its first part. */
+	/* Where the identity was taken the rest is taken too: a ROUTER decides about a message by
+	 * its first part. */
 	if (to && zmq_send(sock, to->bytes, to->len, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
 		return -errno;
 	if (zmq_send(sock, buf, len, ZMQ_DONTWAIT) < 0)

@@ -20,15 +20,16 @@ struct zmqu_ident {
 };
 
 /*
- * A ROUTER (mandatory) or a DEALER with a fresh identity that never reconnects by itself, so that its
- * owner knows of each loss.  keepalive_ms: a tcp peer silent for longer is gone; 0: no such check.
- * The caller closes *out with zmqu_close.  -EMFILE, -ENOMEM.
+ * A ROUTER (mandatory) or a DEALER with a fresh identity that never reconnects by itself, so that
+ * its owner knows of each loss.  keepalive_ms: a tcp peer silent for longer is gone; 0: no such
+ * check. The caller closes *out with zmqu_close.  -EMFILE, -ENOMEM.
  */
 int zmqu_router(void *ctx, uint32_t keepalive_ms, void **out);
 int zmqu_dealer(void *ctx, uint32_t keepalive_ms, void **out);
 void zmqu_close(void *sock);
 
-/* An ipc socket at path, replacing a dead one, with this mode.  -EADDRINUSE: somebody answers there. */
+/* An ipc socket at path, replacing a dead one, with this mode.  -EADDRINUSE: somebody answers
+ * there. */
 int zmqu_bind_ipc(void *sock, const char *path, unsigned mode);
 int zmqu_connect_ipc(void *sock, const char *path);
 
@@ -41,8 +42,8 @@ struct zmqu_frame {
 	zmq_msg_t msg;
 };
 /*
- * The next frame; close it with zmqu_frame_close after 0.  -EAGAIN: none; -EPROTO: something of another shape
- * was thrown away.
+ * The next frame; close it with zmqu_frame_close after 0.  -EAGAIN: none; -EPROTO: something of
+ * another shape was thrown away.
  */
 int zmqu_recv(void *sock, int is_router, struct zmqu_frame *f);
 void zmqu_frame_close(struct zmqu_frame *f);
@@ -51,7 +52,8 @@ void zmqu_frame_close(struct zmqu_frame *f);
 int zmqu_send_msg(void *sock, const struct zmqu_ident *to, const struct msg_header *hdr,
 		  const void *body, uint8_t *buf, size_t size);
 
-/* What happens to a socket's connections; read with zmqu_monitor_next.  Close *out with zmqu_close. */
+/* What happens to a socket's connections; read with zmqu_monitor_next.  Close *out with zmqu_close.
+ */
 int zmqu_monitor(void *ctx, void *sock, int events, void **out);
 /* 0 and the event; -EAGAIN: none. */
 int zmqu_monitor_next(void *mon, int *event);

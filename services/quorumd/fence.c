@@ -1,11 +1,13 @@
 /*
- * Earlier leaders, and how it becomes certain that they write no more.  runtime.md 2.2; design.md D6.
+ * Earlier leaders, and how it becomes certain that they write no more.  runtime.md 2.2; design.md
+ * D6.
  *
  * A rid that this host recorded as its own, and that is not the running one, is fenced at once: its
- * processes could only write through the blockd that we are connected to, since that holds the devices'
- * lock, and that blockd is told to refuse the rid.  Any other rid needs somebody's word: an operator's
- * (`scoutfsctl fence ack`) now, an agent's in a later version.  What is known is kept as long as this
- * process lives; a new one derives its questions from the device again.
+ * processes could only write through the blockd that we are connected to, since that holds the
+ * devices' lock, and that blockd is told to refuse the rid.  Any other rid needs somebody's word:
+ * an operator's
+ * (`scoutfsctl fence ack`) now, an agent's in a later version.  What is known is kept as long as
+ * this process lives; a new one derives its questions from the device again.
  */
 #include "quorumd.h"
 
@@ -43,7 +45,8 @@ static void describe(const struct quorumd *qd, const struct quorum_fence *w, cha
 {
 	uint32_t a = qd->addrs[w->slot];
 
-	snprintf(buf, size, "rid %016" PRIx64 " (slot %u at %u.%u.%u.%u, leader of term %" PRIu64 ")", w->rid,
+	snprintf(buf, size,
+		 "rid %016" PRIx64 " (slot %u at %u.%u.%u.%u, leader of term %" PRIu64 ")", w->rid,
 		 w->slot, a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255, w->term);
 }
 
@@ -69,13 +72,15 @@ static void start_one(struct quorumd *qd, struct fences *f, size_t i)
 		stats_inc(&qd->stats.fences_own);
 		revoke(qd, f, i);
 	} else {
-		log_warning("%s led this volume and has not said that it stopped; make sure that its host is "
-			    "down or has unmounted, then: scoutfsctl fence ack %016" PRIx64, text, w->rid);
+		log_warning(
+			"%s led this volume and has not said that it stopped; make sure that its host is "
+			"down or has unmounted, then: scoutfsctl fence ack %016" PRIx64,
+			text, w->rid);
 	}
 }
 
-void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slots *slots, uint64_t term,
-		  uint64_t now)
+void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slots *slots,
+		  uint64_t term, uint64_t now)
 {
 	struct quorum_fence all[QUORUM_FENCES_MAX];
 	size_t nr = quorum_slots_to_fence(slots, qd->rid, term ? term : UINT64_MAX, all);
@@ -117,8 +122,9 @@ bool fences_step(struct quorumd *qd, struct fences *f)
 void fences_revoked(struct quorumd *qd, const struct slot_job *job)
 {
 	if (job->result < 0) {
-		log_err("blockd does not refuse rid %016" PRIx64 ": %s; it cannot be taken for fenced", job->rid,
-			strerror(-job->result));
+		log_err("blockd does not refuse rid %016" PRIx64
+			": %s; it cannot be taken for fenced",
+			job->rid, strerror(-job->result));
 		return;
 	}
 	if (is_fenced(qd, job->rid))
@@ -154,7 +160,9 @@ int fences_ack(struct quorumd *qd, uint64_t rid, char *text, size_t size)
 		qd->acked[qd->acked_nr++] = rid;
 	pthread_mutex_unlock(&qd->mutex);
 	if (ret == -ENOENT) {
-		snprintf(text, size, "nobody waits for rid %016" PRIx64 "; `scoutfsctl status` shows what is waited for",
+		snprintf(text, size,
+			 "nobody waits for rid %016" PRIx64
+			 "; `scoutfsctl status` shows what is waited for",
 			 rid);
 	} else if (ret < 0) {
 		snprintf(text, size, "more than %u fenced rids: restart quorumd", FENCED_RIDS_MAX);
@@ -178,8 +186,10 @@ void fences_text(struct quorumd *qd, const struct fences *f, char *buf, size_t s
 		if (f->is_revoking[i])
 			snprintf(buf, size, "blockd to refuse %s", text);
 		else
-			snprintf(buf, size, "%s to be fenced; when it is certainly down: scoutfsctl fence ack %016"
-				 PRIx64, text, f->wanted[i].rid);
+			snprintf(
+				buf, size,
+				"%s to be fenced; when it is certainly down: scoutfsctl fence ack %016" PRIx64,
+				text, f->wanted[i].rid);
 		return;
 	}
 }
@@ -202,8 +212,10 @@ void fences_fill_status(struct quorumd *qd, struct msg_status_reply *reply)
 		if (is_fenced(qd, wanted[i].rid) || is_acked(qd, wanted[i].rid) ||
 		    instance_rid_is_ours(&qd->conf, wanted[i].rid) == 1)
 			continue;
-		ctl_add_text(reply, "fence", "%016" PRIx64 ": led term %" PRIu64 " from slot %u at %u.%u.%u.%u "
-			     "and has not said that it stopped", wanted[i].rid, wanted[i].term, wanted[i].slot,
-			     a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
+		ctl_add_text(reply, "fence",
+			     "%016" PRIx64 ": led term %" PRIu64 " from slot %u at %u.%u.%u.%u "
+			     "and has not said that it stopped",
+			     wanted[i].rid, wanted[i].term, wanted[i].slot, a >> 24, a >> 16 & 255,
+			     a >> 8 & 255, a & 255);
 	}
 }

@@ -2,9 +2,9 @@
  * The services of this host: who leads goes out to all of them, serverd's state comes in.
  *
  * Everything is repeated by both sides, so a lost line costs half a second.  serverd is known by a
- * descriptor of its process: it counts as gone only when the process has ended, not when the line is
- * cut, and one that is silent for the heartbeat timeout is killed, which on the same host is a true fence
- * together with blockd's tokens (runtime.md 1.8, design.md D6).
+ * descriptor of its process: it counts as gone only when the process has ended, not when the line
+ * is cut, and one that is silent for the heartbeat timeout is killed, which on the same host is a
+ * true fence together with blockd's tokens (runtime.md 1.8, design.md D6).
  */
 #include "quorumd.h"
 
@@ -86,7 +86,8 @@ static void say_to_all(struct local *l, uint64_t now)
 		struct service *s = &l->services[i - 1];
 
 		if (now >= s->heard_ns + FORGET_NS ||
-		    (l->has_state && say(l, &s->ident, MSG_leader_state, &l->state) == -EHOSTUNREACH))
+		    (l->has_state &&
+		     say(l, &s->ident, MSG_leader_state, &l->state) == -EHOSTUNREACH))
 			forget_service(l, s);
 	}
 }
@@ -123,8 +124,8 @@ static void meet_server(struct local *l, uint32_t pid, uint64_t now)
 	log_info("serverd (pid %u) is here", pid);
 }
 
-static void handle_hello(struct local *l, const struct zmqu_ident *from, const struct msg_local_hello *h,
-			 uint64_t now)
+static void handle_hello(struct local *l, const struct zmqu_ident *from,
+			 const struct msg_local_hello *h, uint64_t now)
 {
 	struct service *s = find_service(l, from);
 
@@ -141,15 +142,17 @@ static void handle_hello(struct local *l, const struct zmqu_ident *from, const s
 	s->heard_ns = now;
 	s->is_known = h->rid == l->qd->rid;
 	if (!s->is_known && h->kind == LOCAL_SERVERD)
-		log_err("serverd (pid %u) belongs to an earlier run of this instance (rid %016" PRIx64 ", ours is %016"
-			PRIx64 "); restart it", h->pid, h->rid, l->qd->rid);
+		log_err("serverd (pid %u) belongs to an earlier run of this instance (rid %016" PRIx64
+			", ours is %016" PRIx64 "); restart it",
+			h->pid, h->rid, l->qd->rid);
 	if (s->is_known && h->kind == LOCAL_SERVERD && h->pid)
 		meet_server(l, h->pid, now);
 	if (l->has_state)
 		say(l, from, MSG_leader_state, &l->state);
 }
 
-static void handle_server_state(struct local *l, const struct service *s, const struct msg_server_state *st)
+static void handle_server_state(struct local *l, const struct service *s,
+				const struct msg_server_state *st)
 {
 	struct quorum_in in = {
 		.kind = QUORUM_IN_SERVER_STATE,
@@ -171,7 +174,8 @@ static void handle(struct local *l, struct zmqu_frame *f, uint64_t now)
 	struct msg_header hdr = { 0 };
 	struct service *s;
 
-	if (msg_get(zmq_msg_data(&f->msg), zmq_msg_size(&f->msg), &hdr, &l->body) < 0 || hdr.error) {
+	if (msg_get(zmq_msg_data(&f->msg), zmq_msg_size(&f->msg), &hdr, &l->body) < 0 ||
+	    hdr.error) {
 		stats_inc(&l->qd->stats.local_refused);
 		return;
 	}
@@ -218,8 +222,8 @@ void local_kill_server(struct local *l)
 			l->server_pid, comm);
 		return;
 	}
-	log_err("serverd (pid %u) does not answer or does not stop within %u ms: it is killed", l->server_pid,
-		l->qd->conf.heartbeat_timeout_ms);
+	log_err("serverd (pid %u) does not answer or does not stop within %u ms: it is killed",
+		l->server_pid, l->qd->conf.heartbeat_timeout_ms);
 	stats_inc(&l->qd->stats.server_killed);
 	if (pidfd_send_signal(l->server_fd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
 		log_err("serverd (pid %u) cannot be killed: %s", l->server_pid, strerror(errno));

@@ -1,13 +1,14 @@
 /*
- * quorumd: elections, and who may lead on this host.  README.md; runtime.md 1; design.md §2, D6, D7.
+ * quorumd: elections, and who may lead on this host.  README.md; runtime.md 1; design.md §2, D6,
+ * D7.
  *
- * The loop below is the daemon: it feeds quorum_fsm.c with what the members, serverd, the slot and the
- * clock say, and carries out what the machine answers.  What may block, slot I/O through blockd, is done
- * by a thread of its own (slot_io.c) under a deadline that the loop keeps.
+ * The loop below is the daemon: it feeds quorum_fsm.c with what the members, serverd, the slot and
+ * the clock say, and carries out what the machine answers.  What may block, slot I/O through
+ * blockd, is done by a thread of its own (slot_io.c) under a deadline that the loop keeps.
  *
- * A start: read the super and all quorum blocks; BEGIN; if our slot shows that we lead a term, take over
- * the serverd that serves it or make certain that none does and record STOP; have whoever led from our
- * slot before fenced; then be a candidate like any other.
+ * A start: read the super and all quorum blocks; BEGIN; if our slot shows that we lead a term, take
+ * over the serverd that serves it or make certain that none does and record STOP; have whoever led
+ * from our slot before fenced; then be a candidate like any other.
  */
 #include "quorumd.h"
 
@@ -170,10 +171,11 @@ void quorumd_event(struct quorumd *qd, const struct quorum_in *in)
 	perform(qd, &acts, now);
 	if (qd->q.lead != QUORUM_LEAD_SERVE && qd->q.lead != QUORUM_LEAD_STOP)
 		qd->serving = false;
-	if (qd->fences.is_active && (qd->q.lead != QUORUM_LEAD_FENCE || qd->fences.term != qd->q.lead_term))
+	if (qd->fences.is_active &&
+	    (qd->q.lead != QUORUM_LEAD_FENCE || qd->fences.term != qd->q.lead_term))
 		fences_end(qd, &qd->fences);
-	if (lead != qd->q.lead || role != qd->q.role || term != qd->q.term || serving != qd->serving ||
-	    leader != quorum_leader_slot(&qd->q))
+	if (lead != qd->q.lead || role != qd->q.role || term != qd->q.term ||
+	    serving != qd->serving || leader != quorum_leader_slot(&qd->q))
 		tell_services(qd);
 }
 
@@ -193,7 +195,9 @@ static const char *record_name(enum quorum_event_kind record)
 
 static void record_done(struct quorumd *qd, const struct slot_job *job)
 {
-	struct quorum_in in = { .kind = QUORUM_IN_WRITTEN, .record = job->record, .term = job->term };
+	struct quorum_in in = { .kind = QUORUM_IN_WRITTEN,
+				.record = job->record,
+				.term = job->term };
 
 	qd->write_since_ns = --qd->writes_nr ? clock_mono_ns() : 0;
 	if (job->result == 0) {
@@ -220,14 +224,16 @@ static void scan_done(struct quorumd *qd, const struct slot_job *job)
 		return;
 	if (job->slots.readable != job->slots.present) {
 		log_err("not all quorum blocks can be read (%s), so earlier leaders cannot be known; `scoutfsctl "
-			"print quorum` shows which", strerror(-job->slots.error));
+			"print quorum` shows which",
+			strerror(-job->slots.error));
 		if (job->purpose == PURPOSE_LEAD)
 			quorumd_event_kind(qd, QUORUM_IN_FENCE_FAILED, job->term);
 		else
 			quorumd_event_kind(qd, QUORUM_IN_WRITE_FAILED, 0);
 		return;
 	}
-	fences_begin(qd, f, &job->slots, job->purpose == PURPOSE_LEAD ? job->term : 0, clock_mono_ns());
+	fences_begin(qd, f, &job->slots, job->purpose == PURPOSE_LEAD ? job->term : 0,
+		     clock_mono_ns());
 }
 
 /* Our slot is looked at once nobody can serve a term that it shows. */
@@ -400,7 +406,8 @@ static void loop(struct quorumd *qd)
 		};
 		uint64_t now = clock_mono_ns(), t = earliest(qd, now, watchdog_ns);
 
-		if (poll(fds, FDS, t <= now ? 0 : (int)((t - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC)) < 0 &&
+		if (poll(fds, FDS,
+			 t <= now ? 0 : (int)((t - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC)) < 0 &&
 		    errno != EINTR)
 			log_err("waiting failed: %s", strerror(errno));
 		if (fds[FD_WAKE].revents)
@@ -443,7 +450,8 @@ static int read_config(struct quorumd *qd)
 
 	ret = blkcli_read_small(qd->blk, BLK_DEV_META, SUPER_BLKNO, &super);
 	if (ret < 0) {
-		log_err("%s: the super block cannot be read: %s", qd->conf.meta_device, strerror(-ret));
+		log_err("%s: the super block cannot be read: %s", qd->conf.meta_device,
+			strerror(-ret));
 		return ret;
 	}
 	ret = super_check(&super, &why);
@@ -460,13 +468,15 @@ static int read_config(struct quorumd *qd)
 		qd->ports[i] = le16_get(super.qconf.slots[i].port);
 		if (!quorum_addr_is_valid(qd->addrs[i], qd->ports[i])) {
 			log_err("%s: quorum slot %u has an address that cannot be used; change the quorum "
-				"configuration offline", qd->conf.meta_device, i);
+				"configuration offline",
+				qd->conf.meta_device, i);
 			return -EINVAL;
 		}
 		for (unsigned j = 0; j < i; j++) {
 			if ((qd->present & 1u << j) && qd->addrs[j] == qd->addrs[i] &&
 			    qd->ports[j] == qd->ports[i]) {
-				log_err("%s: quorum slots %u and %u have the same address", qd->conf.meta_device, j, i);
+				log_err("%s: quorum slots %u and %u have the same address",
+					qd->conf.meta_device, j, i);
 				return -EINVAL;
 			}
 		}
@@ -479,8 +489,8 @@ static int read_config(struct quorumd *qd)
 	a = qd->addrs[qd->slot];
 	if (slots_nr(qd) > 1 && a >> 24 != 127 && !qd->conf.insecure) {
 		log_err("quorum slot %u is at %u.%u.%u.%u, which is not loopback: without keys anybody on that network "
-			"could take part; if it is trusted set insecure = yes", qd->slot, a >> 24, a >> 16 & 255,
-			a >> 8 & 255, a & 255);
+			"could take part; if it is trusted set insecure = yes",
+			qd->slot, a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
 		return -EPERM;
 	}
 	return 0;
@@ -494,7 +504,8 @@ static int start_machine(struct quorumd *qd)
 		.slot = qd->slot,
 		.present = qd->present,
 		.heartbeat_timeout_ns = qd->conf.heartbeat_timeout_ms * NSEC_PER_MSEC,
-		.incarnation = (uint64_t)clock_real().tv_sec * NSEC_PER_SEC + (uint64_t)clock_real().tv_nsec,
+		.incarnation = (uint64_t)clock_real().tv_sec * NSEC_PER_SEC +
+			       (uint64_t)clock_real().tv_nsec,
 	};
 	struct slot_job job = { .kind = SLOT_JOB_SCAN };
 	const struct quorum_event_rec *own;
@@ -521,7 +532,8 @@ static int start_machine(struct quorumd *qd)
 	}
 	conf.first_term = quorum_slots_max_term(&done->slots);
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
-		conf.leader_on_disk = conf.leader_on_disk || (i != qd->slot && quorum_slot_is_led(&done->slots, i));
+		conf.leader_on_disk = conf.leader_on_disk ||
+				      (i != qd->slot && quorum_slot_is_led(&done->slots, i));
 	own = done->slots.events[qd->slot];
 	now = clock_mono_ns();
 	if (quorum_slot_is_led(&done->slots, qd->slot) && own[QUORUM_EVENT_ELECT].rid == qd->rid) {
@@ -545,7 +557,8 @@ static int start(struct quorumd *qd)
 	int ret;
 
 	if (qd->conf.quorum_slot == CONF_NO_SLOT) {
-		log_err("%s: no quorum_slot: this mount does not vote, and needs no quorumd", qd->conf.name);
+		log_err("%s: no quorum_slot: this mount does not vote, and needs no quorumd",
+			qd->conf.name);
 		return -EINVAL;
 	}
 	qd->slot = (unsigned)qd->conf.quorum_slot;
@@ -572,16 +585,19 @@ static int start(struct quorumd *qd)
 	return ret ?: start_machine(qd);
 }
 
-/* Late heartbeats are what causes needless elections: no paging, and before others on the processor. */
+/* Late heartbeats are what causes needless elections: no paging, and before others on the
+ * processor. */
 static void be_prompt(void)
 {
 	const struct rlimit *unlimited = &(struct rlimit){ RLIM_INFINITY, RLIM_INFINITY };
 
 	setrlimit(RLIMIT_MEMLOCK, unlimited);
 	if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
-		log_info("memory is not locked (%s); a busy machine may cause elections", strerror(errno));
+		log_info("memory is not locked (%s); a busy machine may cause elections",
+			 strerror(errno));
 	if (setpriority(PRIO_PROCESS, 0, -10) < 0)
-		log_info("no raised priority (%s); a busy machine may cause elections", strerror(errno));
+		log_info("no raised priority (%s); a busy machine may cause elections",
+			 strerror(errno));
 }
 
 static void catch_signals(struct quorumd *qd)

@@ -1,10 +1,10 @@
 /*
  * The other members: datagrams between the addresses of the slots.  runtime.md 1.3.
  *
- * Datagrams, because what is late is worth nothing here: a stream would deliver old heartbeats after a
- * stall, and serverd listens for streams on the same address.  One datagram is one whole state; lost ones
- * are repeated, old ones are told by their numbers (quorum_fsm.c).  What does not come from a slot's own
- * address, or is not a state of this volume, is counted and dropped.
+ * Datagrams, because what is late is worth nothing here: a stream would deliver old heartbeats
+ * after a stall, and serverd listens for streams on the same address.  One datagram is one whole
+ * state; lost ones are repeated, old ones are told by their numbers (quorum_fsm.c).  What does not
+ * come from a slot's own address, or is not a state of this volume, is counted and dropped.
  */
 #include "quorumd.h"
 
@@ -52,7 +52,8 @@ int peers_open(struct peers **out, struct quorumd *qd)
 		ret = -errno;
 		inet_ntop(AF_INET, &in.sin_addr, text, sizeof(text));
 		log_err("quorum slot %u: cannot use %s port %u: %s; is it this host's address, and is no other "
-			"quorumd using the slot?", qd->slot, text, qd->ports[qd->slot], strerror(-ret));
+			"quorumd using the slot?",
+			qd->slot, text, qd->ports[qd->slot], strerror(-ret));
 		peers_close(p);
 		return ret;
 	}
@@ -77,7 +78,8 @@ int peers_fd(const struct peers *p)
 static bool is_from_slot(const struct quorumd *qd, const struct sockaddr_in *from, unsigned slot)
 {
 	return slot < QUORUM_SLOTS_MAX && (qd->present & 1u << slot) && slot != qd->slot &&
-	       ntohl(from->sin_addr.s_addr) == qd->addrs[slot] && ntohs(from->sin_port) == qd->ports[slot];
+	       ntohl(from->sin_addr.s_addr) == qd->addrs[slot] &&
+	       ntohs(from->sin_port) == qd->ports[slot];
 }
 
 void peers_dispatch(struct peers *p)
@@ -97,7 +99,8 @@ void peers_dispatch(struct peers *p)
 		/* A member that is not there answers with an ICMP error: no news. */
 		if (n < 0)
 			continue;
-		if (msg_get(p->buf, (size_t)n, &hdr, &p->body) < 0 || hdr.type != MSG_quorum_state || hdr.error ||
+		if (msg_get(p->buf, (size_t)n, &hdr, &p->body) < 0 ||
+		    hdr.type != MSG_quorum_state || hdr.error ||
 		    p->body.quorum_state.fsid != qd->fsid || from_len != sizeof(from) ||
 		    !is_from_slot(qd, &from, p->body.quorum_state.slot)) {
 			stats_inc(&qd->stats.states_refused);

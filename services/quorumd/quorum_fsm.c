@@ -2,18 +2,19 @@
  * The election.
  *
  * Members tell each other their whole state, again and again; the newest of each counts.  What the
- * original's messages say follows from states: a CANDIDATE asks for votes, a member whose voted_for is a
- * candidate votes for it, a LEADER beats, resigned is a resignation.
+ * original's messages say follows from states: a CANDIDATE asks for votes, a member whose voted_for
+ * is a candidate votes for it, a LEADER beats, resigned is a resignation.
  *
  * What keeps it safe:
- * - A term is said to others only when its TERM record is durable, so a restarted member, which takes the
- *   term of its slot as one it has voted in already, cannot vote twice in one (1.4 [H]).
- * - serverd is told to serve only after ELECT is durable and every earlier leader is fenced; it is asked
- *   to stop as soon as we do not lead its term any more; STOP is written only when it is DOWN or gone.
- * - A leader of three or more that has not heard within the heartbeat timeout that enough members hear it
- *   gives up (1.7 [H]).  Two leaders of one term both give up (1.5.3 [H]).
- * - We are no candidate while a term of ours is not over, nor without a serverd, nor while somebody who
- *   led from our slot may still write: our ELECT would hide his.
+ * - A term is said to others only when its TERM record is durable, so a restarted member, which
+ * takes the term of its slot as one it has voted in already, cannot vote twice in one (1.4 [H]).
+ * - serverd is told to serve only after ELECT is durable and every earlier leader is fenced; it is
+ * asked to stop as soon as we do not lead its term any more; STOP is written only when it is DOWN
+ * or gone.
+ * - A leader of three or more that has not heard within the heartbeat timeout that enough members
+ * hear it gives up (1.7 [H]).  Two leaders of one term both give up (1.5.3 [H]).
+ * - We are no candidate while a term of ours is not over, nor without a serverd, nor while somebody
+ * who led from our slot may still write: our ELECT would hide his.
  * - A failed write ends the member: serverd first, then the process (1.2 [H]).
  */
 #include "quorum_fsm.h"
@@ -41,7 +42,8 @@ unsigned quorum_votes_needed(unsigned nr)
 	return nr < LEASE_MEMBERS_MIN ? 1 : nr / 2 + 1;
 }
 
-static void emit(struct quorum_acts *out, enum quorum_act_kind kind, enum quorum_event_kind record, uint64_t term)
+static void emit(struct quorum_acts *out, enum quorum_act_kind kind, enum quorum_event_kind record,
+		 uint64_t term)
 {
 	assert(out->nr < QUORUM_ACTS_MAX);
 	out->v[out->nr++] = (struct quorum_act){ kind, record, term };
@@ -90,8 +92,8 @@ static void enter_term(struct quorum *q, uint64_t term, struct quorum_acts *out)
 
 static bool may_be_candidate(const struct quorum *q)
 {
-	return q->began && q->lead == QUORUM_LEAD_NONE && q->is_clean && q->is_server_here && !q->stopping &&
-	       !q->failed;
+	return q->began && q->lead == QUORUM_LEAD_NONE && q->is_clean && q->is_server_here &&
+	       !q->stopping && !q->failed;
 }
 
 static void become_candidate(struct quorum *q, uint64_t now, struct quorum_acts *out)
@@ -190,11 +192,12 @@ static bool has_lease(const struct quorum *q, uint64_t now)
 	return nr >= quorum_votes_needed(slots_nr(q));
 }
 
-static void vote(struct quorum *q, const struct msg_quorum_state *p, uint64_t now, struct quorum_acts *out)
+static void vote(struct quorum *q, const struct msg_quorum_state *p, uint64_t now,
+		 struct quorum_acts *out)
 {
 	/* Later, when the candidate repeats itself, if the term is not durable yet. */
-	if (q->role != QUORUM_FOLLOWER || q->voted_for != MSG_NO_SLOT || q->durable_term < q->term ||
-	    q->stopping || q->failed)
+	if (q->role != QUORUM_FOLLOWER || q->voted_for != MSG_NO_SLOT ||
+	    q->durable_term < q->term || q->stopping || q->failed)
 		return;
 	q->voted_for = p->slot;
 	arm_election(q, now);
@@ -202,7 +205,8 @@ static void vote(struct quorum *q, const struct msg_quorum_state *p, uint64_t no
 }
 
 /* 1.5: rules 1 to 4, 6 and 12. */
-static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint64_t now, struct quorum_acts *out)
+static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint64_t now,
+		       struct quorum_acts *out)
 {
 	struct quorum_peer *peer;
 	uint64_t ago_ms;
@@ -264,7 +268,8 @@ static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint6
 	}
 }
 
-static void written_event(struct quorum *q, const struct quorum_in *in, uint64_t now, struct quorum_acts *out)
+static void written_event(struct quorum *q, const struct quorum_in *in, uint64_t now,
+			  struct quorum_acts *out)
 {
 	switch (in->record) {
 	case QUORUM_EVENT_BEGIN:
@@ -298,20 +303,23 @@ static void written_event(struct quorum *q, const struct quorum_in *in, uint64_t
 	}
 }
 
-static void server_event(struct quorum *q, enum server_status status, uint64_t term, struct quorum_acts *out)
+static void server_event(struct quorum *q, enum server_status status, uint64_t term,
+			 struct quorum_acts *out)
 {
 	/* Before SERVE it knows nothing of the term; what it says of another one is old. */
 	if ((q->lead != QUORUM_LEAD_SERVE && q->lead != QUORUM_LEAD_STOP) || term != q->lead_term)
 		return;
 	q->server = status;
-	if (status == SERVER_UP && q->lead == QUORUM_LEAD_SERVE && !q->fence_written && is_leading(q)) {
+	if (status == SERVER_UP && q->lead == QUORUM_LEAD_SERVE && !q->fence_written &&
+	    is_leading(q)) {
 		q->fence_written = true;
 		emit_write(out, QUORUM_EVENT_FENCE, q->lead_term);
 	}
 }
 
 /* Our slot shows that we lead, and our serverd agrees: as if we had never been away. */
-static void adopt(struct quorum *q, const struct quorum_in *in, uint64_t now, struct quorum_acts *out)
+static void adopt(struct quorum *q, const struct quorum_in *in, uint64_t now,
+		  struct quorum_acts *out)
 {
 	if (q->lead != QUORUM_LEAD_NONE || in->term > q->term || in->status == SERVER_DOWN)
 		return;
@@ -368,7 +376,8 @@ static void evaluate(struct quorum *q, uint64_t now, struct quorum_acts *out)
 		q->beat_ns = now + QUORUM_BEAT_NS;
 }
 
-void quorum_start(struct quorum *q, const struct quorum_conf *conf, uint64_t now, struct quorum_acts *out)
+void quorum_start(struct quorum *q, const struct quorum_conf *conf, uint64_t now,
+		  struct quorum_acts *out)
 {
 	assert(conf->slot < QUORUM_SLOTS_MAX && (conf->present & 1u << conf->slot));
 	memset(q, 0, sizeof(*q));
@@ -376,7 +385,8 @@ void quorum_start(struct quorum *q, const struct quorum_conf *conf, uint64_t now
 	q->conf = *conf;
 	q->rng = conf->seed ? conf->seed : 1;
 	q->term = q->durable_term = conf->first_term;
-	/* In the term that we begin in we may have voted before: nobody gets another vote of ours. */
+	/* In the term that we begin in we may have voted before: nobody gets another vote of ours.
+	 */
 	q->voted_for = (uint8_t)conf->slot;
 	q->lead = QUORUM_LEAD_NONE;
 	if (slots_nr(q) == 1)
@@ -389,7 +399,8 @@ void quorum_start(struct quorum *q, const struct quorum_conf *conf, uint64_t now
 	emit_write(out, QUORUM_EVENT_BEGIN, q->term);
 }
 
-void quorum_step(struct quorum *q, const struct quorum_in *in, uint64_t now, struct quorum_acts *out)
+void quorum_step(struct quorum *q, const struct quorum_in *in, uint64_t now,
+		 struct quorum_acts *out)
 {
 	out->nr = 0;
 	switch (in->kind) {
@@ -491,7 +502,8 @@ void quorum_fill_state(struct quorum *q, uint64_t now, struct msg_quorum_state *
 		.resigned = q->resigned,
 	};
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
-		out->last_heard.v[i] = q->peers[i].is_heard ? (now - q->peers[i].heard_ns) / 1000000 : UINT64_MAX;
+		out->last_heard.v[i] = q->peers[i].is_heard ? (now - q->peers[i].heard_ns) / 1000000
+							    : UINT64_MAX;
 }
 
 uint8_t quorum_leader_slot(const struct quorum *q)
@@ -499,7 +511,8 @@ uint8_t quorum_leader_slot(const struct quorum *q)
 	if (q->role == QUORUM_LEADER)
 		return (uint8_t)q->conf.slot;
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
-		if (q->peers[i].is_heard && q->peers[i].term == q->term && q->peers[i].role == QUORUM_LEADER)
+		if (q->peers[i].is_heard && q->peers[i].term == q->term &&
+		    q->peers[i].role == QUORUM_LEADER)
 			return (uint8_t)i;
 	}
 	return MSG_NO_SLOT;

@@ -1,8 +1,9 @@
 /*
- * The election as a pure machine: step(state, event, now) -> actions.  runtime.md 1.4, 1.5, with its [H]
- * rules; design.md D5 (whole states instead of single messages), D7 (adoption), D8.
+ * The election as a pure machine: step(state, event, now) -> actions.  runtime.md 1.4, 1.5, with
+ * its [H] rules; design.md D5 (whole states instead of single messages), D7 (adoption), D8.
  *
- * No I/O, clock, allocation or randomness: the seed is part of the state.  One thread owns a machine.
+ * No I/O, clock, allocation or randomness: the seed is part of the state.  One thread owns a
+ * machine.
  */
 #ifndef SCOUTFS_QUORUM_FSM_H
 #define SCOUTFS_QUORUM_FSM_H
@@ -30,16 +31,16 @@ struct quorum_conf {
 };
 
 enum quorum_event_in {
-	QUORUM_IN_TICK,			/* nothing but time */
-	QUORUM_IN_PEER,			/* a member's state has come */
-	QUORUM_IN_WRITTEN,		/* a write that was asked for is durable */
-	QUORUM_IN_WRITE_FAILED,		/* or will never be: this member cannot go on */
-	QUORUM_IN_SERVER_HERE,		/* this host has a serverd that can be started */
-	QUORUM_IN_SERVER_STATE,		/* it says what it is */
-	QUORUM_IN_SERVER_GONE,		/* it is dead and nothing of it can reach the device any more */
-	QUORUM_IN_CLEAN,		/* nobody led from our slot who is not known to be fenced */
-	QUORUM_IN_ADOPT,		/* at start: our serverd serves the term that our slot shows */
-	QUORUM_IN_FENCED,		/* every earlier leader is fenced */
+	QUORUM_IN_TICK, /* nothing but time */
+	QUORUM_IN_PEER, /* a member's state has come */
+	QUORUM_IN_WRITTEN, /* a write that was asked for is durable */
+	QUORUM_IN_WRITE_FAILED, /* or will never be: this member cannot go on */
+	QUORUM_IN_SERVER_HERE, /* this host has a serverd that can be started */
+	QUORUM_IN_SERVER_STATE, /* it says what it is */
+	QUORUM_IN_SERVER_GONE, /* it is dead and nothing of it can reach the device any more */
+	QUORUM_IN_CLEAN, /* nobody led from our slot who is not known to be fenced */
+	QUORUM_IN_ADOPT, /* at start: our serverd serves the term that our slot shows */
+	QUORUM_IN_FENCED, /* every earlier leader is fenced */
 	QUORUM_IN_FENCE_FAILED,
 	QUORUM_IN_SHUTDOWN,
 };
@@ -53,13 +54,13 @@ struct quorum_in {
 };
 
 enum quorum_act_kind {
-	QUORUM_ACT_SEND,	/* send our state (quorum_fill_state) to every member */
-	QUORUM_ACT_WRITE,	/* record an event in our slot; the order of writes counts */
-	QUORUM_ACT_FENCE,	/* have every earlier leader fenced; answer FENCED or FENCE_FAILED */
-	QUORUM_ACT_SERVE,	/* serverd shall serve this term */
-	QUORUM_ACT_STOP,	/* serverd shall stop serving this term */
-	QUORUM_ACT_KILL,	/* it did not within the time it has: end it, then SERVER_GONE */
-	QUORUM_ACT_EXIT,	/* the last record is written: the process may end */
+	QUORUM_ACT_SEND, /* send our state (quorum_fill_state) to every member */
+	QUORUM_ACT_WRITE, /* record an event in our slot; the order of writes counts */
+	QUORUM_ACT_FENCE, /* have every earlier leader fenced; answer FENCED or FENCE_FAILED */
+	QUORUM_ACT_SERVE, /* serverd shall serve this term */
+	QUORUM_ACT_STOP, /* serverd shall stop serving this term */
+	QUORUM_ACT_KILL, /* it did not within the time it has: end it, then SERVER_GONE */
+	QUORUM_ACT_EXIT, /* the last record is written: the process may end */
 };
 
 struct quorum_act {
@@ -125,9 +126,11 @@ struct quorum {
 unsigned quorum_votes_needed(unsigned nr);
 
 /* Begin: the first action is the BEGIN record. */
-void quorum_start(struct quorum *q, const struct quorum_conf *conf, uint64_t now_ns, struct quorum_acts *out);
+void quorum_start(struct quorum *q, const struct quorum_conf *conf, uint64_t now_ns,
+		  struct quorum_acts *out);
 /* Take one event.  out is overwritten. */
-void quorum_step(struct quorum *q, const struct quorum_in *in, uint64_t now_ns, struct quorum_acts *out);
+void quorum_step(struct quorum *q, const struct quorum_in *in, uint64_t now_ns,
+		 struct quorum_acts *out);
 /* When TICK must come at the latest. */
 uint64_t quorum_deadline(const struct quorum *q);
 /* Assert every invariant. */

@@ -1,9 +1,9 @@
 /*
  * Quorum blocks.
  *
- * A record is read, checked, changed in one event, written and flushed; nothing of it is believed before
- * the flush has ended.  Whoever fences must see every configured slot, so the reader says which blocks
- * could not be read; the fence list is only for a complete set.
+ * A record is read, checked, changed in one event, written and flushed; nothing of it is believed
+ * before the flush has ended.  Whoever fences must see every configured slot, so the reader says
+ * which blocks could not be read; the fence list is only for a complete set.
  */
 #include "quorum_slot.h"
 
@@ -17,7 +17,8 @@ static uint64_t slot_blkno(unsigned slot)
 	return QUORUM_FIRST_BLKNO + slot;
 }
 
-static int read_block(const struct quorum_dev *dev, uint64_t fsid, unsigned slot, struct disk_quorum_block *b)
+static int read_block(const struct quorum_dev *dev, uint64_t fsid, unsigned slot,
+		      struct disk_quorum_block *b)
 {
 	const char *why;
 	int ret = dev->read(dev->arg, slot_blkno(slot), b);
@@ -25,7 +26,8 @@ static int read_block(const struct quorum_dev *dev, uint64_t fsid, unsigned slot
 	return ret < 0 ? ret : quorum_block_check(b, slot, fsid, &why);
 }
 
-void quorum_slots_read(const struct quorum_dev *dev, uint64_t fsid, uint32_t present, struct quorum_slots *out)
+void quorum_slots_read(const struct quorum_dev *dev, uint64_t fsid, uint32_t present,
+		       struct quorum_slots *out)
 {
 	_Alignas(4096) struct disk_quorum_block b;
 
@@ -73,8 +75,8 @@ bool quorum_slot_is_led(const struct quorum_slots *s, unsigned slot)
 	return s->events[slot][QUORUM_EVENT_ELECT].term > s->events[slot][QUORUM_EVENT_STOP].term;
 }
 
-static void add_fence(const struct quorum_event_rec *e, unsigned slot, uint64_t fenced, uint64_t rid,
-		      uint64_t term, struct quorum_fence *out, size_t *nr)
+static void add_fence(const struct quorum_event_rec *e, unsigned slot, uint64_t fenced,
+		      uint64_t rid, uint64_t term, struct quorum_fence *out, size_t *nr)
 {
 	if (e->term == 0 || e->term < fenced || e->term > term || e->rid == rid)
 		return;

@@ -47,15 +47,15 @@ struct quorum_fence {
 #define QUORUM_FENCES_MAX (2 * QUORUM_SLOTS_MAX)
 
 /*
- * The previous leaders that must be fenced before a leader of `term` with our rid may serve (2.2), each
- * rid once; returns how many.
+ * The previous leaders that must be fenced before a leader of `term` with our rid may serve (2.2),
+ * each rid once; returns how many.
  */
 size_t quorum_slots_to_fence(const struct quorum_slots *s, uint64_t rid, uint64_t term,
 			     struct quorum_fence out[QUORUM_FENCES_MAX]);
 
 /*
- * Record an event in our block, durably.  -EEXIST: the slot is used by another mount at the same time
- * (BEGIN is not ours); -EBADMSG: the block is damaged; errors of the device.
+ * Record an event in our block, durably.  -EEXIST: the slot is used by another mount at the same
+ * time (BEGIN is not ours); -EBADMSG: the block is damaged; errors of the device.
  */
 int quorum_slot_record(const struct quorum_dev *dev, uint64_t fsid, unsigned slot, uint64_t rid,
 		       enum quorum_event_kind kind, uint64_t term, struct timespec now);

@@ -1,8 +1,8 @@
 /*
  * quorumd: this node's vote.  What its parts share; README.md tells how they fit together.
  *
- * One thread, the loop in main.c, owns everything here but the worker that does slot I/O (slot_io.c) and
- * what the status socket's thread reads under `mutex`.
+ * One thread, the loop in main.c, owns everything here but the worker that does slot I/O
+ * (slot_io.c) and what the status socket's thread reads under `mutex`.
  */
 #ifndef SCOUTFS_QUORUMD_H
 #define SCOUTFS_QUORUMD_H
@@ -28,7 +28,7 @@ struct ctl;
 /* Earlier leaders that must be fenced before we go on; fence.c. */
 struct fences {
 	bool is_active;
-	uint64_t term;			/* that waits for it; 0: our own slot, before any candidacy */
+	uint64_t term; /* that waits for it; 0: our own slot, before any candidacy */
 	uint64_t since_ns;
 	size_t nr;
 	struct quorum_fence wanted[QUORUM_FENCES_MAX];
@@ -55,7 +55,7 @@ struct quorumd {
 	int exit_status;
 	uint64_t write_since_ns;	/* of the oldest record that is not written yet, 0: none */
 	unsigned writes_nr;
-	uint64_t adopt_term;		/* != 0: our slot shows that we lead; serverd's word is awaited */
+	uint64_t adopt_term; /* != 0: our slot shows that we lead; serverd's word is awaited */
 	uint64_t adopt_until_ns;
 	struct fences clean, fences;	/* our own slot's; all */
 	struct quorumd_stats stats;
@@ -134,9 +134,10 @@ void peers_dispatch(struct peers *p);
 void peers_send(struct peers *p, const struct msg_quorum_state *st);
 
 /* fence.c */
-/* Begin to fence what `slots` shows for term (0: our own slot only); fences_step says when it is done. */
-void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slots *slots, uint64_t term,
-		  uint64_t now_ns);
+/* Begin to fence what `slots` shows for term (0: our own slot only); fences_step says when it is
+ * done. */
+void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slots *slots,
+		  uint64_t term, uint64_t now_ns);
 void fences_end(struct quorumd *qd, struct fences *f);
 /* Go on; whether all are fenced by now. */
 bool fences_step(struct quorumd *qd, struct fences *f);

@@ -1,9 +1,9 @@
 /*
  * Slot I/O: one thread that blocks, so that the loop does not.
  *
- * Jobs run one after another in the order they were posted: the order of records is part of the promise
- * of quorum_fsm.c.  The loop, not this thread, has the deadline: when a device or blockd hangs, the loop
- * stops serverd and ends the process, and this thread with it.
+ * Jobs run one after another in the order they were posted: the order of records is part of the
+ * promise of quorum_fsm.c.  The loop, not this thread, has the deadline: when a device or blockd
+ * hangs, the loop stops serverd and ends the process, and this thread with it.
  */
 #include "quorumd.h"
 
@@ -75,8 +75,8 @@ static void run(struct quorumd *qd, struct slot_job *job)
 
 	switch (job->kind) {
 	case SLOT_JOB_RECORD:
-		job->result = quorum_slot_record(&dev, qd->fsid, qd->slot, qd->rid, job->record, job->term,
-						 clock_real());
+		job->result = quorum_slot_record(&dev, qd->fsid, qd->slot, qd->rid, job->record,
+						 job->term, clock_real());
 		return;
 	case SLOT_JOB_SCAN:
 		quorum_slots_read(&dev, qd->fsid, qd->present, &job->slots);

@@ -33,18 +33,22 @@ static void describe_state(struct quorumd *qd, char *state, size_t state_size, c
 		snprintf(state, state_size, "leader of term %" PRIu64 ", serverd %s", q->term,
 			 qd->serving ? server_names[q->server] : "not started yet");
 	else if (leader != MSG_NO_SLOT)
-		snprintf(state, state_size, "follower in term %" PRIu64 ", slot %u leads", q->term, leader);
+		snprintf(state, state_size, "follower in term %" PRIu64 ", slot %u leads", q->term,
+			 leader);
 	else
-		snprintf(state, state_size, "%s in term %" PRIu64 ", no leader", role_names[q->role], q->term);
+		snprintf(state, state_size, "%s in term %" PRIu64 ", no leader",
+			 role_names[q->role], q->term);
 
 	if (qd->write_since_ns)
-		snprintf(waiting, waiting_size, "a record in quorum slot %u to be written", qd->slot);
+		snprintf(waiting, waiting_size, "a record in quorum slot %u to be written",
+			 qd->slot);
 	if (qd->fences.is_active)
 		fences_text(qd, &qd->fences, waiting, waiting_size);
 	else if (qd->clean.is_active)
 		fences_text(qd, &qd->clean, waiting, waiting_size);
 	else if (qd->adopt_term)
-		snprintf(waiting, waiting_size, "serverd to say whether it serves term %" PRIu64, qd->adopt_term);
+		snprintf(waiting, waiting_size, "serverd to say whether it serves term %" PRIu64,
+			 qd->adopt_term);
 	else if (!q->is_server_here && !q->stopping && leader == MSG_NO_SLOT)
 		snprintf(waiting, waiting_size, "serverd of this host");
 	else if (q->lead == QUORUM_LEAD_STOP)
@@ -88,7 +92,8 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	ctl_add_value(reply, "server_start_term", qd->shown.lead_term);
 	ctl_add_value(reply, "is_leader", qd->shown.role == QUORUM_LEADER);
 	ctl_add_text(reply, "role", "%s", role_names[qd->shown.role]);
-	ctl_add_text(reply, "server", "%s", qd->shown.is_server_here ? server_names[qd->shown.server] : "absent");
+	ctl_add_text(reply, "server", "%s",
+		     qd->shown.is_server_here ? server_names[qd->shown.server] : "absent");
 	ctl_add_text(reply, "vote_for", qd->shown.voted_for == MSG_NO_SLOT ? "nobody" : "slot %u",
 		     qd->shown.voted_for);
 	ctl_add_text(reply, "leader", qd->shown.leader_slot == MSG_NO_SLOT ? "none" : "slot %u",
@@ -123,7 +128,8 @@ static int command(void *arg, const char *verb, const char *arg_text, char *text
 	}
 	errno = 0;
 	rid = strtoull(arg_text, &end, 16);
-	if (errno || *end || strlen(arg_text) != 16 || strspn(arg_text, "0123456789abcdefABCDEF") != 16) {
+	if (errno || *end || strlen(arg_text) != 16 ||
+	    strspn(arg_text, "0123456789abcdefABCDEF") != 16) {
 		snprintf(text, size, "'%.64s' is not a rid: give its 16 hex digits", arg_text);
 		return -EINVAL;
 	}

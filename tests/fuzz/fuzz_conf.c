@@ -1,4 +1,5 @@
-/* A configuration file of any bytes: an error with words, or values that are all in their ranges. */
+/* A configuration file of any bytes: an error with words, or values that are all in their ranges.
+ */
 #include <assert.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,7 +27,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		assert(err[0] && memchr(err, 0, sizeof(err)));
 	} else {
 		assert(conf_check(&conf, err, sizeof(err)) == 0);
-		assert(conf.meta_device[0] == '/' && conf.data_device[0] == '/' && conf.mountpoint[0] == '/');
+		assert(conf.meta_device[0] == '/' && conf.data_device[0] == '/' &&
+		       conf.mountpoint[0] == '/');
 		assert(conf.quorum_slot >= CONF_NO_SLOT && conf.quorum_slot <= 14);
 		assert(conf.cache_size % 4096 == 0 && conf.pool_size % 4096 == 0);
 		assert(conf.heartbeat_timeout_ms >= 2000 && conf.heartbeat_timeout_ms <= 60000);

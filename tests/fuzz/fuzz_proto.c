@@ -1,4 +1,5 @@
-/* Frames of messages from a peer: refused, or a struct that is valid and is written as it was read. */
+/* Frames of messages from a peer: refused, or a struct that is valid and is written as it was read.
+ */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /*
  * Configuration, identity, log and status socket: what every service starts with.
- * A value that is not understood is an error that names file, line and key; a rid is agreed on by all who
- * start at once and known for ever after; nobody is shown a message twice in a row.
+ * A value that is not understood is an error that names file, line and key; a rid is agreed on by
+ * all who start at once and known for ever after; nobody is shown a message twice in a row.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -103,12 +103,15 @@ static void defaults_are_as_documented(void **state)
 static void every_key_is_read(void **state)
 {
 	(void)state;
-	assert_int_equal(load(REQUIRED "# a comment\n\n  quorum_slot=14   # and one more\n"
-			      "runtime_dir = /run/a b#c\nstate_dir\t=\t/s\ncache_size = 1G\npool_size = 16384k\n"
-			      "commit_interval_ms = 50\nheartbeat_timeout_ms = 2000\norphan_scan_delay_ms = 100\n"
-			      "tcp_keepalive_timeout_ms = 3001\nclient_timeout_ms = 1000\n"
-			      "recovery_timeout_ms = 600000\ndata_prealloc_blocks = 1\nlock_idle_count = 32\n"
-			      "acl = no\ninsecure = yes\nioctl_pointers = root"), 0);
+	assert_int_equal(
+		load(REQUIRED
+		     "# a comment\n\n  quorum_slot=14   # and one more\n"
+		     "runtime_dir = /run/a b#c\nstate_dir\t=\t/s\ncache_size = 1G\npool_size = 16384k\n"
+		     "commit_interval_ms = 50\nheartbeat_timeout_ms = 2000\norphan_scan_delay_ms = 100\n"
+		     "tcp_keepalive_timeout_ms = 3001\nclient_timeout_ms = 1000\n"
+		     "recovery_timeout_ms = 600000\ndata_prealloc_blocks = 1\nlock_idle_count = 32\n"
+		     "acl = no\ninsecure = yes\nioctl_pointers = root"),
+		0);
 	assert_int_equal(conf.quorum_slot, 14);
 	assert_string_equal(conf.runtime_dir, "/run/a b#c");
 	assert_string_equal(conf.state_dir, "/s");
@@ -149,7 +152,8 @@ static void bad_lines_are_named(void **state)
 		{ "tcp_keepalive_timeout_ms = 3000", "tcp_keepalive_timeout_ms: 3000" },
 		{ "lock_idle_count = 100001", "lock_idle_count: 100001" },
 		{ "data_prealloc_blocks = 0", "data_prealloc_blocks: 0" },
-		{ "commit_interval_ms = 99999999999999999999", "commit_interval_ms: '99999999999999999999'" },
+		{ "commit_interval_ms = 99999999999999999999",
+		  "commit_interval_ms: '99999999999999999999'" },
 		{ "cache_size = 1", "cache_size: 1 is out of range" },
 		{ "cache_size = 256X", "cache_size: '256X'" },
 		{ "cache_size = 256MB", "cache_size: '256MB'" },
@@ -183,8 +187,11 @@ static void what_is_missing_is_named(void **state)
 	assert_non_null(strstr(err, "mountpoint: missing"));
 	assert_int_equal(load("meta_device = /m\ndata_device = /m\nmountpoint = /mnt\n"), -EINVAL);
 	assert_non_null(strstr(err, "data_device: the same"));
-	assert_int_equal(load(REQUIRED "runtime_dir = /a-directory-whose-name-is-so-long-that-no-socket-in-it-"
-			      "could-ever-be-named-in-108-bytes-0123456789\n"), -EINVAL);
+	assert_int_equal(
+		load(REQUIRED
+		     "runtime_dir = /a-directory-whose-name-is-so-long-that-no-socket-in-it-"
+		     "could-ever-be-named-in-108-bytes-0123456789\n"),
+		-EINVAL);
 	assert_non_null(strstr(err, "runtime_dir: longer"));
 	snprintf(path, sizeof(path), "%s/none.conf", dir);
 	assert_int_equal(conf_load(&conf, path, err, sizeof(err)), -ENOENT);
@@ -213,13 +220,15 @@ static void a_command_line_overrides(void **state)
 	assert_int_equal(conf.cache_size, 64 << 20);
 }
 
-/* --- identity ---------------------------------------------------------------------------------- */
+/* --- identity ----------------------------------------------------------------------------------
+ */
 
 static void make_instance(void)
 {
 	char text[512];
 
-	snprintf(text, sizeof(text), REQUIRED "runtime_dir = %s/run\nstate_dir = %s/lib/state\n", dir, dir);
+	snprintf(text, sizeof(text), REQUIRED "runtime_dir = %s/run\nstate_dir = %s/lib/state\n",
+		 dir, dir);
 	assert_int_equal(load(text), 0);
 }
 
@@ -241,7 +250,8 @@ static void a_rid_is_made_once_and_known_for_ever(void **state)
 	assert_int_equal(instance_rid_is_ours(&conf, rid), 1);
 	assert_int_equal(instance_rid_is_ours(&conf, rid + 1), 0);
 
-	/* The node loses its memory: another rid, but the old one is known; a torn line harms nobody. */
+	/* The node loses its memory: another rid, but the old one is known; a torn line harms
+	 * nobody. */
 	snprintf(path, sizeof(path), "%s/rid", conf.runtime_dir);
 	assert_int_equal(unlink(path), 0);
 	snprintf(path, sizeof(path), "%s/rids", conf.state_dir);
@@ -327,7 +337,8 @@ static void services_that_start_together_agree(void **state)
 	assert_int_equal(instance_rid_is_ours(&conf, rid), 1);
 }
 
-/* --- the log ----------------------------------------------------------------------------------- */
+/* --- the log -----------------------------------------------------------------------------------
+ */
 
 /* Run f with stderr in a file; its text. */
 static char *logged(void (*f)(void))
@@ -389,7 +400,8 @@ static void repeats_are_counted_and_lines_stay_lines(void **state)
 	assert_int_equal(count(text, "\n"), 8);
 }
 
-/* --- the status socket ------------------------------------------------------------------------- */
+/* --- the status socket -------------------------------------------------------------------------
+ */
 
 #define TEST_STATS(C) C(apples, "Apples") C(pears, "Pears")
 STATS_STRUCT(test_stats, TEST_STATS);
@@ -457,7 +469,8 @@ static void a_service_tells_its_state(void **state)
 	ctl_stop(c);
 }
 
-/* --- quorumd's line ---------------------------------------------------------------------------- */
+/* --- quorumd's line ----------------------------------------------------------------------------
+ */
 
 static void *open_quorumd(void *ctx)
 {
@@ -471,7 +484,8 @@ static void *open_quorumd(void *ctx)
 }
 
 /* Turn the line until a message of that type has come to quorumd. */
-static void await(struct leader *l, void *sock, unsigned type, struct zmqu_ident *from, union msg_body *body)
+static void await(struct leader *l, void *sock, unsigned type, struct zmqu_ident *from,
+		  union msg_body *body)
 {
 	uint64_t end = clock_mono_ns() + DEADLINE_NS;
 
@@ -485,7 +499,8 @@ static void await(struct leader *l, void *sock, unsigned type, struct zmqu_ident
 			continue;
 		}
 		*from = f.from;
-		if (msg_get(zmq_msg_data(&f.msg), zmq_msg_size(&f.msg), &hdr, body) == 0 && hdr.type == type) {
+		if (msg_get(zmq_msg_data(&f.msg), zmq_msg_size(&f.msg), &hdr, body) == 0 &&
+		    hdr.type == type) {
 			zmqu_frame_close(&f);
 			return;
 		}
@@ -511,7 +526,11 @@ static void the_line_to_quorumd_survives_its_restart(void **state)
 	static union msg_body body;
 	uint8_t buf[512];
 	struct msg_header hdr = { .type = MSG_leader_state };
-	struct msg_leader_state st = { .term = 5, .role = QUORUM_LEADER, .leader_slot = 3, .leader_port = 99 }, got;
+	struct msg_leader_state st = { .term = 5,
+				       .role = QUORUM_LEADER,
+				       .leader_slot = 3,
+				       .leader_port = 99 },
+				got;
 	void *ctx = zmq_ctx_new(), *their_ctx = zmq_ctx_new(), *sock;
 	struct zmqu_ident from;
 	struct leader *l;

@@ -1,10 +1,10 @@
 /*
- * Sessions: each call ends with exactly one answer, each request is handled at most once by one server,
- * whatever is lost, doubled or killed, and wherever.  runtime.md 3.1.
+ * Sessions: each call ends with exactly one answer, each request is handled at most once by one
+ * server, whatever is lost, doubled or killed, and wherever.  runtime.md 3.1.
  *
- * A server runs on a thread of its own.  Faults come from zmqu_fault, which sees every frame of both sides:
- * number `fault_at` is lost, doubled, or makes the server die and come back with a greater term.
- * ROUNDS and SEED in the environment make the random test longer or another one.
+ * A server runs on a thread of its own.  Faults come from zmqu_fault, which sees every frame of
+ * both sides: number `fault_at` is lost, doubled, or makes the server die and come back with a
+ * greater term. ROUNDS and SEED in the environment make the random test longer or another one.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -40,7 +40,8 @@
 
 enum fault { FAULT_NONE, FAULT_LOSE, FAULT_DOUBLE, FAULT_NEW_SERVER };
 
-/* --- faults ------------------------------------------------------------------------------------ */
+/* --- faults ------------------------------------------------------------------------------------
+ */
 
 static struct {
 	atomic_uint frames;		/* seen so far */
@@ -79,7 +80,8 @@ static int fault_hook(const struct msg_header *hdr)
 	return faults.kind == FAULT_LOSE ? 1 : faults.kind == FAULT_DOUBLE ? 2 : 0;
 }
 
-/* --- the server -------------------------------------------------------------------------------- */
+/* --- the server --------------------------------------------------------------------------------
+ */
 
 struct held_request {
 	uint64_t rid, handle;
@@ -115,8 +117,8 @@ static struct {
 static void fail_server(const char *text, uint64_t a, uint64_t b)
 {
 	if (server.errors++ == 0)
-		snprintf(server.error, sizeof(server.error), "%s (%llu, %llu)", text, (unsigned long long)a,
-			 (unsigned long long)b);
+		snprintf(server.error, sizeof(server.error), "%s (%llu, %llu)", text,
+			 (unsigned long long)a, (unsigned long long)b);
 }
 
 static void on_greeting(void *arg, const struct net_greeting *g)
@@ -171,7 +173,8 @@ static void on_request(void *arg, uint64_t rid, uint64_t handle, unsigned type, 
 		ask(rid);
 }
 
-static void on_response(void *arg, uint64_t rid, uint64_t tag, int err, unsigned type, const void *msg)
+static void on_response(void *arg, uint64_t rid, uint64_t tag, int err, unsigned type,
+			const void *msg)
 {
 	const struct msg_lock_invalidate_reply *m = msg;
 
@@ -215,7 +218,8 @@ static void open_server(void)
 		.fsid = server.greet_fsid,
 		.fmt_vers = FMT_VERS,
 		.keepalive_ms = KEEPALIVE_MS,
-		.ops = { on_greeting, on_request, on_response, on_disconnected, on_reconnected, on_left },
+		.ops = { on_greeting, on_request, on_response, on_disconnected, on_reconnected,
+			 on_left },
 	};
 
 	if (net_server_open(&server.ns, server.ctx, &conf) < 0) {
@@ -260,7 +264,8 @@ static void *server_thread(void *arg)
 
 static void pick_endpoint(void)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in in = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(in);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
@@ -268,7 +273,8 @@ static void pick_endpoint(void)
 	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
 	close(fd);
-	snprintf(server.endpoint, sizeof(server.endpoint), "tcp://127.0.0.1:%u", ntohs(in.sin_port));
+	snprintf(server.endpoint, sizeof(server.endpoint), "tcp://127.0.0.1:%u",
+		 ntohs(in.sin_port));
 }
 
 static void start_server(void)
@@ -307,7 +313,8 @@ static void stop_server(void)
 		fail_msg("%u errors at the server, the first: %s", server.errors, server.error);
 }
 
-/* --- a client ---------------------------------------------------------------------------------- */
+/* --- a client ----------------------------------------------------------------------------------
+ */
 
 struct call_state {
 	struct test_client *tc;
@@ -401,7 +408,8 @@ static void start_client(struct test_client *tc, uint64_t rid)
 		.fsid = FSID,
 		.fmt_vers = FMT_VERS,
 		.keepalive_ms = KEEPALIVE_MS,
-		.ops = { resolve, on_greeted, client_on_request, on_fenced, client_on_disconnected },
+		.ops = { resolve, on_greeted, client_on_request, on_fenced,
+			 client_on_disconnected },
 		.arg = tc,
 	};
 	pthread_condattr_t attr;
@@ -448,11 +456,13 @@ static void start_call(struct test_client *tc, unsigned n)
 	struct msg_alloc_inodes m = { n };
 
 	tc->calls[n] = (struct call_state){ .tc = tc, .number = n };
-	assert_int_equal(net_client_call(tc->nc, MSG_alloc_inodes, &m, call_done, &tc->calls[n]), 0);
+	assert_int_equal(net_client_call(tc->nc, MSG_alloc_inodes, &m, call_done, &tc->calls[n]),
+			 0);
 }
 
 /* Wait until *counter is at least want. */
-static void wait_count(struct test_client *tc, const unsigned *counter, unsigned want, const char *what)
+static void wait_count(struct test_client *tc, const unsigned *counter, unsigned want,
+		       const char *what)
 {
 	uint64_t end_ns = clock_mono_ns() + DEADLINE_NS;
 	struct timespec end = { (time_t)(end_ns / NSEC_PER_SEC), (long)(end_ns % NSEC_PER_SEC) };
@@ -464,8 +474,9 @@ static void wait_count(struct test_client *tc, const unsigned *counter, unsigned
 	ret = *counter < want;
 	pthread_mutex_unlock(&tc->mutex);
 	if (ret)
-		fail_msg("client %llu: %s: %u of %u (fault %d at frame %u)", (unsigned long long)tc->rid, what,
-			 *counter, want, (int)faults.kind, faults.at);
+		fail_msg("client %llu: %s: %u of %u (fault %d at frame %u)",
+			 (unsigned long long)tc->rid, what, *counter, want, (int)faults.kind,
+			 faults.at);
 }
 
 static void check_calls(struct test_client *tc, unsigned from, unsigned to)
@@ -514,7 +525,8 @@ static bool all_asks_answered(void)
 	return true;
 }
 
-/* --- tests ------------------------------------------------------------------------------------- */
+/* --- tests -------------------------------------------------------------------------------------
+ */
 
 /* Greet, call, be asked, say farewell.  Returns how many frames that took. */
 static unsigned scenario(enum fault kind, unsigned at)
@@ -660,14 +672,16 @@ static void a_fenced_mount_is_told_and_does_nothing_more(void **state)
 	pthread_mutex_lock(&server.mutex);
 	assert_int_equal(net_server_drop(server.ns, 1), 0);
 	assert_int_equal(net_server_drop(server.ns, 1), -ENOENT);
-	assert_int_equal(net_server_respond(server.ns, 1, server.held[0].handle, 0, MSG_alloc_inodes_reply,
-					    NULL), -ENOENT);
+	assert_int_equal(net_server_respond(server.ns, 1, server.held[0].handle, 0,
+					    MSG_alloc_inodes_reply, NULL),
+			 -ENOENT);
 	server.held_nr = 0;
 	pthread_mutex_unlock(&server.mutex);
 	wait_count(tc, &tc->fenced, 1, "fences");
 	assert_int_equal(tc->calls[1].done_nr, 1);
 	assert_int_equal(tc->calls[1].err, -ENOLINK);
-	assert_int_equal(net_client_call(tc->nc, MSG_alloc_inodes, &m, call_done, &tc->calls[3]), -ENOLINK);
+	assert_int_equal(net_client_call(tc->nc, MSG_alloc_inodes, &m, call_done, &tc->calls[3]),
+			 -ENOLINK);
 	assert_int_equal(net_client_call_sync(tc->nc, MSG_alloc_inodes, &m, NULL), -ENOLINK);
 	stop_client(tc);
 	stop_server();
@@ -740,7 +754,7 @@ static void a_new_process_of_a_rid_takes_over(void **state)
 	start_call(old, 1);
 	WAIT_SERVER(server.held_nr == 1, "the request");
 	wait_count(old, &old->asked, 1, "questions");
-	net_client_respond(old->nc, old->ignored, -EIO, 0, NULL);	/* not before it is stopped */
+	net_client_respond(old->nc, old->ignored, -EIO, 0, NULL); /* not before it is stopped */
 	stop_client(old);
 	pthread_mutex_lock(&server.mutex);
 	old_handle = server.held[0].handle;
@@ -781,17 +795,20 @@ static void wrong_answers_and_questions_are_errors_not_hangs(void **state)
 	start_call(tc, 2);
 	WAIT_SERVER(server.held_nr == 2, "the requests");
 	pthread_mutex_lock(&server.mutex);
-	assert_int_equal(net_server_respond(server.ns, 1, server.held[0].handle, 0, MSG_statfs_reply, NULL),
-			 -EINVAL);
-	assert_int_equal(net_server_respond(server.ns, 1, server.held[0].handle, 0, MSG_alloc_inodes_reply,
-					    NULL), -ENOENT);
+	assert_int_equal(
+		net_server_respond(server.ns, 1, server.held[0].handle, 0, MSG_statfs_reply, NULL),
+		-EINVAL);
+	assert_int_equal(net_server_respond(server.ns, 1, server.held[0].handle, 0,
+					    MSG_alloc_inodes_reply, NULL),
+			 -ENOENT);
 	assert_int_equal(net_server_request(server.ns, 1, MSG_statfs, NULL, 0), -EINVAL);
 	assert_int_equal(net_server_request(server.ns, 77, MSG_sync_log_trees, NULL, 0), -ENOENT);
 	server.held_nr = 0;
 	pthread_mutex_unlock(&server.mutex);
 	wait_count(tc, &tc->done_nr, 1, "answers");
 	assert_int_equal(tc->calls[1].err + tc->calls[2].err, -EIO);
-	assert_int_equal(net_client_call(tc->nc, MSG_lock_invalidate, NULL, call_done, tc), -EINVAL);
+	assert_int_equal(net_client_call(tc->nc, MSG_lock_invalidate, NULL, call_done, tc),
+			 -EINVAL);
 	assert_int_equal(net_client_call(tc->nc, MSG_greeting_reply, &bad, call_done, tc), -EINVAL);
 	assert_int_equal(net_client_call(tc->nc, 9999, &m, call_done, tc), -EINVAL);
 	stop_client(tc);
@@ -802,7 +819,9 @@ static void wrong_answers_and_questions_are_errors_not_hangs(void **state)
 static void strangers_are_not_believed(void **state)
 {
 	struct test_client *tc = calloc(1, sizeof(*tc));
-	struct msg_header hdr = { .type = MSG_alloc_inodes, .rid = 1, .term = 1, .seq = 1, .frame_nr = 2 };
+	struct msg_header hdr = {
+		.type = MSG_alloc_inodes, .rid = 1, .term = 1, .seq = 1, .frame_nr = 2
+	};
 	struct msg_alloc_inodes m = { 400 };
 	static uint8_t buf[MSG_FRAME_MAX];
 	struct net_server_stats st;

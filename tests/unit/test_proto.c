@@ -1,9 +1,9 @@
 /*
- * The message table and its codec: each message has a golden vector, comes back as it went, and is refused
- * when it is cut, damaged, too long or holds a value that cannot be.  style.md 6.
+ * The message table and its codec: each message has a golden vector, comes back as it went, and is
+ * refused when it is cut, damaged, too long or holds a value that cannot be.  style.md 6.
  *
- * Vectors are files in proto/vectors, and docs/protocol.md is made from the table: with UPDATE=1 in the
- * environment both are written instead of compared.
+ * Vectors are files in proto/vectors, and docs/protocol.md is made from the table: with UPDATE=1 in
+ * the environment both are written instead of compared.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -38,8 +38,12 @@ static void fill_u32(uint32_t *v) { *v = (uint32_t)(0xb2000000 + filler++); }
 static void fill_u64(uint64_t *v) { *v = 0xc300000000000000ull + filler++; }
 static void fill_key(struct key *v)
 {
-	*v = (struct key){ .zone = (uint8_t)filler, .first = filler + 1, .type = 3, .second = filler + 2,
-			   .third = 0x0102030405060708ull, .fourth = 9 };
+	*v = (struct key){ .zone = (uint8_t)filler,
+			   .first = filler + 1,
+			   .type = 3,
+			   .second = filler + 2,
+			   .third = 0x0102030405060708ull,
+			   .fourth = 9 };
 	filler += 3;
 }
 static void fill_lock_mode(uint8_t *v) { *v = small(3); }
@@ -80,8 +84,12 @@ static void fill_string(char *s, size_t max)
 	m->name##_nr = (max) * level / 100;					\
 	for (size_t i = 0; i < m->name##_nr; i++)				\
 		fill_part_##part(&m->name[i]);
-#define FILL_PART(name)								\
-static void fill_part_##name(struct msg_##name *m) { (void)m; name##_FIELDS(FILL_F, FILL_S, FILL_A) }
+#define FILL_PART(name)                                                                            \
+	static void fill_part_##name(struct msg_##name *m)                                         \
+	{                                                                                          \
+		(void)m;                                                                           \
+		name##_FIELDS(FILL_F, FILL_S, FILL_A)                                              \
+	}
 #define FILL_MESSAGE(name, number, from, to, reply) FILL_PART(name)
 MESSAGE_PARTS(FILL_PART)
 MESSAGES(FILL_MESSAGE)
@@ -90,8 +98,11 @@ static void fill(unsigned type, union msg_body *body)
 {
 	memset(body, 0, sizeof(*body));
 	switch (type) {
-#define FILL_CASE(name, number, from, to, reply) case (number): fill_part_##name(&body->name); break;
-	MESSAGES(FILL_CASE)
+#define FILL_CASE(name, number, from, to, reply)                                                   \
+	case (number):                                                                             \
+		fill_part_##name(&body->name);                                                     \
+		break;
+		MESSAGES(FILL_CASE)
 	}
 }
 
@@ -142,7 +153,8 @@ static void every_message_comes_back_as_it_went(void **state)
 			assert_int_equal(hdr.type, want.type);
 			assert_int_equal(hdr.flags, want.flags);
 			assert_int_equal(hdr.frame_nr, want.frame_nr);
-			assert_true(hdr.id == want.id && hdr.seq == want.seq && hdr.recv_seq == want.recv_seq);
+			assert_true(hdr.id == want.id && hdr.seq == want.seq &&
+				    hdr.recv_seq == want.recv_seq);
 			assert_true(hdr.term == want.term && hdr.rid == want.rid);
 			assert_int_equal(hdr.error, 0);
 			assert_int_equal(hdr.minor, MSG_MINOR);
@@ -266,7 +278,8 @@ static void values_out_of_range_are_not_sent_and_not_taken(void **state)
 	assert_int_equal(msg_put(&hdr, NULL, buf, MSG_HEADER_BYTES - 1), -EMSGSIZE);
 	assert_int_equal(msg_put(&hdr, NULL, buf, MSG_HEADER_BYTES + 28), -EMSGSIZE);
 
-	/* The same from a peer: lock mode 4, an array that claims too much, a NUL inside a string. */
+	/* The same from a peer: lock mode 4, an array that claims too much, a NUL inside a string.
+	 */
 	len = make(MSG_lock, 0);
 	buf[len - 1] = 4;
 	sign(len);
@@ -378,13 +391,16 @@ static void compare_file(const char *path, const char *text, size_t len)
 
 	f = fopen(path, is_updating() ? "w" : "r");
 	if (!f)
-		fail_msg("%s: not there (run this test in the top directory; UPDATE=1 makes it)", path);
+		fail_msg("%s: not there (run this test in the top directory; UPDATE=1 makes it)",
+			 path);
 	if (is_updating()) {
 		assert_int_equal(fwrite(text, 1, len, f), len);
 	} else {
 		n = fread(old, 1, len + 1, f);
 		if (n != len || memcmp(old, text, len) != 0)
-			fail_msg("%s is not what the table makes; if the protocol shall change so: UPDATE=1", path);
+			fail_msg(
+				"%s is not what the table makes; if the protocol shall change so: UPDATE=1",
+				path);
 	}
 	assert_int_equal(fclose(f), 0);
 	free(old);
@@ -399,7 +415,8 @@ static void golden_vectors_are_unchanged(void **state)
 		char path[128];
 
 		for (size_t b = 0; b < len; b++)
-			n += (size_t)sprintf(text + n, "%02x%c", buf[b], b % 32 == 31 || b == len - 1 ? '\n' : ' ');
+			n += (size_t)sprintf(text + n, "%02x%c", buf[b],
+					     b % 32 == 31 || b == len - 1 ? '\n' : ' ');
 		snprintf(path, sizeof(path), VECTORS "/%s.hex", msg_descs[i].name);
 		compare_file(path, text, n);
 		free(text);

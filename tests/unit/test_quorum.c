@@ -1,11 +1,11 @@
 /*
  * The election and the quorum blocks.  runtime.md 1, 2.2; format.md 6.
  *
- * The machine runs in small worlds of 1 to 5 members with virtual time and one seed: datagrams are lost,
- * doubled and late, records take their time, quorumds and hosts die and come back at any moment.  Checked
- * at each step: at most one leader a term, at most one vote a slot and term, at most one serverd that may
- * write; and once the faults stop, one serverd serves within the time the specification gives.
- * ROUNDS and SEED in the environment make it longer or another one.
+ * The machine runs in small worlds of 1 to 5 members with virtual time and one seed: datagrams are
+ * lost, doubled and late, records take their time, quorumds and hosts die and come back at any
+ * moment.  Checked at each step: at most one leader a term, at most one vote a slot and term, at
+ * most one serverd that may write; and once the faults stop, one serverd serves within the time the
+ * specification gives. ROUNDS and SEED in the environment make it longer or another one.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -33,7 +33,8 @@
 #define JOBS_MAX	32
 #define TERMS_MAX	100000
 
-/* --- blocks in memory -------------------------------------------------------------------------- */
+/* --- blocks in memory --------------------------------------------------------------------------
+ */
 
 struct disk {
 	struct disk_quorum_block written[QUORUM_SLOTS_MAX], durable[QUORUM_SLOTS_MAX];
@@ -92,7 +93,8 @@ static void disk_format(struct disk *d)
 	memcpy(d->durable, d->written, sizeof(d->durable));
 }
 
-/* --- the world --------------------------------------------------------------------------------- */
+/* --- the world ---------------------------------------------------------------------------------
+ */
 
 struct job {
 	uint64_t at_ns;
@@ -169,8 +171,9 @@ static void send_state(unsigned from)
 
 		/* "Voted already" after a restart is no vote for anybody. */
 		if (!(st.voted_for == from && st.role == QUORUM_FOLLOWER)) {
-			CHECK(*v == 0 || *v == st.voted_for + 1, "slot %u votes for %u and %u in term %llu", from,
-			      *v - 1, st.voted_for, (unsigned long long)st.term);
+			CHECK(*v == 0 || *v == st.voted_for + 1,
+			      "slot %u votes for %u and %u in term %llu", from, *v - 1,
+			      st.voted_for, (unsigned long long)st.term);
 			*v = (uint8_t)(st.voted_for + 1);
 		}
 	}
@@ -180,7 +183,8 @@ static void send_state(unsigned from)
 		if (to == from || w.m[from].is_partitioned || w.m[to].is_partitioned)
 			continue;
 		while (copies-- && w.packets_nr < PACKETS_MAX)
-			w.packets[w.packets_nr++] = (struct packet){ w.now + rnd(w.delay_max_ns + 1), to, st };
+			w.packets[w.packets_nr++] =
+				(struct packet){ w.now + rnd(w.delay_max_ns + 1), to, st };
 	}
 }
 
@@ -273,8 +277,9 @@ static void check_world(void)
 		if (!w.m[i].is_alive || q->role != QUORUM_LEADER || w.nr == 2)
 			continue;
 		CHECK(q->term < TERMS_MAX, "terms run away");
-		CHECK(w.leader_of[q->term] == 0 || w.leader_of[q->term] == i + 1, "slots %u and %u lead term %llu",
-		      w.leader_of[q->term] - 1, i, (unsigned long long)q->term);
+		CHECK(w.leader_of[q->term] == 0 || w.leader_of[q->term] == i + 1,
+		      "slots %u and %u lead term %llu", w.leader_of[q->term] - 1, i,
+		      (unsigned long long)q->term);
 		w.leader_of[q->term] = (uint8_t)(i + 1);
 	}
 	CHECK(serving <= 1, "%u serverds may write", serving);
@@ -322,7 +327,8 @@ static void start_member(unsigned i)
 	assert_int_equal(slots.readable, conf.present);
 	conf.first_term = quorum_slots_max_term(&slots);
 	for (unsigned k = 0; k < w.nr; k++)
-		conf.leader_on_disk = conf.leader_on_disk || (k != i && quorum_slot_is_led(&slots, k));
+		conf.leader_on_disk = conf.leader_on_disk ||
+				      (k != i && quorum_slot_is_led(&slots, k));
 	m->is_alive = true;
 	m->has_server = true;
 	quorum_start(&m->q, &conf, w.now, &acts);
@@ -369,11 +375,14 @@ static void run_jobs(unsigned i)
 	while (m->jobs_nr && m->jobs[0].at_ns <= w.now) {
 		struct quorum_dev dev = disk_dev(&w.disk);
 		struct job job = m->jobs[0];
-		struct quorum_in in = { .kind = QUORUM_IN_WRITTEN, .term = job.term, .record = job.record };
+		struct quorum_in in = { .kind = QUORUM_IN_WRITTEN,
+					.term = job.term,
+					.record = job.record };
 		int ret;
 
 		memmove(m->jobs, m->jobs + 1, --m->jobs_nr * sizeof(m->jobs[0]));
-		ret = quorum_slot_record(&dev, FSID, i, m->rid, job.record, job.term, (struct timespec){ 1, 0 });
+		ret = quorum_slot_record(&dev, FSID, i, m->rid, job.record, job.term,
+					 (struct timespec){ 1, 0 });
 		CHECK(ret == 0, "slot %u: record %d: %d", i, job.record, ret);
 		step(i, &in);
 	}
@@ -481,7 +490,8 @@ static struct quorum_slots read_slots(void)
 	return s;
 }
 
-/* --- the election ------------------------------------------------------------------------------ */
+/* --- the election ------------------------------------------------------------------------------
+ */
 
 static void one_slot_leads_at_once(void **state)
 {
@@ -504,12 +514,15 @@ static void one_slot_leads_at_once(void **state)
 	assert_false(w.m[0].is_alive);
 	s = read_slots();
 	assert_int_equal(s.events[0][QUORUM_EVENT_STOP].term, 1);
-	assert_true(s.events[0][QUORUM_EVENT_END].write_nr > s.events[0][QUORUM_EVENT_STOP].write_nr);
+	assert_true(s.events[0][QUORUM_EVENT_END].write_nr >
+		    s.events[0][QUORUM_EVENT_STOP].write_nr);
 }
 
 static void elect_is_durable_and_earlier_leaders_fenced_before_serving(void **state)
 {
-	struct quorum_conf conf = { .fsid = FSID, .present = 1, .heartbeat_timeout_ns = HEARTBEAT_NS, .seed = 7 };
+	struct quorum_conf conf = {
+		.fsid = FSID, .present = 1, .heartbeat_timeout_ns = HEARTBEAT_NS, .seed = 7
+	};
 	struct quorum_in in = { .kind = QUORUM_IN_WRITTEN };
 	struct quorum_acts acts;
 	struct quorum q;
@@ -543,11 +556,14 @@ static void elect_is_durable_and_earlier_leaders_fenced_before_serving(void **st
 	assert_int_equal(acts.v[0].kind, QUORUM_ACT_FENCE);
 	assert_int_equal(acts.nr, 1);
 	/* However long that takes, and whatever a serverd claims meanwhile. */
-	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_SERVER_STATE, .term = 1, .status = SERVER_UP },
+	quorum_step(&q,
+		    &(struct quorum_in){
+			    .kind = QUORUM_IN_SERVER_STATE, .term = 1, .status = SERVER_UP },
 		    60 * SEC, &acts);
 	for (size_t i = 0; i < acts.nr; i++)
 		assert_int_equal(acts.v[i].kind, QUORUM_ACT_SEND);
-	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_FENCED, .term = 1 }, 60 * SEC, &acts);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_FENCED, .term = 1 }, 60 * SEC,
+		    &acts);
 	assert_int_equal(acts.v[0].kind, QUORUM_ACT_SERVE);
 }
 
@@ -592,7 +608,8 @@ static void a_new_leader_comes_in_time(void **state)
 			leader = who_serves();
 			assert_true(leader >= 0);
 
-			/* With a resignation within about a second (records and a fence take theirs). */
+			/* With a resignation within about a second (records and a fence take
+			 * theirs). */
 			step_kind((unsigned)leader, QUORUM_IN_SHUTDOWN, 0);
 			w.m[leader].down_until_ns = UINT64_MAX;
 			since = w.now;
@@ -609,7 +626,8 @@ static void a_new_leader_comes_in_time(void **state)
 			since = w.now;
 			while (who_serves() < 0)
 				run_until(w.now + 20 * MS);
-			CHECK(w.now - since > HEARTBEAT_NS - SEC && w.now - since < HEARTBEAT_NS + 5 * SEC,
+			CHECK(w.now - since > HEARTBEAT_NS - SEC &&
+				      w.now - since < HEARTBEAT_NS + 5 * SEC,
 			      "a leader after %llu ms", (unsigned long long)((w.now - since) / MS));
 		}
 	}
@@ -755,9 +773,16 @@ static void nothing_bad_happens_in_any_world(void **state)
 
 static void foreign_and_old_states_are_ignored(void **state)
 {
-	struct quorum_conf conf = { .fsid = FSID, .present = 7, .heartbeat_timeout_ns = HEARTBEAT_NS, .seed = 7,
+	struct quorum_conf conf = { .fsid = FSID,
+				    .present = 7,
+				    .heartbeat_timeout_ns = HEARTBEAT_NS,
+				    .seed = 7,
 				    .first_term = 5 };
-	struct msg_quorum_state st = { .fsid = FSID, .slot = 1, .incarnation = 2, .number = 10, .term = 4,
+	struct msg_quorum_state st = { .fsid = FSID,
+				       .slot = 1,
+				       .incarnation = 2,
+				       .number = 10,
+				       .term = 4,
 				       .voted_for = MSG_NO_SLOT };
 	struct quorum_in in = { .kind = QUORUM_IN_PEER, .peer = &st };
 	struct quorum_acts acts;
@@ -804,7 +829,8 @@ static void votes_needed_are_as_specified(void **state)
 		assert_int_equal(quorum_votes_needed(nr), needed[nr]);
 }
 
-/* --- the blocks -------------------------------------------------------------------------------- */
+/* --- the blocks --------------------------------------------------------------------------------
+ */
 
 static void a_record_changes_one_event_and_is_durable(void **state)
 {
@@ -828,9 +854,10 @@ static void a_record_changes_one_event_and_is_durable(void **state)
 	assert_int_equal(le64_get(d.durable[3].write_nr), 2);
 	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].write_nr), 1);
 	assert_int_equal(le64_get(d.durable[3].hdr.seq), 1);
-	/* Nothing else has changed: not the other events, not the rest of the block, not other slots. */
-	assert_memory_equal(&d.durable[3].events[QUORUM_EVENT_FENCE], &before.events[QUORUM_EVENT_FENCE],
-			    sizeof(before.events[0]) * 3);
+	/* Nothing else has changed: not the other events, not the rest of the block, not other
+	 * slots. */
+	assert_memory_equal(&d.durable[3].events[QUORUM_EVENT_FENCE],
+			    &before.events[QUORUM_EVENT_FENCE], sizeof(before.events[0]) * 3);
 	assert_memory_equal(d.durable[3].unused, before.unused, sizeof(before.unused));
 	before = d.written[2];
 	assert_int_equal(le64_get(before.write_nr), 0);
@@ -852,7 +879,8 @@ static void a_slot_used_twice_and_a_damaged_block_are_refused(void **state)
 	assert_int_equal(le64_get(d.written[0].write_nr), 2);
 	d.written[0].events[0].term = le64_of(99);
 	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 2, QUORUM_EVENT_TERM, 2, ts), -EBADMSG);
-	assert_int_equal(quorum_slot_record(&dev, FSID + 1, 1, 2, QUORUM_EVENT_BEGIN, 2, ts), -EBADMSG);
+	assert_int_equal(quorum_slot_record(&dev, FSID + 1, 1, 2, QUORUM_EVENT_BEGIN, 2, ts),
+			 -EBADMSG);
 	quorum_slots_read(&dev, FSID, 7, &s);
 	assert_int_equal(s.readable, 6);
 	assert_int_equal(s.error, -EBADMSG);
