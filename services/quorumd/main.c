@@ -565,6 +565,10 @@ static int start(struct quorumd *qd)
 	ret = instance_rid_get(&qd->conf, &qd->rid);
 	if (ret < 0)
 		return ret;
+	strcpy(qd->shown.state, "starting");
+	strcpy(qd->shown.waiting, "blockd");
+	qd->shown.since_ns = clock_mono_ns();
+	qd->shown.leader_slot = qd->shown.voted_for = MSG_NO_SLOT;
 	/* Before blockd: a service that is there already must not be disturbed. */
 	ret = status_start(qd);
 	if (ret < 0)
