@@ -56,9 +56,10 @@ struct ctl {
 		struct ioc_statfs_more statfs;
 	} head;				/* goes with the reply */
 	size_t head_len;
-	uint8_t *data;			/* goes to `to`, or, 0, after the head */
+	uint8_t *data;
 	size_t data_len, data_max;
 	size_t unit;			/* data may be cut between units: the result counts them; 0: it may not */
+	bool to_caller;			/* data goes to the caller's memory at `to`, else into the reply */
 	uint64_t to;
 
 	/* own memory of INO_PATH: the path grows from its end while its parents are looked up */
@@ -94,7 +95,7 @@ static void fail(struct ctl *c, int err)
 
 static void reply(struct ctl *c)
 {
-	struct iovec iov[2] = { { &c->head, c->head_len }, { c->data, c->to ? 0 : c->data_len } };
+	struct iovec iov[2] = { { &c->head, c->head_len }, { c->data, c->to_caller ? 0 : c->data_len } };
 
 	fuse_reply_ioctl_iov(c->req, c->result, iov, 2);
 	ctl_free(c);
@@ -155,7 +156,7 @@ static void finish(struct ctl *c, int err)
 		fail(c, err);
 		return;
 	}
-	if (!c->to || !c->data_len) {
+	if (!c->to_caller || !c->data_len) {
 		reply(c);
 		return;
 	}
@@ -797,7 +798,8 @@ void op_ioctl(struct fsd *fsd, fuse_req_t req, uint64_t ino, unsigned cmd, void 
 				     .arg = (uintptr_t)arg, .compat = flags & FUSE_IOCTL_COMPAT };
 	if (in_size)
 		memcpy(&c->in, in, in_size < sizeof(c->in) ? in_size : sizeof(c->in));
-	if (follows_pointers(cmd) && !pointers_allowed(c)) {
+	c->to_caller = follows_pointers(cmd);
+	if (c->to_caller && !pointers_allowed(c)) {
 		stats_inc(&fsd->stats.ioctl_refused);
 		fail(c, -EOPNOTSUPP);
 		return;

@@ -1,0 +1,1 @@
+UNIT_EXTRA_test_fsd_items = services/fsd/items.c services/fsd/items_range.c
