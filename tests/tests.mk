@@ -30,6 +30,8 @@ $(BUILD)/tests/posix/%: $(BUILD)/obj/tests/posix/%.o
 	$(call link_tool)
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o
 	$(call link_tool,$(shell pkg-config --libs fuse3))
+# This one is a client of blockd, with the services' own library.
+$(BUILD)/tests/bench/blkio: $(LIBS)
 
 .PHONY: unit fuzz test-programs check-unit check-fuzz check-asan check-tsan check-system check-cluster
 unit: $(UNIT_BIN)

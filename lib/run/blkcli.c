@@ -148,7 +148,7 @@ static void reap_sleep(struct blkcli *c, struct blkring_shared *ring, uint64_t d
 static void reap(struct blkcli *c, const struct waiter *w)
 {
 	struct blkring_shared *ring = c->ring;
-	uint64_t start;
+	uint64_t start, spin_ns;
 	bool found;
 	int ret;
 
@@ -157,13 +157,15 @@ static void reap(struct blkcli *c, const struct waiter *w)
 		c->is_reaping = true;
 		pthread_mutex_unlock(&c->lock);
 		start = clock_mono_ns();
+		spin_ns = blkring_spin_ns(&c->spin);
 		while (!(found = blkring_load(&ring->cq_tail) != c->cq_head)) {
-			if (clock_mono_ns() - start > BLKRING_SPIN_NS)
+			if (clock_mono_ns() - start > spin_ns)
 				break;
 			blkring_relax();
 		}
 		if (!found)
 			reap_sleep(c, ring, w->deadline_ns);
+		blkring_spin_end(&c->spin, clock_mono_ns() - start);
 		pthread_mutex_lock(&c->lock);
 		c->is_reaping = false;
 		ret = client_drain(c);
@@ -185,6 +187,7 @@ static int client_wait(struct blkcli *c, struct waiter *w)
 {
 	struct timespec ts;
 
+	client_kick(c);
 	if (w->deadline_ns && clock_mono_ns() >= w->deadline_ns)
 		return -ETIMEDOUT;
 	if (c->is_connected && !c->is_reaping) {
@@ -295,6 +298,7 @@ static int piece_send(struct blkcli *c, struct waiter *w, struct blkcli_op *op, 
 		if (op->op == BLK_OP_READ) {
 			s->copy_to = bytes;
 		} else {
+			client_kick(c);
 			pthread_mutex_unlock(&c->lock);
 			memcpy(client_bounce(c, s), bytes, len);
 			pthread_mutex_lock(&c->lock);
@@ -354,6 +358,7 @@ int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 			pos += done;
 		} while (ret == 0 && pos < ops[i].len);
 	}
+	client_kick(c);
 	while (ret == 0 && w.pending > 0)
 		ret = client_wait(c, &w);
 	if (ret < 0) {

@@ -63,13 +63,21 @@ void client_send_slot(struct blkcli *c, struct slot *s)
 
 	if (!c->is_connected)
 		return;
-	ret = blkring_push(&c->ring->sq_head, &c->ring->sq_tail, &c->sq_tail, c->ring->sq, &s->desc);
+	ret = blkring_put(&c->ring->sq_head, &c->sq_tail, c->ring->sq, &s->desc);
 	if (ret < 0) {
 		/* There are as many slots as entries and blockd takes them before it completes them. */
 		client_fail(c, "its ring makes no sense");
 		return;
 	}
 	s->state = SLOT_SENT;
+}
+
+void client_kick(struct blkcli *c)
+{
+	if (!c->is_connected || c->sq_shown == c->sq_tail)
+		return;
+	c->sq_shown = c->sq_tail;
+	blkring_store(&c->ring->sq_tail, c->sq_tail);
 	blkring_fence();
 	if (blkring_load(&c->ring->blockd_sleeps) &&
 	    __atomic_exchange_n(&c->ring->blockd_sleeps.v, 0, __ATOMIC_SEQ_CST))
@@ -220,6 +228,7 @@ static int conn_install(struct blkcli *c, int sock, const struct blkmsg_hello_re
 	fds[FD_SQ] = -1;
 	fds[FD_CQ] = -1;
 	c->sq_tail = 0;
+	c->sq_shown = 0;
 	c->cq_head = 0;
 	if (!c->was_opened) {
 		c->fsid = hr->fsid;
@@ -237,6 +246,7 @@ static int conn_install(struct blkcli *c, int sock, const struct blkmsg_hello_re
 			client_send_slot(c, &c->slots[i]);
 		}
 	}
+	client_kick(c);
 	if (c->control.state == CONTROL_SENT)
 		c->control.state = CONTROL_WAITING;
 	for (struct waiter *w = c->waiters; w; w = w->next)

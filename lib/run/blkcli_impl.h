@@ -64,6 +64,8 @@ struct blkcli {
 	struct blkring_shared *ring;
 	int sock, sq_efd, cq_efd;
 	uint32_t sq_tail, cq_head;
+	uint32_t sq_shown;		/* sq_tail as blockd sees it; the same while nobody has the lock */
+	struct blkring_spin spin;	/* the reaper's */
 	struct slot slots[BLKRING_ENTRIES];
 	uint32_t free[BLKRING_ENTRIES];	/* a stack, so that few bounce buffers are ever touched */
 	uint32_t free_nr;
@@ -92,8 +94,10 @@ static inline void *client_bounce(const struct blkcli *c, const struct slot *s)
 
 /* Hand out what blockd has completed.  Whether there was any; -EPROTO: blockd's ring makes no sense. */
 int client_drain(struct blkcli *c);
-/* Put a waiting slot into the ring when there is one. */
+/* Put a waiting slot into the ring when there is one; client_kick must follow before the unlock. */
 void client_send_slot(struct blkcli *c, struct slot *s);
+/* Let blockd see what was put into the ring. */
+void client_kick(struct blkcli *c);
 /* Use this connection no more; the connection thread makes a new one. */
 void client_fail(struct blkcli *c, const char *why);
 void client_wake_conn(struct blkcli *c);

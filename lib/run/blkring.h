@@ -22,7 +22,8 @@
 #define BLKRING_DISCARD_MAX	(1u << 30)	/* bytes of one DISCARD */
 #define BLKRING_ALIGN		4096u		/* of device offsets, region offsets and lengths */
 #define BLKRING_REGION_MAX	(1ull << 30)	/* bytes of a private region */
-#define BLKRING_SPIN_NS		20000u		/* either side spins this long before it sleeps */
+#define BLKRING_SPIN_MIN_NS	5000u		/* either side spins this long before it sleeps, */
+#define BLKRING_SPIN_MAX_NS	50000u		/* or this long when that is often enough */
 
 enum blk_kind {
 	BLK_KIND_FSD = 1,
@@ -109,6 +110,31 @@ static inline void blkring_relax(void)
 #endif
 }
 
+/*
+ * How long it pays to spin: a wake-up costs more than a fast device needs, and spinning for a slow one
+ * only keeps others off the processor.  A spin that was long enough lately is worth the next eight; when
+ * none was, every sixteenth wait tries (a wait that slept says little: the wake-up is part of it).
+ */
+struct blkring_spin {
+	uint32_t credit;
+	uint32_t waits;
+};
+
+/* The next wait begins: how long it spins. */
+static inline uint64_t blkring_spin_ns(struct blkring_spin *s)
+{
+	return s->credit > 0 || s->waits++ % 16 == 0 ? BLKRING_SPIN_MAX_NS : BLKRING_SPIN_MIN_NS;
+}
+
+/* It ended after so long. */
+static inline void blkring_spin_end(struct blkring_spin *s, uint64_t ns)
+{
+	if (ns <= BLKRING_SPIN_MAX_NS)
+		s->credit = 8;
+	else if (s->credit > 0)
+		s->credit--;
+}
+
 /* Every word is read from src exactly once, whatever the compiler would like. */
 static inline void blkring_desc_copy(struct blkring_desc *dst, const struct blkring_desc *src)
 {
@@ -139,12 +165,11 @@ static inline int blkring_pop(const struct blkring_index *tail, struct blkring_i
 }
 
 /*
- * Put a descriptor into a direction.  tail is the producer's own index, published in *shared_tail.
- * 0; -ENOSPC: full; -EPROTO: the consumer's index cannot be.
+ * Put a descriptor into a direction.  tail is the producer's own index; the consumer sees nothing before
+ * it is stored in the shared one.  0; -ENOSPC: full; -EPROTO: the consumer's index cannot be.
  */
-static inline int blkring_push(const struct blkring_index *head, struct blkring_index *shared_tail,
-			       uint32_t *tail, struct blkring_desc *ring,
-			       const struct blkring_desc *in)
+static inline int blkring_put(const struct blkring_index *head, uint32_t *tail,
+			      struct blkring_desc *ring, const struct blkring_desc *in)
 {
 	uint32_t nr = *tail - blkring_load(head);
 
@@ -152,9 +177,20 @@ static inline int blkring_push(const struct blkring_index *head, struct blkring_
 		return -EPROTO;
 	if (nr == BLKRING_ENTRIES)
 		return -ENOSPC;
-	ring[*tail % BLKRING_ENTRIES] = *in;
-	blkring_store(shared_tail, ++*tail);
+	ring[(*tail)++ % BLKRING_ENTRIES] = *in;
 	return 0;
+}
+
+/* The same, and seen at once. */
+static inline int blkring_push(const struct blkring_index *head, struct blkring_index *shared_tail,
+			       uint32_t *tail, struct blkring_desc *ring,
+			       const struct blkring_desc *in)
+{
+	int ret = blkring_put(head, tail, ring, in);
+
+	if (ret == 0)
+		blkring_store(shared_tail, *tail);
+	return ret;
 }
 
 /*

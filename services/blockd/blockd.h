@@ -125,7 +125,7 @@ int engine_open(struct engine **out, bool use_threads);
 /* Nothing may be in flight. */
 void engine_close(struct engine *e);
 const char *engine_name(const struct engine *e);
-/* Two descriptors that become readable when engine_reap has something. */
+/* Two eventfds that are signalled when engine_reap has something and a sleep is bracketed as below. */
 void engine_fds(const struct engine *e, int fds[2]);
 /* Start an operation; the io is the engine's until engine_reap gives it back. */
 void engine_queue(struct engine *e, struct io *io);
@@ -133,7 +133,7 @@ void engine_queue(struct engine *e, struct io *io);
 bool engine_submit(struct engine *e);
 /* Ended operations as a list, or NULL.  Cheap when there are none. */
 struct io *engine_reap(struct engine *e);
-/* Bracket a sleep on the descriptors: between them an end makes one of them readable. */
+/* Bracket a sleep on the descriptors: between them an end signals one of them. */
 void engine_sleep_begin(struct engine *e);
 void engine_sleep_end(struct engine *e);
 
@@ -158,9 +158,11 @@ struct blockd {
 	uint64_t watchdog_due_ns;
 	struct conn *conns[BLOCKD_CLIENTS_MAX];
 	atomic_uint conns_nr;		/* slots used, the closing ones included */
+	unsigned clients_told;		/* what systemd knows, plus one; 0: nothing */
 	atomic_uint controls_held;	/* connections whose control or hello waits for I/O to end */
 	struct io ios[BLOCKD_IOS_MAX];
 	struct io *free_ios;
+	struct blkring_spin spin;
 	atomic_uint ios_nr;		/* in flight */
 };
 
@@ -168,20 +170,18 @@ struct blockd {
 enum watch {
 	WATCH_LISTEN,
 	WATCH_SIGNAL,
-	WATCH_ENGINE_0,
-	WATCH_ENGINE_1,
 	WATCH_SOCKET,
-	WATCH_DOORBELL,
+	WATCH_BELL,			/* the engine's or a connection's */
 };
 #define WATCH_DATA(watch, index) ((uint64_t)(watch) << 32 | (uint32_t)(index))
 
+/* Doorbells wake once for each ring and are never read; other descriptors stay until served. */
 int blockd_watch(struct blockd *d, int fd, enum watch watch, unsigned index);
 
 /* Take waiting connections. */
 void conns_accept(struct blockd *d);
-/* Something on a connection's socket or doorbell. */
+/* Something on a connection's socket. */
 void conn_socket_event(struct blockd *d, unsigned index);
-void conn_doorbell_event(struct blockd *d, unsigned index);
 /* Take descriptors from every ring, a bounded number each.  Whether there were any. */
 bool conns_drain(struct blockd *d);
 /* Answer ended operations and what waited for them. */

@@ -261,7 +261,7 @@ static int conn_open(struct blockd *d, struct conn *c)
 		reply.pool_bytes = d->pool.bytes;
 		fds[nr++] = d->pool.fd;
 	}
-	ret = blockd_watch(d, c->sq_efd, WATCH_DOORBELL, c->index);
+	ret = blockd_watch(d, c->sq_efd, WATCH_BELL, c->index);
 	if (ret == 0)
 		ret = sockfd_send(c->sock, &reply, sizeof(reply), fds, nr);
 out:
@@ -498,16 +498,6 @@ void conn_socket_event(struct blockd *d, unsigned index)
 	} else {
 		conn_close(d, c, "it sent a message that makes no sense here");
 	}
-}
-
-void conn_doorbell_event(struct blockd *d, unsigned index)
-{
-	struct conn *c = index < BLOCKD_CLIENTS_MAX ? d->conns[index] : NULL;
-	uint64_t count;
-
-	/* The rings are looked at in any case; this only makes the descriptor quiet again. */
-	if (c && c->state == CONN_OPEN && read(c->sq_efd, &count, sizeof(count)) < 0)
-		count = 0;
 }
 
 /* ---- rings ---- */

@@ -351,13 +351,6 @@ void engine_sleep_begin(struct engine *e)
 
 void engine_sleep_end(struct engine *e)
 {
-	uint64_t count;
-
-	if (e->has_ring) {
+	if (e->has_ring)
 		io_uring_cq_eventfd_toggle(&e->ring, false);
-		if (read(e->ring_efd, &count, sizeof(count)) < 0)
-			count = 0;
-	}
-	if (read(e->thread_efd, &count, sizeof(count)) < 0)
-		count = 0;
 }

@@ -163,12 +163,8 @@ static void turn(struct blockd *d)
 	int nr = epoll_wait(d->epoll_fd, ev, 32, 0);
 
 	for (int i = 0; i < nr; i++) {
-		unsigned index = (unsigned)(ev[i].data.u64 & UINT32_MAX);
-
 		if (ev[i].data.u64 >> 32 == WATCH_SOCKET)
-			conn_socket_event(d, index);
-		else
-			conn_doorbell_event(d, index);
+			conn_socket_event(d, (unsigned)(ev[i].data.u64 & UINT32_MAX));
 	}
 	conns_accept(d);
 	conns_drain(d);
