@@ -48,6 +48,7 @@ static struct {
 	char dir[64];
 	uint64_t seed;
 	bool calm;		/* nothing is refused or evicted at random */
+	unsigned evict_one_in;	/* attempts to run an operation */
 
 	struct fake_item *forest;
 	size_t forest_nr, forest_max;
@@ -531,7 +532,7 @@ static inline int fake_run(struct op *op, bool writes, int (*run)(struct op *, s
 		int ret;
 
 		assert_in_range(n, 0, 2000);
-		if (!fake.calm && chance(6))
+		if (!fake.calm && chance(fake.evict_one_in))
 			items_evict(&fake.fsd, true);
 		assert_int_equal(items_begin(&fake.fsd, op, writes, &tx), 0);
 		fake.hold_nr = 0;
@@ -563,6 +564,7 @@ static inline void fake_open(uint64_t seed, bool calm)
 	memset(&fake, 0, sizeof(fake));
 	fake.seed = seed;
 	fake.calm = calm;
+	fake.evict_one_in = 6;
 	fake.fsd.fmt_vers = 2;
 	fake.fsd.conf.acl = true;
 	fake.next_ino[0] = 5000;
