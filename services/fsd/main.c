@@ -283,6 +283,8 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	int ret;
 
 	caller_stop(CALLERS_GRACE_MS);
+	if (fsd->ops)
+		ops_drain(fsd);		/* requests of a connection that was cut still count inodes in use */
 	if (fsd->orphans) {
 		orphans_drain(fsd);
 		net_answer_maps(fsd, false);
