@@ -202,7 +202,7 @@ static int device_lock(struct device *dev, const char *pid_path)
 static int device_measure(struct device *dev)
 {
 	struct stat st;
-	int sector = 0;
+	int sector = 0, is_read_only = 0;
 	int ret = 0;
 
 	if (fstat(dev->fd, &st) < 0) {
@@ -212,12 +212,18 @@ static int device_measure(struct device *dev)
 	} else if (!dev->is_bdev) {
 		dev->bytes = (uint64_t)st.st_size;
 	} else if (ioctl(dev->fd, BLKGETSIZE64, &dev->bytes) < 0 ||
-		   ioctl(dev->fd, BLKSSZGET, &sector) < 0) {
+		   ioctl(dev->fd, BLKSSZGET, &sector) < 0 ||
+		   ioctl(dev->fd, BLKROGET, &is_read_only) < 0) {
 		ret = -errno;
 	} else if (sector > (int)SMALL_SIZE) {
 		log_err("%s %s: its sectors of %d bytes are larger than the volume's blocks of %u",
 			dev->name, dev->path, sector, SMALL_SIZE);
 		return -EINVAL;
+	} else if (is_read_only) {
+		/* The kernel lets it be opened for writing, and refuses each write. */
+		log_err("%s %s: is read-only; make it writable (blockdev --setrw) or correct %s in the "
+			"configuration", dev->name, dev->path, dev->name);
+		return -EROFS;
 	}
 	if (ret < 0)
 		log_err("%s %s: cannot tell its size: %s", dev->name, dev->path, strerror(-ret));

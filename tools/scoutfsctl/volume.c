@@ -96,7 +96,7 @@ static int device_size(struct device *d, const struct stat *st)
 int device_open(struct device *d, const char *path, enum device_use use, const char *verb)
 {
 	int flags = O_CLOEXEC | (use == DEVICE_WRITE ? O_RDWR : O_RDONLY);
-	int is_readonly = 0;
+	int is_readonly = 0, sector = 0;
 	struct stat st;
 	int ret;
 
@@ -143,6 +143,14 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 	    is_readonly) {
 		ret = -EROFS;
 		say_error(verb, "'%s' is read-only; it cannot be written", path);
+		goto out;
+	}
+	/* No service could serve a volume there (blockd refuses it). */
+	if (use == DEVICE_WRITE && d->is_bdev && ioctl(d->fd, BLKSSZGET, &sector) == 0 &&
+	    sector > (int)SMALL_SIZE) {
+		ret = -EINVAL;
+		say_error(verb, "'%s' has sectors of %d bytes, larger than a volume's blocks of %u",
+			  path, sector, SMALL_SIZE);
 		goto out;
 	}
 	ret = device_size(d, &st);
