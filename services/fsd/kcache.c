@@ -206,6 +206,22 @@ int kcache_serve(struct fsd *fsd)
 	return ret > 0 ? 0 : ret;
 }
 
+/* fusectl, where nobody has mounted it: a mount of our own that is in no namespace. */
+static int open_fusectl(const char *path)
+{
+	int ctx = fsopen("fusectl", FSOPEN_CLOEXEC), dir = -1, fd = -1;
+
+	if (ctx >= 0 && fsconfig(ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		dir = fsmount(ctx, FSMOUNT_CLOEXEC, 0);
+	if (dir >= 0) {
+		fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
+		close(dir);
+	}
+	if (ctx >= 0)
+		close(ctx);
+	return fd;
+}
+
 void kcache_abort(struct fsd *fsd)
 {
 	struct kcache *kc = fsd->kcache;
@@ -216,12 +232,14 @@ void kcache_abort(struct fsd *fsd)
 		return;
 	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", kc->dev_minor);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		fd = open_fusectl(path + strlen("/sys/fs/fuse/connections/"));
 	if (fd >= 0) {
 		if (write(fd, "1", 1) != 1)
 			log_err("%s: %s: the connection stays: programs on the mount hang until fsd ends", path, strerror(errno));
 		close(fd);
 	} else {
-		/* fusectl is not mounted: a forced unmount aborts as well */
+		/* a forced unmount aborts as well, if the mount is not detached yet */
 		umount2(kc->mountpoint, MNT_FORCE | MNT_DETACH);
 	}
 	fuse_session_exit(kc->se);
