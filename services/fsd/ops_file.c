@@ -31,11 +31,16 @@
 
 /* ---- writes that were answered before they are applied (D4) ------------------------------------------ */
 
+/*
+ * Those of one inode are applied one after the other, as they came: two may be about the same page, and
+ * what waits for locks or room may be overtaken.
+ */
 struct pending {
 	struct pending *next;
 	uint64_t ino;
-	unsigned nr;
+	unsigned nr;			/* one runs, the others are in the queue */
 	int err;
+	struct op *queue, **queue_tail;
 	struct op *waiting;
 };
 static struct {
@@ -52,9 +57,11 @@ static struct pending *pending_find(uint64_t ino)
 	return p;
 }
 
-static bool pending_begin(uint64_t ino)
+/* 1: op is the only one, start it; 0: it will be started; or -ENOMEM. */
+static int pending_begin(uint64_t ino, struct op *op)
 {
 	struct pending *p;
+	int ret = -ENOMEM;
 
 	pthread_mutex_lock(&pendings.mutex);
 	p = pending_find(ino);
@@ -62,25 +69,38 @@ static bool pending_begin(uint64_t ino)
 		p = calloc(1, sizeof(*p));
 		if (p) {
 			p->ino = ino;
+			p->queue_tail = &p->queue;
 			p->next = pendings.list;
 			pendings.list = p;
 		}
 	}
-	if (p)
-		p->nr++;
+	if (p) {
+		ret = p->nr++ == 0;
+		if (!ret) {
+			*p->queue_tail = op;
+			p->queue_tail = &op->next;
+		}
+	}
 	pthread_mutex_unlock(&pendings.mutex);
-	return p;
+	return ret;
 }
 
 static void pending_end(uint64_t ino, int err)
 {
-	struct op *wake = NULL;
+	struct op *wake = NULL, *next_op;
 	struct pending *p;
 
 	pthread_mutex_lock(&pendings.mutex);
 	p = pending_find(ino);
 	if (err)
 		p->err = err;
+	next_op = p->queue;
+	if (next_op) {
+		p->queue = next_op->next;
+		if (!p->queue)
+			p->queue_tail = &p->queue;
+		next_op->next = NULL;
+	}
 	if (--p->nr == 0) {
 		wake = p->waiting;
 		p->waiting = NULL;
@@ -94,6 +114,8 @@ static void pending_end(uint64_t ino, int err)
 		}
 	}
 	pthread_mutex_unlock(&pendings.mutex);
+	if (next_op)
+		op_queue(next_op);
 	while (wake) {
 		struct op *next = wake->next;
 
@@ -284,6 +306,7 @@ static void read_done(struct op *op, int err)
 	struct read_op *r = (struct read_op *)op;
 	struct file_req *rq = r->rq;
 
+	fuse_op_done(rq->req, op);
 	if (err)
 		fuse_reply_err(rq->req, -err);
 	else
@@ -312,7 +335,7 @@ void op_read(struct fsd *fsd, struct file_req *rq)
 	r->op.done = read_done;
 	r->rq = rq;
 	r->first = rq->offset >> SMALL_SHIFT;
-	op_start(&r->op);
+	fuse_op_start(rq->req, &r->op);
 }
 
 /* ---- write ------------------------------------------------------------------------------------------ */
@@ -469,7 +492,10 @@ static int write_run(struct op *op, struct itx *tx)
 
 	w->used_nr = 0;
 	w->len = 0;
-	ret = txn_hold(op, tx, (unsigned)blocks * 2 + 16, true);
+	/* what the kernel wrote back before may be about the same bytes */
+	ret = rq->write_cache ? 0 : data_wait_pending(op, rq->ino, false);
+	if (ret == 0)
+		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 16, true);
 	if (ret == 0)
 		ret = lock_inode(op, rq->ino, LOCK_MODE_WRITE);
 	if (ret == 0)
@@ -523,6 +549,8 @@ static void write_done(struct op *op, int err)
 	struct pool *pool = op->fsd->pool;
 	unsigned from = 0;
 
+	if (!rq->write_cache)
+		fuse_op_done(rq->req, op);
 	if (!err) {
 		/* pages are used in the order in which they were taken */
 		for (; from < w->used_nr; from++)
@@ -543,8 +571,11 @@ static void write_done(struct op *op, int err)
 void op_write(struct fsd *fsd, struct file_req *rq)
 {
 	struct write_op *w = calloc(1, sizeof(*w));
+	fuse_req_t req = rq->req;
+	size_t len;
+	int turn;
 
-	if (!w || rq->len > (WRITE_PAGES_MAX - 2) * SMALL_SIZE || (rq->write_cache && !pending_begin(rq->ino))) {
+	if (!w || rq->len > (WRITE_PAGES_MAX - 2) * SMALL_SIZE) {
 		fuse_reply_err(rq->req, w && rq->len > (WRITE_PAGES_MAX - 2) * SMALL_SIZE ? EINVAL : ENOMEM);
 		free(w);
 		free(rq->buf);
@@ -557,10 +588,23 @@ void op_write(struct fsd *fsd, struct file_req *rq)
 	w->op.run = write_run;
 	w->op.done = write_done;
 	w->rq = rq;
+	if (!rq->write_cache) {
+		fuse_op_start(rq->req, &w->op);
+		return;
+	}
 	/* the kernel may wait for this page while it holds what a revoke waits for: never let it wait for us */
-	if (rq->write_cache)
-		fuse_reply_write(rq->req, rq->len);
-	op_start(&w->op);
+	len = rq->len;
+	turn = pending_begin(rq->ino, &w->op);
+	if (turn < 0) {
+		fuse_reply_err(req, ENOMEM);
+		free(w);
+		free(rq->buf);
+		free(rq);
+		return;
+	}
+	fuse_reply_write(req, len);	/* rq may be gone */
+	if (turn)
+		op_start(&w->op);
 }
 
 /* ---- fallocate -------------------------------------------------------------------------------------- */
@@ -648,6 +692,7 @@ static void fallocate_done(struct op *op, int err)
 {
 	struct fallocate_op *f = (struct fallocate_op *)op;
 
+	fuse_op_done(f->rq->req, op);
 	fuse_reply_err(f->rq->req, -err);
 	free(f->rq);
 	free(f);
@@ -678,7 +723,7 @@ void op_fallocate(struct fsd *fsd, struct file_req *rq)
 	f->op.done = fallocate_done;
 	f->rq = rq;
 	f->at = rq->offset >> SMALL_SHIFT;
-	op_start(&f->op);
+	fuse_op_start(rq->req, &f->op);
 }
 
 /* ---- lseek ------------------------------------------------------------------------------------------ */
@@ -746,6 +791,7 @@ static void lseek_done(struct op *op, int err)
 {
 	struct lseek_op *l = (struct lseek_op *)op;
 
+	fuse_op_done(l->rq->req, op);
 	if (err)
 		fuse_reply_err(l->rq->req, -err);
 	else
@@ -768,5 +814,5 @@ void op_lseek(struct fsd *fsd, struct file_req *rq)
 	l->op.run = lseek_run;
 	l->op.done = lseek_done;
 	l->rq = rq;
-	op_start(&l->op);
+	fuse_op_start(rq->req, &l->op);
 }

@@ -1,8 +1,8 @@
 /*
- * File data against a model: random writes, reads, truncations, preallocation, stores through mappings,
- * commits and loss of cached pages on two files, through the same operations that FUSE requests use,
- * over a real item cache in a temporary LMDB.  The device is memory that begins full of foreign bytes;
- * locks are always granted; the leader, the forest and FUSE are a few lines here.
+ * File data against a model: random writes, reads, truncations, preallocation, stores through
+ * mappings, commits and loss of cached pages on two files, through the same operations that FUSE
+ * requests use, over a real item cache in a temporary LMDB.  The device is memory that begins full
+ * of foreign bytes; locks are always granted; the leader, the forest and FUSE are a few lines here.
  *
  * Rounds: FSD_EXTENTS_OPS (default 2500), FSD_EXTENTS_SEED.
  */
@@ -46,7 +46,8 @@ static struct fsd fsd;
 static char dir[] = "/tmp/test_fsd_extents.XXXXXX";
 static unsigned short seed[3];
 static _Atomic unsigned device_reads, partial_allocs;
-static pthread_mutex_t alloc_mutex = PTHREAD_MUTEX_INITIALIZER;	/* of seed, in the operations' threads */
+static pthread_mutex_t alloc_mutex =
+	PTHREAD_MUTEX_INITIALIZER; /* of seed, in the operations' threads */
 
 static unsigned rnd(unsigned below)
 {
@@ -58,7 +59,8 @@ static unsigned rnd(unsigned below)
 	return v;
 }
 
-/* ---- FUSE: one request at a time ---------------------------------------------------------------- */
+/* ---- FUSE: one request at a time ----------------------------------------------------------------
+ */
 
 struct fuse_req {
 	pthread_mutex_t mutex;
@@ -69,7 +71,8 @@ struct fuse_req {
 	size_t len;
 	off_t off;
 };
-static struct fuse_req request = { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+static struct fuse_req request = { .mutex = PTHREAD_MUTEX_INITIALIZER,
+				   .cond = PTHREAD_COND_INITIALIZER };
 
 static int answer(int err, const void *buf, size_t len, off_t off)
 {
@@ -85,8 +88,14 @@ static int answer(int err, const void *buf, size_t len, off_t off)
 	pthread_mutex_unlock(&request.mutex);
 	return 0;
 }
+void fuse_op_start(fuse_req_t req, struct op *op) { (void)req; op_start(op); }
+void fuse_op_done(fuse_req_t req, struct op *op) { (void)req; (void)op; }
 int fuse_reply_err(fuse_req_t req, int err) { (void)req; return answer(err, NULL, 0, 0); }
-int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size) { (void)req; return answer(0, buf, size, 0); }
+int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size)
+{
+	(void)req;
+	return answer(0, buf, size, 0);
+}
 int fuse_reply_write(fuse_req_t req, size_t count) { (void)req; return answer(0, NULL, count, 0); }
 int fuse_reply_lseek(fuse_req_t req, off_t off) { (void)req; return answer(0, NULL, 0, off); }
 
@@ -106,9 +115,15 @@ static int await(void)
 	return -request.err;
 }
 
-/* ---- locks, the forest, quota: granted, known, absent --------------------------------------------- */
+/* ---- locks, the forest, quota: granted, known, absent -------------------------------- */
 
-int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode) { (void)op; (void)ino; (void)mode; return 0; }
+int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode)
+{
+	(void)op;
+	(void)ino;
+	(void)mode;
+	return 0;
+}
 bool lock_covers(const struct op *op, const struct key *key, bool write)
 {
 	(void)op; (void)key; (void)write;
@@ -118,7 +133,8 @@ void lock_unuse(struct op *op) { (void)op; }
 void lock_wait(struct op *op) { op_wake(op); }
 void lock_note_dirty(struct op *op, uint64_t gen) { (void)op; (void)gen; }
 void reader_wait(struct op *op) { op_fail(op, -EIO); }
-int quota_check(struct op *op, struct itx *tx, enum quota_op what, uint64_t proj, uint32_t uid, uint32_t gid)
+int quota_check(struct op *op, struct itx *tx, enum quota_op what, uint64_t proj, uint32_t uid,
+		uint32_t gid)
 {
 	(void)op; (void)tx; (void)what; (void)proj; (void)uid; (void)gid;
 	return 0;
@@ -139,7 +155,7 @@ void fsd_fail(struct fsd *f, const char *fmt, ...)
 	abort();
 }
 
-/* ---- blockd ------------------------------------------------------------------------------------------ */
+/* ---- blockd -------------------------------------------------------------------------- */
 
 void *blkcli_pool(struct blkcli *c, size_t *len)
 {
@@ -152,7 +168,8 @@ int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 {
 	(void)c;
 	for (size_t i = 0; i < nr; i++) {
-		assert(ops[i].dev == BLK_DEV_DATA && ops[i].dev_off + ops[i].len <= (size_t)DEV_BLOCKS * BLOCK);
+		assert(ops[i].dev == BLK_DEV_DATA &&
+		       ops[i].dev_off + ops[i].len <= (size_t)DEV_BLOCKS * BLOCK);
 		assert(ops[i].dev_off >= BLOCK);
 		if (ops[i].op == BLK_OP_READ) {
 			memcpy(ops[i].buf, device + ops[i].dev_off, ops[i].len);
@@ -164,7 +181,7 @@ int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 	return 0;
 }
 
-/* ---- data blocks: a row a free block; freed ones wait for the commit of their generation -------------- */
+/* ---- data blocks: a row a free block; freed ones wait for the commit of their generation  */
 
 struct freed_row {
 	uint64_t be_gen, be_blkno;
@@ -246,7 +263,7 @@ static int free_again(struct itx *tx, void *arg)
 	return items_set_committed(tx, gen);
 }
 
-/* ---- generations ----------------------------------------------------------------------------------- */
+/* ---- generations --------------------------------------------------------------------- */
 
 static pthread_mutex_t commit_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t commit_cond = PTHREAD_COND_INITIALIZER;
@@ -313,7 +330,7 @@ void txn_touch(struct itx *tx, const struct key *key, const void *val, size_t le
 	(void)tx; (void)key; (void)val; (void)len;
 }
 
-/* ---- the model ----------------------------------------------------------------------------------------- */
+/* ---- the model ----------------------------------------------------------------------- */
 
 struct file {
 	uint64_t ino, size;
@@ -342,8 +359,10 @@ static void simple_done(struct op *op, int err)
 
 static struct cinode get_inode(const struct file *f)
 {
-	struct attr_op a = { .op = { .fsd = &fsd, .name = "getattr", .run = attr_run_get, .done = simple_done },
-			     .ino = f->ino };
+	struct attr_op a = {
+		.op = { .fsd = &fsd, .name = "getattr", .run = attr_run_get, .done = simple_done },
+		.ino = f->ino
+	};
 
 	op_start(&a.op);
 	assert_int_equal(await(), 0);
@@ -396,15 +415,20 @@ static void do_write(struct file *f, uint64_t off, uint64_t len, bool append, bo
 	if (off + len > f->size && len)
 		f->size = off + len;
 	free(bytes);
-	if (ret == -ENOSPC)	/* the blocks that the next one needs are freed, but not committed */
+	if (ret == -ENOSPC) /* the blocks that the next one needs are freed, but not committed */
 		txn_commit_wait(&fsd, TXN_FULL, 0);
 }
 
 static void do_truncate(struct file *f, uint64_t size)
 {
-	struct attr_op a = { .op = { .fsd = &fsd, .name = "truncate", .writes = true, .run = attr_run_set,
+	struct attr_op a = { .op = { .fsd = &fsd,
+				     .name = "truncate",
+				     .writes = true,
+				     .run = attr_run_set,
 				     .done = simple_done },
-			     .ino = f->ino, .attr.st_size = (off_t)size, .to_set = FUSE_SET_ATTR_SIZE };
+			     .ino = f->ino,
+			     .attr.st_size = (off_t)size,
+			     .to_set = FUSE_SET_ATTR_SIZE };
 
 	op_start(&a.op);
 	assert_int_equal(await(), 0);
@@ -467,7 +491,7 @@ static void check_seek(struct file *f, uint64_t off)
 	assert_true(hole > data && hole <= f->size);
 }
 
-/* ---- what is true of every committed transaction ------------------------------------------------------- */
+/* ---- what is true of every committed transaction ------------------------------------- */
 
 struct account {
 	uint8_t owners[DEV_BLOCKS];
@@ -488,8 +512,8 @@ static int count_extents(struct itx *tx, void *arg)
 		while ((ret = extent_next(tx, files[i].ino, at, &e)) == 0) {
 			assert(e.iblock >= at && e.len);
 			/* neighbours that continue each other are one */
-			assert(!acc->extents || !last.len || last.iblock + last.len != e.iblock || last.flags != e.flags ||
-			       last.blkno + last.len != e.blkno);
+			assert(!acc->extents || !last.len || last.iblock + last.len != e.iblock ||
+			       last.flags != e.flags || last.blkno + last.len != e.blkno);
 			for (uint64_t b = 0; b < e.len; b++)
 				acc->owners[e.blkno + b]++;
 			if (extent_is_online(&e))
@@ -515,13 +539,15 @@ static int count_rows(struct itx *tx, void *arg)
 	int rc;
 
 	assert(mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_DAVAIL), &cur) == 0);
-	for (rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST); rc == 0; rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) {
+	for (rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST); rc == 0;
+	     rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) {
 		memcpy(&blkno, key.mv_data, sizeof(blkno));
 		acc->owners[be64toh(blkno)]++;
 	}
 	mdb_cursor_close(cur);
 	assert(mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_DLOG), &cur) == 0);
-	for (rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST); rc == 0; rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) {
+	for (rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST); rc == 0;
+	     rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) {
 		struct freed_row row;
 
 		memcpy(&row, key.mv_data, sizeof(row));
@@ -531,7 +557,8 @@ static int count_rows(struct itx *tx, void *arg)
 	return count_extents(tx, arg);
 }
 
-/* Each block of the device is in one extent, or free, or waits to be free: none is lost or had twice. */
+/* Each block of the device is in one extent, or free, or waits to be free: none is lost or had
+ * twice. */
 static void check_blocks(void)
 {
 	struct account *acc = calloc(1, sizeof(*acc));
@@ -543,7 +570,7 @@ static void check_blocks(void)
 	free(acc);
 }
 
-/* ---- running it --------------------------------------------------------------------------------------- */
+/* ---- running it ---------------------------------------------------------------------- */
 
 static pthread_t commit_thread;
 
