@@ -121,13 +121,14 @@ install: all
 	install $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/mount.scoutfs $(DESTDIR)$(PREFIX)/sbin
 	install $(BUILD)/scoutfsctl $(DESTDIR)$(PREFIX)/bin
 	ln -sf scoutfsctl $(DESTDIR)$(PREFIX)/bin/scoutfs
+	ln -sf mount.scoutfs $(DESTDIR)$(PREFIX)/sbin/mount.fuse.scoutfs
 	install -m 644 $(UNITS) $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 systemd/scoutfs.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/scoutfs.conf
 	install -m 644 systemd/scoutfs.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/scoutfs.conf
 	install -m 644 systemd/example.conf $(DESTDIR)/etc/scoutfs/example.conf.sample
 uninstall:
 	rm -f $(DAEMONS:%=$(DESTDIR)$(PREFIX)/sbin/scoutfs-%) $(DESTDIR)$(PREFIX)/sbin/mount.scoutfs \
-		$(DESTDIR)$(PREFIX)/bin/scoutfsctl $(DESTDIR)$(PREFIX)/bin/scoutfs \
+		$(DESTDIR)$(PREFIX)/sbin/mount.fuse.scoutfs $(DESTDIR)$(PREFIX)/bin/scoutfsctl $(DESTDIR)$(PREFIX)/bin/scoutfs \
 		$(patsubst systemd/%,$(DESTDIR)$(PREFIX)/lib/systemd/system/%,$(UNITS)) \
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d/scoutfs.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/scoutfs.conf
 

@@ -31,8 +31,8 @@
 #include "conf.h"
 
 /* Exit status as mount(8) documents it. */
-#define EXIT_USAGE  1
-#define EXIT_FAIL   32
+#define EXIT_USAGE 1
+#define EXIT_FAIL  32
 
 #define SETTINGS_MAX 16
 #define ERR_BYTES    (CONF_ERR_BYTES + 256)
@@ -110,6 +110,11 @@ static const struct vfs_option {
 	{ "async", 0, 0 },
 	{ "loud", 0, 0 },
 	{ "silent", 0, 0 },
+	/* what the kernel says of every FUSE mount, and a remount repeats */
+	{ "allow_other", 0, 0 },
+	{ "default_permissions", 0, 0 },
+	{ "user_id=0", 0, 0 },
+	{ "group_id=0", 0, 0 },
 };
 #define VFS_OPTIONS_NR (sizeof(vfs_options) / sizeof(vfs_options[0]))
 
@@ -170,7 +175,7 @@ static bool take_vfs_option(struct mount_request *rq, const char *option)
 	}
 	/* for others than the kernel and us: systemd, mount(8), the administrator */
 	return starts_with(option, "x-") || starts_with(option, "X-") ||
-	       starts_with(option, "comment=");
+	       starts_with(option, "comment=") || starts_with(option, "max_read=");
 }
 
 /* A later value takes the place of an earlier one. */

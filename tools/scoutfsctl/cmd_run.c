@@ -24,16 +24,14 @@
 #include "clock.h"
 #include "commands.h"
 #include "runtime.h"
+#include "services.h"
 
 #define RESTART_FIRST_MS 100
 #define RESTART_MAX_MS	 5000
 #define STOP_LIMIT_MS	 120000 /* then SIGKILL */
 #define OVERRIDES_MAX	 32
 
-enum { BLOCKD, QUORUMD, SERVERD, FSD, SERVICES_NR };
-static const char *const service_names[SERVICES_NR] = { "blockd", "quorumd", "serverd", "fsd" };
-
-struct service {
+struct child {
 	pid_t pid;
 	bool wanted;
 	bool ready;
@@ -47,7 +45,7 @@ struct supervisor {
 	const char *conf_arg;
 	const char *overrides[OVERRIDES_MAX];
 	unsigned overrides_nr;
-	struct service s[SERVICES_NR];
+	struct child s[SERVICES_NR];
 	int notify_fd, signal_fd;
 	int ready_fd; /* -d: the waiting parent's pipe; else -1 */
 	char notify_path[108];
@@ -110,7 +108,7 @@ static void start_service(struct supervisor *sv, int i)
 	char path[4096];
 	pid_t pid;
 
-	daemon_path(service_names[i], path, sizeof(path));
+	daemon_path(service_name(i), path, sizeof(path));
 	argv[n++] = path;
 	argv[n++] = "-f";
 	argv[n++] = sv->conf_arg;
@@ -138,12 +136,12 @@ static void start_service(struct supervisor *sv, int i)
 	sv->s[i].ready = false;
 	sv->s[i].started_ms = now_ms();
 	if (pid < 0) {
-		say_error("run", "cannot start %s: %s", service_names[i], strerror(errno));
+		say_error("run", "cannot start %s: %s", service_name(i), strerror(errno));
 		sv->s[i].restart_ms = now_ms() + RESTART_MAX_MS;
 		return;
 	}
 	sv->s[i].pid = pid;
-	runtime_write_pid(&sv->conf, service_names[i], pid);
+	runtime_write_pid(&sv->conf, service_name(i), pid);
 }
 
 static void tell_parent(struct supervisor *sv, char status)
@@ -191,7 +189,7 @@ static void advance(struct supervisor *sv)
 	if (sv->stopping)
 		return;
 	for (int i = 0; i < SERVICES_NR; i++) {
-		struct service *s = &sv->s[i];
+		struct child *s = &sv->s[i];
 
 		if (!s->wanted)
 			continue;
@@ -217,25 +215,25 @@ static void begin_stop(struct supervisor *sv, int status)
 static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 {
 	for (int i = 0; i < SERVICES_NR; i++) {
-		struct service *s = &sv->s[i];
+		struct child *s = &sv->s[i];
 		bool clean = WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0;
 
 		if (s->pid != pid)
 			continue;
 		s->pid = 0;
 		s->ready = false;
-		runtime_remove_pid(&sv->conf, service_names[i]);
+		runtime_remove_pid(&sv->conf, service_name(i));
 		if (sv->stopping)
 			return;
-		if (i == FSD && clean) {
+		if (i == SERVICE_FSD && clean) {
 			begin_stop(sv, 0); /* somebody unmounted it */
 			return;
 		}
 		if (WIFSIGNALED(wstatus))
-			say_error("run", "%s was killed by signal %d", service_names[i],
+			say_error("run", "%s was killed by signal %d", service_name(i),
 				  WTERMSIG(wstatus));
 		else if (!clean || !sv->up)
-			say_error("run", "%s ended with status %d", service_names[i],
+			say_error("run", "%s ended with status %d", service_name(i),
 				  WEXITSTATUS(wstatus));
 		if (!sv->up) {
 			begin_stop(sv, 1); /* it has said why */
@@ -275,7 +273,7 @@ static void wait_events(struct supervisor *sv, uint64_t until_ms)
 static void stop_all(struct supervisor *sv)
 {
 	for (int i = SERVICES_NR - 1; i >= 0; i--) {
-		struct service *s = &sv->s[i];
+		struct child *s = &sv->s[i];
 		uint64_t limit = now_ms() + STOP_LIMIT_MS;
 
 		if (!s->pid)
@@ -286,7 +284,7 @@ static void stop_all(struct supervisor *sv)
 				say_error("run",
 					  "%s did not stop in %u s: killed; the volume is "
 					  "recovered at its next mount",
-					  service_names[i], STOP_LIMIT_MS / 1000);
+					  service_name(i), STOP_LIMIT_MS / 1000);
 				kill(s->pid, SIGKILL);
 				limit = now_ms() + STOP_LIMIT_MS;
 				sv->status = 1;
@@ -403,8 +401,8 @@ int cmd_run(int argc, char **argv)
 			  argv[optind]);
 		return 1;
 	}
-	sv.s[BLOCKD].wanted = sv.s[FSD].wanted = true;
-	sv.s[QUORUMD].wanted = sv.s[SERVERD].wanted = sv.conf.quorum_slot >= 0;
+	for (int i = 0; i < SERVICES_NR; i++)
+		sv.s[i].wanted = service_is_wanted(&sv.conf, i);
 
 	if (!log) {
 		snprintf(log_buf, sizeof(log_buf), "%s/%s.log", sv.conf.state_dir, sv.conf.name);
@@ -474,15 +472,39 @@ int cmd_stop(int argc, char **argv)
 	return 0;
 }
 
+/* Whether all that a service needs is there, so that its unit does not wait for what cannot come. */
+static int services_ready(const struct instance_conf *conf, const char *before)
+{
+	static struct service_answer a;
+	int status = 0;
+
+	for (int s = 0; strcmp(service_name(s), before) != 0; s++) {
+		if (!service_is_wanted(conf, s))
+			continue;
+		service_ask(conf, s, &a);
+		if (a.err == 0)
+			continue;
+		say_error("runtime", "%s of %s: %s: see systemctl status scoutfs-%s@%s",
+			  service_name(s), conf->name, service_err_text(a.err), service_name(s),
+			  conf->name);
+		status = 1;
+	}
+	return status;
+}
+
 /* What the units need of a configuration, so that they need no shell. */
 int cmd_runtime(int argc, char **argv)
 {
+	bool is_ready = argc == 4 && strcmp(argv[1], "ready") == 0;
 	struct instance_conf conf;
 	char err[CONF_ERR_BYTES];
 
-	if (argc != 3)
-		return usage_error("runtime", "start, stop or has-slot, and one configuration");
-	if (conf_load(&conf, argv[2], err, sizeof(err)) < 0) {
+	if (argc != 3 && !is_ready)
+		return usage_error("runtime", "start, stop, has-slot or ready SERVICE, and one "
+					      "configuration");
+	if (is_ready && !service_is_known(argv[2]))
+		return usage_error("runtime", "'%s' is no service", argv[2]);
+	if (conf_load(&conf, argv[argc - 1], err, sizeof(err)) < 0) {
 		say_error("runtime", "%s", err);
 		return 255;
 	}
@@ -492,5 +514,7 @@ int cmd_runtime(int argc, char **argv)
 		return runtime_stop("runtime", &conf) < 0;
 	if (strcmp(argv[1], "has-slot") == 0)
 		return conf.quorum_slot < 0;
-	return usage_error("runtime", "'%s' is none of start, stop, has-slot", argv[1]);
+	if (is_ready)
+		return services_ready(&conf, argv[2]);
+	return usage_error("runtime", "'%s' is none of start, stop, has-slot, ready", argv[1]);
 }

@@ -35,10 +35,10 @@ static void ask_all(const struct instance_conf *conf, struct instance_answers *a
 	unsigned silent = 0, waiting = 0, wanted = 0;
 
 	for (int s = 0; s < SERVICES_NR; s++) {
-		if (!service_is_wanted(conf, (enum service)s))
+		if (!service_is_wanted(conf, s))
 			continue;
 		wanted++;
-		service_ask(conf, (enum service)s, &a->of[s]);
+		service_ask(conf, s, &a->of[s]);
 		if (a->of[s].err < 0)
 			silent++;
 		else if (a->of[s].reply.waiting_for[0])
@@ -145,11 +145,11 @@ static void print_instance_json(const struct instance_conf *conf, const struct i
 	json_member(",", "data_device", conf->data_device);
 	printf(",\"services\":[");
 	for (int s = 0; s < SERVICES_NR; s++) {
-		if (!service_is_wanted(conf, (enum service)s))
+		if (!service_is_wanted(conf, s))
 			continue;
 		printf("%s", before);
 		before = ",";
-		print_service_json(&a->of[s], (enum service)s);
+		print_service_json(&a->of[s], s);
 	}
 	printf("]}\n");
 }
@@ -159,8 +159,8 @@ static void print_instance(const struct instance_conf *conf, const struct instan
 {
 	printf("scoutfs %s on %s: %s\n", conf->name, conf->mountpoint, health_names[a->health]);
 	for (int s = 0; s < SERVICES_NR; s++) {
-		if (service_is_wanted(conf, (enum service)s))
-			print_service(&a->of[s], (enum service)s, is_verbose);
+		if (service_is_wanted(conf, s))
+			print_service(&a->of[s], s, is_verbose);
 	}
 }
 

@@ -57,7 +57,7 @@ enum command_group {
 	  "  list      the rids that are waited for, one a line: RID INSTANCE SERVICE REASON\n"   \
 	  "  ack RID   that mount cannot write any more: its host is off, or cut off\n"           \
 	  "  fail RID  it could not be isolated\n")                                               \
-	C(runtime, "runtime", GROUP_DEBUG, "start|stop|has-slot NAME|FILE",                       \
+	C(runtime, "runtime", GROUP_DEBUG, "start|stop|has-slot|ready SERVICE NAME|FILE",         \
 	  "prepare the runtime directory of an instance (for the units)", "")                     \
 	C(print, "print", GROUP_DEBUG, "[-S] [--json] META",                                      \
 	  "dump every metadata structure as text",                                                \

@@ -29,6 +29,15 @@ const char *service_name(enum service s)
 	return names[s];
 }
 
+bool service_is_known(const char *name)
+{
+	for (int s = 0; s < SERVICES_NR; s++) {
+		if (strcmp(names[s], name) == 0)
+			return true;
+	}
+	return false;
+}
+
 bool service_is_wanted(const struct instance_conf *conf, enum service s)
 {
 	bool needs_slot = s == SERVICE_QUORUMD || s == SERVICE_SERVERD;

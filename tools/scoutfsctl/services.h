@@ -12,6 +12,7 @@ enum service { SERVICE_BLOCKD, SERVICE_QUORUMD, SERVICE_SERVERD, SERVICE_FSD, SE
 
 /* "blockd", ... */
 const char *service_name(enum service s);
+bool service_is_known(const char *name);
 /* Whether the configuration wants it: quorumd and serverd only with a quorum slot. */
 bool service_is_wanted(const struct instance_conf *conf, enum service s);
 
