@@ -21,10 +21,18 @@ fi
 declare -A LOOP_FD
 loop_try() {
 	local name=$1 file=$2 fd; shift 2
-	why=$(losetup -f --show "$@" "$file" 2>&1) || return 1
-	exec {fd}<"$why" && losetup -d "$why"
-	LOOP_FD[$why]=$fd
-	printf -v "$name" %s "$why"
+	for _ in 1 2 3 4 5; do
+		why=$(losetup -f --show "$@" "$file" 2>&1) || return 1
+		exec {fd}<"$why"
+		# Somebody else's losetup -d may have come between.
+		if losetup -d "$why" 2>/dev/null && [ "$(blockdev --getsize64 "$why")" != 0 ]; then
+			LOOP_FD[$why]=$fd
+			printf -v "$name" %s "$why"
+			return 0
+		fi
+		exec {fd}<&-
+	done
+	return 1
 }
 loop() { loop_try "$@" || { fail "a loop device for $2" "losetup: $why"; tap_done; }; }
 unloop() {

@@ -99,6 +99,30 @@ static struct blkring_desc good_read(void)
 				      .region_off = 4096, .dev_off = 131072 };
 }
 
+/* Fast answers are spun for; for slow ones only some waits try; and one fast answer changes that. */
+static void spinning_follows_what_paid(void **state)
+{
+	struct blkring_spin s = { 0 };
+	unsigned nr = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 100; i++) {
+		assert_int_equal(blkring_spin_ns(&s), BLKRING_SPIN_MAX_NS);
+		blkring_spin_end(&s, BLKRING_SPIN_MAX_NS);
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		assert_int_equal(blkring_spin_ns(&s), BLKRING_SPIN_MAX_NS);
+		blkring_spin_end(&s, BLKRING_SPIN_MAX_NS + 1);
+	}
+	for (unsigned i = 0; i < 160; i++) {
+		nr += blkring_spin_ns(&s) == BLKRING_SPIN_MAX_NS;
+		blkring_spin_end(&s, UINT64_MAX);
+	}
+	assert_int_equal(nr, 10);
+	blkring_spin_end(&s, 0);
+	assert_int_equal(blkring_spin_ns(&s), BLKRING_SPIN_MAX_NS);
+}
+
 static void good_descriptors_pass(void **state)
 {
 	struct blkring_desc d = good_read();
@@ -190,6 +214,7 @@ int main(void)
 		cmocka_unit_test(what_goes_in_comes_out_once_and_in_order),
 		cmocka_unit_test(a_full_ring_takes_no_more),
 		cmocka_unit_test(an_index_that_cannot_be_is_seen),
+		cmocka_unit_test(spinning_follows_what_paid),
 		cmocka_unit_test(good_descriptors_pass),
 		cmocka_unit_test(one_field_wrong_is_refused),
 		cmocka_unit_test(nobody_writes_what_is_not_his),
