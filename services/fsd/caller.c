@@ -1,22 +1,23 @@
 /*
- * The caller's memory.  FUSE hands an ioctl's own struct over, but never what pointers in it lead to; so
- * results are written into the calling process from here.
+ * The caller's memory.  FUSE hands an ioctl's own struct over, but never what pointers in it lead
+ * to; so results are written into the calling process from here.
  *
  * What makes that no more than the caller could do itself:
- *  - Only the thread of a request that is still unanswered is touched.  /proc/TID, opened once, pins the
- *    task; its `syscall` must say that it waits in this very ioctl with this very argument, before the
- *    copy and again after it.  A thread waiting for us cannot be reused under us.
- *  - Its memory must be open to the credentials of the request: `mem` is opened with its fsuid and fsgid
- *    and no capability.  Programs that nobody but root may debug (root's, set-uid, Yama) fail that
- *    though they are the caller; for them the check is repeated with CAP_SYS_PTRACE, once their fsuid is
- *    known to be the request's.
- *  - The copy is process_vm_writev: it respects the protection of pages, which writing to `mem` does not.
+ *  - Only the thread of a request that is still unanswered is touched.  /proc/TID, opened once,
+ *    pins the task; its `syscall` must say that it waits in this very ioctl with this argument,
+ *    before the copy and again after it.  A thread waiting for us cannot be reused under us.
+ *  - Its memory must be open to the credentials of the request: `mem` is opened with its fsuid and
+ *    fsgid and no capability.  Programs that nobody but root may debug (root's, set-uid, Yama) fail
+ *    that though they are the caller; for them the check is repeated with CAP_SYS_PTRACE, once
+ *    their fsuid is known to be the request's.
+ *  - The copy is process_vm_writev: it respects the protection of pages, which writing to `mem`
+ *    does not.
  *  - Addresses come from the request's own struct; sizes are bounded by our callers.
  *
- * Another process can make such a copy wait for ever (userfaultfd, a page of a hung mount, or of this
- * mount).  So this runs in threads of its own, few for each user, which hold no lock, transaction or
- * request thread of the mount.  When the mount ends they are waited for a while and then left behind:
- * the end of the process ends them.
+ * Another process can make such a copy wait for ever (userfaultfd, a page of a hung mount, or of
+ * this mount).  So this runs in threads of its own, few for each user, which hold no lock,
+ * transaction or request thread of the mount.  When the mount ends they are waited for a while and
+ * then left behind: the end of the process ends them.
  */
 #include "caller.h"
 
@@ -41,10 +42,10 @@
 #define WAITING_PER_UID		64u
 #define WAITING_TOTAL		256u
 #define THREADS_MAX		64u
-#define COPY_BYTES		(240u << 10)	/* between two looks whether the caller was interrupted */
+#define COPY_BYTES		(240u << 10)	/* between looks whether it was interrupted */
 #define SETTLE_MS		2000u		/* for a thread on its way to sleep in its ioctl */
 
-/* ---- threads --------------------------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------------------- */
 
 struct job {
 	struct job *next;
@@ -197,16 +198,18 @@ void caller_stop(unsigned wait_ms)
 	while (copies.threads_nr && rc == 0)
 		rc = pthread_cond_timedwait(&copies.idle, &copies.mutex, &end);
 	if (copies.threads_nr)
-		log_warning("%u programs do not take the answers of their ioctls: they are given up", copies.threads_nr);
+		log_warning(
+			"%u programs do not take the answers of their ioctls: they are given up",
+			copies.threads_nr);
 	copies.gone = true;
 	while (copies.inside)
 		pthread_cond_wait(&copies.idle, &copies.mutex);
 	pthread_mutex_unlock(&copies.mutex);
 }
 
-/* ---- credentials of this thread --------------------------------------------------------------------- */
+/* ---- credentials of this thread ------------------------------------------------------ */
 
-/* The C library sets credentials of all threads; the system calls themselves, of the calling one. */
+/* The C library sets credentials of all threads; the system calls, of the calling one. */
 struct caps {
 	struct __user_cap_data_struct data[2];
 };
@@ -232,7 +235,9 @@ static int set_fs_ids(uid_t uid, gid_t gid)
 {
 	syscall(SYS_setfsgid, gid);
 	syscall(SYS_setfsuid, uid);
-	return (uid_t)syscall(SYS_setfsuid, -1) == uid && (gid_t)syscall(SYS_setfsgid, -1) == gid ? 0 : -EPERM;
+	return (uid_t)syscall(SYS_setfsuid, -1) == uid && (gid_t)syscall(SYS_setfsgid, -1) == gid
+		       ? 0
+		       : -EPERM;
 }
 
 static int creds_assume(const struct caps *have, uid_t uid, gid_t gid, uint64_t effective)
@@ -257,7 +262,7 @@ static void creds_restore(const struct caps *have, int dumpable)
 		prctl(PR_SET_DUMPABLE, 1);
 }
 
-/* ---- who it is --------------------------------------------------------------------------------------- */
+/* ---- who it is ----------------------------------------------------------------------- */
 
 static long ioctl_number(const struct caller *c)
 {
@@ -321,7 +326,8 @@ static int check_waits(int dir, const struct caller *c)
 	}
 	if (sscanf(buf, "%ld %*s %lx %lx", &nr, &cmd, &arg) != 3)
 		return -EINTR;
-	if (nr != ioctl_number(c) || (uint32_t)cmd != c->cmd || (c->compat ? (uint32_t)arg : arg) != c->arg)
+	if (nr != ioctl_number(c) || (uint32_t)cmd != c->cmd ||
+	    (c->compat ? (uint32_t)arg : arg) != c->arg)
 		return -EINTR;
 	return 0;
 }
@@ -399,7 +405,9 @@ static int open_task(const struct caller *c)
 
 	if (c->tid == 0) {
 		if (!atomic_exchange(&said, true))
-			log_notice("ioctls of programs in other pid namespaces are refused where they need the program's memory or capabilities: use the native forms, or run fsd in the host's namespace");
+			log_notice("ioctls of programs in other pid namespaces are refused where "
+				   "they need the program's memory or capabilities: use the native "
+				   "forms, or run fsd in the host's namespace");
 		return -EOPNOTSUPP;
 	}
 	snprintf(path, sizeof(path), "/proc/%d", c->tid);
@@ -452,7 +460,7 @@ void caller_fini(struct caller *c)
 	c->groups_nr = 0;
 }
 
-/* ---- its memory -------------------------------------------------------------------------------------- */
+/* ---- its memory ---------------------------------------------------------------------- */
 
 static bool yama_is_on(void)
 {
@@ -514,7 +522,8 @@ static int authorise(int dir, const struct caller *c)
 
 static int copy(const struct caller *c, uint64_t to, const uint8_t *from, size_t len)
 {
-	struct iovec local = { (void *)(uintptr_t)from, len }, remote = { (void *)(uintptr_t)to, len };
+	struct iovec local = { (void *)(uintptr_t)from, len },
+		     remote = { (void *)(uintptr_t)to, len };
 	ssize_t n;
 
 	do {
@@ -549,7 +558,8 @@ int caller_write(struct fsd *fsd, const struct caller *c, uint64_t to, const voi
 			break;
 		ret = check_waits(dir, c);
 		if (ret < 0)
-			log_notice("thread %d ended its ioctl while the answer was copied to it", c->tid);
+			log_notice("thread %d ended its ioctl while the answer was copied to it",
+				   c->tid);
 		else
 			*done += part;
 	}

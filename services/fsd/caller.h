@@ -27,23 +27,23 @@ static inline bool caller_is_capable(const struct caller *c, unsigned cap)
 bool caller_in_group(const struct caller *c, gid_t gid);
 
 /*
- * Run work(arg) in one of the threads that are there for touching other processes, which may be made to
- * wait for as long as those processes like.  At most 4 at a time for one uid, the others queue.
- * -EAGAIN: too many wait; -ESHUTDOWN; -ENOMEM.
+ * Run work(arg) in one of the threads that are there for touching other processes, which may be
+ * made to wait for as long as those processes like.  At most 4 at a time for one uid, the others
+ * queue. -EAGAIN: too many wait; -ESHUTDOWN; -ENOMEM.
  */
 int caller_run(uint32_t uid, void (*work)(void *arg), void *arg);
 /*
- * For such threads: true when what they worked for is gone, because the mount ended before they did;
- * then nothing of it may be touched any more.  False: it stays until caller_leave.
+ * For such threads: true when what they worked for is gone, because the mount ended before they
+ * did; then nothing of it may be touched any more.  False: it stays until caller_leave.
  */
 bool caller_enter(void);
 void caller_leave(void);
 /* Before the FUSE session and fsd go: waits at most wait_ms for the threads, then gives them up. */
 void caller_stop(unsigned wait_ms);
 
-/* For such threads.  Fill in capabilities and groups of the thread, which must still wait in its ioctl:
- * 0, -EINTR (it does not), -EPERM (it is not who the request says), -ENOMEM.  A thread that is not visible
- * from here has no capabilities and no groups but its own. */
+/* For such threads.  Fill in capabilities and groups of the thread, which must still wait in its
+ * ioctl: 0, -EINTR (it does not), -EPERM (it is not who the request says), -ENOMEM.  A thread that
+ * is not visible from here has no capabilities and no groups but its own. */
 int caller_identify(struct caller *c);
 /*
  * For such threads.  Copy into the caller's memory as its own system call would: the pages must be

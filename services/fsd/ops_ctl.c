@@ -1,11 +1,11 @@
 /*
  * ioctls: interface.md 1.1-1.5.
  *
- * Each has up to three steps, in threads that suit them.  Who asks, where a privilege is needed, in a
- * thread for touching callers (caller.c).  The answer itself: an operation (op.c) where it comes from
- * the item cache, a thread that may block where it comes from the forest or the leader.  And delivery:
- * in the reply where the command's number lets FUSE carry it, else into the caller's memory, again in a
- * thread of caller.c, when the operation and its locks are long over.
+ * Each has up to three steps, in threads that suit them.  Who asks, where a privilege is needed, in
+ * a thread for touching callers (caller.c).  The answer itself: an operation (op.c) where it comes
+ * from the item cache, a thread that may block where it comes from the forest or the leader.  And
+ * delivery: in the reply where the command's number lets FUSE carry it, else into the caller's
+ * memory, again in a thread of caller.c, when the operation and its locks are long over.
  *
  * What a struct says is checked here: FUSE promises its size and nothing else.
  */
@@ -19,13 +19,14 @@
 #include "format/ioctl_abi.h"
 #include "format/item_check.h"
 #include "fuse.h"
+#include "interrupt.h"
 #include "locks.h"
 #include "log.h"
 #include "net.h"
 #include "reader.h"
 #include "xattr.h"
 
-#define WALK_ENTRIES_MAX	65536u		/* of one call; fewer than asked for is a good answer */
+#define WALK_ENTRIES_MAX	65536u /* of one call; fewer than asked for is a good answer */
 #define LIST_BYTES_MAX		(1u << 20)
 #define PATH_RESTARTS_MAX	16u
 
@@ -58,8 +59,8 @@ struct ctl {
 	size_t head_len;
 	uint8_t *data;
 	size_t data_len, data_max;
-	size_t unit;			/* data may be cut between units: the result counts them; 0: it may not */
-	bool to_caller;			/* data goes to the caller's memory at `to`, else into the reply */
+	size_t unit;	/* data may be cut between units: the result counts them; 0: it may not */
+	bool to_caller; /* data goes to the caller's memory at `to`, else into the reply */
 	uint64_t to;
 
 	/* own memory of INO_PATH: the path grows from its end while its parents are looked up */
@@ -77,7 +78,7 @@ static struct ctl *ctl_of(struct op *op)
 	return (struct ctl *)op;
 }
 
-/* ---- the end of it ----------------------------------------------------------------------------------- */
+/* ---- the end of it ------------------------------------------------------------------- */
 
 static void ctl_free(struct ctl *c)
 {
@@ -95,12 +96,14 @@ static void fail(struct ctl *c, int err)
 
 static void reply(struct ctl *c)
 {
-	struct iovec iov[2] = { { &c->head, c->head_len }, { c->data, c->to_caller ? 0 : c->data_len } };
+	struct iovec iov[2] = { { &c->head, c->head_len },
+				{ c->data, c->to_caller ? 0 : c->data_len } };
 
 	fuse_reply_ioctl_iov(c->req, c->result, iov, 2);
 	ctl_free(c);
 }
 
+/* Only death counts: many a program gets signals all the time and expects no EINTR from a file. */
 static bool is_interrupted(void *arg)
 {
 	struct ctl *c = arg;
@@ -108,7 +111,7 @@ static bool is_interrupted(void *arg)
 
 	if (caller_enter())
 		return true;
-	is = fuse_req_interrupted(c->req);
+	is = fuse_req_interrupted(c->req) && thread_is_dying(c->caller.tid);
 	caller_leave();
 	return is;
 }
@@ -119,8 +122,8 @@ static void deliver_work(void *arg)
 	size_t done;
 	int ret;
 
-	ret = caller_write(c->op.fsd, &c->caller, c->to, c->data, c->data_len, c->unit ? c->unit : 1, is_interrupted, c,
-			   &done);
+	ret = caller_write(c->op.fsd, &c->caller, c->to, c->data, c->data_len,
+			   c->unit ? c->unit : 1, is_interrupted, c, &done);
 	if (caller_enter())
 		return;		/* the mount is gone, and the request with it */
 	if (ret == -EINTR && c->unit && done / c->unit) {
@@ -167,6 +170,7 @@ static void finish(struct ctl *c, int err)
 
 static void ctl_done(struct op *op, int err)
 {
+	fuse_op_done(ctl_of(op)->req, op);
 	finish(ctl_of(op), err);
 }
 
@@ -177,7 +181,7 @@ static int data_alloc(struct ctl *c, size_t max)
 	return c->data ? 0 : -ENOMEM;
 }
 
-/* ---- what an inode says ------------------------------------------------------------------------------ */
+/* ---- what an inode says -------------------------------------------------------------- */
 
 static int get_inode(struct op *op, struct itx *tx, uint64_t ino, struct cinode *ci)
 {
@@ -225,7 +229,8 @@ static size_t attr_end(uint64_t mask)
 		uint64_t bit;
 		size_t end;
 	} fields[] = {
-#define ATTR_END(field) (offsetof(struct ioc_inode_attr_x, field) + sizeof(((struct ioc_inode_attr_x *)0)->field))
+#define ATTR_END(field)                                                                            \
+	(offsetof(struct ioc_inode_attr_x, field) + sizeof(((struct ioc_inode_attr_x *)0)->field))
 		{ ATTR_X_META_SEQ, ATTR_END(meta_seq) },
 		{ ATTR_X_DATA_SEQ, ATTR_END(data_seq) },
 		{ ATTR_X_DATA_VERSION, ATTR_END(data_version) },
@@ -298,14 +303,15 @@ static int attr_prepare(struct ctl *c)
 {
 	if (c->in.attr.x_mask == 0)
 		return 1;
-	if (c->in.attr.x_mask & ~(uint64_t)ATTR_X_ALL || c->in.attr.x_flags & ~(uint64_t)ATTR_X_FLAG_SIZE_OFFLINE)
+	if (c->in.attr.x_mask & ~(uint64_t)ATTR_X_ALL ||
+	    c->in.attr.x_flags & ~(uint64_t)ATTR_X_FLAG_SIZE_OFFLINE)
 		return -EINVAL;
 	if (c->in.attr.x_mask & (ATTR_X_RETENTION | ATTR_X_PROJECT_ID) && c->op.fsd->fmt_vers < 2)
 		return -EOPNOTSUPP;
 	return data_alloc(c, sizeof(c->in.attr));
 }
 
-/* ---- hidden attributes ------------------------------------------------------------------------------- */
+/* ---- hidden attributes --------------------------------------------------------------- */
 
 struct acl_entry {
 	le16 tag;
@@ -313,8 +319,10 @@ struct acl_entry {
 	le32 id;
 };
 
-/* The access ACL's word on reading, in the order of acl(5).  Well-formed: it was checked when it was set. */
-static bool acl_lets_read(const uint8_t *acl, size_t len, const struct cinode *ci, const struct caller *who)
+/* The access ACL's word on reading, in the order of acl(5).  Well-formed: it was checked when it
+ * was set. */
+static bool acl_lets_read(const uint8_t *acl, size_t len, const struct cinode *ci,
+			  const struct caller *who)
 {
 	uint16_t mask = 7, other = 0;
 	bool in_group = false, group_reads = false;
@@ -386,7 +394,8 @@ static int list_run(struct op *op, struct itx *tx)
 	bool native = c->caller.cmd == SCOUTFS_IOC_LISTXATTR_HIDDEN_N;
 	uint32_t hash = native ? c->in.list_n.hash_pos : c->in.list.hash_pos;
 	uint64_t id = native ? c->in.list_n.id_pos : c->in.list.id_pos;
-	struct key key = key_xattr(c->ino, hash, id, 0), last = key_xattr(c->ino, UINT32_MAX, UINT64_MAX, UINT8_MAX);
+	struct key key = key_xattr(c->ino, hash, id, 0),
+		   last = key_xattr(c->ino, UINT32_MAX, UINT64_MAX, UINT8_MAX);
 	struct cinode ci;
 	struct ival iv;
 	int ret = get_inode(op, tx, c->ino, &ci);
@@ -403,8 +412,10 @@ static int list_run(struct op *op, struct itx *tx)
 		if (iv.key.fourth == 0) {
 			if (iv.len < sizeof(*x) || iv.len < sizeof(*x) + x->name_len) {
 				stats_inc(&op->fsd->stats.corrupt_items);
-				log_err("inode %llu: attribute id %llu is malformed: run scoutfsctl check",
-					(unsigned long long)c->ino, (unsigned long long)iv.key.third);
+				log_err("inode %llu: attribute id %llu is malformed: run "
+					"scoutfsctl check",
+					(unsigned long long)c->ino,
+					(unsigned long long)iv.key.third);
 				return -EIO;
 			}
 			tags = xattr_name_tags(x->name, x->name_len);
@@ -430,7 +441,9 @@ static int list_run(struct op *op, struct itx *tx)
 		return ret;
 	c->result = (int)c->data_len;
 	if (native) {
-		c->head.list_n = (struct ioc_listxattr_hidden_n){ .id_pos = id, .bytes = c->data_len, .hash_pos = hash };
+		c->head.list_n = (struct ioc_listxattr_hidden_n){ .id_pos = id,
+								  .bytes = c->data_len,
+								  .hash_pos = hash };
 		c->head_len = sizeof(c->head.list_n);
 	} else {
 		c->head.list = c->in.list;
@@ -441,7 +454,7 @@ static int list_run(struct op *op, struct itx *tx)
 	return 0;
 }
 
-/* ---- paths ------------------------------------------------------------------------------------------- */
+/* ---- paths --------------------------------------------------------------------------- */
 
 static void path_restart(struct ctl *c)
 {
@@ -471,9 +484,9 @@ static int path_prepend(struct ctl *c, const uint8_t *name, size_t len)
 }
 
 /*
- * One directory at a time, each under its own lock only: a path may be thousands long.  So it is not one
- * moment's; a parent that is moved meanwhile may be met twice, or not be there, then the search begins
- * again (interface 1.3 wants no more).
+ * One directory at a time, each under its own lock only: a path may be thousands long.  So it is
+ * not one moment's; a parent that is moved meanwhile may be met twice, or not be there, then the
+ * search begins again (interface 1.3 wants no more).
  */
 static int path_run(struct op *op, struct itx *tx)
 {
@@ -482,8 +495,9 @@ static int path_run(struct op *op, struct itx *tx)
 
 	while (c->at != ROOT_INO || c->path_len == 0) {
 		bool is_last_name = c->path_len == 0;
-		struct key key = is_last_name ? key_backref(c->at, c->in.path.dir_ino, c->in.path.dir_pos) :
-						key_backref(c->at, 0, 0);
+		struct key key =
+			is_last_name ? key_backref(c->at, c->in.path.dir_ino, c->in.path.dir_pos)
+				     : key_backref(c->at, 0, 0);
 		struct key last = key_backref(c->at, UINT64_MAX, UINT64_MAX);
 		uint64_t at = c->at;
 		struct ival iv;
@@ -496,7 +510,8 @@ static int path_run(struct op *op, struct itx *tx)
 		if (ret == -ENOENT && !is_last_name) {
 			lock_release_inode(op, at);
 			if (++c->restarts > PATH_RESTARTS_MAX) {
-				log_err("directory %llu has entries but no parent: run scoutfsctl check",
+				log_err("directory %llu has entries but no parent: run scoutfsctl "
+					"check",
 					(unsigned long long)at);
 				return -EIO;
 			}
@@ -505,9 +520,11 @@ static int path_run(struct op *op, struct itx *tx)
 		}
 		if (ret < 0)
 			return ret;
-		if (iv.len <= sizeof(struct disk_dirent) || iv.len > sizeof(struct disk_dirent) + NAME_MAX_BYTES) {
+		if (iv.len <= sizeof(struct disk_dirent) ||
+		    iv.len > sizeof(struct disk_dirent) + NAME_MAX_BYTES) {
 			stats_inc(&op->fsd->stats.corrupt_items);
-			log_err("inode %llu: its link in directory %llu is malformed: run scoutfsctl check",
+			log_err("inode %llu: its link in directory %llu is malformed: run "
+				"scoutfsctl check",
 				(unsigned long long)at, (unsigned long long)iv.key.second);
 			return -EIO;
 		}
@@ -524,7 +541,8 @@ static int path_run(struct op *op, struct itx *tx)
 	}
 	c->entry.path_bytes = (uint16_t)c->path_len;
 	memcpy(c->data, &c->entry, sizeof(c->entry));
-	memcpy(c->data + sizeof(c->entry), c->path + (c->data_max - sizeof(c->entry)) - c->path_len, c->path_len);
+	memcpy(c->data + sizeof(c->entry), c->path + (c->data_max - sizeof(c->entry)) - c->path_len,
+	       c->path_len);
 	c->data_len = sizeof(c->entry) + c->path_len;
 	if (c->caller.cmd == SCOUTFS_IOC_INO_PATH_N) {
 		c->head.path_n = c->in.path_n;
@@ -548,7 +566,7 @@ static int path_prepare(struct ctl *c, size_t room)
 	return ret;
 }
 
-/* ---- the change index -------------------------------------------------------------------------------- */
+/* ---- the change index ---------------------------------------------------------------- */
 
 static int walk_each(void *arg, const struct item *it)
 {
@@ -606,7 +624,7 @@ static int walk_prepare(struct ctl *c, const struct ioc_walk_inodes_entry *first
 	return data_alloc(c, max * c->unit);
 }
 
-/* ---- the volume -------------------------------------------------------------------------------------- */
+/* ---- the volume ---------------------------------------------------------------------- */
 
 static void statfs_work(void *arg)
 {
@@ -629,17 +647,25 @@ static void statfs_work(void *arg)
 	finish(c, ret);
 }
 
-/* ---- beginning --------------------------------------------------------------------------------------- */
+/* ---- beginning ----------------------------------------------------------------------- */
 
 static bool is_known_upstream(unsigned cmd)
 {
 	switch (cmd) {
 	case SCOUTFS_IOC_RELEASE: case SCOUTFS_IOC_STAGE: case SCOUTFS_IOC_DATA_WAITING:
-	case SCOUTFS_IOC_SETATTR_MORE: case SCOUTFS_IOC_SEARCH_XATTRS: case SCOUTFS_IOC_DATA_WAIT_ERR:
-	case SCOUTFS_IOC_ALLOC_DETAIL: case SCOUTFS_IOC_MOVE_BLOCKS: case SCOUTFS_IOC_RESIZE_DEVICES:
+	case SCOUTFS_IOC_SETATTR_MORE:
+	case SCOUTFS_IOC_SEARCH_XATTRS:
+	case SCOUTFS_IOC_DATA_WAIT_ERR:
+	case SCOUTFS_IOC_ALLOC_DETAIL:
+	case SCOUTFS_IOC_MOVE_BLOCKS:
+	case SCOUTFS_IOC_RESIZE_DEVICES:
 	case SCOUTFS_IOC_READ_XATTR_TOTALS: case SCOUTFS_IOC_GET_ALLOCATED_INOS:
-	case SCOUTFS_IOC_GET_REFERRING_ENTRIES: case SCOUTFS_IOC_SET_ATTR_X: case SCOUTFS_IOC_GET_QUOTA_RULES:
-	case SCOUTFS_IOC_ADD_QUOTA_RULE: case SCOUTFS_IOC_DEL_QUOTA_RULE: case SCOUTFS_IOC_READ_XATTR_INDEX:
+	case SCOUTFS_IOC_GET_REFERRING_ENTRIES:
+	case SCOUTFS_IOC_SET_ATTR_X:
+	case SCOUTFS_IOC_GET_QUOTA_RULES:
+	case SCOUTFS_IOC_ADD_QUOTA_RULE:
+	case SCOUTFS_IOC_DEL_QUOTA_RULE:
+	case SCOUTFS_IOC_READ_XATTR_INDEX:
 	case SCOUTFS_IOC_PUNCH_OFFLINE: case SCOUTFS_IOC_INJECT_TOTL_DELTA:
 		return true;
 	}
@@ -651,7 +677,9 @@ static bool is_ours(unsigned cmd)
 	switch (cmd) {
 	case SCOUTFS_IOC_WALK_INODES: case SCOUTFS_IOC_WALK_INODES_N: case SCOUTFS_IOC_INO_PATH:
 	case SCOUTFS_IOC_INO_PATH_N: case SCOUTFS_IOC_STAT_MORE: case SCOUTFS_IOC_STATFS_MORE:
-	case SCOUTFS_IOC_LISTXATTR_HIDDEN: case SCOUTFS_IOC_LISTXATTR_HIDDEN_N: case SCOUTFS_IOC_GET_ATTR_X:
+	case SCOUTFS_IOC_LISTXATTR_HIDDEN:
+	case SCOUTFS_IOC_LISTXATTR_HIDDEN_N:
+	case SCOUTFS_IOC_GET_ATTR_X:
 	case SCOUTFS_IOC_GET_ATTR_X_N:
 		return true;
 	}
@@ -671,11 +699,12 @@ static void identify_work(void *arg)
 	if (ret < 0)
 		fail(c, ret);
 	else
-		op_start(&c->op);
+		fuse_op_start(c->req, &c->op);
 	caller_leave();
 }
 
-static void start_op(struct ctl *c, const char *name, int (*run)(struct op *op, struct itx *tx), bool identify)
+static void start_op(struct ctl *c, const char *name, int (*run)(struct op *op, struct itx *tx),
+		     bool identify)
 {
 	int ret;
 
@@ -683,7 +712,7 @@ static void start_op(struct ctl *c, const char *name, int (*run)(struct op *op, 
 	c->op.run = run;
 	c->op.done = ctl_done;
 	if (!identify) {
-		op_start(&c->op);
+		fuse_op_start(c->req, &c->op);
 		return;
 	}
 	ret = caller_run(c->caller.uid, identify_work, c);
@@ -713,7 +742,8 @@ static void start(struct ctl *c)
 		break;
 	case SCOUTFS_IOC_WALK_INODES:
 		c->to = c->in.walk.entries_ptr;
-		ret = walk_prepare(c, &c->in.walk.first, &c->in.walk.last, c->in.walk.index, c->in.walk.nr_entries);
+		ret = walk_prepare(c, &c->in.walk.first, &c->in.walk.last, c->in.walk.index,
+				   c->in.walk.nr_entries);
 		if (ret == 0)
 			ops_defer(fsd, walk_work, c);
 		break;
@@ -739,14 +769,16 @@ static void start(struct ctl *c)
 		/* the first three fields are the same in both */
 		c->to = native ? 0 : c->in.path.result_ptr;
 		c->need_cap = CAP_DAC_READ_SEARCH + 1;
-		ret = path_prepare(c, native ? SCOUTFS_NATIVE_BYTES - sizeof(c->in.path_n) : c->in.path.result_bytes);
+		ret = path_prepare(c, native ? SCOUTFS_NATIVE_BYTES - sizeof(c->in.path_n)
+					     : c->in.path.result_bytes);
 		if (ret == 0)
 			start_op(c, "ino_path", path_run, true);
 		break;
 	}
 	case SCOUTFS_IOC_LISTXATTR_HIDDEN:
 		c->to = c->in.list.buf_ptr;
-		ret = data_alloc(c, c->in.list.buf_bytes < LIST_BYTES_MAX ? c->in.list.buf_bytes : LIST_BYTES_MAX);
+		ret = data_alloc(c, c->in.list.buf_bytes < LIST_BYTES_MAX ? c->in.list.buf_bytes
+									  : LIST_BYTES_MAX);
 		if (ret == 0)
 			start_op(c, "listxattr_hidden", list_run, true);
 		break;
@@ -764,12 +796,12 @@ static void start(struct ctl *c)
 
 static bool follows_pointers(unsigned cmd)
 {
-	return cmd == SCOUTFS_IOC_WALK_INODES || cmd == SCOUTFS_IOC_INO_PATH || cmd == SCOUTFS_IOC_LISTXATTR_HIDDEN ||
-	       cmd == SCOUTFS_IOC_GET_ATTR_X;
+	return cmd == SCOUTFS_IOC_WALK_INODES || cmd == SCOUTFS_IOC_INO_PATH ||
+	       cmd == SCOUTFS_IOC_LISTXATTR_HIDDEN || cmd == SCOUTFS_IOC_GET_ATTR_X;
 }
 
-void op_ioctl(struct fsd *fsd, fuse_req_t req, uint64_t ino, unsigned cmd, void *arg, struct open_file *of,
-	      unsigned flags, const void *in, size_t in_size, size_t out_size)
+void op_ioctl(struct fsd *fsd, fuse_req_t req, uint64_t ino, unsigned cmd, void *arg,
+	      struct open_file *of, unsigned flags, const void *in, size_t in_size, size_t out_size)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct ctl *c;

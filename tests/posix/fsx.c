@@ -1,9 +1,9 @@
 /*
- * fsx FILE [OPS [SEED [MAX_KIB]]]: one file under random reads, writes, appends, stores and loads through
- * a mapping, truncation, preallocation, fsync, closing and opening again, dropping of the page cache; all
- * of it checked against memory, byte by byte.  At the end the file is fsynced and what it must hold is
- * written to FILE's name with ".want" in the current directory.  Exit status: 0 equal, 1 not (said, with
- * the operations that led there), 2 could not run.
+ * fsx FILE [OPS [SEED [MAX_KIB]]]: one file under random reads, writes, appends, stores and loads
+ * through a mapping, truncation, preallocation, fsync, closing and opening again, dropping of the
+ * page cache; all of it checked against memory, byte by byte.  At the end the file is fsynced and
+ * what it must hold is written to FILE's name with ".want" in the current directory.  Exit status:
+ * 0 equal, 1 not (said, with the operations that led there), 2 could not run.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -60,8 +60,8 @@ static void compare(const uint8_t *got, size_t off, size_t len, const char *how)
 {
 	for (size_t i = 0; i < len; i++) {
 		if (got[i] != want[off + i])
-			fail("%s of %zu+%zu: byte %zu is 0x%02x, not 0x%02x", how, off, len, off + i, got[i],
-			     want[off + i]);
+			fail("%s of %zu+%zu: byte %zu is 0x%02x, not 0x%02x", how, off, len,
+			     off + i, got[i], want[off + i]);
 	}
 }
 
@@ -109,7 +109,7 @@ static size_t some_off(size_t below)
 	return rnd(3) ? off : off & ~(size_t)4095;
 }
 
-/* ---- operations ----------------------------------------------------------------------------------- */
+/* ---- operations ---------------------------------------------------------------------- */
 
 static void do_read(void)
 {
@@ -179,13 +179,15 @@ static void do_fallocate(void)
 
 static void do_map(int store)
 {
-	size_t off = some_off(size), len = size ? some_len(size - off) : 0, first = off & ~(size_t)4095;
+	size_t off = some_off(size), len = size ? some_len(size - off) : 0,
+	       first = off & ~(size_t)4095;
 	uint8_t *map;
 
 	note("map-%s %zu+%zu (size %zu)", store ? "store" : "load", off, len, size);
 	if (!len)
 		return;
-	map = mmap(NULL, off + len - first, store ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, (off_t)first);
+	map = mmap(NULL, off + len - first, store ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
+		   fd, (off_t)first);
 	if (map == MAP_FAILED)
 		fail("mmap");
 	if (store) {
@@ -220,7 +222,8 @@ static void do_seek(void)
 		data = (off_t)size;
 	for (size_t i = off; i < (size_t)data; i++) {
 		if (want[i])
-			fail("SEEK_DATA from %zu found %lld but byte %zu is not zero", off, (long long)data, i);
+			fail("SEEK_DATA from %zu found %lld but byte %zu is not zero", off,
+			     (long long)data, i);
 	}
 	hole = lseek(fd, (off_t)off, SEEK_HOLE);
 	if (hole < (off_t)off || hole > (off_t)size)

@@ -1,6 +1,7 @@
 /*
- * ioctls CHECK DIR [ARG]: one check of a mount's ioctls, as the interface's text has them: numbers and layouts are
- * written down here again, on purpose.  Exit status: 0 as promised, 1 not (said), 2 could not be tried.
+ * ioctls CHECK DIR [ARG]: one check of a mount's ioctls, as the interface's text has them: numbers
+ * and layouts are written down here again, on purpose.  Exit status: 0 as promised, 1 not (said), 2
+ * could not be tried.
  *
  * The checks that need another user or other capabilities change them first and for good.
  */
@@ -42,29 +43,42 @@ struct entry { uint64_t major, ino; uint32_t minor, pad; };
 struct walk { struct entry first, last; uint64_t ptr; uint32_t nr; uint8_t index, pad[11]; };
 struct path { uint64_t ino, dir, pos, ptr; uint16_t bytes; uint8_t pad[6]; };
 struct found { uint64_t dir, pos; uint16_t bytes; uint8_t pad[6]; char path[]; };
-struct stat_more { uint64_t meta_seq, data_seq, data_version, online, offline, cr_sec; uint32_t cr_nsec, pad; };
+struct stat_more {
+	uint64_t meta_seq, data_seq, data_version, online, offline, cr_sec;
+	uint32_t cr_nsec, pad;
+};
 struct list { uint64_t id; uint64_t ptr; uint32_t bytes, hash; };
 struct statfs_more { uint64_t fsid, rid, committed, meta, data, reserved; };
 struct attr { uint64_t mask, flags, meta_seq, data_seq, data_version, online, offline, ct_sec;
 	      uint32_t ct_nsec, cr_nsec; uint64_t cr_sec, size, bits, proj; };
-struct walk_n { struct entry first, last; uint32_t nr; uint8_t index, pad[3]; struct entry e[680]; };
+struct walk_n {
+	struct entry first, last;
+	uint32_t nr;
+	uint8_t index, pad[3];
+	struct entry e[680];
+};
 struct path_n { uint64_t ino, dir, pos, bytes, pad; struct found found; };
 struct list_n { uint64_t id, bytes; uint32_t hash, pad; char names[NATIVE_BYTES - 24]; };
-_Static_assert(sizeof(struct walk) == 72 && sizeof(struct path) == 40 && sizeof(struct stat_more) == 56 &&
-	       sizeof(struct list) == 24 && sizeof(struct statfs_more) == 48 && sizeof(struct attr) == 104 &&
-	       sizeof(struct walk_n) == NATIVE_BYTES && sizeof(struct list_n) == NATIVE_BYTES, "1.2");
+_Static_assert(sizeof(struct walk) == 72 && sizeof(struct path) == 40 &&
+		       sizeof(struct stat_more) == 56 && sizeof(struct list) == 24 &&
+		       sizeof(struct statfs_more) == 48 && sizeof(struct attr) == 104 &&
+		       sizeof(struct walk_n) == NATIVE_BYTES &&
+		       sizeof(struct list_n) == NATIVE_BYTES,
+	       "1.2");
 
 static const char *dir;
 static int dfd;
 
-#define CHECK(cond, ...) do { \
-	if (!(cond)) { \
-		fprintf(stderr, "line %d: not so: %s (errno %s) ", __LINE__, #cond, strerror(errno)); \
-		fprintf(stderr, " " __VA_ARGS__); \
-		fprintf(stderr, "\n"); \
-		exit(1); \
-	} \
-} while (0)
+#define CHECK(cond, ...)                                                                           \
+	do {                                                                                       \
+		if (!(cond)) {                                                                     \
+			fprintf(stderr, "line %d: not so: %s (errno %s) ", __LINE__, #cond,        \
+				strerror(errno));                                                  \
+			fprintf(stderr, " " __VA_ARGS__);                                          \
+			fprintf(stderr, "\n");                                                     \
+			exit(1);                                                                   \
+		}                                                                                  \
+	} while (0)
 
 /* ioctl, its errno as a negative number. */
 static int ctl(int fd, unsigned long cmd, void *arg)
@@ -90,11 +104,13 @@ static int open_in(const char *name, int flags)
 
 static struct walk walk_all(struct entry *to, uint32_t nr, uint8_t index)
 {
-	return (struct walk){ .last = { UINT64_MAX, UINT64_MAX, UINT32_MAX, 0 }, .ptr = (uintptr_t)to, .nr = nr,
+	return (struct walk){ .last = { UINT64_MAX, UINT64_MAX, UINT32_MAX, 0 },
+			      .ptr = (uintptr_t)to,
+			      .nr = nr,
 			      .index = index };
 }
 
-/* ---- walking -------------------------------------------------------------------------------------------- */
+/* ---- walking ------------------------------------------------------------------------- */
 
 #define MANY 20000u
 static struct entry all[MANY];
@@ -106,7 +122,8 @@ static uint32_t get_all(uint8_t index)
 
 	CHECK(n > 0 && n < (int)MANY, "%d", n);
 	for (int i = 1; i < n; i++)
-		CHECK(all[i - 1].major < all[i].major || (all[i - 1].major == all[i].major && all[i - 1].ino < all[i].ino));
+		CHECK(all[i - 1].major < all[i].major ||
+		      (all[i - 1].major == all[i].major && all[i - 1].ino < all[i].ino));
 	return (uint32_t)n;
 }
 
@@ -162,12 +179,13 @@ static void check_walk(void)
 		CHECK(all[i].ino != 1);
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------- */
 
 static void check_memory(void)
 {
 	long page = sysconf(_SC_PAGESIZE);
-	uint8_t *map = mmap(NULL, 2 * (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *map = mmap(NULL, 2 * (size_t)page, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct entry e[2];
 	struct walk w = walk_all(NULL, 2, 0);
 
@@ -186,7 +204,8 @@ static void check_memory(void)
 		CHECK(map[i] == 0x5a);
 	CHECK(ctl(dfd, GET_ATTR_X, map) == -EINVAL);	/* 0x5a5a: unknown bits */
 	/* the second of two entries does not fit */
-	CHECK(mprotect(map, (size_t)page, PROT_READ | PROT_WRITE) == 0 && munmap(map + page, (size_t)page) == 0);
+	CHECK(mprotect(map, (size_t)page, PROT_READ | PROT_WRITE) == 0 &&
+	      munmap(map + page, (size_t)page) == 0);
 	w.ptr = (uintptr_t)map + (size_t)page - sizeof(e[0]);
 	CHECK(ctl(dfd, WALK_INODES, &w) == -EFAULT);
 	w.nr = 1;
@@ -198,7 +217,8 @@ static void check_memory(void)
 	CHECK(ctl(dfd, WALK_INODES, &w) == 1 && memcmp(e, map + 3, sizeof(e[0])) == 0);
 }
 
-/* The answer goes into pages of a file of this very mount, which the mount must bring in to be written. */
+/* The answer goes into pages of a file of this very mount, which the mount must bring in to be
+ * written. */
 static void check_own_mapping(void)
 {
 	int fd = open_in("mapping", O_RDWR | O_CREAT);
@@ -210,7 +230,8 @@ static void check_own_mapping(void)
 		pids[i] = fork();
 		CHECK(pids[i] >= 0);
 		if (pids[i] == 0) {
-			struct entry *e = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, i * 65536);
+			struct entry *e = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+					       i * 65536);
 			struct walk w = walk_all(e, 65536 / sizeof(*e), 0);
 			int n = e == MAP_FAILED ? -1 : ctl(dfd, WALK_INODES, &w);
 
@@ -244,11 +265,16 @@ static void check_threads(void)
 		pthread_join(t[i], NULL);
 }
 
-/* ---- paths ------------------------------------------------------------------------------------------------ */
+/* ---- paths
+ * ------------------------------------------------------------------------------------------------
+ */
 
-static int get_path(uint64_t ino, uint64_t from_dir, uint64_t from_pos, struct found *f, uint16_t bytes)
+static int get_path(uint64_t ino, uint64_t from_dir, uint64_t from_pos, struct found *f,
+		    uint16_t bytes)
 {
-	struct path p = { .ino = ino, .dir = from_dir, .pos = from_pos, .ptr = (uintptr_t)f, .bytes = bytes };
+	struct path p = {
+		.ino = ino, .dir = from_dir, .pos = from_pos, .ptr = (uintptr_t)f, .bytes = bytes
+	};
 
 	return ctl(dfd, INO_PATH, &p);
 }
@@ -261,7 +287,8 @@ static void check_paths(void)
 	bool seen[2] = { false, false };
 	int fd;
 
-	CHECK(mkdirat(dfd, "d1", 0755) == 0 && mkdirat(dfd, "d1/d2", 0755) == 0 && mkdirat(dfd, "d3", 0755) == 0);
+	CHECK(mkdirat(dfd, "d1", 0755) == 0 && mkdirat(dfd, "d1/d2", 0755) == 0 &&
+	      mkdirat(dfd, "d3", 0755) == 0);
 	fd = open_in("d1/d2/name", O_RDWR | O_CREAT);
 	CHECK(linkat(dfd, "d1/d2/name", dfd, "d3/other", 0) == 0 && fstat(fd, &st) == 0);
 	CHECK(get_path(st.st_ino, 0, 0, f, UINT16_MAX) == 0);
@@ -280,22 +307,28 @@ static void check_paths(void)
 	/* exactly enough room, and a byte less */
 	CHECK(get_path(st.st_ino, f->dir, f->pos, f, UINT16_MAX) == 0);
 	CHECK(get_path(st.st_ino, f->dir, f->pos, f, (uint16_t)(24 + f->bytes)) == 0);
-	CHECK(get_path(st.st_ino, f->dir, f->pos, f, (uint16_t)(24 + f->bytes - 1)) == -ENAMETOOLONG);
+	CHECK(get_path(st.st_ino, f->dir, f->pos, f, (uint16_t)(24 + f->bytes - 1)) ==
+	      -ENAMETOOLONG);
 	CHECK(get_path(st.st_ino, 0, 0, f, 10) == -ENAMETOOLONG);
 	/* the native form */
 	n->ino = st.st_ino;
 	n->dir = f->dir;
 	n->pos = f->pos;
 	CHECK(ctl(dfd, INO_PATH_N, n) == 0);
-	CHECK(n->bytes == 24u + f->bytes && memcmp(&n->found, f, 24u + f->bytes) == 0, "%s", n->found.path);
+	CHECK(n->bytes == 24u + f->bytes && memcmp(&n->found, f, 24u + f->bytes) == 0, "%s",
+	      n->found.path);
 	/* a name that moves, the root, what does not exist, and what has no name any more */
-	CHECK(renameat(dfd, "d3/other", dfd, "d1/moved") == 0 && unlinkat(dfd, "d1/d2/name", 0) == 0);
-	CHECK(get_path(st.st_ino, 0, 0, f, UINT16_MAX) == 0 && strstr(f->path, "d1/moved"), "%s", f->path);
+	CHECK(renameat(dfd, "d3/other", dfd, "d1/moved") == 0 &&
+	      unlinkat(dfd, "d1/d2/name", 0) == 0);
+	CHECK(get_path(st.st_ino, 0, 0, f, UINT16_MAX) == 0 && strstr(f->path, "d1/moved"), "%s",
+	      f->path);
 	CHECK(unlinkat(dfd, "d1/moved", 0) == 0);
 	CHECK(get_path(st.st_ino, 0, 0, f, UINT16_MAX) == -ENOENT);
-	CHECK(get_path(1, 0, 0, f, UINT16_MAX) == -ENOENT && get_path(1ull << 40, 0, 0, f, UINT16_MAX) == -ENOENT);
+	CHECK(get_path(1, 0, 0, f, UINT16_MAX) == -ENOENT &&
+	      get_path(1ull << 40, 0, 0, f, UINT16_MAX) == -ENOENT);
 	CHECK(get_path(st.st_ino, 0, 0, NULL, UINT16_MAX) == -ENOENT);
-	CHECK(fstatat(dfd, "d1/d2", &st, 0) == 0 && get_path(st.st_ino, 0, 0, NULL, UINT16_MAX) == -EFAULT);
+	CHECK(fstatat(dfd, "d1/d2", &st, 0) == 0 &&
+	      get_path(st.st_ino, 0, 0, NULL, UINT16_MAX) == -EFAULT);
 	close(fd);
 	CHECK(unlinkat(dfd, "d1/d2", AT_REMOVEDIR) == 0 && unlinkat(dfd, "d1", AT_REMOVEDIR) == 0 &&
 	      unlinkat(dfd, "d3", AT_REMOVEDIR) == 0);
@@ -342,13 +375,14 @@ static void check_paths_nested(void)
 	CHECK(ctl(dfd, WALK_INODES, &w) == 1);
 }
 
-/* ---- other users ------------------------------------------------------------------------------------------- */
+/* ---- other users --------------------------------------------------------------------- */
 
 static void check_nobody(void)
 {
 	struct entry e;
 	struct walk w = walk_all(&e, 1, 0);
-	int secret = open_in("secret", O_RDONLY), plain = open_in("plain", O_RDONLY), by_acl = open_in("by-acl", O_RDONLY);
+	int secret = open_in("secret", O_RDONLY), plain = open_in("plain", O_RDONLY),
+	    by_acl = open_in("by-acl", O_RDONLY);
 	struct list l = { .ptr = (uintptr_t)&e, .bytes = sizeof(e) };
 	struct list_n *ln = calloc(1, sizeof(*ln));
 	struct stat_more sm;
@@ -361,15 +395,17 @@ static void check_nobody(void)
 	CHECK(ctl(dfd, STATFS_MORE, &sf) == 0 && ctl(secret, STAT_MORE, &sm) == 0);
 	CHECK(path_of_dir() == -EPERM);
 	/* read permission on the inode counts, not what the descriptor was opened for */
-	CHECK(ctl(secret, LISTXATTR_HIDDEN, &l) == -EACCES && ctl(secret, LISTXATTR_HIDDEN_N, ln) == -EACCES);
-	CHECK(ctl(plain, LISTXATTR_HIDDEN, &l) == 0 && ctl(plain, LISTXATTR_HIDDEN_N, ln) == 0 && ln->bytes == 0);
+	CHECK(ctl(secret, LISTXATTR_HIDDEN, &l) == -EACCES &&
+	      ctl(secret, LISTXATTR_HIDDEN_N, ln) == -EACCES);
+	CHECK(ctl(plain, LISTXATTR_HIDDEN, &l) == 0 && ctl(plain, LISTXATTR_HIDDEN_N, ln) == 0 &&
+	      ln->bytes == 0);
 	CHECK(ctl(by_acl, LISTXATTR_HIDDEN, &l) == 0);
 	/* a program nobody may debug, as set-user-ID ones are, is served all the same */
 	CHECK(prctl(PR_SET_DUMPABLE, 0) == 0);
 	CHECK(ctl(dfd, WALK_INODES, &w) == 1);
 }
 
-/* ---- attributes --------------------------------------------------------------------------------------------- */
+/* ---- attributes ---------------------------------------------------------------------- */
 
 static void check_attrs(void)
 {
@@ -383,8 +419,8 @@ static void check_attrs(void)
 	/* a seq that is not committed yet is waited for */
 	CHECK(pwrite(fd, "xyz", 3, 8192) == 3 && fstat(fd, &st) == 0);
 	CHECK(ctl(fd, STAT_MORE, &sm) == 0);
-	CHECK(sm.meta_seq > 0 && sm.data_seq > 0 && sm.data_version > 0 && !(sm.meta_seq >> 63), "%llx",
-	      (unsigned long long)sm.meta_seq);
+	CHECK(sm.meta_seq > 0 && sm.data_seq > 0 && sm.data_version > 0 && !(sm.meta_seq >> 63),
+	      "%llx", (unsigned long long)sm.meta_seq);
 	CHECK(sm.online == 1 && sm.offline == 0 && (uint64_t)st.st_blocks == 8 * sm.online);
 	CHECK(fsync(fd) == 0 && ctl(dfd, STATFS_MORE, &sf) == 0);
 	CHECK(sf.committed >= sm.meta_seq && sf.fsid && sf.rid && sf.meta && sf.data);
@@ -404,18 +440,23 @@ static void check_attrs(void)
 	CHECK(ctl(fd, GET_ATTR_X, &x) == 0);
 	CHECK(x.a.data_version == sm.data_version && x.a.offline == 0);
 	CHECK(x.a.meta_seq == 0xa5a5a5a5a5a5a5a5ull && x.a.online == 0xa5a5a5a5a5a5a5a5ull &&
-	      x.a.ct_sec == 0xa5a5a5a5a5a5a5a5ull && x.a.proj == 0xa5a5a5a5a5a5a5a5ull && x.after[0] == 0xa5);
+	      x.a.ct_sec == 0xa5a5a5a5a5a5a5a5ull && x.a.proj == 0xa5a5a5a5a5a5a5a5ull &&
+	      x.after[0] == 0xa5);
 	x.a.mask = 0x3ff;
 	CHECK(ctl(fd, GET_ATTR_X, &x) == 0);
-	CHECK(x.a.meta_seq == sm.meta_seq && x.a.data_seq == sm.data_seq && x.a.online == 1 && x.a.size == 8195);
-	CHECK(x.a.ct_sec == (uint64_t)st.st_ctim.tv_sec && x.a.ct_nsec == (uint64_t)st.st_ctim.tv_nsec);
-	CHECK(x.a.cr_sec == sm.cr_sec && x.a.cr_nsec == sm.cr_nsec && x.a.bits == 0 && x.a.proj == 0 && x.after[0] == 0xa5);
+	CHECK(x.a.meta_seq == sm.meta_seq && x.a.data_seq == sm.data_seq && x.a.online == 1 &&
+	      x.a.size == 8195);
+	CHECK(x.a.ct_sec == (uint64_t)st.st_ctim.tv_sec &&
+	      x.a.ct_nsec == (uint64_t)st.st_ctim.tv_nsec);
+	CHECK(x.a.cr_sec == sm.cr_sec && x.a.cr_nsec == sm.cr_nsec && x.a.bits == 0 &&
+	      x.a.proj == 0 && x.after[0] == 0xa5);
 	n = (struct attr){ .mask = 0x3ff };
 	CHECK(ctl(fd, GET_ATTR_X_N, &n) == 0 && memcmp(&n, &x.a, sizeof(n)) == 0);
 	CHECK(close(fd) == 0);
 }
 
-/* Hidden attributes exist on volumes made elsewhere: ARG names one, with as many as the listing shows. */
+/* Hidden attributes exist on volumes made elsewhere: ARG names one, with as many as the listing
+ * shows. */
 static void check_hidden(const char *name, unsigned nr)
 {
 	int fd = open_in(name, O_RDONLY);
@@ -427,7 +468,8 @@ static void check_hidden(const char *name, unsigned nr)
 
 	while ((ret = ctl(fd, LISTXATTR_HIDDEN, &l)) > 0) {
 		for (int at = 0; at < ret; at += (int)strlen(buf + at) + 1, got++)
-			CHECK(strncmp(buf + at, "scoutfs.", 8) == 0 && strstr(buf + at, "hide."), "%s", buf + at);
+			CHECK(strncmp(buf + at, "scoutfs.", 8) == 0 && strstr(buf + at, "hide."),
+			      "%s", buf + at);
 	}
 	CHECK(ret == 0 && got == nr, "%d %u", ret, got);
 	ret = ctl(fd, LISTXATTR_HIDDEN_N, ln);
@@ -443,11 +485,13 @@ static void check_hidden(const char *name, unsigned nr)
 
 static void check_others(void)
 {
-	static const unsigned later[] = { 0x4018E803, 0x4020E804, 0x4028E806, 0x4030E807, 0x4038E809, 0x4030E80B,
-					  0x4010E80C, 0x4030E80D, 0x4010E80E, 0x4028E80F, 0x4018E810, 0x4028E811,
-					  0x4068E813, 0x8020E814, 0x4030E815, 0x4030E816, 0x8048E817, 0x4020E818,
-					  0x4028E819 };
-	static const unsigned never[] = { 0x4048E81A, 0x4048E802, 0x4028E801, 0xC048E801, 0x8038E806, 0x40487801, 0x5401 };
+	static const unsigned later[] = { 0x4018E803, 0x4020E804, 0x4028E806, 0x4030E807,
+					  0x4038E809, 0x4030E80B, 0x4010E80C, 0x4030E80D,
+					  0x4010E80E, 0x4028E80F, 0x4018E810, 0x4028E811,
+					  0x4068E813, 0x8020E814, 0x4030E815, 0x4030E816,
+					  0x8048E817, 0x4020E818, 0x4028E819 };
+	static const unsigned never[] = { 0x4048E81A, 0x4048E802, 0x4028E801, 0xC048E801,
+					  0x8038E806, 0x40487801, 0x5401 };
 	uint8_t buf[256] = { 0 };
 	int fd = open_in("plain", O_RDWR);
 
@@ -469,7 +513,8 @@ static void check_pointers_off(void)
 
 	wn->last = w.last;
 	CHECK(ctl(dfd, WALK_INODES, &w) == -EOPNOTSUPP && ctl(dfd, GET_ATTR_X, &a) == -EOPNOTSUPP);
-	CHECK(ctl(dfd, WALK_INODES_N, wn) > 0 && ctl(dfd, GET_ATTR_X_N, &a) == 0 && ctl(dfd, STAT_MORE, &sm) == 0);
+	CHECK(ctl(dfd, WALK_INODES_N, wn) > 0 && ctl(dfd, GET_ATTR_X_N, &a) == 0 &&
+	      ctl(dfd, STAT_MORE, &sm) == 0);
 }
 
 /* The process ends while many of its threads ask: nothing of the mount may be left waiting. */
@@ -520,7 +565,8 @@ static void check_stuck(void)
 	struct uffdio_api api = { .api = UFFD_API };
 	int ufd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
 	void *map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct uffdio_register reg = { .range = { (uintptr_t)map, 4096 }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_register reg = { .range = { (uintptr_t)map, 4096 },
+				       .mode = UFFDIO_REGISTER_MODE_MISSING };
 	struct uffd_msg msg;
 	pthread_t t;
 
@@ -541,11 +587,20 @@ static void check_stuck(void)
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*run)(void); } checks[] = {
-		{ "walk", check_walk }, { "memory", check_memory }, { "own-mapping", check_own_mapping },
-		{ "threads", check_threads }, { "paths", check_paths }, { "paths-uncapable", check_paths_uncapable },
-		{ "paths-nested", check_paths_nested }, { "nobody", check_nobody }, { "attrs", check_attrs },
-		{ "others", check_others }, { "pointers-off", check_pointers_off }, { "killed", check_killed },
+	static const struct { const char *name; void (*run)(void);
+	} checks[] = {
+		{ "walk", check_walk },
+		{ "memory", check_memory },
+		{ "own-mapping", check_own_mapping },
+		{ "threads", check_threads },
+		{ "paths", check_paths },
+		{ "paths-uncapable", check_paths_uncapable },
+		{ "paths-nested", check_paths_nested },
+		{ "nobody", check_nobody },
+		{ "attrs", check_attrs },
+		{ "others", check_others },
+		{ "pointers-off", check_pointers_off },
+		{ "killed", check_killed },
 		{ "stuck", check_stuck },
 	};
 

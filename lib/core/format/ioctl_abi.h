@@ -112,11 +112,12 @@ static_assert(sizeof(struct ioc_inode_attr_x) == 104, "1.2");
 static_assert(SCOUTFS_IOC_GET_ATTR_X == 0x4068E812, "1.1");
 
 /*
- * Native forms (interface 1.5.2): the upstream number | 0x80, no pointers; the array follows the header
- * in the same buffer, and an answer is cut to what it has.  Privileges are those of the upstream form.
+ * Native forms (interface 1.5.2): the upstream number | 0x80, no pointers; the array follows the
+ * header in the same buffer, and an answer is cut to what it has.  Privileges are upstream's.
  */
 #define SCOUTFS_NATIVE_BYTES	16376u
-#define SCOUTFS_IOC_NATIVE(nr)	_IOC(_IOC_READ | _IOC_WRITE, SCOUTFS_IOCTL_MAGIC, 0x80 | (nr), SCOUTFS_NATIVE_BYTES)
+#define SCOUTFS_IOC_NATIVE(nr) \
+	_IOC(_IOC_READ | _IOC_WRITE, SCOUTFS_IOCTL_MAGIC, 0x80 | (nr), SCOUTFS_NATIVE_BYTES)
 
 struct ioc_walk_inodes_n {
 	struct ioc_walk_inodes_entry first;
