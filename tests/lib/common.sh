@@ -48,13 +48,12 @@ inst_start() { "$CTL" run -d -l "$LOG" "$CONF"; }
 inst_stop() { "$CTL" stop "$CONF"; }
 inst_pid() { cat "$TMP/run/$1.pid"; }
 power_cut() {
-	local s
-	for s in run fsd serverd quorumd blockd; do
-		[ -e "$TMP/run/$s.pid" ] && kill -9 "$(cat "$TMP/run/$s.pid")" 2>/dev/null
-	done
-	for s in fsd serverd quorumd blockd; do
-		wait_for 30 no_process "$(cat "$TMP/run/$s.pid" 2>/dev/null)"
-	done
+	local pid pids
+	pids=$(cat "$TMP/run"/{run,fsd,serverd,quorumd,blockd}.pid 2>/dev/null)
+	# all in one go: none of them may have time to notice that another has died
+	# shellcheck disable=SC2086
+	kill -9 $pids 2>/dev/null
+	for pid in $pids; do wait_for 30 no_process "$pid"; done
 	umount -l "$MNT" 2>/dev/null
 	umount -l "$TMP/run" 2>/dev/null
 	rm -rf "$TMP/run"
