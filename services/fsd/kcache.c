@@ -34,10 +34,11 @@ struct kcache {
 	char mountpoint[CONF_PATH_BYTES];
 	unsigned dev_minor;		/* of the mount: names its connection in /sys/fs/fuse */
 	atomic_bool no_epochs;		/* the kernel does not know them */
-	bool mounted;
+	bool mounted;			/* and nobody has asked for the end */
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
 	bool served;			/* kcache_serve has returned */
+	bool unmounting;		/* a thread is in kcache_unmount */
 };
 
 /* A mount point left by a killed fsd answers ENOTCONN: detach it, or nothing can be mounted there again. */
@@ -271,7 +272,10 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms)
 
 	if (!kc || !kc->mounted)
 		return;
+	pthread_mutex_lock(&kc->mutex);
 	kc->mounted = false;
+	kc->unmounting = true;
+	pthread_mutex_unlock(&kc->mutex);
 	if (umount2(kc->mountpoint, 0) < 0 && errno == EBUSY) {
 		log_notice("%s is in use: it is detached now, and gone when the last program has let go, at the latest in %u s (fuser -m shows who)",
 			   kc->mountpoint, grace_ms / 1000);
@@ -281,6 +285,10 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms)
 		log_warning("%s was still in use after %u s: its programs get errors now", kc->mountpoint, grace_ms / 1000);
 		kcache_abort(fsd);
 	}
+	pthread_mutex_lock(&kc->mutex);
+	kc->unmounting = false;
+	pthread_cond_broadcast(&kc->cond);
+	pthread_mutex_unlock(&kc->mutex);
 }
 
 void kcache_free(struct fsd *fsd)
@@ -289,9 +297,13 @@ void kcache_free(struct fsd *fsd)
 
 	if (!kc)
 		return;
+	pthread_mutex_lock(&kc->mutex);
+	while (kc->unmounting)
+		pthread_cond_wait(&kc->cond, &kc->mutex);
+	pthread_mutex_unlock(&kc->mutex);
 	fsd->kcache = NULL;
-	if (kc->mounted)
-		umount2(kc->mountpoint, MNT_DETACH);
+	/* Detaches what is mounted only if that is still ours: the connection tells. */
+	fuse_session_unmount(kc->se);
 	interrupts_stop(fsd);
 	fuse_session_destroy(kc->se);
 	pthread_cond_destroy(&kc->cond);
