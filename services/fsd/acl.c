@@ -1,7 +1,7 @@
 /*
  * POSIX ACLs: the kernel's version 2 xattr encoding, stored as it is (format 12.6, interface 2.3).
- * The kernel enforces them (default_permissions, FUSE_POSIX_ACL); what is ours is inheritance by new
- * inodes and keeping mode and access ACL in step.
+ * The kernel enforces them (default_permissions, FUSE_POSIX_ACL); what is ours is inheritance by
+ * new inodes and keeping mode and access ACL in step.
  */
 #include <errno.h>
 #include <linux/posix_acl.h>
@@ -14,7 +14,8 @@
 #include "log.h"
 #include "xattr.h"
 
-/* An ACL of a page, the most that Linux sets through FUSE, is inherited twice in 10 items; others may set more. */
+/* An ACL of a page, the most that Linux sets through FUSE, is inherited twice in 10 items; others
+ * may set more. */
 #define ACL_ORDINARY_BYTES	4096
 #define ACL_HUGE_ITEMS		(24 + 2 * 74)
 
@@ -28,12 +29,13 @@ struct acl_bytes {
 };
 
 /*
- * The number of entries of a well-formed ACL, or -EINVAL: in the order of their tags, one each of owner,
- * group and others, a mask if anything is named, at most one of it (as the kernel has it).
+ * The number of entries of a well-formed ACL, or -EINVAL: in the order of their tags, one each of
+ * owner, group and others, a mask if anything is named, at most one of it (as the kernel has it).
  */
 static int acl_check(const void *val, size_t len)
 {
-	static const uint16_t order[] = { ACL_USER_OBJ, ACL_USER, ACL_GROUP_OBJ, ACL_GROUP, ACL_MASK, ACL_OTHER };
+	static const uint16_t order[] = { ACL_USER_OBJ, ACL_USER, ACL_GROUP_OBJ,
+					  ACL_GROUP,    ACL_MASK, ACL_OTHER };
 	const struct acl_bytes *a = val;
 	unsigned seen[6] = { 0 }, at = 0;
 	size_t n;
@@ -49,7 +51,8 @@ static int acl_check(const void *val, size_t len)
 			return -EINVAL;
 		seen[at]++;
 	}
-	if (seen[0] != 1 || seen[2] != 1 || seen[5] != 1 || seen[4] > 1 || ((seen[1] || seen[3]) && !seen[4]))
+	if (seen[0] != 1 || seen[2] != 1 || seen[5] != 1 || seen[4] > 1 ||
+	    ((seen[1] || seen[3]) && !seen[4]))
 		return -EINVAL;
 	return (int)n;
 }
@@ -130,7 +133,8 @@ int acl_inherit(struct itx *tx, uint64_t dir, uint64_t ino, struct cinode *ci, u
 	}
 	n = acl_check(buf, (size_t)len);
 	if (n < 0) {
-		log_err("inode %llu: its default ACL is malformed: remove it with setfacl -k", (unsigned long long)dir);
+		log_err("inode %llu: its default ACL is malformed: remove it with setfacl -k",
+			(unsigned long long)dir);
 		ret = -EIO;
 		goto out;
 	}
@@ -165,7 +169,8 @@ int acl_chmod(struct itx *tx, uint64_t ino, struct cinode *ci, uint32_t mode)
 	}
 	n = acl_check(a, (size_t)len);
 	if (n < 0) {
-		log_err("inode %llu: its access ACL is malformed: remove it with setfacl -b", (unsigned long long)ino);
+		log_err("inode %llu: its access ACL is malformed: remove it with setfacl -b",
+			(unsigned long long)ino);
 		ret = -EIO;
 		goto out;
 	}

@@ -2,9 +2,9 @@
  * Requests of the kernel in, replies out.
  *
  * A handler copies what it was given into an operation (op.h) and starts it; the operation's done()
- * answers and frees.  Replies that name an inode count a look-up before they are sent, and take it back
- * if the kernel did not get them.  How long the kernel may trust a reply is asked when it is made, while
- * the operation still has its lock uses (design.md D4).
+ * answers and frees.  Replies that name an inode count a look-up before they are sent, and take it
+ * back if the kernel did not get them.  How long the kernel may trust a reply is asked when it is
+ * made, while the operation still has its lock uses (design.md D4).
  */
 #include "fuse.h"
 
@@ -72,7 +72,7 @@ static struct open_file *new_open_file(uint64_t ino, int flags)
 	return of;
 }
 
-/* ---- entries ------------------------------------------------------------------------------------- */
+/* ---- entries --------------------------------------------------------------------------------- */
 
 static void fill_entry(struct fsd *fsd, uint64_t dir, uint64_t ino, const struct cinode *ci,
 		       struct fuse_entry_param *e)
@@ -113,7 +113,8 @@ static void done_lookup(struct op *op, int err)
 	struct dir_op *d = (struct dir_op *)op;
 	struct fuse_entry_param e = { 0 };
 
-	/* a name that certainly is not there may be remembered as long as the directory's lock is held */
+	/* a name that certainly is not there may be remembered as long as the directory's lock is
+	 * held */
 	e.entry_timeout = err == -ENOENT ? kcache_entry_timeout(op->fsd, d->dir) : 0;
 	if (e.entry_timeout > 0) {
 		fuse_op_done(d->req, op);
@@ -139,8 +140,8 @@ static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	fuse_op_start(req, &d->op);
 }
 
-static struct dir_op *create_op(fuse_req_t req, fuse_ino_t parent, const char *name, uint32_t mode, uint64_t rdev,
-				const char *what, void (*done)(struct op *, int))
+static struct dir_op *create_op(fuse_req_t req, fuse_ino_t parent, const char *name, uint32_t mode,
+				uint64_t rdev, const char *what, void (*done)(struct op *, int))
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct dir_op *d = new_op(req, sizeof(*d), what, true, dir_run_create, done);
@@ -171,7 +172,8 @@ static void fs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void fs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	struct dir_op *d = create_op(req, parent, name, S_IFDIR | (mode & 07777), 0, "mkdir", done_entry);
+	struct dir_op *d =
+		create_op(req, parent, name, S_IFDIR | (mode & 07777), 0, "mkdir", done_entry);
 
 	if (d)
 		fuse_op_start(req, &d->op);
@@ -219,9 +221,11 @@ static void done_create(struct op *op, int err)
 	free(d);
 }
 
-static void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+static void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *fi)
 {
-	struct dir_op *d = create_op(req, parent, name, S_IFREG | (mode & 07777), 0, "create", done_create);
+	struct dir_op *d =
+		create_op(req, parent, name, S_IFREG | (mode & 07777), 0, "create", done_create);
 	struct fuse_file_info *copy = d ? malloc(sizeof(*copy)) : NULL;
 	struct open_file *of = copy ? new_open_file(0, fi->flags) : NULL;
 
@@ -329,7 +333,7 @@ static void fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	fuse_reply_none(req);
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static void done_attr(struct op *op, int err)
 {
@@ -358,7 +362,8 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_op_start(req, &a->op);
 }
 
-static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+		       struct fuse_file_info *fi)
 {
 	struct attr_op *a = new_op(req, sizeof(*a), "setattr", true, attr_run_set, done_attr);
 
@@ -386,7 +391,8 @@ static void done_readlink(struct op *op, int err)
 
 static void fs_readlink(fuse_req_t req, fuse_ino_t ino)
 {
-	struct readlink_op *r = new_op(req, sizeof(*r), "readlink", false, attr_run_readlink, done_readlink);
+	struct readlink_op *r =
+		new_op(req, sizeof(*r), "readlink", false, attr_run_readlink, done_readlink);
 
 	if (!r)
 		return;
@@ -395,7 +401,7 @@ static void fs_readlink(fuse_req_t req, fuse_ino_t ino)
 	fuse_op_start(req, &r->op);
 }
 
-/* ---- extended attributes ------------------------------------------------------------------------- */
+/* ---- extended attributes --------------------------------------------------------------------- */
 
 /* Ends get and list: `size` 0 asks for the length, a smaller one than needed is ERANGE. */
 static void done_xattr_read(struct op *op, int err)
@@ -428,8 +434,9 @@ static void done_xattr_change(struct op *op, int err)
 }
 
 /* too_long: what a name over 255 bytes is answered with (interface 2.1). */
-static struct xattr_op *xattr_op_of(fuse_req_t req, fuse_ino_t ino, const char *name, size_t val_bytes, int too_long,
-				    const char *what, bool writes, int (*run)(struct op *, struct itx *),
+static struct xattr_op *xattr_op_of(fuse_req_t req, fuse_ino_t ino, const char *name,
+				    size_t val_bytes, int too_long, const char *what, bool writes,
+				    int (*run)(struct op *, struct itx *),
 				    void (*done)(struct op *, int))
 {
 	struct xattr_op *x;
@@ -455,8 +462,8 @@ static struct xattr_op *xattr_op_of(fuse_req_t req, fuse_ino_t ino, const char *
 
 static void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	struct xattr_op *x = xattr_op_of(req, ino, name, XATTR_VALUE_MAX_BYTES, ENODATA, "getxattr", false,
-					 xattr_run_get, done_xattr_read);
+	struct xattr_op *x = xattr_op_of(req, ino, name, XATTR_VALUE_MAX_BYTES, ENODATA, "getxattr",
+					 false, xattr_run_get, done_xattr_read);
 
 	if (!x)
 		return;
@@ -466,8 +473,8 @@ static void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 
 static void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	struct xattr_op *x = xattr_op_of(req, ino, "", XATTR_LIST_BYTES, ENODATA, "listxattr", false, xattr_run_list,
-					 done_xattr_read);
+	struct xattr_op *x = xattr_op_of(req, ino, "", XATTR_LIST_BYTES, ENODATA, "listxattr",
+					 false, xattr_run_list, done_xattr_read);
 
 	if (!x)
 		return;
@@ -501,7 +508,8 @@ static int get_groups(fuse_req_t req, struct xattr_op *x)
 	return 0;
 }
 
-static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+			size_t size, int flags)
 {
 	struct xattr_op *x;
 
@@ -509,7 +517,8 @@ static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 		fuse_reply_err(req, E2BIG);
 		return;
 	}
-	x = xattr_op_of(req, ino, name, size, ERANGE, "setxattr", true, xattr_run_set, done_xattr_change);
+	x = xattr_op_of(req, ino, name, size, ERANGE, "setxattr", true, xattr_run_set,
+			done_xattr_change);
 	if (!x)
 		return;
 	if (size)
@@ -527,14 +536,14 @@ static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 
 static void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	struct xattr_op *x = xattr_op_of(req, ino, name, 0, ENODATA, "removexattr", true, xattr_run_remove,
-					 done_xattr_change);
+	struct xattr_op *x = xattr_op_of(req, ino, name, 0, ENODATA, "removexattr", true,
+					 xattr_run_remove, done_xattr_change);
 
 	if (x)
 		fuse_op_start(req, &x->op);
 }
 
-/* ---- open files ---------------------------------------------------------------------------------- */
+/* ---- open files ------------------------------------------------------------------------------ */
 
 struct open_op {
 	struct attr_op a;
@@ -551,7 +560,8 @@ static void done_open(struct op *op, int err)
 		fuse_reply_err(o->a.req, -err);
 		free(of);
 	} else {
-		/* pages and listings stay while the lock is held: whoever takes it away drops them (D4) */
+		/* pages and listings stay while the lock is held: whoever takes it away drops them
+		 * (D4) */
 		o->fi.keep_cache = lock_kernel_timeout(op->fsd, o->a.ino) > 0;
 		o->fi.cache_readdir = o->fi.keep_cache;
 		inode_open(op->fsd, o->a.ino);
@@ -653,7 +663,8 @@ static void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	fuse_op_start(req, &s->op);
 }
 
-static struct file_req *file_req(fuse_req_t req, fuse_ino_t ino, uint64_t off, uint64_t len, struct fuse_file_info *fi)
+static struct file_req *file_req(fuse_req_t req, fuse_ino_t ino, uint64_t off, uint64_t len,
+				 struct fuse_file_info *fi)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct file_req *rq = calloc(1, sizeof(*rq));
@@ -675,7 +686,8 @@ static struct file_req *file_req(fuse_req_t req, fuse_ino_t ino, uint64_t off, u
 	return rq;
 }
 
-static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi)
 {
 	struct file_req *rq = file_req(req, ino, (uint64_t)off, size, fi);
 
@@ -683,7 +695,8 @@ static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 		op_read(fsd_of(req), rq);
 }
 
-static void fs_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off, struct fuse_file_info *fi)
+static void fs_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off,
+			 struct fuse_file_info *fi)
 {
 	size_t size = fuse_buf_size(bufv);
 	struct fuse_bufvec dst = FUSE_BUFVEC_INIT(size);
@@ -709,7 +722,8 @@ static void fs_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *buf
 	op_write(fsd_of(req), rq);
 }
 
-static void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+static void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
+		     struct fuse_file_info *fi)
 {
 	struct file_req *rq = file_req(req, ino, (uint64_t)off, 0, fi);
 
@@ -719,7 +733,8 @@ static void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, stru
 	op_lseek(fsd_of(req), rq);
 }
 
-static void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+static void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+			 struct fuse_file_info *fi)
 {
 	struct file_req *rq = file_req(req, ino, (uint64_t)off, (uint64_t)len, fi);
 
@@ -729,15 +744,16 @@ static void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 	op_fallocate(fsd_of(req), rq);
 }
 
-static void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
-		     const void *in, size_t in_size, size_t out_size)
+static void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
+		     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size,
+		     size_t out_size)
 {
 	stats_inc(&fsd_of(req)->stats.fuse_requests);
-	op_ioctl(fsd_of(req), req, ino_of_node(ino), cmd, arg, (struct open_file *)(uintptr_t)fi->fh, flags, in, in_size,
-		 out_size);
+	op_ioctl(fsd_of(req), req, ino_of_node(ino), cmd, arg,
+		 (struct open_file *)(uintptr_t)fi->fh, flags, in, in_size, out_size);
 }
 
-/* ---- listings ------------------------------------------------------------------------------------ */
+/* ---- listings -------------------------------------------------------------------------------- */
 
 /* Entries of at least 24 + 8 bytes (plus: 128 more) fit a reply: how many look-ups it can count. */
 #define READDIRPLUS_ENTRY_BYTES	152
@@ -787,19 +803,21 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 	fuse_op_start(req, &r->op);
 }
 
-static void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+static void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		       struct fuse_file_info *fi)
 {
 	(void)fi;
 	list(req, ino, size, off, false);
 }
 
-static void fs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+static void fs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+			   struct fuse_file_info *fi)
 {
 	(void)fi;
 	list(req, ino, size, off, true);
 }
 
-/* ---- the volume ---------------------------------------------------------------------------------- */
+/* ---- the volume ------------------------------------------------------------------------------ */
 
 #define BLOCKS_PER_LARGE	(LARGE_SIZE / SMALL_SIZE)
 #define META_BYTES_PER_FILE	2048	/* interface 4.1: files = metadata bytes / 2048 */
@@ -922,13 +940,15 @@ static void fs_statfs(fuse_req_t req, fuse_ino_t ino)
 static void fs_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct fsd *fsd = userdata;
-	unsigned want = FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK | FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
-			FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_IOCTL_DIR |
+	unsigned want = FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK | FUSE_CAP_ASYNC_READ |
+			FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
+			FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_IOCTL_DIR |
 			FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS;
 
 	if (fsd->conf.acl)
 		want |= FUSE_CAP_POSIX_ACL;
-	/* libfuse asks for some by itself; what is not named here is off: the kernel must own no state */
+	/* libfuse asks for some by itself; what is not named here is off: the kernel must own no
+	 * state */
 	conn->want = conn->capable & want;
 	conn->max_write = MAX_REQUEST_BYTES;
 	conn->max_readahead = MAX_REQUEST_BYTES;

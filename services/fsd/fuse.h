@@ -1,4 +1,5 @@
-/* The FUSE side: session, node ids, requests and replies, the kernel's caches.  design.md D4; interface.md 1.5. */
+/* The FUSE side: session, node ids, requests and replies, the kernel's caches.  design.md D4;
+ * interface.md 1.5. */
 #ifndef SCOUTFS_FSD_FUSE_H
 #define SCOUTFS_FSD_FUSE_H
 
@@ -6,7 +7,8 @@
 
 #include "op.h"
 
-/* Node id = inode number with its 32-bit halves swapped; the root is 1 either way (interface 1.5.3). */
+/* Node id = inode number with its 32-bit halves swapped; the root is 1 either way
+ * (interface 1.5.3). */
 static inline uint64_t ino_of_node(fuse_ino_t node)
 {
 	return node == FUSE_ROOT_ID ? 1 : (node << 32 | node >> 32);
@@ -17,10 +19,11 @@ static inline fuse_ino_t node_of_ino(uint64_t ino)
 }
 
 /*
- * kcache_mount: 0 or -errno, said.  kcache_serve answers requests until the mount is gone: 0 after an
- * unmount, else -errno; it returns when no thread of the session runs any more.  kcache_unmount (any
- * other thread) makes it gone: at once, or, while programs use it, detached from the namespace until they
- * let go, and aborted after `grace_ms`.  kcache_abort ends the connection now: programs get ECONNABORTED.
+ * kcache_mount: 0 or -errno, said.  kcache_serve answers requests until the mount is gone: 0 after
+ * an unmount, else -errno; it returns when no thread of the session runs any more.  kcache_unmount
+ * (any other thread) makes it gone: at once, or, while programs use it, detached from the namespace
+ * until they let go, and aborted after `grace_ms`.  kcache_abort ends the connection now: programs
+ * get ECONNABORTED.
  */
 int kcache_mount(struct fsd *fsd);
 int kcache_serve(struct fsd *fsd);
@@ -28,13 +31,13 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms);
 void kcache_abort(struct fsd *fsd);
 void kcache_free(struct fsd *fsd);
 
-/* D4 step (b) and (c) for the inodes of [first, last]: epoch, attributes, pages.  Blocks; called by the
- * notifier thread of locks.c, never by a thread that serves a request. */
+/* D4 step (b) and (c) for the inodes of [first, last]: epoch, attributes, pages.  Blocks; called by
+ * the notifier thread of locks.c, never by a thread that serves a request. */
 void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino);
 /* Whether the kernel can be told to forget entries (Linux 6.16); without, they are not cached. */
 bool kcache_has_epochs(struct fsd *fsd);
-/* How long the kernel may trust that a name is, or is not, in dir: seconds.  0 without epochs, because
- * then nothing could take it back. */
+/* How long the kernel may trust that a name is, or is not, in dir: seconds.  0 without epochs,
+ * because then nothing could take it back. */
 double kcache_entry_timeout(struct fsd *fsd, uint64_t dir);
 /* Drop cached pages of a range (len 0: to the end). */
 void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64_t len);
@@ -59,7 +62,7 @@ struct file_req {
 	struct open_file *of;	/* may be NULL */
 	uint64_t offset;
 	uint64_t len;
-	int flags;		/* write: open flags as the kernel sent them; lseek: whence; fallocate: mode */
+	int flags; /* write: open flags as the kernel sent them; lseek: whence; fallocate: mode */
 	bool write_cache;	/* FUSE_WRITE_CACHE: from the page cache of a mapping */
 	void *buf;		/* write: malloc'd copy, owned by the request */
 	uint32_t uid, gid;
@@ -67,7 +70,8 @@ struct file_req {
 };
 
 /* ops_ctl.c: any ioctl; answers req. */
-void op_ioctl(struct fsd *fsd, fuse_req_t req, uint64_t ino, unsigned cmd, void *arg, struct open_file *of,
-	      unsigned flags, const void *in, size_t in_size, size_t out_size);
+void op_ioctl(struct fsd *fsd, fuse_req_t req, uint64_t ino, unsigned cmd, void *arg,
+	      struct open_file *of, unsigned flags, const void *in, size_t in_size,
+	      size_t out_size);
 
 #endif

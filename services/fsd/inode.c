@@ -2,8 +2,8 @@
  * Inode items as cached.
  *
  * What must stay true: prev_* name exactly the index entries that exist for the inode before the
- * generation in ci->gen, so that streaming a generation out can replace them.  They move on the first
- * write of each generation and never twice in one.
+ * generation in ci->gen, so that streaming a generation out can replace them.  They move on the
+ * first write of each generation and never twice in one.
  */
 #include "inode.h"
 
@@ -23,7 +23,8 @@ void cinode_from_item(const struct item *it, struct cinode *ci)
 	ci->prev_data_seq = S_ISREG(le32_get(ci->d.mode)) ? le64_get(ci->d.data_seq) : SEQ_NONE;
 }
 
-void cinode_to_disk(const struct cinode *ci, uint64_t meta_seq, uint64_t data_seq, struct disk_inode *out)
+void cinode_to_disk(const struct cinode *ci, uint64_t meta_seq, uint64_t data_seq,
+		    struct disk_inode *out)
 {
 	*out = ci->d;
 	out->meta_seq = le64_of(meta_seq);
@@ -39,7 +40,8 @@ int inode_get(struct itx *tx, uint64_t ino, struct cinode *ci)
 	if (ret < 0)
 		return ret;
 	if (iv.len != sizeof(*ci)) {
-		log_err("inode %llu: its cached item has %zu bytes instead of %zu: restart this mount",
+		log_err("inode %llu: its cached item has %zu bytes instead of %zu: restart this "
+			"mount",
 			(unsigned long long)ino, iv.len, sizeof(*ci));
 		stats_inc(&tx->fsd->stats.corrupt_items);
 		return -EIO;
@@ -80,7 +82,8 @@ int inode_delete(struct itx *tx, uint64_t ino, struct cinode *ci)
 	return item_delete(tx, &key, ci, sizeof(*ci));
 }
 
-void inode_init(struct itx *tx, struct cinode *ci, uint32_t mode, uint32_t uid, uint32_t gid, uint64_t rdev)
+void inode_init(struct itx *tx, struct cinode *ci, uint32_t mode, uint32_t uid, uint32_t gid,
+		uint64_t rdev)
 {
 	memset(ci, 0, sizeof(*ci));
 	ci->gen = tx->open_gen;
@@ -119,7 +122,8 @@ void inode_touch(struct cinode *ci, unsigned which)
 
 static struct timespec host_time(const struct disk_timespec *d)
 {
-	return (struct timespec){ .tv_sec = (time_t)le64_get(d->sec), .tv_nsec = le32_get(d->nsec) };
+	return (struct timespec){ .tv_sec = (time_t)le64_get(d->sec),
+				  .tv_nsec = le32_get(d->nsec) };
 }
 
 void inode_to_stat(const struct cinode *ci, uint64_t ino, struct stat *st)
@@ -145,7 +149,8 @@ void inode_to_stat(const struct cinode *ci, uint64_t ino, struct stat *st)
 static int refuse(struct itx *tx, uint64_t ino, const char *what)
 {
 	stats_inc(&tx->fsd->stats.refused_unsupported);
-	log_notice("inode %llu: %s is refused: this version does not do it yet; use an implementation that does",
+	log_notice("inode %llu: %s is refused: this version does not do it yet; use an "
+		   "implementation that does",
 		   (unsigned long long)ino, what);
 	return -EOPNOTSUPP;
 }
@@ -174,10 +179,12 @@ int inode_may_delete(struct itx *tx, uint64_t ino, const struct cinode *ci)
 		const struct disk_xattr *x = iv.val;
 		int tags;
 
-		if (iv.key.fourth == 0 && iv.len >= sizeof(*x) && iv.len >= sizeof(*x) + x->name_len) {
+		if (iv.key.fourth == 0 && iv.len >= sizeof(*x) &&
+		    iv.len >= sizeof(*x) + x->name_len) {
 			tags = xattr_name_tags(x->name, x->name_len);
 			if (tags > 0 && tags & ~XATTR_TAG_HIDE)
-				return refuse(tx, ino, "deleting an inode with srch., totl. or indx. attributes");
+				return refuse(tx, ino, "deleting an inode with srch., totl. or "
+						       "indx. attributes");
 		}
 		key = key_next(iv.key);
 	}

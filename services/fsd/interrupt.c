@@ -1,14 +1,14 @@
 /*
  * Applications that are killed while their request waits.
  *
- * The kernel tells of every signal, once, and does not say which.  A request that ended with EINTR for
- * a mere SIGCHLD would break programs that never see EINTR from a local disk, so only a thread that is
- * dying ends its request: SIGKILL is pending for it (the kernel turns every signal that kills into
- * that).  One that got another signal first may be killed later, and the kernel will not say: so whoever
- * was interrupted is looked at from time to time until its request is answered.
+ * The kernel tells of every signal, once, and does not say which.  A request that ended with EINTR
+ * for a mere SIGCHLD would break programs that never see EINTR from a local disk, so only a thread
+ * that is dying ends its request: SIGKILL is pending for it (the kernel turns every signal that
+ * kills into that).  One that got another signal first may be killed later, and the kernel will not
+ * say: so whoever was interrupted is looked at from time to time until its request is answered.
  *
- * One thread does the looking; it sleeps while nobody was interrupted.  An operation is on the list from
- * its first interrupt until fuse_op_done, which waits while op_interrupt runs on it.
+ * One thread does the looking; it sleeps while nobody was interrupted.  An operation is on the list
+ * from its first interrupt until fuse_op_done, which waits while op_interrupt runs on it.
  */
 #include "interrupt.h"
 

@@ -1,4 +1,5 @@
-/* Requests of threads that are being killed.  Used through fuse_op_start and fuse_op_done (fuse.h). */
+/* Requests of threads that are being killed.  Used through fuse_op_start and fuse_op_done (fuse.h).
+ */
 #ifndef SCOUTFS_FSD_INTERRUPT_H
 #define SCOUTFS_FSD_INTERRUPT_H
 

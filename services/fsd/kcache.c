@@ -1,9 +1,10 @@
 /*
- * The FUSE session: mounting, serving, unmounting; and what the kernel is told to forget (design.md D4).
+ * The FUSE session: mounting, serving, unmounting; and what the kernel is told to forget
+ * (design.md D4).
  *
  * A mount ends in one way: the connection goes.  An unmount makes it go when the last user lets go;
- * until then the mount is detached from the namespace, and after a grace it is aborted, so that a stop
- * always ends.
+ * until then the mount is detached from the namespace, and after a grace it is aborted, so that a
+ * stop always ends.
  */
 #include "kcache.h"
 
@@ -41,7 +42,8 @@ struct kcache {
 	bool unmounting;		/* a thread is in kcache_unmount */
 };
 
-/* A mount point left by a killed fsd answers ENOTCONN: detach it, or nothing can be mounted there again. */
+/* A mount point left by a killed fsd answers ENOTCONN: detach it, or nothing can be mounted there
+ * again. */
 static int detach_dead(const char *mountpoint)
 {
 	struct stat st;
@@ -51,8 +53,9 @@ static int detach_dead(const char *mountpoint)
 	if (umount2(mountpoint, MNT_DETACH) < 0) {
 		int ret = -errno;
 
-		log_err("%s: a dead mount is there and cannot be detached: %s: unmount it by hand (umount -l)", mountpoint,
-			strerror(-ret));
+		log_err("%s: a dead mount is there and cannot be detached: %s: unmount it by hand "
+			"(umount -l)",
+			mountpoint, strerror(-ret));
 		return ret;
 	}
 	log_notice("%s: a mount whose service had died was detached", mountpoint);
@@ -76,7 +79,9 @@ static int check_mountpoint(const char *path)
 	}
 	snprintf(parent, sizeof(parent), "%s/..", path);
 	if (stat(parent, &up) == 0 && (st.st_dev != up.st_dev || st.st_ino == up.st_ino)) {
-		log_err("mountpoint %s: something is mounted there already: unmount it, or name another directory", path);
+		log_err("mountpoint %s: something is mounted there already: unmount it, or name "
+			"another directory",
+			path);
 		return -EBUSY;
 	}
 	return 0;
@@ -88,7 +93,8 @@ static void raise_read_ahead(const struct stat *st)
 	char path[128], text[32];
 	int n = snprintf(text, sizeof(text), "%d", READ_AHEAD_KB), fd;
 
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(st->st_dev), minor(st->st_dev));
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(st->st_dev),
+		 minor(st->st_dev));
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return;
@@ -108,7 +114,8 @@ static int mount_dev(const char *path, struct stat *st)
 	if (!f)
 		return -errno;
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &maj, &min, at) == 3 && strcmp(at, path) == 0) {
+		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &maj, &min, at) == 3 &&
+		    strcmp(at, path) == 0) {
 			st->st_dev = makedev(maj, min);
 			ret = 0;
 		}
@@ -120,13 +127,19 @@ static int mount_dev(const char *path, struct stat *st)
 /* All entries that were looked up before now are looked up again when they are used. */
 static void new_epoch(struct kcache *kc)
 {
-	struct { uint32_t len; int32_t error; uint64_t unique; } msg = { sizeof(msg), NOTIFY_INC_EPOCH, 0 };
+	struct {
+		uint32_t len;
+		int32_t error;
+		uint64_t unique;
+	} msg = { sizeof(msg), NOTIFY_INC_EPOCH, 0 };
 
 	if (atomic_load(&kc->no_epochs))
 		return;
-	if (write(fuse_session_fd(kc->se), &msg, sizeof(msg)) != (ssize_t)sizeof(msg) && errno == EINVAL) {
+	if (write(fuse_session_fd(kc->se), &msg, sizeof(msg)) != (ssize_t)sizeof(msg) &&
+	    errno == EINVAL) {
 		atomic_store(&kc->no_epochs, true);
-		log_notice("this kernel has no FUSE epochs (Linux 6.16 has): it asks for every name each time it is used");
+		log_notice("this kernel has no FUSE epochs (Linux 6.16 has): it asks for every "
+			   "name each time it is used");
 	}
 }
 
@@ -147,7 +160,9 @@ int kcache_mount(struct fsd *fsd)
 		return ret;
 	if (access("/dev/fuse", R_OK | W_OK) < 0) {
 		ret = -errno;
-		log_err("/dev/fuse: %s: load the fuse module (modprobe fuse), or give this container the device", strerror(-ret));
+		log_err("/dev/fuse: %s: load the fuse module (modprobe fuse), or give this "
+			"container the device",
+			strerror(-ret));
 		return ret;
 	}
 	kc = calloc(1, sizeof(*kc));
@@ -163,7 +178,9 @@ int kcache_mount(struct fsd *fsd)
 	if (!realpath(fsd->conf.mountpoint, real))
 		strcpy(real, fsd->conf.mountpoint);
 	strcpy(kc->mountpoint, real);
-	snprintf(opts, sizeof(opts), "fsname=%s,subtype=scoutfs,allow_other,default_permissions,dev,suid", fsd->conf.name);
+	snprintf(opts, sizeof(opts),
+		 "fsname=%s,subtype=scoutfs,allow_other,default_permissions,dev,suid",
+		 fsd->conf.name);
 	kc->se = fuse_session_new(&args, &kcache_fuse_ops, sizeof(kcache_fuse_ops), fsd);
 	fuse_opt_free_args(&args);
 	if (!kc->se) {
@@ -174,7 +191,8 @@ int kcache_mount(struct fsd *fsd)
 	fsd->kcache = kc;
 	if (fuse_session_mount(kc->se, kc->mountpoint) != 0) {
 		ret = errno ? -errno : -EPERM;
-		log_err("cannot mount at %s: %s: fsd must run as root, with the right to mount", kc->mountpoint, strerror(-ret));
+		log_err("cannot mount at %s: %s: fsd must run as root, with the right to mount",
+			kc->mountpoint, strerror(-ret));
 		kcache_free(fsd);
 		return ret;
 	}
@@ -237,7 +255,9 @@ void kcache_abort(struct fsd *fsd)
 		fd = open_fusectl(path + strlen("/sys/fs/fuse/connections/"));
 	if (fd >= 0) {
 		if (write(fd, "1", 1) != 1)
-			log_err("%s: %s: the connection stays: programs on the mount hang until fsd ends", path, strerror(errno));
+			log_err("%s: %s: the connection stays: programs on the mount hang until "
+				"fsd ends",
+				path, strerror(errno));
 		close(fd);
 	} else {
 		/* a forced unmount aborts as well, if the mount is not detached yet */
@@ -277,12 +297,14 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms)
 	kc->unmounting = true;
 	pthread_mutex_unlock(&kc->mutex);
 	if (umount2(kc->mountpoint, 0) < 0 && errno == EBUSY) {
-		log_notice("%s is in use: it is detached now, and gone when the last program has let go, at the latest in %u s (fuser -m shows who)",
+		log_notice("%s is in use: it is detached now, and gone when the last program has "
+			   "let go, at the latest in %u s (fuser -m shows who)",
 			   kc->mountpoint, grace_ms / 1000);
 		umount2(kc->mountpoint, MNT_DETACH);
 	}
 	if (!wait_served(kc, grace_ms)) {
-		log_warning("%s was still in use after %u s: its programs get errors now", kc->mountpoint, grace_ms / 1000);
+		log_warning("%s was still in use after %u s: its programs get errors now",
+			    kc->mountpoint, grace_ms / 1000);
 		kcache_abort(fsd);
 	}
 	pthread_mutex_lock(&kc->mutex);
@@ -311,7 +333,7 @@ void kcache_free(struct fsd *fsd)
 	free(kc);
 }
 
-/* ---- what the kernel forgets ------------------------------------------------------------------------ */
+/* ---- what the kernel forgets ----------------------------------------------------------------- */
 
 bool kcache_has_epochs(struct fsd *fsd)
 {
@@ -334,7 +356,8 @@ static void inval_one(void *arg, uint64_t ino)
 	int ret = fuse_lowlevel_notify_inval_inode(iv->kc->se, node_of_ino(ino), iv->off, iv->len);
 
 	if (ret < 0 && ret != -ENOENT)
-		log_debug("inode %llu: the kernel does not drop its cache: %s", (unsigned long long)ino, strerror(-ret));
+		log_debug("inode %llu: the kernel does not drop its cache: %s",
+			  (unsigned long long)ino, strerror(-ret));
 }
 
 void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino)

@@ -1,4 +1,5 @@
-/* getattr, setattr, readlink: one inode, one transaction (a truncation: several, INODE_FLAG_TRUNCATE between them). */
+/* getattr, setattr, readlink: one inode, one transaction (a truncation: several,
+ * INODE_FLAG_TRUNCATE between them). */
 #include "ops_attr.h"
 
 #include <errno.h>
@@ -86,7 +87,8 @@ int attr_run_set(struct op *op, struct itx *tx)
 	struct cinode ci;
 	int ret;
 
-	/* what the kernel wrote back before comes first: neither its times nor its bytes may come after */
+	/* what the kernel wrote back before comes first: neither its times nor its bytes may come
+	 * after */
 	ret = data_wait_pending(op, a->ino, false);
 	if (ret == 0)
 		ret = lock_inode(op, a->ino, LOCK_MODE_WRITE);
@@ -95,7 +97,8 @@ int attr_run_set(struct op *op, struct itx *tx)
 	if (ret < 0)
 		return ret == -ENOENT ? -ESTALE : ret;
 	resized = sizes && (uint64_t)a->attr.st_size != inode_size(&ci);
-	ret = txn_hold(op, tx, 16 + TRUNCATE_EXTENTS * 4, !sizes || (uint64_t)a->attr.st_size > inode_size(&ci));
+	ret = txn_hold(op, tx, 16 + TRUNCATE_EXTENTS * 4,
+		       !sizes || (uint64_t)a->attr.st_size > inode_size(&ci));
 	if (ret < 0)
 		return ret;
 	if (a->truncating) {
@@ -165,7 +168,8 @@ int attr_run_readlink(struct op *op, struct itx *tx)
 		at += iv.len;
 	}
 	if (len == 0 || at != len || r->target[len - 1] != 0) {
-		log_err("inode %llu: its symlink target is malformed: run scoutfsctl check", (unsigned long long)r->ino);
+		log_err("inode %llu: its symlink target is malformed: run scoutfsctl check",
+			(unsigned long long)r->ino);
 		stats_inc(&op->fsd->stats.corrupt_items);
 		return -EIO;
 	}

@@ -1,12 +1,12 @@
 /*
  * Names.  Each function is one POSIX operation over one transaction (op.h): it may stop at any
- * look-up or lock that is missing and begins again from the top, so it changes nothing before it has
- * all it needs, and computes everything from what the transaction shows.
+ * look-up or lock that is missing and begins again from the top, so it changes nothing before it
+ * has all it needs, and computes everything from what the transaction shows.
  *
- * What stays true in every committed transaction: the three items of an entry (by hash, by position,
- * at the target) exist together with equal values; a directory's size is the sum of its name lengths
- * and its nlink 2 + subdirectories; a file's nlink is the number of its backrefs; nlink 0 if and only
- * if an orphan item exists (format 12.3, 12.4).
+ * What stays true in every committed transaction: the three items of an entry (by hash, by
+ * position, at the target) exist together with equal values; a directory's size is the sum of its
+ * name lengths and its nlink 2 + subdirectories; a file's nlink is the number of its backrefs;
+ * nlink 0 if and only if an orphan item exists (format 12.3, 12.4).
  */
 #include "ops_dir.h"
 
@@ -119,7 +119,8 @@ static int put_entry(struct itx *tx, uint64_t dir, const struct entry *e)
 		int ret = item_get(tx, &keys[i], &iv);
 
 		if (ret == 0) {
-			log_err("directory %llu: position %llu is taken already: run scoutfsctl check",
+			log_err("directory %llu: position %llu is taken already: run scoutfsctl "
+				"check",
 				(unsigned long long)dir, (unsigned long long)pos);
 			stats_inc(&tx->fsd->stats.corrupt_items);
 			return -EIO;
@@ -147,7 +148,8 @@ static int remove_entry(struct itx *tx, uint64_t dir, const struct entry *e)
 		int ret = item_get(tx, &keys[i], &iv);
 
 		if (ret == -ENOENT) {
-			log_err("directory %llu: the entry at position %llu lacks one of its three items: run scoutfsctl check",
+			log_err("directory %llu: the entry at position %llu lacks one of its three "
+				"items: run scoutfsctl check",
 				(unsigned long long)dir, (unsigned long long)pos);
 			stats_inc(&tx->fsd->stats.corrupt_items);
 			return -EIO;
@@ -184,7 +186,7 @@ static int put_orphan(struct itx *tx, uint64_t ino)
 	return ret < 0 ? ret : item_put(tx, &key, NULL, 0);
 }
 
-/* ---- look-up ---------------------------------------------------------------------------------- */
+/* ---- look-up --------------------------------------------------------------------------------- */
 
 int dir_run_lookup(struct op *op, struct itx *tx)
 {
@@ -220,7 +222,8 @@ int dir_run_lookup(struct op *op, struct itx *tx)
 	if (ret == 0)
 		ret = inode_get(tx, d->ino, &d->ci);
 	if (ret == -ENOENT) {
-		log_err("directory %llu has an entry for inode %llu, which does not exist: run scoutfsctl check",
+		log_err("directory %llu has an entry for inode %llu, which does not exist: run "
+			"scoutfsctl check",
 			(unsigned long long)d->dir, (unsigned long long)d->ino);
 		stats_inc(&op->fsd->stats.corrupt_items);
 		return -EIO;
@@ -228,7 +231,7 @@ int dir_run_lookup(struct op *op, struct itx *tx)
 	return ret;
 }
 
-/* ---- create ----------------------------------------------------------------------------------- */
+/* ---- create ---------------------------------------------------------------------------------- */
 
 static int put_symlink(struct itx *tx, uint64_t ino, const char *target, size_t len)
 {
@@ -298,8 +301,12 @@ int dir_run_create(struct op *op, struct itx *tx)
 
 	/* From here on things change.  A number that was never used has no items anywhere. */
 	first = (struct key){ .zone = ZONE_FS, .first = d->ino };
-	last = (struct key){ .zone = ZONE_FS, .first = d->ino, .type = UINT8_MAX, .second = UINT64_MAX,
-			     .third = UINT64_MAX, .fourth = UINT8_MAX };
+	last = (struct key){ .zone = ZONE_FS,
+			     .first = d->ino,
+			     .type = UINT8_MAX,
+			     .second = UINT64_MAX,
+			     .third = UINT64_MAX,
+			     .fourth = UINT8_MAX };
 	ret = items_set_known(tx, &first, &last);
 	if (ret < 0)
 		return ret;
@@ -330,7 +337,7 @@ int dir_run_create(struct op *op, struct itx *tx)
 	return ret;
 }
 
-/* ---- link ------------------------------------------------------------------------------------- */
+/* ---- link ------------------------------------------------------------------------------------ */
 
 int dir_run_link(struct op *op, struct itx *tx)
 {
@@ -378,10 +385,11 @@ int dir_run_link(struct op *op, struct itx *tx)
 	return ret;
 }
 
-/* ---- unlink, rmdir ---------------------------------------------------------------------------- */
+/* ---- unlink, rmdir --------------------------------------------------------------------------- */
 
 /* The inode of an entry under WRITE; a missing one is corruption. */
-static int get_target(struct op *op, struct itx *tx, const struct entry *e, uint64_t dir, struct cinode *ci)
+static int get_target(struct op *op, struct itx *tx, const struct entry *e, uint64_t dir,
+		      struct cinode *ci)
 {
 	uint64_t ino = le64_get(e->head.ino);
 	int ret = lock_inode(op, ino, LOCK_MODE_WRITE);
@@ -389,7 +397,8 @@ static int get_target(struct op *op, struct itx *tx, const struct entry *e, uint
 	if (ret == 0)
 		ret = inode_get(tx, ino, ci);
 	if (ret == -ENOENT) {
-		log_err("directory %llu has an entry for inode %llu, which does not exist: run scoutfsctl check",
+		log_err("directory %llu has an entry for inode %llu, which does not exist: run "
+			"scoutfsctl check",
 			(unsigned long long)dir, (unsigned long long)ino);
 		stats_inc(&tx->fsd->stats.corrupt_items);
 		return -EIO;
@@ -477,7 +486,7 @@ int dir_run_rmdir(struct op *op, struct itx *tx)
 	return run_remove(op, tx, true);
 }
 
-/* ---- rename ----------------------------------------------------------------------------------- */
+/* ---- rename ---------------------------------------------------------------------------------- */
 
 /* Whether `ino` is `dir` or above it.  The rename lock is held: no directory moves meanwhile. */
 static int is_at_or_above(struct op *op, struct itx *tx, uint64_t ino, uint64_t dir)
@@ -586,7 +595,7 @@ int dir_run_rename(struct op *op, struct itx *tx)
 		return ret;
 	ino = le64_get(s.entry.head.ino);
 	if (s.replaces && le64_get(s.replaced.head.ino) == ino)
-		return d->flags & RENAME_NOREPLACE ? -EEXIST : 0;	/* two names of one inode: nothing happens */
+		return d->flags & RENAME_NOREPLACE ? -EEXIST : 0;	/* two names of one inode */
 	ret = rename_may(op, tx, &s);
 	if (ret < 0)
 		return ret;

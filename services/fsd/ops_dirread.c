@@ -1,7 +1,7 @@
 /*
- * readdir and readdirplus: entries in the order of their positions, which are never reused, so that a
- * listing under change shows each name that stays exactly once (runtime 14).  The offset given to the
- * kernel with an entry is its position + 1; "." and ".." are positions 0 and 1.
+ * readdir and readdirplus: entries in the order of their positions, which are never reused, so that
+ * a listing under change shows each name that stays exactly once (runtime 14).  The offset given to
+ * the kernel with an entry is its position + 1; "." and ".." are positions 0 and 1.
  */
 #include <errno.h>
 #include <fuse_lowlevel.h>
@@ -22,7 +22,8 @@ static bool cached_inode(struct op *op, struct itx *tx, uint64_t ino, struct cin
 }
 
 /* Add one entry; false when the buffer is full. */
-static bool add_entry(struct op *op, struct itx *tx, const char *name, uint64_t ino, uint32_t type, uint64_t pos)
+static bool add_entry(struct op *op, struct itx *tx, const char *name, uint64_t ino, uint32_t type,
+		      uint64_t pos)
 {
 	struct readdir_op *r = (struct readdir_op *)op;
 	char *at = r->buf + r->used;
@@ -31,7 +32,8 @@ static bool add_entry(struct op *op, struct itx *tx, const char *name, uint64_t 
 	if (r->plus) {
 		struct fuse_entry_param e = { .attr = { .st_ino = ino, .st_mode = type } };
 		struct cinode ci;
-		bool counted = pos > 1 && r->looked_up_nr < r->looked_up_max && cached_inode(op, tx, ino, &ci);
+		bool counted = pos > 1 && r->looked_up_nr < r->looked_up_max &&
+			       cached_inode(op, tx, ino, &ci);
 
 		if (counted) {
 			inode_to_stat(&ci, ino, &e.attr);
@@ -90,14 +92,16 @@ int readdir_run(struct op *op, struct itx *tx)
 
 		if (iv.len <= sizeof(de) || iv.len > sizeof(de) + NAME_MAX_BYTES) {
 			stats_inc(&op->fsd->stats.corrupt_items);
-			log_err("directory %llu: the entry at position %llu is malformed: run scoutfsctl check",
+			log_err("directory %llu: the entry at position %llu is malformed: run "
+				"scoutfsctl check",
 				(unsigned long long)r->ino, (unsigned long long)iv.key.second);
 			return -EIO;
 		}
 		memcpy(&de, iv.val, sizeof(de));
 		memcpy(name, (const char *)iv.val + sizeof(de), iv.len - sizeof(de));
 		name[iv.len - sizeof(de)] = 0;
-		if (!add_entry(op, tx, name, le64_get(de.ino), mode_of_dirent_type(de.type), iv.key.second))
+		if (!add_entry(op, tx, name, le64_get(de.ino), mode_of_dirent_type(de.type),
+			       iv.key.second))
 			return 0;
 		key = key_next(iv.key);
 	}

@@ -1,6 +1,7 @@
 /*
  * getxattr, setxattr, removexattr, listxattr: which names exist, who may change them (interface 2).
- * Access by namespace (user., trusted., security.) is the kernel's business; scoutfs. tags are ours.
+ * Access by namespace (user., trusted., security.) is the kernel's business; scoutfs. tags are
+ * ours.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -34,7 +35,8 @@ static int check_name(struct op *op, const char *name)
 {
 	if (is_acl(name))
 		return op->fsd->conf.acl ? 0 : -EOPNOTSUPP;
-	if (has_prefix(name, "user.") || has_prefix(name, "trusted.") || has_prefix(name, "security."))
+	if (has_prefix(name, "user.") || has_prefix(name, "trusted.") ||
+	    has_prefix(name, "security."))
 		return 0;
 	if (strncmp(name, "scoutfs.", 8) == 0)
 		return 0;
@@ -51,7 +53,8 @@ static int check_change(struct op *op, uint64_t ino, const char *name)
 	if (xattr_name_tags(name, strlen(name)) <= 0)
 		return -EINVAL;
 	stats_inc(&op->fsd->stats.refused_unsupported);
-	log_notice("inode %llu: changing the attribute %s is refused: this version reads tagged attributes but does not write them yet",
+	log_notice("inode %llu: changing the attribute %s is refused: this version reads tagged "
+		   "attributes but does not write them yet",
 		   (unsigned long long)ino, name);
 	return -EOPNOTSUPP;
 }

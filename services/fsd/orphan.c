@@ -1,11 +1,12 @@
 /*
  * Which inodes this mount uses, and the end of those that nobody uses any more.
  *
- * An inode is in use while the kernel remembers it (nlookup) or has it open.  One that lost its last
- * link is deleted when it is in use nowhere: under the WRITE lock of its group no mount can begin to
- * use it, and the leader says who already does (runtime 10.3, 10.4).  Deleting goes in small
- * transactions and may stop anywhere: the orphan item stays until the last of them, and the scan - at
- * mount and from time to time - finds what was left.  An inode is deleted by one operation at a time.
+ * An inode is in use while the kernel remembers it (nlookup) or has it open.  One that lost its
+ * last link is deleted when it is in use nowhere: under the WRITE lock of its group no mount can
+ * begin to use it, and the leader says who already does (runtime 10.3, 10.4).  Deleting goes in
+ * small transactions and may stop anywhere: the orphan item stays until the last of them, and the
+ * scan - at mount and from time to time - finds what was left.  An inode is deleted by one
+ * operation at a time.
  */
 #include "orphan.h"
 
@@ -50,7 +51,7 @@ struct orphans {
 	pthread_t scanner;
 };
 
-/* ---- the table; o->mutex is held ------------------------------------------------------------------ */
+/* ---- the table; o->mutex is held ------------------------------------------------------------- */
 
 static size_t bucket_of(const struct orphans *o, uint64_t ino)
 {
@@ -144,7 +145,7 @@ static void settle(struct orphans *o, struct ref *r)
 	start_deletes(o);
 }
 
-/* ---- deleting one inode --------------------------------------------------------------------------- */
+/* ---- deleting one inode ---------------------------------------------------------------------- */
 
 struct delete_op {
 	struct op op;
@@ -246,7 +247,8 @@ static void delete_done(struct op *op, int err)
 	if (err == 0)
 		stats_inc(&op->fsd->stats.inode_deleted);
 	else if (err != -EAGAIN && err != -EOPNOTSUPP && err != -EPERM)
-		log_warning("inode %llu is unlinked but could not be deleted: %s: the next scan for orphans tries again",
+		log_warning("inode %llu is unlinked but could not be deleted: %s: the next scan "
+			    "for orphans tries again",
 			    (unsigned long long)d->ino, strerror(-err));
 	pthread_mutex_lock(&o->mutex);
 	r = find(o, d->ino);
@@ -283,7 +285,7 @@ static void start_deletes(struct orphans *o)
 	}
 }
 
-/* ---- the scan ------------------------------------------------------------------------------------- */
+/* ---- the scan -------------------------------------------------------------------------------- */
 
 struct scan {
 	uint64_t *inos;
@@ -348,14 +350,15 @@ static void *scanner(void *arg)
 			until.tv_sec++;
 			until.tv_nsec -= (long)NSEC_PER_SEC;
 		}
-		while (!o->stopping && pthread_cond_timedwait(&o->cond, &o->mutex, &until) != ETIMEDOUT)
+		while (!o->stopping &&
+		       pthread_cond_timedwait(&o->cond, &o->mutex, &until) != ETIMEDOUT)
 			;
 	}
 	pthread_mutex_unlock(&o->mutex);
 	return NULL;
 }
 
-/* ---- for the rest of fsd -------------------------------------------------------------------------- */
+/* ---- for the rest of fsd --------------------------------------------------------------------- */
 
 int orphans_start(struct fsd *fsd)
 {
@@ -370,7 +373,7 @@ int orphans_start(struct fsd *fsd)
 	o->buckets_nr = BUCKETS_FIRST;
 	o->buckets = calloc(o->buckets_nr, sizeof(*o->buckets));
 	if (o->buckets)
-		find_or_add(o, ROOT_INO)->nlookup = 1;	/* a mount knows its root without looking it up */
+		find_or_add(o, ROOT_INO)->nlookup = 1;	/* known without a look-up */
 	pthread_mutex_init(&o->mutex, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -390,7 +393,8 @@ int orphans_start(struct fsd *fsd)
 static void wait_deletes(struct orphans *o, unsigned limit_ms)
 {
 	uint64_t end = clock_mono_ns() + limit_ms * NSEC_PER_MSEC;
-	struct timespec until = { .tv_sec = (time_t)(end / NSEC_PER_SEC), .tv_nsec = (long)(end % NSEC_PER_SEC) };
+	struct timespec until = { .tv_sec = (time_t)(end / NSEC_PER_SEC),
+				  .tv_nsec = (long)(end % NSEC_PER_SEC) };
 
 	pthread_mutex_lock(&o->mutex);
 	while ((o->deleting_nr || o->doomed) && clock_mono_ns() < end)
@@ -538,8 +542,9 @@ void inode_use_map(struct fsd *fsd, uint64_t group, uint8_t map[INODE_LOCK_GROUP
 	pthread_mutex_unlock(&o->mutex);
 }
 
-/* each() may wait for the kernel, which may wait for a thread that wants the mutex: it is not held. */
-void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, void (*each)(void *arg, uint64_t ino), void *arg)
+/* each() may wait for the kernel, which may wait for a thread that wants the mutex: not held. */
+void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last,
+		    void (*each)(void *arg, uint64_t ino), void *arg)
 {
 	struct orphans *o = fsd->orphans;
 	uint64_t found[64];

@@ -1,7 +1,7 @@
 /*
- * Extended attributes as items.  A value of up to 64 KiB lies in parts of 896 bytes under the hash of
- * its name and an id of its own (format 12.6).  Replacing a value keeps the id; all parts change in the
- * transaction of the caller, so an attribute is always whole.
+ * Extended attributes as items.  A value of up to 64 KiB lies in parts of 896 bytes under the hash
+ * of its name and an id of its own (format 12.6).  Replacing a value keeps the id; all parts change
+ * in the transaction of the caller, so an attribute is always whole.
  */
 #include "xattr.h"
 
@@ -16,14 +16,15 @@
 static int corrupt(struct itx *tx, uint64_t ino, uint64_t id)
 {
 	stats_inc(&tx->fsd->stats.corrupt_items);
-	log_err("inode %llu: attribute id %llu is malformed: run scoutfsctl check", (unsigned long long)ino,
-		(unsigned long long)id);
+	log_err("inode %llu: attribute id %llu is malformed: run scoutfsctl check",
+		(unsigned long long)ino, (unsigned long long)id);
 	return -EIO;
 }
 
 static unsigned parts_of(size_t name_len, size_t val_len)
 {
-	return (unsigned)((sizeof(struct disk_xattr) + name_len + val_len + ITEM_VAL_MAX - 1) / ITEM_VAL_MAX);
+	return (unsigned)((sizeof(struct disk_xattr) + name_len + val_len + ITEM_VAL_MAX - 1) /
+			  ITEM_VAL_MAX);
 }
 
 /* An attribute that exists: its id and lengths. */
@@ -47,7 +48,8 @@ static int find(struct itx *tx, uint64_t ino, const char *name, struct found *f)
 
 		if (iv.key.fourth != 0 || iv.len < sizeof(*x) + 1)
 			return corrupt(tx, ino, iv.key.third);
-		if (x->name_len == len && iv.len >= sizeof(*x) + len && memcmp(x->name, name, len) == 0) {
+		if (x->name_len == len && iv.len >= sizeof(*x) + len &&
+		    memcmp(x->name, name, len) == 0) {
 			f->id = iv.key.third;
 			f->val_len = le16_get(x->val_len);
 			f->parts = parts_of(len, f->val_len);
@@ -90,7 +92,8 @@ int xattr_read(struct itx *tx, uint64_t ino, const char *name, void *buf)
 	return f.val_len;
 }
 
-static int delete_parts(struct itx *tx, uint64_t ino, uint32_t hash, uint64_t id, unsigned from, unsigned to)
+static int delete_parts(struct itx *tx, uint64_t ino, uint32_t hash, uint64_t id, unsigned from,
+			unsigned to)
 {
 	for (unsigned p = from; p < to; p++) {
 		struct key key = key_xattr(ino, hash, id, (uint8_t)p);
@@ -113,7 +116,8 @@ int xattr_write(struct itx *tx, uint64_t ino, struct cinode *ci, const char *nam
 	size_t name_len = strlen(name), total = sizeof(struct disk_xattr) + name_len + len;
 	uint32_t hash = xattr_name_hash(name, name_len);
 	unsigned parts = parts_of(name_len, len);
-	struct disk_xattr head = { .val_len = le16_of((uint16_t)len), .name_len = (uint8_t)name_len };
+	struct disk_xattr head = { .val_len = le16_of((uint16_t)len),
+				   .name_len = (uint8_t)name_len };
 	struct found f = { 0 };
 	uint8_t *bytes;
 	int ret;
@@ -150,7 +154,8 @@ int xattr_write(struct itx *tx, uint64_t ino, struct cinode *ci, const char *nam
 	}
 	for (unsigned p = 0; p < parts; p++) {
 		struct key key = key_xattr(ino, hash, f.id, (uint8_t)p);
-		size_t at = (size_t)p * ITEM_VAL_MAX, n = total - at < ITEM_VAL_MAX ? total - at : ITEM_VAL_MAX;
+		size_t at = (size_t)p * ITEM_VAL_MAX,
+		       n = total - at < ITEM_VAL_MAX ? total - at : ITEM_VAL_MAX;
 
 		ret = item_put(tx, &key, bytes + at, n);
 		if (ret < 0)

@@ -1,9 +1,9 @@
 /*
- * POSIX semantics on a mounted directory, seen by a program: names, links, directories under change, times,
- * permissions of others, attributes, open files without names, appending.
+ * POSIX semantics on a mounted directory, seen by a program: names, links, directories under
+ * change, times, permissions of others, attributes, open files without names, appending.
  *
  *   semantics DIR             one line per promise: "ok TEXT" or "not ok TEXT: why"; run as root
- *   semantics --patient DIR   statfs(2), interrupted by SIGUSR1 any number of times: 0 if it succeeds
+ *   semantics --patient DIR   statfs(2), interrupted by SIGUSR1 any number of times: 0 if it works
  */
 #include <dirent.h>
 #include <errno.h>
@@ -48,9 +48,19 @@ static void report(bool good, const char *why, const char *fmt, ...)
 }
 
 /* A call that must succeed; one that must fail with that error; a condition. */
-#define WORKS(call, ...) do { errno = 0; bool good_ = (call) >= 0; report(good_, strerror(errno), __VA_ARGS__); } while (0)
-#define FAILS(call, err, ...) do { errno = 0; long ret_ = (long)(call); \
-	report(ret_ < 0 && errno == (err), ret_ < 0 ? strerror(errno) : "it succeeded", __VA_ARGS__); } while (0)
+#define WORKS(call, ...) \
+	do { \
+		errno = 0; \
+		bool good_ = (call) >= 0; \
+		report(good_, strerror(errno), __VA_ARGS__); \
+	} while (0)
+#define FAILS(call, err, ...) \
+	do { \
+		errno = 0; \
+		long ret_ = (long)(call); \
+		report(ret_ < 0 && errno == (err), ret_ < 0 ? strerror(errno) : "it succeeded", \
+		       __VA_ARGS__); \
+	} while (0)
 #define IS(cond, ...) report(cond, "it is not so: " #cond, __VA_ARGS__)
 
 static void die(const char *what)
@@ -97,7 +107,7 @@ static bool later(struct timespec a, struct timespec b)
 	return a.tv_sec > b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec > b.tv_nsec);
 }
 
-/* ---- names ------------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static void names(void)
 {
@@ -131,13 +141,14 @@ static void names(void)
 	unlink("file");
 }
 
-/* ---- links and removal --------------------------------------------------------------------------------- */
+/* ---- links and removal ----------------------------------------------------------------------- */
 
 static void links(void)
 {
 	put("a", "text");
 	WORKS(link("a", "b"), "a hard link");
-	IS(st_of("a").st_nlink == 2 && st_of("a").st_ino == st_of("b").st_ino, "... is the same inode with two links");
+	IS(st_of("a").st_nlink == 2 && st_of("a").st_ino == st_of("b").st_ino,
+	   "... is the same inode with two links");
 	FAILS(link("a", "b"), EEXIST, "link on what is there");
 	FAILS(link("none", "c"), ENOENT, "link to what is not there");
 	mkdir("d", 0755);
@@ -215,8 +226,11 @@ static void unnamed(void)
 	if (fd < 0 || write(fd, "before", 6) != 6)
 		die("gone");
 	unlink("gone");
-	IS(pread(fd, buf, sizeof(buf), 0) == 6 && memcmp(buf, "before", 6) == 0, "an open file without a name is readable");
-	IS(pwrite(fd, "after", 5, 0) == 5 && pread(fd, buf, 5, 0) == 5 && memcmp(buf, "after", 5) == 0, "... and writable");
+	IS(pread(fd, buf, sizeof(buf), 0) == 6 && memcmp(buf, "before", 6) == 0,
+	   "an open file without a name is readable");
+	IS(pwrite(fd, "after", 5, 0) == 5 && pread(fd, buf, 5, 0) == 5 &&
+		   memcmp(buf, "after", 5) == 0,
+	   "... and writable");
 	WORKS(fsync(fd), "... and can be synced");
 	IS(fstat(fd, &st) == 0 && st.st_nlink == 0, "... and has no link");
 	WORKS(ftruncate(fd, 0), "... and can be truncated");
@@ -225,7 +239,8 @@ static void unnamed(void)
 	fd = open("old", O_RDONLY | O_CREAT, 0644);
 	put("new", "new");
 	WORKS(rename("new", "old"), "rename over an open file");
-	IS(read(fd, buf, sizeof(buf)) == 0 && holds("old", "new"), "... whoever has it open still sees the old one");
+	IS(read(fd, buf, sizeof(buf)) == 0 && holds("old", "new"),
+	   "... whoever has it open still sees the old one");
 	close(fd);
 	unlink("old");
 
@@ -236,7 +251,8 @@ static void unnamed(void)
 	IS(getcwd(path, sizeof(path)) && strcmp(strrchr(path, '/'), "/d") == 0, "getcwd");
 	rmdir("../d");
 	FAILS(syscall(SYS_getcwd, path, sizeof(path)), ENOENT, "getcwd in a removed directory");
-	FAILS(open("x", O_CREAT | O_WRONLY, 0644), ENOENT, "nothing can be made in a removed directory");
+	FAILS(open("x", O_CREAT | O_WRONLY, 0644), ENOENT,
+	      "nothing can be made in a removed directory");
 	FAILS(openat(dirfd, "x", O_CREAT | O_WRONLY, 0644), ENOENT, "... nor by its descriptor");
 	IS(fstat(dirfd, &st) == 0 && st.st_nlink == 0, "... which still has a status");
 	close(dirfd);
@@ -245,7 +261,7 @@ static void unnamed(void)
 	close(cwd);
 }
 
-/* ---- listings ------------------------------------------------------------------------------------------- */
+/* ---- listings -------------------------------------------------------------------------------- */
 
 #define LISTED	3000
 
@@ -305,7 +321,8 @@ static void listings(void)
 	IS(wrong == 0, "d_ino and d_type are those of the inode");
 	seekdir(dir, at);
 	de = readdir(dir);
-	IS(de && sscanf(de->d_name, "entry-%u", &n) == 1 && n > 900 && n < 2100, "seekdir goes back to where telldir was");
+	IS(de && sscanf(de->d_name, "entry-%u", &n) == 1 && n > 900 && n < 2100,
+	   "seekdir goes back to where telldir was");
 	rewinddir(dir);
 	n = 0;
 	while ((de = readdir(dir)))
@@ -322,7 +339,7 @@ static void listings(void)
 	WORKS(rmdir("list"), "a directory emptied while it is read can be removed");
 }
 
-/* ---- kinds of files --------------------------------------------------------------------------------------- */
+/* ---- kinds of files -------------------------------------------------------------------------- */
 
 static void symlinks(void)
 {
@@ -331,7 +348,8 @@ static void symlinks(void)
 	memset(target, 't', sizeof(target));
 	target[4095] = 0;
 	WORKS(symlink(target, "long"), "a symlink of 4095 bytes");
-	IS(readlink("long", got, sizeof(got)) == 4095 && memcmp(got, target, 4095) == 0, "... reads back");
+	IS(readlink("long", got, sizeof(got)) == 4095 && memcmp(got, target, 4095) == 0,
+	   "... reads back");
 	IS(S_ISLNK(st_of("long").st_mode), "... is one");
 	unlink("long");
 	target[4095] = 't';
@@ -363,11 +381,13 @@ static void nodes(void)
 	close(fd);
 	unlink("fifo");
 	for (unsigned i = 0; i < 3; i++) {
-		WORKS(mknod("dev", (i ? S_IFBLK : S_IFCHR) | 0666, devs[i]), "a device node %u:%u", major(devs[i]), minor(devs[i]));
+		WORKS(mknod("dev", (i ? S_IFBLK : S_IFCHR) | 0666, devs[i]), "a device node %u:%u",
+		      major(devs[i]), minor(devs[i]));
 		IS(st_of("dev").st_rdev == devs[i], "... keeps its numbers");
 		if (i == 0) {
 			fd = open("dev", O_RDWR);
-			IS(fd >= 0 && write(fd, "x", 1) == 1 && read(fd, &sa, 1) == 0, "... is the null device");
+			IS(fd >= 0 && write(fd, "x", 1) == 1 && read(fd, &sa, 1) == 0,
+			   "... is the null device");
 			close(fd);
 			sa.sun_family = AF_UNIX;
 		}
@@ -380,7 +400,7 @@ static void nodes(void)
 	unlink("sock");
 }
 
-/* ---- times, sizes, data ------------------------------------------------------------------------------------ */
+/* ---- times, sizes, data ---------------------------------------------------------------------- */
 
 static void times(void)
 {
@@ -394,14 +414,16 @@ static void times(void)
 		ts[1] = (struct timespec){ secs[i] + 1, 987654321 };
 		utimensat(AT_FDCWD, "t", ts, 0);
 		st = st_of("t");
-		IS(st.st_atim.tv_sec == secs[i] && st.st_atim.tv_nsec == 123456789 && st.st_mtim.tv_sec == secs[i] + 1 &&
-		   st.st_mtim.tv_nsec == 987654321, "times of %lld are kept to the nanosecond", (long long)secs[i]);
+		IS(st.st_atim.tv_sec == secs[i] && st.st_atim.tv_nsec == 123456789 &&
+			   st.st_mtim.tv_sec == secs[i] + 1 && st.st_mtim.tv_nsec == 987654321,
+		   "times of %lld are kept to the nanosecond", (long long)secs[i]);
 	}
 	ts[0].tv_nsec = UTIME_OMIT;
 	ts[1].tv_nsec = UTIME_NOW;
 	utimensat(AT_FDCWD, "t", ts, 0);
 	after = st_of("t");
-	IS(after.st_atim.tv_sec == secs[3] && after.st_mtim.tv_sec > secs[2], "UTIME_OMIT leaves, UTIME_NOW is now");
+	IS(after.st_atim.tv_sec == secs[3] && after.st_mtim.tv_sec > secs[2],
+	   "UTIME_OMIT leaves, UTIME_NOW is now");
 	st = st_of("t");
 	IS(holds("t", "x") && !later(st_of("t").st_ctim, st.st_ctim), "reading changes no ctime");
 	chmod("t", 0600);
@@ -412,11 +434,13 @@ static void times(void)
 	st = st_of(".");
 	unlink("t2");
 	after = st_of(".");
-	IS(later(after.st_mtim, st.st_mtim) && later(after.st_ctim, st.st_ctim), "unlink changes the directory's times");
+	IS(later(after.st_mtim, st.st_mtim) && later(after.st_ctim, st.st_ctim),
+	   "unlink changes the directory's times");
 	st = st_of("t");
 	put("t", "y");
 	after = st_of("t");
-	IS(later(after.st_mtim, st.st_mtim) && later(after.st_ctim, st.st_ctim), "writing changes mtime and ctime");
+	IS(later(after.st_mtim, st.st_mtim) && later(after.st_ctim, st.st_ctim),
+	   "writing changes mtime and ctime");
 	st = st_of("t");
 	truncate("t", 100);
 	IS(later(st_of("t").st_mtim, st.st_mtim), "truncate changes mtime");
@@ -434,18 +458,22 @@ static void sizes(void)
 	WORKS(ftruncate(fd, 5000), "shrinking to 5000");
 	WORKS(ftruncate(fd, 10000), "growing to 10000 again");
 	memset(buf + 5000, 0, 5000);
-	IS(pread(fd, zeros, sizeof(zeros), 0) == sizeof(zeros) && memcmp(zeros, buf, sizeof(buf)) == 0,
+	IS(pread(fd, zeros, sizeof(zeros), 0) == sizeof(zeros) &&
+		   memcmp(zeros, buf, sizeof(buf)) == 0,
 	   "... what was cut off reads as zeros");
 	FAILS(ftruncate(fd, -1), EINVAL, "a negative size");
 	FAILS(truncate(".", 0), EISDIR, "truncate of a directory");
 	IS(lseek(fd, 0, SEEK_END) == 10000, "SEEK_END is the size");
-	IS(pwrite(fd, "end", 3, 1 << 20) == 3 && fstat(fd, &st) == 0 && st.st_size == (1 << 20) + 3, "writing past the end");
+	IS(pwrite(fd, "end", 3, 1 << 20) == 3 && fstat(fd, &st) == 0 && st.st_size == (1 << 20) + 3,
+	   "writing past the end");
 	IS(st.st_blocks < 100, "... leaves a hole");
-	IS(lseek(fd, 0, SEEK_DATA) == 0 && lseek(fd, 0, SEEK_HOLE) >= 8192, "SEEK_DATA and SEEK_HOLE know it");
+	IS(lseek(fd, 0, SEEK_DATA) == 0 && lseek(fd, 0, SEEK_HOLE) >= 8192,
+	   "SEEK_DATA and SEEK_HOLE know it");
 	FAILS(lseek(fd, 2 << 20, SEEK_DATA), ENXIO, "SEEK_DATA past the end");
 	WORKS(fallocate(fd, FALLOC_FL_KEEP_SIZE, 2 << 20, 1 << 20), "fallocate past the end");
 	IS(fstat(fd, &st) == 0 && st.st_size == (1 << 20) + 3, "... keeps the size when told so");
-	FAILS(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), EOPNOTSUPP, "punching holes is refused");
+	FAILS(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), EOPNOTSUPP,
+	      "punching holes is refused");
 	close(fd);
 	unlink("s");
 }
@@ -468,7 +496,8 @@ static void appending(void)
 			memset(rec, 'A' + w, sizeof(rec));
 			fd = open("log", O_WRONLY | O_APPEND);
 			for (int i = 0; i < RECORDS; i++) {
-				if (pwrite(fd, rec, sizeof(rec), 0) != sizeof(rec))	/* Linux: appends all the same */
+				if (pwrite(fd, rec, sizeof(rec), 0) !=
+				    sizeof(rec)) /* Linux: appends all the same */
 					_exit(1);
 			}
 			_exit(0);
@@ -524,8 +553,10 @@ static void volume(void)
 	int fd = open(".", O_RDONLY), fd2;
 
 	WORKS(statvfs(".", &sv), "statvfs");
-	IS(sv.f_namemax == 255 && sv.f_frsize == 4096, "... says 255 bytes for names and 4096 for blocks");
-	IS(sv.f_blocks && sv.f_bfree <= sv.f_blocks && sv.f_files && sv.f_ffree <= sv.f_files, "... and has room");
+	IS(sv.f_namemax == 255 && sv.f_frsize == 4096,
+	   "... says 255 bytes for names and 4096 for blocks");
+	IS(sv.f_blocks && sv.f_bfree <= sv.f_blocks && sv.f_files && sv.f_ffree <= sv.f_files,
+	   "... and has room");
 	WORKS(fsync(fd), "fsync of a directory");
 	WORKS(fdatasync(fd), "fdatasync of a directory");
 	close(fd);
@@ -539,17 +570,22 @@ static void volume(void)
 	unlink("l");
 }
 
-/* What open_by_handle_at needs (interface 1.5.3): the handle that archive managers make of a number. */
+/* What open_by_handle_at needs (interface 1.5.3): the handle that archive managers make of a
+ * number. */
 static void handles(const char *top)
 {
-	struct { struct file_handle h; uint64_t ino, parent; } fh = { .h = { .handle_bytes = 16, .handle_type = 0x81 } };
+	struct {
+		struct file_handle h;
+		uint64_t ino, parent;
+	} fh = { .h = { .handle_bytes = 16, .handle_type = 0x81 } };
 	int mount = open(top, O_RDONLY), fd;
 	char buf[8];
 
 	put("h", "by hand");
 	fh.ino = st_of("h").st_ino;
 	fd = open_by_handle_at(mount, &fh.h, O_RDONLY);
-	IS(fd >= 0 && read(fd, buf, 7) == 7 && memcmp(buf, "by hand", 7) == 0, "a file is opened by its number");
+	IS(fd >= 0 && read(fd, buf, 7) == 7 && memcmp(buf, "by hand", 7) == 0,
+	   "a file is opened by its number");
 	close(fd);
 	unlink("h");
 	FAILS(open_by_handle_at(mount, &fh.h, O_RDONLY), ESTALE, "... not when it is gone");
@@ -564,7 +600,7 @@ static void handles(const char *top)
 	close(mount);
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------------------- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static void xattrs(void)
 {
@@ -577,16 +613,20 @@ static void xattrs(void)
 	WORKS(setxattr("x", "user.a", "1", 1, XATTR_CREATE), "XATTR_CREATE of a new one");
 	FAILS(setxattr("x", "user.a", "2", 1, XATTR_CREATE), EEXIST, "... of one that is there");
 	FAILS(setxattr("x", "user.b", "2", 1, XATTR_REPLACE), ENODATA, "XATTR_REPLACE of none");
-	FAILS(setxattr("x", "user.a", "2", 1, XATTR_CREATE | XATTR_REPLACE), EINVAL, "both at once");
-	WORKS(setxattr("x", "user.a", "22", 2, XATTR_REPLACE), "XATTR_REPLACE of one that is there");
-	IS(getxattr("x", "user.a", got, sizeof(got)) == 2 && memcmp(got, "22", 2) == 0, "... has the new value");
+	FAILS(setxattr("x", "user.a", "2", 1, XATTR_CREATE | XATTR_REPLACE), EINVAL,
+	      "both at once");
+	WORKS(setxattr("x", "user.a", "22", 2, XATTR_REPLACE),
+	      "XATTR_REPLACE of one that is there");
+	IS(getxattr("x", "user.a", got, sizeof(got)) == 2 && memcmp(got, "22", 2) == 0,
+	   "... has the new value");
 	IS(getxattr("x", "user.a", NULL, 0) == 2, "size 0 asks for the length");
 	FAILS(getxattr("x", "user.a", got, 1), ERANGE, "a buffer that is too small");
 	FAILS(getxattr("x", "user.none", got, 1), ENODATA, "one that is not there");
 	WORKS(setxattr("x", "user.empty", "", 0, 0), "an empty value");
 	IS(getxattr("x", "user.empty", got, sizeof(got)) == 0, "... reads as one");
 	WORKS(setxattr("x", "user.big", big, 65535, 0), "a value of 65535 bytes");
-	IS(getxattr("x", "user.big", got, sizeof(got)) == 65535 && memcmp(got, big, 65535) == 0, "... reads back");
+	IS(getxattr("x", "user.big", got, sizeof(got)) == 65535 && memcmp(got, big, 65535) == 0,
+	   "... reads back");
 	FAILS(setxattr("x", "user.big", big, 65536, 0), E2BIG, "a value of 65536 bytes");
 	WORKS(setxattr("x", "user.big", "small", 5, 0), "a big value becomes small");
 	IS(getxattr("x", "user.big", got, sizeof(got)) == 5, "... and is");
@@ -599,7 +639,8 @@ static void xattrs(void)
 	FAILS(setxattr("x", name, "v", 1, 0), ERANGE, "a name of 256 bytes");
 	FAILS(setxattr("x", "other.a", "v", 1, 0), EOPNOTSUPP, "a namespace that there is not");
 	FAILS(setxattr("x", "scoutfs.a", "v", 1, 0), EINVAL, "scoutfs. without a tag");
-	FAILS(setxattr("x", "scoutfs.hide.a", "v", 1, 0), EOPNOTSUPP, "tagged ones are not written yet");
+	FAILS(setxattr("x", "scoutfs.hide.a", "v", 1, 0), EOPNOTSUPP,
+	      "tagged ones are not written yet");
 	WORKS(setxattr("x", "trusted.t", "v", 1, 0), "trusted.");
 	WORKS(setxattr("x", "security.s", "v", 1, 0), "security.");
 	{
@@ -614,7 +655,8 @@ static void xattrs(void)
 	st = st_of("x");
 	WORKS(removexattr("x", "user.a"), "removexattr");
 	FAILS(removexattr("x", "user.a"), ENODATA, "... only once");
-	IS(later(st_of("x").st_ctim, st.st_ctim) && !later(st_of("x").st_mtim, st.st_mtim), "... changes ctime, not mtime");
+	IS(later(st_of("x").st_ctim, st.st_ctim) && !later(st_of("x").st_mtim, st.st_mtim),
+	   "... changes ctime, not mtime");
 	symlink("x", "xl");
 	FAILS(lsetxattr("xl", "user.a", "v", 1, 0), EPERM, "user. on a symlink");
 	WORKS(lsetxattr("xl", "trusted.a", "v", 1, 0), "trusted. on a symlink");
@@ -622,7 +664,7 @@ static void xattrs(void)
 	unlink("x");
 }
 
-/* ---- other users ------------------------------------------------------------------------------------------------ */
+/* ---- other users ----------------------------------------------------------------------------- */
 
 #define SOMEBODY	60001
 #define ANOTHER		60002
@@ -637,7 +679,8 @@ static void as_user(uid_t uid, void (*check)(void))
 	pid = fork();
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (syscall(SYS_setgroups, 0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0)
+		if (syscall(SYS_setgroups, 0, NULL) < 0 || setresgid(uid, uid, uid) < 0 ||
+		    setresuid(uid, uid, uid) < 0)
 			die("setresuid");
 		failed = 0;
 		check();
@@ -660,21 +703,26 @@ static void check_owner(void)
 	FAILS(chmod("private", 0777), EPERM, "chmod of somebody else's file");
 	FAILS(chown("private", SOMEBODY, SOMEBODY), EPERM, "chown to oneself");
 	FAILS(setxattr("private", "user.a", "v", 1, 0), EACCES, "setxattr of somebody else's file");
-	FAILS(mknod("open/dev", S_IFCHR | 0666, makedev(1, 3)), EPERM, "a device node without privilege");
-	FAILS(syscall(SYS_utimensat, AT_FDCWD, "private", (struct timespec[2]){ { 1, 0 }, { 1, 0 } }, 0), EPERM,
-	      "utimes of somebody else's file");
+	FAILS(mknod("open/dev", S_IFCHR | 0666, makedev(1, 3)), EPERM,
+	      "a device node without privilege");
+	FAILS(syscall(SYS_utimensat, AT_FDCWD, "private",
+		      (struct timespec[2]){ { 1, 0 }, { 1, 0 } }, 0),
+	      EPERM, "utimes of somebody else's file");
 	umask(027);
 	fd = open("open/mine", O_RDWR | O_CREAT, 0666);
-	IS(fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == SOMEBODY && st.st_gid == SOMEBODY && (st.st_mode & 07777) == 0640,
+	IS(fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == SOMEBODY && st.st_gid == SOMEBODY &&
+		   (st.st_mode & 07777) == 0640,
 	   "a new file has its maker's owner and group, and the umask");
 	WORKS(setxattr("open/mine", "user.a", "v", 1, 0), "user. on one's own file");
 	FAILS(setxattr("open/mine", "trusted.a", "v", 1, 0), EPERM, "trusted. without privilege");
 	WORKS(chmod("open/mine", 06777), "setuid and setgid");
-	IS(write(fd, "x", 1) == 1 && (st_of("open/mine").st_mode & 07777) == 0777, "... are gone after a write");
+	IS(write(fd, "x", 1) == 1 && (st_of("open/mine").st_mode & 07777) == 0777,
+	   "... are gone after a write");
 	close(fd);
 	mkdir("sgid/sub", 0755);
 	st = st_of("sgid/sub");
-	IS(st.st_gid == ANOTHER && st.st_mode & S_ISGID, "a setgid directory gives its group and bit to a directory");
+	IS(st.st_gid == ANOTHER && st.st_mode & S_ISGID,
+	   "a setgid directory gives its group and bit to a directory");
 	close(open("sgid/file", O_WRONLY | O_CREAT, 02775));
 	st = st_of("sgid/file");
 	IS(st.st_gid == ANOTHER && !(st.st_mode & S_ISGID), "... and only its group to a file");
@@ -708,7 +756,7 @@ static void permissions(void)
 	umask(022);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------------------------ */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupts;
 
@@ -735,11 +783,15 @@ static int patient(const char *dir)
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*check)(void); } checks[] = {
-		{ "names", names }, { "links", links }, { "renames", renames }, { "unnamed", unnamed },
-		{ "listings", listings }, { "symlinks", symlinks }, { "nodes", nodes }, { "times", times },
-		{ "sizes", sizes }, { "appending", appending }, { "mappings", mappings }, { "volume", volume },
-		{ "xattrs", xattrs }, { "permissions", permissions },
+	static const struct { const char *name; void (*check)(void);
+	} checks[] = {
+		{ "names", names },       { "links", links },
+		{ "renames", renames },   { "unnamed", unnamed },
+		{ "listings", listings }, { "symlinks", symlinks },
+		{ "nodes", nodes },       { "times", times },
+		{ "sizes", sizes },       { "appending", appending },
+		{ "mappings", mappings }, { "volume", volume },
+		{ "xattrs", xattrs },     { "permissions", permissions },
 	};
 
 	if (argc == 3 && strcmp(argv[1], "--patient") == 0)
@@ -750,7 +802,8 @@ int main(int argc, char **argv)
 	}
 	umask(022);
 	for (unsigned i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
-		if (chdir(argv[1]) < 0 || mkdir(checks[i].name, 0755) < 0 || chdir(checks[i].name) < 0)
+		if (chdir(argv[1]) < 0 || mkdir(checks[i].name, 0755) < 0 ||
+		    chdir(checks[i].name) < 0)
 			die(checks[i].name);
 		checks[i].check();
 	}

@@ -1,12 +1,12 @@
 /*
- * What stands around fsd's operations, for tests of them over the real item cache: a forest in memory
- * that commits arrive in and reads come from, locks that are granted at once or after a refusal, and a
- * loop that runs operations as op.c does.
+ * What stands around fsd's operations, for tests of them over the real item cache: a forest in
+ * memory that commits arrive in and reads come from, locks that are granted at once or after a
+ * refusal, and a loop that runs operations as op.c does.
  *
- * It is hard on what it tests: operations are stopped at random at each lock and each inode number, items
- * are evicted at random, reads bring a few items only, so everything runs many times from its start.  It
- * checks itself what an operation promises to its surroundings: no item without its lock, no more dirty
- * items than were held, index items that can be replaced.
+ * It is hard on what it tests: operations are stopped at random at each lock and each inode number,
+ * items are evicted at random, reads bring a few items only, so everything runs many times from its
+ * start.  It checks itself what an operation promises to its surroundings: no item without its
+ * lock, no more dirty items than were held, index items that can be replaced.
  */
 #ifndef SCOUTFS_TEST_FSD_FAKES_H
 #define SCOUTFS_TEST_FSD_FAKES_H
@@ -75,7 +75,7 @@ static inline uint64_t below(uint64_t n)
 	return test_random(&fake.seed) % n;
 }
 
-/* ---- locks, numbers, room ------------------------------------------------------------------------ */
+/* ---- locks, numbers, room -------------------------------------------------------------------- */
 
 static inline int fake_lock(struct op *op, const struct key *key, uint8_t mode)
 {
@@ -119,7 +119,8 @@ bool lock_try_inode(struct op *op, uint64_t ino)
 	(void)op;
 	if (!fake.calm && chance(3))
 		return false;
-	return fake_lock(op, &(struct key){ .zone = ZONE_FS, .first = ino, .type = TYPE_INODE }, LOCK_MODE_READ) == 0;
+	return fake_lock(op, &(struct key){ .zone = ZONE_FS, .first = ino, .type = TYPE_INODE },
+			 LOCK_MODE_READ) == 0;
 }
 
 bool lock_covers(const struct op *op, const struct key *key, bool write)
@@ -184,7 +185,9 @@ int txn_alloc_ino(struct op *op, struct itx *tx, bool dir, uint64_t *ino)
 		return op_park(op, txn_wait_room);
 	/* sometimes a new group, as when a batch is used up */
 	if (chance(16))
-		fake.next_ino[dir] = (fake.next_ino[0] > fake.next_ino[1] ? fake.next_ino[0] : fake.next_ino[1]) + 2048;
+		fake.next_ino[dir] = (fake.next_ino[0] > fake.next_ino[1] ? fake.next_ino[0]
+									  : fake.next_ino[1]) +
+				     2048;
 	*ino = fake.next_ino[dir]++;
 	return 0;
 }
@@ -192,7 +195,7 @@ int txn_alloc_ino(struct op *op, struct itx *tx, bool dir, uint64_t *ino)
 int txn_inode_count_add(struct itx *tx, int delta)
 {
 	(void)tx;
-	fake.inode_count += delta;	/* last thing an operation does: it is not stopped any more */
+	fake.inode_count += delta; /* last thing an operation does: it is not stopped any more */
 	return 0;
 }
 
@@ -217,7 +220,8 @@ void txn_commit_wait(struct fsd *fsd, enum txn_why why, uint64_t gen)
 	fail_msg("the cache is full");
 }
 
-int quota_check(struct op *op, struct itx *tx, enum quota_op what, uint64_t proj, uint32_t uid, uint32_t gid)
+int quota_check(struct op *op, struct itx *tx, enum quota_op what, uint64_t proj, uint32_t uid,
+		uint32_t gid)
 {
 	(void)op;
 	(void)tx;
@@ -240,7 +244,7 @@ void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 	abort();
 }
 
-/* ---- data: no operation here has any --------------------------------------------------------------- */
+/* ---- data: no operation here has any --------------------------------------------------------- */
 
 int data_wait_pending(struct op *op, uint64_t ino, bool take_error)
 {
@@ -258,7 +262,8 @@ int data_set_size(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t size
 	return 0;
 }
 
-int data_truncate_some(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t from_iblock, unsigned max)
+int data_truncate_some(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t from_iblock,
+		       unsigned max)
 {
 	(void)tx;
 	(void)ino;
@@ -268,7 +273,7 @@ int data_truncate_some(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t
 	return 0;
 }
 
-/* ---- the forest ---------------------------------------------------------------------------------- */
+/* ---- the forest ------------------------------------------------------------------------------ */
 
 /* Where key is or would be. */
 static inline size_t forest_at(const struct key *key)
@@ -304,9 +309,12 @@ static inline struct fake_item *forest_put(const struct key *key, const void *va
 			fake.forest = realloc(fake.forest, fake.forest_max * sizeof(*fake.forest));
 			assert_non_null(fake.forest);
 		}
-		memmove(fake.forest + at + 1, fake.forest + at, (fake.forest_nr - at) * sizeof(*fake.forest));
+		memmove(fake.forest + at + 1, fake.forest + at,
+			(fake.forest_nr - at) * sizeof(*fake.forest));
 		fake.forest_nr++;
-		fake.forest[at] = (struct fake_item){ .key = *key, .index_meta = SEQ_NONE, .index_data = SEQ_NONE };
+		fake.forest[at] = (struct fake_item){ .key = *key,
+						      .index_meta = SEQ_NONE,
+						      .index_data = SEQ_NONE };
 	}
 	it = &fake.forest[at];
 	free(it->val);
@@ -373,7 +381,9 @@ static inline void fake_fetch(const struct key *key)
 
 		*it = (struct read_item){ .key = f->key, .len = (uint16_t)f->len, .val = f->val };
 		if (is_inode_key(&f->key)) {
-			struct item disk = { .key = f->key, .val = f->val, .val_len = (uint16_t)f->len };
+			struct item disk = { .key = f->key,
+					     .val = f->val,
+					     .val_len = (uint16_t)f->len };
 
 			cinode_from_item(&disk, &cis[r.nr]);
 			it->val = &cis[r.nr];
@@ -386,7 +396,7 @@ static inline void fake_fetch(const struct key *key)
 	free(cis);
 }
 
-/* ---- generations ---------------------------------------------------------------------------------- */
+/* ---- generations ----------------------------------------------------------------------------- */
 
 static inline uint64_t fake_seq(uint64_t seq)
 {
@@ -411,7 +421,8 @@ static inline void fake_commit_inode(const struct key *key, const struct item_re
 		return;
 	}
 	assert_int_equal(le64_get(ci.d.meta_seq), seq_ref(fake.gen));
-	cinode_to_disk(&ci, fake_seq(le64_get(ci.d.meta_seq)), fake_seq(le64_get(ci.d.data_seq)), &d);
+	cinode_to_disk(&ci, fake_seq(le64_get(ci.d.meta_seq)), fake_seq(le64_get(ci.d.data_seq)),
+		       &d);
 	it = forest_put(key, &d, sizeof(d));
 	it->index_meta = le64_get(d.meta_seq);
 	it->index_data = S_ISREG(le32_get(d.mode)) ? le64_get(d.data_seq) : SEQ_NONE;
@@ -440,7 +451,8 @@ static inline size_t fake_dirty(struct itx *tx, uint64_t gen, struct key **keys)
 	*keys = NULL;
 	assert_int_equal(items_cursor(tx, TABLE_DIRTY, &mc), 0);
 	mk = mval(&want, sizeof(want));
-	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE); rc == 0; rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
+	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE); rc == 0;
+	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
 		assert_int_equal(mk.mv_size, 8 + KEY_SORT_BYTES);
 		if (memcmp(mk.mv_data, &want, 8) != 0)
 			break;
@@ -520,7 +532,7 @@ static inline void fake_sync(void)
 	fake_commit_gen();
 }
 
-/* ---- running --------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 /* As op.c: until it is done.  Its result. */
 static inline int fake_run(struct op *op, bool writes, int (*run)(struct op *, struct itx *))
@@ -557,8 +569,10 @@ static inline int fake_run(struct op *op, bool writes, int (*run)(struct op *, s
 
 static inline void fake_open(uint64_t seed, bool calm)
 {
-	struct disk_inode root = { .mode = le32_of(S_IFDIR | 0755), .nlink = le32_of(2),
-				   .next_readdir_pos = le64_of(DIRENT_FIRST_POS), .meta_seq = le64_of(1) };
+	struct disk_inode root = { .mode = le32_of(S_IFDIR | 0755),
+				   .nlink = le32_of(2),
+				   .next_readdir_pos = le64_of(DIRENT_FIRST_POS),
+				   .meta_seq = le64_of(1) };
 	struct key key = key_inode(ROOT_INO);
 
 	memset(&fake, 0, sizeof(fake));

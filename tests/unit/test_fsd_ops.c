@@ -1,10 +1,12 @@
 /*
- * Operations on names, attributes and xattrs over the real item cache, against a model of a file system.
+ * Operations on names, attributes and xattrs over the real item cache, against a model of a file
+ * system.
  *
  * Random operations, with results and errors foretold by the model.  After every so many the open
  * generation is committed and the forest must hold exactly the items that format.md 12.3-12.6 wants
- * for what the model says: three equal ones for each entry, symlink fragments, xattr parts, orphans, and
- * inodes with the right sizes and link counts.  SEED and ROUNDS in the environment choose another run.
+ * for what the model says: three equal ones for each entry, symlink fragments, xattr parts,
+ * orphans, and inodes with the right sizes and link counts.  SEED and ROUNDS in the environment
+ * choose another run.
  */
 #include "fsd_fakes.h"
 
@@ -23,7 +25,7 @@
 #define ENTRIES_MAX	64
 #define XATTRS_MAX	6
 
-/* ---- the model ------------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 struct m_entry {
 	unsigned name;		/* index in names[] */
@@ -134,14 +136,18 @@ static void m_drop_link(struct m_inode *dir, struct m_inode *i)
 	}
 }
 
-/* ---- random operations ----------------------------------------------------------------------------- */
+/* ---- random operations ----------------------------------------------------------------------- */
 
 static void do_create(void)
 {
-	static const uint32_t types[] = { S_IFREG, S_IFREG, S_IFREG, S_IFDIR, S_IFDIR, S_IFLNK, S_IFIFO, S_IFCHR };
+	static const uint32_t types[] = { S_IFREG, S_IFREG, S_IFREG, S_IFDIR,
+					  S_IFDIR, S_IFLNK, S_IFIFO, S_IFCHR };
 	unsigned slot = 0, dir_nr = m_pick_dir(), name = (unsigned)below(NAMES_NR);
 	struct m_inode *dir = &m.inodes[dir_nr], *i;
-	struct dir_op d = { .dir = dir->ino, .name = names[name], .umask = 022, .uid = (uint32_t)below(3) * 500,
+	struct dir_op d = { .dir = dir->ino,
+			    .name = names[name],
+			    .umask = 022,
+			    .uid = (uint32_t)below(3) * 500,
 			    .gid = (uint32_t)below(3) };
 	char target[SYMLINK_MAX_BYTES];
 	int want;
@@ -168,7 +174,12 @@ static void do_create(void)
 	if (want)
 		return;
 	i = &m.inodes[slot];
-	*i = (struct m_inode){ .exists = true, .ino = d.ino, .mode = d.mode, .uid = d.uid, .gid = d.gid, .nlink = 1,
+	*i = (struct m_inode){ .exists = true,
+			       .ino = d.ino,
+			       .mode = d.mode,
+			       .uid = d.uid,
+			       .gid = d.gid,
+			       .nlink = 1,
 			       .next_pos = 2 };
 	if (dir->mode & S_ISGID) {
 		i->gid = dir->gid;
@@ -247,8 +258,13 @@ static void do_rename(void)
 	unsigned from_nr = m_pick_dir(), to_nr = chance(3) ? from_nr : m_pick_dir();
 	unsigned name = (unsigned)below(NAMES_NR), new_name = (unsigned)below(NAMES_NR), moved = 0;
 	struct m_inode *from = &m.inodes[from_nr], *to = &m.inodes[to_nr], *i, *victim = NULL;
-	struct dir_op d = { .dir = from->ino, .name = names[name], .new_dir = to->ino, .new_name = names[new_name],
-			    .flags = chance(4) ? RENAME_NOREPLACE : chance(30) ? RENAME_EXCHANGE : 0 };
+	struct dir_op d = { .dir = from->ino,
+			    .name = names[name],
+			    .new_dir = to->ino,
+			    .new_name = names[new_name],
+			    .flags = chance(4)    ? RENAME_NOREPLACE
+				     : chance(30) ? RENAME_EXCHANGE
+						  : 0 };
 	struct m_entry *e = NULL, *r = NULL;
 	int want = d.flags & RENAME_EXCHANGE ? -EINVAL : m_dir_error(from);
 
@@ -272,7 +288,8 @@ static void do_rename(void)
 		}
 		if (r)
 			want = m_unlink_error(&m.inodes[r->inode], S_ISDIR(i->mode));
-		if (!want && S_ISDIR(i->mode) && from_nr != to_nr && m_is_at_or_above(e->inode, to_nr))
+		if (!want && S_ISDIR(i->mode) && from_nr != to_nr &&
+		    m_is_at_or_above(e->inode, to_nr))
 			want = -EINVAL;
 	}
 	assert_int_equal(fake_run(&d.op, true, dir_run_rename), want);
@@ -474,7 +491,9 @@ static void do_readdir(void)
 			if (at < 2) {
 				assert_int_equal(h.namelen, at + 1);
 				assert_memory_equal(name, "..", h.namelen);
-				assert_int_equal(h.ino, at == 0 || !dir->nlink ? dir->ino : m.inodes[dir->parent].ino);
+				assert_int_equal(h.ino, at == 0 || !dir->nlink
+								? dir->ino
+								: m.inodes[dir->parent].ino);
 			} else {
 				const struct m_entry *e = &dir->entries[at - 2];
 
@@ -515,7 +534,8 @@ static int end_run(struct op *op, struct itx *tx)
 		ret = inode_may_delete(tx, ino, &ci);
 	if (ret == 0)
 		ret = xattr_remove_some(tx, ino, 8);
-	for (key = key_symlink(ino, 0); ret == 0 && (ret = item_next(tx, &key, &last, &iv)) == 0; key = key_next(key)) {
+	for (key = key_symlink(ino, 0); ret == 0 && (ret = item_next(tx, &key, &last, &iv)) == 0;
+	     key = key_next(key)) {
 		key = iv.key;
 		ret = item_delete(tx, &iv.key, NULL, 0);
 	}
@@ -541,7 +561,7 @@ static void do_end(void)
 	}
 }
 
-/* ---- the forest against the model -------------------------------------------------------------------- */
+/* ---- the forest against the model ------------------------------------------------------------ */
 
 static size_t expected;		/* items of the forest that were looked at and are right */
 
@@ -575,8 +595,8 @@ static void expect_entry(const struct m_inode *dir, const struct m_entry *e)
 }
 
 /* A byte string in parts of ITEM_VAL_MAX under keys that differ in their number. */
-static void expect_parts(struct key (*key_of)(const void *arg, unsigned part), const void *arg, const uint8_t *bytes,
-			 size_t len)
+static void expect_parts(struct key (*key_of)(const void *arg, unsigned part), const void *arg,
+			 const uint8_t *bytes, size_t len)
 {
 	for (unsigned part = 0; len; part++) {
 		struct key key = key_of(arg, part);
@@ -659,7 +679,7 @@ static void check_forest(void)
 	assert_int_equal(fake.inode_count, inodes);
 }
 
-/* ---- names that meet ----------------------------------------------------------------------------------- */
+/* ---- names that meet ------------------------------------------------------------------------- */
 
 struct hashed {
 	uint64_t hash;
@@ -673,8 +693,10 @@ static int hashed_cmp(const void *a, const void *b)
 	return x->hash < y->hash ? -1 : x->hash > y->hash;
 }
 
-/* Two names of the form prefix + 26 letters with the same hash: looked for, found among some 200,000. */
-static void find_colliding(const char *prefix, uint64_t (*hash)(const char *name, size_t len), char *a, char *b)
+/* Two names of the form prefix + 26 letters with the same hash: looked for, found among some
+ * 200,000. */
+static void find_colliding(const char *prefix, uint64_t (*hash)(const char *name, size_t len),
+			   char *a, char *b)
 {
 	const size_t nr = 250000;
 	struct hashed *all = calloc(nr, sizeof(*all));
@@ -718,7 +740,8 @@ static void make_names(void)
 		names[i].len = i < 12 ? (uint16_t)(1 + i) : NAME_MAX_BYTES;
 		p[names[i].len] = 0;
 	}
-	/* 32 bytes of ASCII: the fingerprint half of the hash is the same for all, so 32 bits must meet */
+	/* 32 bytes of ASCII: the fingerprint half of the hash is the same for all, so 32 bits must
+	 * meet */
 	find_colliding("entry-", hash_of_entry, a, b);
 	names[0].len = names[1].len = (uint16_t)strlen(a);
 	strcpy(names[0].bytes, a);
@@ -733,13 +756,14 @@ static void make_names(void)
 	memset(xnames[5] + 5, 'z', XATTR_NAME_MAX_BYTES - 5);
 }
 
-/* ---- tests ------------------------------------------------------------------------------------------ */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void any_history_leaves_exactly_the_items_of_the_model(void **state)
 {
 	static void (*const ops[])(void) = {
-		do_create, do_create, do_create, do_link, do_link, do_remove, do_remove, do_rename, do_rename, do_rename,
-		do_setxattr, do_setxattr, do_removexattr, do_getxattrs, do_setattr, do_lookup, do_readdir, do_end,
+		do_create,      do_create,    do_create,  do_link,   do_link,     do_remove,
+		do_remove,      do_rename,    do_rename,  do_rename, do_setxattr, do_setxattr,
+		do_removexattr, do_getxattrs, do_setattr, do_lookup, do_readdir,  do_end,
 	};
 	unsigned rounds = (unsigned)test_env("ROUNDS", 30000);
 	uint64_t seed = test_env("SEED", 20240607);
@@ -749,7 +773,9 @@ static void any_history_leaves_exactly_the_items_of_the_model(void **state)
 	fake_open(seed, false);
 	make_names();
 	memset(&m, 0, sizeof(m));
-	m.inodes[0] = (struct m_inode){ .exists = true, .ino = ROOT_INO, .mode = S_IFDIR | 0755, .nlink = 2, .next_pos = 2 };
+	m.inodes[0] = (struct m_inode){
+		.exists = true, .ino = ROOT_INO, .mode = S_IFDIR | 0755, .nlink = 2, .next_pos = 2
+	};
 
 	for (unsigned i = 0; i < rounds; i++) {
 		ops[below(sizeof(ops) / sizeof(ops[0]))]();
@@ -761,7 +787,8 @@ static void any_history_leaves_exactly_the_items_of_the_model(void **state)
 		if (i % 500 == 499) {
 			fake_sync();
 			check_forest();
-			/* what was read is "persistent" from the start; what stays cached must learn it */
+			/* what was read is "persistent" from the start; what stays cached must
+			 * learn it */
 			fake.evict_one_in = chance(3) ? 6 : 2000;
 		}
 	}

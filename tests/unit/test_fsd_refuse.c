@@ -1,6 +1,6 @@
 /*
- * What operations refuse, and that a refusal changes nothing: malformed ACLs, limits of the format, what
- * this version does not do yet (design.md 6), and items that contradict each other.
+ * What operations refuse, and that a refusal changes nothing: malformed ACLs, limits of the format,
+ * what this version does not do yet (design.md 6), and items that contradict each other.
  */
 #include "fsd_fakes.h"
 
@@ -39,7 +39,9 @@ static struct name name_of(const char *text)
 
 static int make(uint64_t dir, const char *name, uint32_t mode, uint64_t *ino)
 {
-	struct dir_op d = { .dir = dir, .name = name_of(name), .mode = mode, .umask = 022, .target = "target" };
+	struct dir_op d = {
+		.dir = dir, .name = name_of(name), .mode = mode, .umask = 022, .target = "target"
+	};
 	int ret = fake_run(&d.op, true, dir_run_create);
 
 	*ino = d.ino;
@@ -79,7 +81,9 @@ static int unlink_of(uint64_t dir, const char *name)
 
 static int rename_of(uint64_t dir, const char *name, uint64_t new_dir, const char *new_name)
 {
-	struct dir_op d = { .dir = dir, .name = name_of(name), .new_dir = new_dir, .new_name = name_of(new_name) };
+	struct dir_op d = {
+		.dir = dir, .name = name_of(name), .new_dir = new_dir, .new_name = name_of(new_name)
+	};
 
 	return fake_run(&d.op, true, dir_run_rename);
 }
@@ -133,7 +137,7 @@ static void assert_unchanged(void)
 	assert_false(open.any);
 }
 
-/* ---- ACLs ------------------------------------------------------------------------------------------- */
+/* ---- ACLs ------------------------------------------------------------------------------------ */
 
 struct acl_entry {
 	uint16_t tag, perm;
@@ -167,11 +171,27 @@ static void malformed_acls_are_refused(void **state)
 		{ { ACL_GROUP_OBJ, 7, 0 }, { ACL_OTHER, 5, 0 }, ACL_END },
 		{ { ACL_USER_OBJ, 8, 0 }, { ACL_GROUP_OBJ, 5, 0 }, { ACL_OTHER, 0, 0 }, ACL_END },
 		{ { ACL_USER_OBJ, 7, 0 }, { ACL_OTHER, 5, 0 }, { ACL_GROUP_OBJ, 0, 0 }, ACL_END },
-		{ { ACL_USER_OBJ, 7, 0 }, { ACL_USER_OBJ, 7, 0 }, { ACL_GROUP_OBJ, 5, 0 }, { ACL_OTHER, 0, 0 }, ACL_END },
-		{ { ACL_USER_OBJ, 7, 0 }, { ACL_USER, 7, 1 }, { ACL_GROUP_OBJ, 5, 0 }, { ACL_OTHER, 0, 0 }, ACL_END },
-		{ { ACL_USER_OBJ, 7, 0 }, { ACL_GROUP_OBJ, 5, 0 }, { ACL_MASK, 7, 0 }, { ACL_MASK, 7, 0 }, { ACL_OTHER, 0, 0 },
+		{ { ACL_USER_OBJ, 7, 0 },
+		  { ACL_USER_OBJ, 7, 0 },
+		  { ACL_GROUP_OBJ, 5, 0 },
+		  { ACL_OTHER, 0, 0 },
 		  ACL_END },
-		{ { ACL_USER_OBJ, 7, 0 }, { ACL_GROUP_OBJ, 5, 0 }, { 0x40, 7, 0 }, { ACL_OTHER, 0, 0 }, ACL_END },
+		{ { ACL_USER_OBJ, 7, 0 },
+		  { ACL_USER, 7, 1 },
+		  { ACL_GROUP_OBJ, 5, 0 },
+		  { ACL_OTHER, 0, 0 },
+		  ACL_END },
+		{ { ACL_USER_OBJ, 7, 0 },
+		  { ACL_GROUP_OBJ, 5, 0 },
+		  { ACL_MASK, 7, 0 },
+		  { ACL_MASK, 7, 0 },
+		  { ACL_OTHER, 0, 0 },
+		  ACL_END },
+		{ { ACL_USER_OBJ, 7, 0 },
+		  { ACL_GROUP_OBJ, 5, 0 },
+		  { 0x40, 7, 0 },
+		  { ACL_OTHER, 0, 0 },
+		  ACL_END },
 	};
 	uint8_t val[256];
 	uint64_t ino;
@@ -185,7 +205,11 @@ static void malformed_acls_are_refused(void **state)
 		assert_int_equal(set_xattr(ino, ACL_ACCESS_NAME, val, len), -EINVAL);
 		assert_int_equal(set_xattr(ino, ACL_DEFAULT_NAME, val, len), -EINVAL);
 	}
-	len = acl_of((struct acl_entry[]){ { ACL_USER_OBJ, 7, 0 }, { ACL_GROUP_OBJ, 5, 0 }, { ACL_OTHER, 0, 0 }, ACL_END }, val);
+	len = acl_of((struct acl_entry[]){ { ACL_USER_OBJ, 7, 0 },
+					   { ACL_GROUP_OBJ, 5, 0 },
+					   { ACL_OTHER, 0, 0 },
+					   ACL_END },
+		     val);
 	assert_int_equal(set_xattr(ino, ACL_ACCESS_NAME, val, len - 1), -EINVAL);
 	assert_int_equal(set_xattr(ino, ACL_ACCESS_NAME, val, len), 0);
 	fake_sync();
@@ -213,7 +237,8 @@ static void an_acl_of_any_size_is_inherited_within_what_was_held(void **state)
 	len = acl_of(e, val);
 	assert_int_equal(make(ROOT_INO, "d", S_IFDIR | 0755, &dir), 0);
 	assert_int_equal(set_xattr(dir, ACL_DEFAULT_NAME, val, len), 0);
-	assert_int_equal(make(dir, "sub", S_IFDIR | 0750, &sub), 0);	/* fake_run compares with what was held */
+	assert_int_equal(make(dir, "sub", S_IFDIR | 0750, &sub),
+			 0); /* fake_run compares with what was held */
 	assert_int_equal(get_xattr(sub, ACL_DEFAULT_NAME, got), len);
 	assert_memory_equal(got, val, len);
 	assert_int_equal(make(sub, "file", S_IFREG | 0640, &file), 0);
@@ -231,8 +256,9 @@ static void an_acl_of_any_size_is_inherited_within_what_was_held(void **state)
 
 static void without_acls_they_are_neither_served_nor_inherited(void **state)
 {
-	static const struct acl_entry acl[] = { { ACL_USER_OBJ, 7, 0 }, { ACL_USER, 7, 5 }, { ACL_GROUP_OBJ, 5, 0 },
-						{ ACL_MASK, 7, 0 }, { ACL_OTHER, 7, 0 }, ACL_END };
+	static const struct acl_entry acl[] = { { ACL_USER_OBJ, 7, 0 },  { ACL_USER, 7, 5 },
+						{ ACL_GROUP_OBJ, 5, 0 }, { ACL_MASK, 7, 0 },
+						{ ACL_OTHER, 7, 0 },     ACL_END };
 	uint8_t val[256], got[XATTR_VALUE_MAX_BYTES];
 	uint64_t dir, file;
 
@@ -248,7 +274,7 @@ static void without_acls_they_are_neither_served_nor_inherited(void **state)
 	assert_int_equal(get_xattr(file, ACL_ACCESS_NAME, got), -ENODATA);
 }
 
-/* ---- limits ------------------------------------------------------------------------------------------- */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
 static void link_counts_and_positions_end_where_the_format_says(void **state)
 {
@@ -287,7 +313,7 @@ static void nothing_has_a_type_that_there_is_not(void **state)
 	assert_unchanged();
 }
 
-/* ---- what a later version does ---------------------------------------------------------------------------- */
+/* ---- what a later version does --------------------------------------------------------------- */
 
 static void put_tagged(uint64_t ino, const char *name)
 {
@@ -303,8 +329,8 @@ static void put_tagged(uint64_t ino, const char *name)
 
 static void effects_of_tags_are_never_lost(void **state)
 {
-	static const char *const tagged[] = { "scoutfs.srch.a", "scoutfs.hide.srch.a", "scoutfs.totl.a.1.2.3",
-					      "scoutfs.indx.a.1.2" };
+	static const char *const tagged[] = { "scoutfs.srch.a", "scoutfs.hide.srch.a",
+					      "scoutfs.totl.a.1.2.3", "scoutfs.indx.a.1.2" };
 	uint8_t buf[XATTR_VALUE_MAX_BYTES];
 	uint64_t ino, other;
 
@@ -350,7 +376,7 @@ static void retention_keeps_a_file_as_it_is(void **state)
 	assert_int_equal(set_xattr(ino, "trusted.a", "1", 1), 0);
 }
 
-/* ---- items that contradict each other ------------------------------------------------------------------------ */
+/* ---- items that contradict each other -------------------------------------------------------- */
 
 static void contradicting_items_are_told_and_left_alone(void **state)
 {
@@ -363,7 +389,8 @@ static void contradicting_items_are_told_and_left_alone(void **state)
 	assert_int_equal(make(ROOT_INO, "f", S_IFREG | 0644, &ino), 0);
 	/* one of the three items of an entry is missing, each in its turn */
 	for (unsigned i = 0; i < 3; i++) {
-		struct key keys[3] = { key_dirent(ROOT_INO, hash, 2), key_readdir(ROOT_INO, 2), key_backref(ino, ROOT_INO, 2) };
+		struct key keys[3] = { key_dirent(ROOT_INO, hash, 2), key_readdir(ROOT_INO, 2),
+				       key_backref(ino, ROOT_INO, 2) };
 		struct fake_item *it;
 		uint8_t val[64];
 		size_t len;
