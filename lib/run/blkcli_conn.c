@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -459,6 +460,7 @@ int blkcli_open(struct blkcli **out, const struct blkcli_conf *conf)
 {
 	struct sockaddr_un sa;
 	pthread_condattr_t attr;
+	sigset_t all, old;
 	struct blkcli *c;
 	int ret;
 
@@ -501,7 +503,11 @@ int blkcli_open(struct blkcli **out, const struct blkcli_conf *conf)
 		ret = -errno;
 		goto out_free;
 	}
+	/* signals are for the service's own threads */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = -pthread_create(&c->thread, NULL, conn_main, c);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (ret < 0) {
 		close(c->wake_efd);
 		goto out_free;
