@@ -11,7 +11,7 @@
  * Deadlock: an operation takes a lock out of order only if it is to be had at once.  Otherwise it gives
  * up every lock that comes later in the order of runtime.md 4.8 (and its own weaker use of the same lock), and
  * takes them one by one, in order.  So whoever waits holds only locks that come earlier, in all mounts.
- * A lock being drained admits who holds it already, for that one may need it twice to finish.
+ * Who holds a lock being drained may name it again, for it may need it twice to finish.
  *
  * Fairness: when a grant arrives everybody who waited gets its use before the next revoke is looked at,
  * so each grant does some work; after that no new user is let in before the revoke is answered.
@@ -145,13 +145,10 @@ static bool conflicts(const struct lock *l, uint8_t mode)
 	return l->revoke_to == LOCK_MODE_NULL || mode == LOCK_MODE_WRITE;
 }
 
-static bool can_take(const struct lock *l, uint8_t want, bool holds)
+static bool can_take(const struct lock *l, uint8_t want)
 {
-	if (!satisfies(l->mode, want))
-		return false;
-	if (l->step == REVOKE_NONE || l->step == REVOKE_NOTIFY || !conflicts(l, want))
-		return true;
-	return l->step == REVOKE_DRAIN && holds;
+	return satisfies(l->mode, want) &&
+	       (l->step == REVOKE_NONE || l->step == REVOKE_NOTIFY || !conflicts(l, want));
 }
 
 static void count_use(struct lock *l, uint8_t mode, int delta)
@@ -209,7 +206,7 @@ int lock_key(struct op *op, const struct key *key, enum lock_mode mode)
 		lru_remove(ls, u->lock);
 	}
 	u->want = (uint8_t)mode;
-	if (can_take(u->lock, u->want, u->mode != LOCK_MODE_NULL)) {
+	if (can_take(u->lock, u->want)) {
 		take_use(u, u->want);
 	} else {
 		op->need.lock.start = start;
@@ -248,7 +245,7 @@ bool lock_try_inode(struct op *op, uint64_t ino)
 		return false;
 	pthread_mutex_lock(&ls->mutex);
 	l = locks_find(ls, &start);
-	if (l && can_take(l, LOCK_MODE_READ, false)) {
+	if (l && can_take(l, LOCK_MODE_READ)) {
 		u = &op->uses[op->uses_nr++];
 		*u = (struct lock_use){ .lock = l, .want = LOCK_MODE_READ };
 		l->refs++;
@@ -396,17 +393,12 @@ static bool take_all(struct locks *ls, struct op *op)
 
 		if (u->mode >= u->want)
 			continue;
-		if (can_take(u->lock, u->want, u->mode != LOCK_MODE_NULL)) {
+		if (can_take(u->lock, u->want)) {
 			take_use(u, u->want);
 			continue;
 		}
 		for (unsigned j = i; j < op->uses_nr; j++)
 			drop_use(&op->uses[j]);
-		/* What was given up may have been all that stood in the way: its own weaker use. */
-		if (can_take(u->lock, u->want, false)) {
-			take_use(u, u->want);
-			continue;
-		}
 		op->need.lock.start = u->lock->start;
 		op->need.lock.mode = u->want;
 		op->next = NULL;

@@ -416,13 +416,17 @@ static void do_commit(void)
 /* Another mount takes the lock, changes things and gives it back. */
 static void do_drop(void)
 {
-	struct key start = key_of(0), end = key_of(KEYS_NR - 1);
-	struct key lock_start = key_lock_start(&start), lock_end = key_lock_end(&start);
-	bool is_dirty = memcmp(m.now, m.tree, sizeof(m.now)) != 0;
+	struct key key = key_of(0), lock_start = key_lock_start(&key), lock_end = key_lock_end(&lock_start);
+	bool is_dirty;
 	int ret;
 
-	lock_end = key_lock_end(&lock_start);
-	(void)end;
+	if (below(2)) {
+		do_commit();
+		do_close();
+		do_commit();
+		do_read_begin();
+	}
+	is_dirty = memcmp(m.now, m.tree, sizeof(m.now)) != 0;
 	ret = items_drop(&m.fsd, &lock_start, &lock_end);
 	if (is_dirty)
 		assert_int_equal(ret, -EBUSY);
@@ -476,9 +480,9 @@ static void answers_are_the_newest_or_unknown(void **state)
 			do_close();
 		else if (what < 92)
 			do_commit();
-		else if (what < 97)
+		else if (what < 96)
 			m.evicted += (unsigned)items_evict(&m.fsd, true);
-		else if (what < 99)
+		else
 			do_drop();
 		if (i % 64 == 0) {
 			begin(&tx, false);
@@ -494,7 +498,8 @@ static void answers_are_the_newest_or_unknown(void **state)
 	assert_memory_equal(m.now, m.tree, sizeof(m.now));
 	/* A run that did not do these things proves nothing. */
 	assert_true(m.known > rounds && m.unknown > rounds / 10);
-	assert_true(m.inserted > 100 && m.refused > 10 && m.evicted > 1000);
+	print_message("%u reads inserted, %u refused, %u items evicted\n", m.inserted, m.refused, m.evicted);
+	assert_true(m.inserted > rounds / 100 && m.refused > 10 && m.evicted > rounds / 20);
 }
 
 static void what_is_dirty_is_never_evicted(void **state)
