@@ -6,8 +6,9 @@
  * processes could only write through the blockd that we are connected to, since that holds the
  * devices' lock, and that blockd is told to refuse the rid.  Any other rid needs somebody's word:
  * an operator's
- * (`scoutfsctl fence ack`) now, an agent's in a later version.  What is known is kept as long as
- * this process lives; a new one derives its questions from the device again.
+ * (`scoutfsctl fence ack`) now, an agent's in a later version.  What is known is kept in the runtime
+ * directory (fenced.h) before anything is built on it: serverd finds it there, which may see the same rid
+ * among the mounts of the volume, and so does a new quorumd, which derives its questions from the device.
  */
 #include "quorumd.h"
 
@@ -17,6 +18,7 @@
 #include <string.h>
 
 #include "ctl.h"
+#include "fenced.h"
 #include "instance.h"
 #include "log.h"
 
@@ -70,6 +72,9 @@ static void start_one(struct quorumd *qd, struct fences *f, size_t i)
 	if (instance_rid_is_ours(&qd->conf, w->rid) == 1) {
 		log_notice("%s was this host's and does not run any more: fenced", text);
 		stats_inc(&qd->stats.fences_own);
+		revoke(qd, f, i);
+	} else if (fenced_has(&qd->conf, w->rid) == 1) {
+		log_notice("%s is known to be fenced", text);
 		revoke(qd, f, i);
 	} else {
 		log_warning(
@@ -129,6 +134,7 @@ void fences_revoked(struct quorumd *qd, const struct slot_job *job)
 	}
 	if (is_fenced(qd, job->rid))
 		return;
+	fenced_add(&qd->conf, job->rid);
 	pthread_mutex_lock(&qd->mutex);
 	if (qd->fenced_nr == FENCED_RIDS_MAX)
 		log_err("more than %u fenced rids: restart quorumd", FENCED_RIDS_MAX);
@@ -137,28 +143,42 @@ void fences_revoked(struct quorumd *qd, const struct slot_job *job)
 	pthread_mutex_unlock(&qd->mutex);
 }
 
+static bool is_waited_for(struct quorumd *qd, uint64_t rid)
+{
+	const struct fences *lists[] = { &qd->fences, &qd->clean };
+	bool found = false;
+
+	/* The lists change in the loop only, under the mutex. */
+	pthread_mutex_lock(&qd->mutex);
+	for (size_t k = 0; k < 2; k++) {
+		for (size_t i = 0; lists[k]->is_active && i < lists[k]->nr; i++)
+			found = found || lists[k]->wanted[i].rid == rid;
+	}
+	pthread_mutex_unlock(&qd->mutex);
+	return found;
+}
+
 int fences_ack(struct quorumd *qd, uint64_t rid, char *text, size_t size)
 {
-	bool is_waited_for = false;
 	int ret = 0;
 
 	if (is_fenced(qd, rid) || is_acked(qd, rid)) {
 		snprintf(text, size, "rid %016" PRIx64 " is taken for fenced already", rid);
 		return 0;
 	}
-	pthread_mutex_lock(&qd->mutex);
-	/* The lists change in the loop only, under the mutex. */
-	for (size_t i = 0; qd->fences.is_active && i < qd->fences.nr; i++)
-		is_waited_for = is_waited_for || qd->fences.wanted[i].rid == rid;
-	for (size_t i = 0; qd->clean.is_active && i < qd->clean.nr; i++)
-		is_waited_for = is_waited_for || qd->clean.wanted[i].rid == rid;
-	if (!is_waited_for)
-		ret = -ENOENT;
-	else if (qd->acked_nr == FENCED_RIDS_MAX)
-		ret = -ENOSPC;
+	/* Kept before it counts, for serverd may be started at once.  That fails loudly, and only costs a word. */
+	if (is_waited_for(qd, rid))
+		fenced_add(&qd->conf, rid);
 	else
-		qd->acked[qd->acked_nr++] = rid;
-	pthread_mutex_unlock(&qd->mutex);
+		ret = -ENOENT;
+	if (ret == 0) {
+		pthread_mutex_lock(&qd->mutex);
+		if (qd->acked_nr == FENCED_RIDS_MAX)
+			ret = -ENOSPC;
+		else
+			qd->acked[qd->acked_nr++] = rid;
+		pthread_mutex_unlock(&qd->mutex);
+	}
 	if (ret == -ENOENT) {
 		snprintf(text, size,
 			 "nobody waits for rid %016" PRIx64
@@ -210,7 +230,8 @@ void fences_fill_status(struct quorumd *qd, struct msg_status_reply *reply)
 		uint32_t a = qd->addrs[wanted[i].slot];
 
 		if (is_fenced(qd, wanted[i].rid) || is_acked(qd, wanted[i].rid) ||
-		    instance_rid_is_ours(&qd->conf, wanted[i].rid) == 1)
+		    instance_rid_is_ours(&qd->conf, wanted[i].rid) == 1 ||
+		    fenced_has(&qd->conf, wanted[i].rid) == 1)
 			continue;
 		ctl_add_text(reply, "fence",
 			     "%016" PRIx64 ": led term %" PRIu64 " from slot %u at %u.%u.%u.%u "

@@ -9,7 +9,7 @@
  * recovery window; mounts that stay away longer than client_timeout_ms; mounts that answer the lock
  * server with nonsense.  A rid that this host recorded is stopped at once through blockd, which
  * holds the devices' locks (design.md D6).  For others somebody must say that it was done: `scoutfsctl
- * fence ack RID`.  The mount of this very instance is not given up for staying away: it shares its rid
+ * fence ack RID`; if that was said before, of whichever service, it is not asked again (fenced.h).  The mount of this very instance is not given up for staying away: it shares its rid
  * with this server, and its dirty state waits in the runtime directory for its next process (D7); if
  * it is gone for good the operator says so in the same way.
  *
@@ -247,9 +247,9 @@ static int before_revoke(struct task *task)
 {
 	struct client_task *ct = of_task(task);
 	const struct server_conf *conf = &ct->server->conf;
-	int ret = conf->rid_is_ours(conf->arg, ct->info.rid);
+	uint64_t rid = ct->info.rid;
 
-	if (ret <= 0)
+	if (conf->rid_is_ours(conf->arg, rid) <= 0 && conf->rid_is_fenced(conf->arg, rid) <= 0)
 		return -ENOENT;
 	return conf->revoke(conf->arg, ct->info.rid);
 }
@@ -268,7 +268,7 @@ static void revoked(struct task *task, int err)
 		return;
 	}
 	if (err != -ENOENT)
-		log_err("mount %016llx is of this host and could not be stopped through blockd: %s",
+		log_err("mount %016llx is over and could not be stopped through blockd: %s",
 			(unsigned long long)c->info.rid, strerror(-err));
 	wait_for_ack(c);
 }
@@ -317,7 +317,7 @@ int server_fence_ack(struct server *s, uint64_t rid)
 	return 0;
 }
 
-int client_expect(struct server *s, const struct mount_info *m, bool is_ours)
+int client_expect(struct server *s, const struct mount_info *m, const char *is_over)
 {
 	struct lockfsm_event ev = { .kind = LOCKFSM_EXPECT, .rid = m->rid };
 	struct client *c = client_add(s, m, CLIENT_EXPECTED);
@@ -330,8 +330,8 @@ int client_expect(struct server *s, const struct mount_info *m, bool is_ours)
 		return ret;
 	update_gate(s);
 	c->deadline_ns = s->now_ns + s->conf.conf->recovery_timeout_ms * NSEC_PER_MSEC;
-	if (is_ours && m->rid != s->conf.rid)
-		client_fence(s, c, "it was a mount of this host, and this host has started anew");
+	if (is_over)
+		client_fence(s, c, is_over);
 	return 0;
 }
 
@@ -373,6 +373,13 @@ static void welcome(struct server *s, struct client *c)
 	s->kick_farewells = true;
 }
 
+static int before_mount(struct task *task)
+{
+	const struct server_conf *conf = &of_task(task)->server->conf;
+
+	return conf->rid_is_fenced(conf->arg, of_task(task)->info.rid) > 0 ? -ENOLINK : 0;
+}
+
 static int run_mount(struct txn_job *job, struct txn *t)
 {
 	return mounts_insert(t, &of_job(job)->info);
@@ -411,8 +418,10 @@ static void let_in(struct server *s, const struct mount_info *m)
 		return;
 	}
 	ct = make_task(s, m, run_mount, mounted);
-	if (ct)
-		worker_submit(s->worker, &ct->task);
+	if (!ct)
+		return;
+	ct->task.before = before_mount;
+	worker_submit(s->worker, &ct->task);
 }
 
 static void refuse(struct server *s, uint64_t rid)

@@ -27,6 +27,7 @@
 #include "clock.h"
 #include "conf.h"
 #include "ctl.h"
+#include "fenced.h"
 #include "format/super.h"
 #include "instance.h"
 #include "leader.h"
@@ -96,6 +97,11 @@ static int blk_revoke(void *arg, uint64_t rid)
 static int rid_is_ours(void *arg, uint64_t rid)
 {
 	return instance_rid_is_ours(&((struct daemon *)arg)->conf, rid);
+}
+
+static int rid_is_fenced(void *arg, uint64_t rid)
+{
+	return fenced_has(&((struct daemon *)arg)->conf, rid);
 }
 
 static void wake_loop(struct daemon *d)
@@ -264,6 +270,7 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.set_term = blk_set_term,
 		.revoke = blk_revoke,
 		.rid_is_ours = rid_is_ours,
+		.rid_is_fenced = rid_is_fenced,
 		.listen = listen_at_slot,
 		.unlisten = unlisten,
 		.net = { net_greeted, net_respond, net_request, net_drop },
@@ -462,6 +469,9 @@ static int ack_fence(struct daemon *d, const char *arg_text, char *text, size_t 
 		snprintf(text, text_size, "too many at once, say it again");
 		return -EBUSY;
 	}
+	/* Kept for who serves next; our own rid would keep this very instance out. */
+	if (rid != d->rid)
+		fenced_add(&d->conf, rid);
 	d->acks[d->acks_nr++] = rid;
 	snprintf(text, text_size, "mount %016llx counts as fenced; what it had is being given back", rid);
 	return 0;

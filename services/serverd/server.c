@@ -28,7 +28,7 @@ struct start_task {
 	struct found {
 		struct mount_info info;
 		bool is_mounted;
-		bool is_ours;
+		const char *is_over;	/* why nobody waits for it; NULL: it may come back */
 	} *found;
 	size_t nr, max;
 };
@@ -205,9 +205,13 @@ static int add_mounted(void *arg, const struct mount_info *m)
 	const struct server_conf *conf = &st->server->conf;
 	int ret = add_found(st, m, true);
 
-	if (ret == 0)
-		st->found[st->nr - 1].is_ours = conf->rid_is_ours(conf->arg, m->rid) > 0;
-	return ret;
+	if (ret < 0 || m->rid == conf->rid)
+		return ret;
+	if (conf->rid_is_ours(conf->arg, m->rid) > 0)
+		st->found[st->nr - 1].is_over = "it was a mount of this host, and this host has started anew";
+	else if (conf->rid_is_fenced(conf->arg, m->rid) > 0)
+		st->found[st->nr - 1].is_over = "it is known to be fenced";
+	return 0;
 }
 
 static int add_abandoned(void *arg, uint64_t rid)
@@ -299,8 +303,8 @@ static void begin_to_serve(struct server *s, const struct start_task *st)
 			finalize_abandoned(s, f->info.rid);
 			continue;
 		}
-		expected++;
-		ret = client_expect(s, &f->info, f->is_ours);
+		expected += !f->is_over;
+		ret = client_expect(s, &f->info, f->is_over);
 		if (ret < 0)
 			server_fail(s, ret, "a mount could not be waited for");
 	}

@@ -38,6 +38,8 @@ struct server_conf {
 	int (*revoke)(void *arg, uint64_t rid);
 	/* Worker's thread: whether this host ever ran a mount of that rid; 1, 0 or an error. */
 	int (*rid_is_ours)(void *arg, uint64_t rid);
+	/* Worker's thread: whether that rid is known to write no more (fenced.h); 1, 0 or an error. */
+	int (*rid_is_fenced)(void *arg, uint64_t rid);
 	/* Loop: the volume is open; begin to listen.  An error (logged) stops the server. */
 	int (*listen)(void *arg, const struct txn_view *view);
 	/* Loop: stop listening. */
@@ -137,8 +139,8 @@ void server_respond(struct server *s, uint64_t rid, uint64_t handle, int err, un
 void server_ask(struct server *s, uint64_t rid, unsigned type, const void *msg, uint64_t tag);
 
 struct client *client_find(const struct server *s, uint64_t rid);
-/* A mount that was found on the volume at start.  -ENOMEM. */
-int client_expect(struct server *s, const struct mount_info *m, bool is_ours);
+/* A mount that was found on the volume at start; is_over: of this host, or known to be fenced.  -ENOMEM. */
+int client_expect(struct server *s, const struct mount_info *m, const char *is_over);
 /* Give the mount up: it may not come back, and when that is certain its resources go back. */
 void client_fence(struct server *s, struct client *c, const char *reason);
 /* All its locks are known. */

@@ -43,6 +43,7 @@ struct world {
 	unsigned seen;			/* said[] before it have been looked at */
 	uint64_t ours[8];
 	unsigned ours_nr;
+	uint64_t known_fenced;
 	uint64_t revoked[8];		/* by the worker; read when it is idle */
 	unsigned revoked_nr;
 	uint64_t term;
@@ -122,6 +123,11 @@ static int t_is_ours(void *arg, uint64_t rid)
 	return 0;
 }
 
+static int t_is_fenced(void *arg, uint64_t rid)
+{
+	return rid == ((struct world *)arg)->known_fenced;
+}
+
 static int t_listen(void *arg, const struct txn_view *view)
 {
 	struct world *w = arg;
@@ -155,7 +161,8 @@ static void start(struct world *w, uint64_t term)
 	struct server_conf sc = {
 		.conf = &w->conf, .term = term, .rid = OWN_RID, .fsid = FSID,
 		.dev = txn_dev_of(w->dev), .set_term = t_set_term, .revoke = t_revoke,
-		.rid_is_ours = t_is_ours, .listen = t_listen, .unlisten = t_unlisten,
+		.rid_is_ours = t_is_ours, .rid_is_fenced = t_is_fenced,
+		.listen = t_listen, .unlisten = t_unlisten,
 		.net = { t_greeted, t_respond, t_request, t_drop }, .arg = w, .stats = &w->stats,
 	};
 
@@ -443,6 +450,36 @@ static void a_lock_waits_for_mounts_of_before_and_goes_on_without_who_is_fenced(
 	world_free(w);
 }
 
+/* Its leader was fenced by an operator's word; that its mount is the same is no reason to ask again. */
+static void who_is_known_to_be_fenced_is_not_waited_for(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	for (uint64_t rid = 1; rid <= 2; rid++) {
+		assert_int_equal(greet(w, rid, 0, 0), GREETING_OK);
+		call(w, rid, MSG_open_log_trees, NULL);
+	}
+	stop(w);
+	dev_power_cut(w->dev);
+	w->known_fenced = 2;
+	start_up(w, 2);
+	/* Without the clock going on. */
+	WAIT_FOR(w, !client_find(w->s, 2));
+	assert_false(is_on_volume(w, 2));
+	assert_int_equal(w->revoked_nr, 1);
+	assert_int_equal(w->revoked[0], 2);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_EXPECTED);
+	assert_int_equal(greet(w, 2, 1, 0), GREETING_FENCED);
+	stop(w);
+	/* Nor is it let in as a new one by a server that has not given it up itself. */
+	start_up(w, 3);
+	assert_int_equal(greet(w, 2, 0, 0), GREETING_FENCED);
+	assert_false(is_on_volume(w, 2));
+	assert_null(client_find(w->s, 2));
+	world_free(w);
+}
+
 static void a_mount_that_stays_away_is_given_up_and_its_locks_with_it(void **state)
 {
 	struct world *w = world_make();
@@ -672,6 +709,7 @@ int main(void)
 		cmocka_unit_test(a_farewell_is_answered_when_nothing_of_the_mount_is_left),
 		cmocka_unit_test(quorum_members_leave_last_and_together),
 		cmocka_unit_test(a_lock_waits_for_mounts_of_before_and_goes_on_without_who_is_fenced),
+		cmocka_unit_test(who_is_known_to_be_fenced_is_not_waited_for),
 		cmocka_unit_test(a_mount_that_stays_away_is_given_up_and_its_locks_with_it),
 		cmocka_unit_test(this_instances_own_mount_is_waited_for),
 		cmocka_unit_test(a_rid_that_nobody_knows_is_told_that_it_was_fenced),
