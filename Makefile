@@ -91,7 +91,7 @@ include tests/tests.mk
 
 # --- a machine's packages ----------------------------------------------------------------------
 # Quiet and quick when everything is there.
-APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0
+APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300
 deb-deps:
 	@echo $(PACKAGES_BUILD) $(PACKAGES_TEST)
 deps:
