@@ -6,7 +6,7 @@ export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=16G
 RIG=$TOP/tests/rig/rig
 rig_down() { local rc=$?; "$RIG" down; return $rc; }
 trap 'rig_down; cleanup' EXIT
-MNT=/mnt/scoutfs
+MNT=/mnt/units$$
 DAEMONS="blockd quorumd serverd fsd"
 
 node() { "$RIG" exec n1 "$@"; }
@@ -28,7 +28,7 @@ status_says() { node scoutfsctl status mnt 2>/dev/null | grep -q "$1"; }
 
 ok "a node boots" "$RIG" up
 ok "the build is staged" make -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install
-ok "and installed in the node" node sh -ec 'cp -a --no-preserve=ownership /shared/stage/. /; systemd-sysusers;
+ok "and installed in the node" node sh -ec 'rm -rf /etc/scoutfs; cp -a --no-preserve=ownership /shared/stage/. /; systemd-sysusers;
 	systemd-tmpfiles --create scoutfs.conf; systemctl daemon-reload'
 for d in runtime $DAEMONS; do
 	out=$(node systemd-analyze verify "$(unit "$d")" 2>&1)

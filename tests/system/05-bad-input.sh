@@ -25,7 +25,7 @@ restore() {
 left_over() {
 	pgrep -a 'scoutfs-' | sed 's/^/process /'
 	findmnt -rn -o TARGET "$TMP/run" | sed 's/^/mount /'
-	findmnt -rn -t fuse.scoutfs -o TARGET | sed 's/^/mount /'
+	findmnt -rn -t fuse.scoutfs -o TARGET | grep -F "$TMP/" | sed 's/^/mount /'
 	ss -Hxl 2>/dev/null | grep -F "$TMP/run/" | sed 's/^/socket /'
 }
 nothing_left() { [ -z "$(left_over)" ]; }
@@ -67,6 +67,8 @@ poke() {
 	PY
 }
 
+# Configurations that this machine has are none of ours.
+mount -t tmpfs none /run
 vol_make
 save
 inst_conf

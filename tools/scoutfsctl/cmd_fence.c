@@ -21,8 +21,7 @@ static const enum service fencers[] = { SERVICE_QUORUMD, SERVICE_SERVERD };
 #define FENCERS_NR (sizeof(fencers) / sizeof(fencers[0]))
 
 struct request {
-	uint64_t rid;	      /* ack, fail; 0: list */
-	const char *ctl_verb; /* ack, fail */
+	uint64_t rid; /* ack; 0: list */
 	unsigned waiting_nr, silent_nr, asked_nr, failed_nr;
 };
 
@@ -42,7 +41,7 @@ static void tell(struct request *rq, const struct instance_conf *conf, enum serv
 
 	ctl_path(conf, service_name(s), path, sizeof(path));
 	snprintf(rid, sizeof(rid), "%016" PRIx64, rq->rid);
-	ret = reply ? ctl_do(path, COMMAND_MS, rq->ctl_verb, rid, reply) : -ENOMEM;
+	ret = reply ? ctl_do(path, COMMAND_MS, "fence-ack", rid, reply) : -ENOMEM;
 	if (ret < 0) {
 		say_error("fence", "%s of %s: %s", service_name(s), conf->name,
 			  service_err_text(ret));
@@ -79,7 +78,7 @@ static void ask_service(struct request *rq, const struct instance_conf *conf, en
 	for (unsigned i = 0; a->err == 0 && i < a->reply.texts_nr; i++) {
 		if (!fence_text_parse(&a->reply.texts[i], &rid, &reason))
 			continue;
-		if (!rq->ctl_verb) {
+		if (!rq->rid) {
 			print_waiting(conf, s, rid, reason);
 		} else if (rid == rq->rid) {
 			rq->waiting_nr++;
@@ -113,19 +112,15 @@ int cmd_fence(int argc, char **argv)
 	struct request rq = { .rid = 0 };
 	int names_at = 2, nr;
 
-	if (strcmp(action, "ack") == 0)
-		rq.ctl_verb = "fence-ack";
-	else if (strcmp(action, "fail") == 0)
-		rq.ctl_verb = "fence-fail";
-	else if (strcmp(action, "list") != 0)
-		return usage_error("fence", "say list, ack RID or fail RID");
-	if (rq.ctl_verb) {
+	if (strcmp(action, "ack") == 0) {
 		if (argc < 3 || !parse_rid(argv[2], &rq.rid))
 			return usage_error("fence",
 					   "%s: a rid has up to 16 hexadecimal digits, as "
 					   "`fence list` shows them",
 					   argc < 3 ? action : argv[2]);
 		names_at = 3;
+	} else if (strcmp(action, "list") != 0) {
+		return usage_error("fence", "say list or ack RID");
 	}
 	if (argc > names_at + 1)
 		return usage_error("fence", "name one configuration, or none for all of them");
@@ -138,7 +133,7 @@ int cmd_fence(int argc, char **argv)
 				   "volume is led");
 		return 1;
 	}
-	if (rq.ctl_verb && rq.waiting_nr == 0) {
+	if (rq.rid && rq.waiting_nr == 0) {
 		say_error("fence",
 			  "%016" PRIx64 ": nothing here waits for that rid; `%s fence list` shows "
 			  "what is waited for",

@@ -1,0 +1,102 @@
+#!/bin/bash
+# What an operator asks and is told: status in words, in JSON and as an exit status, for an instance that is
+# well, hurt and gone; fencing of what nobody waits for; mount(8) where there is no systemd.
+. "$(dirname "$0")/../lib/common.sh"
+# This machine's own configurations and systemd are not there for this test.
+mount -t tmpfs none /run
+mkdir -p /var/lib/scoutfs /etc/scoutfs
+mount -t tmpfs none /var/lib/scoutfs
+mount -t tmpfs none /etc/scoutfs
+
+status() { out=$("$CTL" status "$@" 2>&1); rc=$?; }
+says() { if grep -qE -- "$2" <<<"$out"; then pass "$1"; else fail "$1" "wanted $2, said: $out"; fi; }
+# json EXPRESSION: of o, the object, and s, its services by name
+json() {
+	"$CTL" status --json "$CONF" | python3 -c "import json, sys
+o = json.loads(sys.stdin.readline()); s = {x['service']: x for x in o['services']}
+assert not sys.stdin.read()
+assert $1, o"
+}
+
+status
+is "no configuration at all: exit status" "$rc" 2
+says "no configuration at all: said" "no configuration in /etc/scoutfs"
+status none
+is "no such configuration: exit status" "$rc" 2
+says "no such configuration: named" "/etc/scoutfs/none.conf: No such file"
+"$CTL" status --nonsense >/dev/null 2>&1; is "a wrong option: exit status" $? 64
+
+vol_make
+inst_conf
+status "$CONF"
+is "nothing runs: exit status" "$rc" 2
+says "nothing runs: said" "^scoutfs t on $MNT: not running"
+says "nothing runs: of each service" "^  serverd +down: not running"
+ok "nothing runs: in JSON" json "o['health'] == 'not running' and [x['service'] for x in o['services']] == ['blockd', 'quorumd', 'serverd', 'fsd'] and not any(x['answers'] for x in o['services'])"
+
+ok "mount" inst_start
+ok "healthy: exit status 0" wait_for 60 "$CTL" status "$CONF"
+status "$CONF"
+says "healthy: said" "^scoutfs t on $MNT: healthy"
+says "fsd in words" "^  fsd +mounted at $MNT"
+says "serverd in words" "^  serverd +leader of term [0-9]+, 1 mounts"
+says "since when, by which process" "^    for +[0-9.]+ (s|min).*\(pid $(inst_pid serverd), version "
+status -v "$CONF"
+says "counters with -v" "^    commits [0-9]+"
+ok "healthy: in JSON" json "o['health'] == 'healthy' and o['instance'] == 't' and o['mountpoint'] == '$MNT' and all(x['answers'] and x['state'] and x['version'] and x['since_ms'] >= 0 and x['waiting_for'] == '' for x in o['services']) and s['fsd']['pid'] == $(inst_pid fsd) and s['serverd']['values']['mounts'] == 1"
+
+kill -STOP "$(inst_pid quorumd)"
+status "$CONF"
+is "a service that hangs: exit status" "$rc" 1
+says "a service that hangs: named" "^  quorumd +down: does not answer"
+says "the others are well" "^  fsd +mounted"
+kill -CONT "$(inst_pid quorumd)"
+ok "it goes on: healthy again" wait_for 120 "$CTL" status "$CONF"
+
+# --- fencing: nothing waits
+is "fence list is empty" "$("$CTL" fence list "$CONF" 2>&1)" ""
+out=$("$CTL" fence ack 123456789abcdef0 "$CONF" 2>&1); rc=$?
+is "ack of a rid that nobody waits for fails" "$rc" 1
+says "and is said" "123456789abcdef0: nothing here waits for that rid"
+rid=$("$CTL" status --json "$CONF" | python3 -c "import json, sys
+print([t['text'] for x in json.load(sys.stdin)['services'] for t in x['texts'] if t['name'] == 'rid'][0])")
+nok "a mount that is well cannot be acknowledged dead" "$CTL" fence ack "$rid" "$CONF"
+ok "and goes on" touch "$MNT/x"
+for bad in xyz 0 123456789abcdef01 ""; do
+	"$CTL" fence ack "$bad" "$CONF" >/dev/null 2>&1
+	is "'$bad' is no rid" $? 64
+done
+ok "unmount" inst_stop
+nok "fence list where nothing runs fails" "$CTL" fence list "$CONF"
+
+# --- mount(8)'s helper: by options alone, then by a configuration
+M=$BUILD/mount.scoutfs
+o=rw,metadev_path=$META,quorum_slot_nr=0
+ok "-f writes and starts nothing" "$M" -f "$DATA" "$MNT" -o "$o"
+nok "no configuration" test -e /run/scoutfs
+ok "mounts by options alone" "$M" "$DATA" "$MNT" -o "$o,ro"
+ok "it is mounted" mountpoint -q "$MNT"
+nok "read-only" touch "$MNT/y"
+ok "remount" "$M" "$DATA" "$MNT" -o remount,rw
+ok "then it can be written" touch "$MNT/y"
+status
+is "status finds it: exit status" "$rc" 0
+says "status finds it" "^scoutfs .* on $MNT: healthy"
+nok "not twice" "$M" "$DATA" "$MNT" -o "$o"
+ok "umount" umount "$MNT"
+nothing() { ! pgrep -x 'scoutfs.*' && [ -z "$(findmnt -rn -t tmpfs -o TARGET | grep "^/run/scoutfs/")" ]; }
+ok "nothing is left running" wait_for 120 nothing
+status
+is "status has forgotten it" "$rc" 2
+inst_conf
+sed "s,^runtime_dir.*,,; s,^state_dir.*,," "$CONF" >/etc/scoutfs/m.conf
+ok "mounts by the configuration that is for it" "$M" "$DATA" "$MNT" -o "$o"
+status m
+says "it is that one" "^scoutfs m on $MNT: healthy"
+ok "stop by name" "$CTL" stop m
+ok "nothing is left running after that" wait_for 120 nothing
+out=$("$M" "$DATA" "$MNT" -o "$o,noacl" 2>&1); rc=$?
+is "an option that the configuration contradicts fails" "$rc" 32
+says "and both are named" "acl=no: /etc/scoutfs/m.conf"
+check_clean "clean after all"
+tap_done
