@@ -6,7 +6,7 @@
  * begin to use it, and the leader says who already does (runtime 10.3, 10.4).  Deleting goes in
  * small transactions and may stop anywhere: the orphan item stays until the last of them, and the
  * scan - at mount and from time to time - finds what was left.  An inode is deleted by one
- * operation at a time.
+ * operation at a time, and one operation deletes many of a group.
  */
 #include "orphan.h"
 
@@ -23,8 +23,13 @@
 #include "xattr.h"
 
 #define BUCKETS_FIRST		4096u
-#define DELETES_AT_ONCE		8
-#define DELETE_STEP		8	/* extents or attribute items in one transaction */
+#define DELETES_AT_ONCE		2	/* operations; while they run the next ones get company */
+#define DELETE_BATCH		64	/* inodes in one */
+#define DELETE_DELAY_MS		50	/* fewer than that wait so long for company */
+#define DELETE_LOOK		256	/* doomed inodes looked at for them */
+#define DELETE_STEP		8	/* extents or attribute items of an inode in one transaction */
+#define DELETE_ITEMS_ONE	(DELETE_STEP * 4 + 16)	/* items an inode changes in one, at most */
+#define DELETE_ITEMS		(4 * DELETE_ITEMS_ONE)	/* and all of them */
 #define SCAN_BATCH		4096	/* orphans taken from one scan */
 #define SCAN_REST		50	/* a scan that took t is not repeated for SCAN_REST * t */
 #define DRAIN_LIMIT_MS		60000
@@ -46,9 +51,12 @@ struct orphans {
 	struct ref **buckets;
 	size_t buckets_nr, refs_nr;
 	struct ref *doomed, **doomed_tail;
+	size_t doomed_nr;
 	unsigned deleting_nr;
 	bool stopping;
-	pthread_t scanner;
+	bool hurry;			/* do not wait for company */
+	pthread_cond_t reap;
+	pthread_t scanner, reaper;
 };
 
 /* ---- the table; o->mutex is held ------------------------------------------------------------- */
@@ -127,8 +135,6 @@ static bool in_use(const struct ref *r)
 	return r->nlookup || r->opens;
 }
 
-static void start_deletes(struct orphans *o);
-
 /* After any change of r: it goes, or its inode does. */
 static void settle(struct orphans *o, struct ref *r)
 {
@@ -142,24 +148,35 @@ static void settle(struct orphans *o, struct ref *r)
 	r->next_doomed = NULL;
 	*o->doomed_tail = r;
 	o->doomed_tail = &r->next_doomed;
-	start_deletes(o);
+	o->doomed_nr++;
+	if (o->doomed_nr == 1 || o->doomed_nr == DELETE_BATCH)
+		pthread_cond_signal(&o->reap);
 }
 
-/* ---- deleting one inode ---------------------------------------------------------------------- */
+/* ---- deleting inodes ------------------------------------------------------------------------- */
 
+/*
+ * Inodes of one group, so that one lock, one question to the leader and few transactions serve many.
+ * A run looks at each of them from the first on: those that an earlier one deleted are not found.
+ */
 struct delete_op {
 	struct op op;
-	uint64_t ino;
+	unsigned nr;
 	bool have_map;		/* of this hold of the lock */
 	int map_err;
 	uint8_t map[INODE_LOCK_GROUP / 8];
+	struct {
+		uint64_t ino;
+		int err;	/* it cannot be deleted: runs pass it over */
+		int ret;	/* of the last run: 0 gone, -EAGAIN not ours to delete */
+	} inodes[DELETE_BATCH];
 };
 
 static void fetch_map(void *arg)
 {
 	struct delete_op *d = arg;
 
-	d->map_err = net_open_ino_map(d->op.fsd, d->ino / INODE_LOCK_GROUP, d->map);
+	d->map_err = net_open_ino_map(d->op.fsd, d->inodes[0].ino / INODE_LOCK_GROUP, d->map);
 	d->have_map = true;
 	op_wake(&d->op);
 }
@@ -167,6 +184,11 @@ static void fetch_map(void *arg)
 static void wait_map(struct op *op)
 {
 	ops_defer(op->fsd, fetch_map, op);
+}
+
+static void wait_again(struct op *op)
+{
+	op_wake(op);
 }
 
 static int delete_symlink(struct itx *tx, uint64_t ino)
@@ -184,105 +206,182 @@ static int delete_symlink(struct itx *tx, uint64_t ino)
 	return ret == -ENOENT ? 0 : ret;
 }
 
-/* 0: deleted, or it is not ours to delete (-EAGAIN). */
-static int delete_run(struct op *op, struct itx *tx)
+/* 0: deleted, OP_MORE: a part of it, or it is not ours to delete (-EAGAIN). */
+static int delete_inode(struct delete_op *d, struct itx *tx, uint64_t ino)
 {
-	struct delete_op *d = (struct delete_op *)op;
-	unsigned bit = (unsigned)(d->ino % INODE_LOCK_GROUP);
-	struct key orphan = key_orphan(d->ino);
+	unsigned bit = (unsigned)(ino % INODE_LOCK_GROUP);
+	struct key orphan = key_orphan(ino);
 	struct cinode ci;
 	int ret;
 
-	ret = txn_hold(op, tx, DELETE_STEP * 4 + 16, false);
+	if (d->map[bit / 8] & 1u << bit % 8 || inode_in_use(tx->fsd, ino))
+		return -EAGAIN;
+	ret = inode_get(tx, ino, &ci);
+	if (ret == -ENOENT)
+		return 0;	/* an earlier run, or somebody else, did it */
+	if (ret < 0)
+		return ret;
+	if (le32_get(ci.d.nlink) != 0)
+		return -EAGAIN;
+	ret = inode_may_delete(tx, ino, &ci);
+	if (ret < 0)
+		return ret;
+
+	if (S_ISREG(inode_mode(&ci))) {
+		ret = data_truncate_some(tx, ino, &ci, 0, DELETE_STEP);
+		if (ret < 0)
+			return ret;
+		if (ret == OP_MORE)
+			return inode_put(tx, ino, &ci, false) < 0 ? -EIO : OP_MORE;
+	}
+	ret = xattr_remove_some(tx, ino, DELETE_STEP);
+	if (ret != 0)
+		return ret;
+	if (S_ISLNK(inode_mode(&ci))) {
+		ret = delete_symlink(tx, ino);
+		if (ret < 0)
+			return ret;
+	}
+	ret = item_force_delete(tx, &orphan);
 	if (ret == 0)
-		ret = lock_inode(op, d->ino, LOCK_MODE_WRITE);
+		ret = inode_delete(tx, ino, &ci);
+	if (ret == 0)
+		ret = txn_inode_count_add(tx, -1);
+	return ret;
+}
+
+static int delete_run(struct op *op, struct itx *tx)
+{
+	struct delete_op *d = (struct delete_op *)op;
+	uint64_t began = tx->dirty_nr;
+	int ret;
+
+	ret = txn_hold(op, tx, DELETE_ITEMS, false);
+	if (ret == 0)
+		ret = lock_inode(op, d->inodes[0].ino, LOCK_MODE_WRITE);
 	if (ret < 0)
 		return ret;
 	if (!d->have_map)
 		return op_park(op, wait_map);
 	if (d->map_err < 0)
 		return d->map_err;
-	if (d->map[bit / 8] & 1u << bit % 8 || inode_in_use(op->fsd, d->ino))
-		return -EAGAIN;
-	ret = inode_get(tx, d->ino, &ci);
-	if (ret == -ENOENT)
-		return 0;	/* somebody else did it */
-	if (ret < 0)
-		return ret;
-	if (le32_get(ci.d.nlink) != 0)
-		return -EAGAIN;
-	ret = inode_may_delete(tx, d->ino, &ci);
-	if (ret < 0)
-		return ret;
-
-	if (S_ISREG(inode_mode(&ci))) {
-		ret = data_truncate_some(tx, d->ino, &ci, 0, DELETE_STEP);
-		if (ret < 0)
+	for (unsigned i = 0; i < d->nr; i++) {
+		if (d->inodes[i].err)
+			continue;
+		/* what one of them may still change must fit into what is held */
+		if (tx->dirty_nr - began > DELETE_ITEMS - DELETE_ITEMS_ONE)
+			return OP_MORE;
+		ret = delete_inode(d, tx, d->inodes[i].ino);
+		d->inodes[i].ret = ret;
+		if (ret == OP_PARKED || ret == OP_MORE)
 			return ret;
-		if (ret == OP_MORE)
-			return inode_put(tx, d->ino, &ci, false) < 0 ? -EIO : OP_MORE;
+		if (ret < 0 && ret != -EAGAIN) {
+			if (tx->err)
+				return ret;
+			/* a part of it may be in the transaction, which goes: again without it */
+			d->inodes[i].err = ret;
+			return op_park(op, wait_again);
+		}
 	}
-	ret = xattr_remove_some(tx, d->ino, DELETE_STEP);
-	if (ret != 0)
-		return ret;
-	if (S_ISLNK(inode_mode(&ci))) {
-		ret = delete_symlink(tx, d->ino);
-		if (ret < 0)
-			return ret;
-	}
-	ret = item_force_delete(tx, &orphan);
-	if (ret == 0)
-		ret = inode_delete(tx, d->ino, &ci);
-	if (ret == 0)
-		ret = txn_inode_count_add(tx, -1);
-	return ret;
+	return 0;
 }
 
 static void delete_done(struct op *op, int err)
 {
 	struct delete_op *d = (struct delete_op *)op;
 	struct orphans *o = op->fsd->orphans;
-	struct ref *r;
 
-	if (err == 0)
-		stats_inc(&op->fsd->stats.inode_deleted);
-	else if (err != -EAGAIN && err != -EOPNOTSUPP && err != -EPERM)
-		log_warning("inode %llu is unlinked but could not be deleted: %s: the next scan "
-			    "for orphans tries again",
-			    (unsigned long long)d->ino, strerror(-err));
 	pthread_mutex_lock(&o->mutex);
-	r = find(o, d->ino);
-	r->deleting = false;
-	if (err == 0 || !in_use(r))
-		r->unlinked = false;	/* gone, or left to the scan */
-	settle(o, r);
+	for (unsigned i = 0; i < d->nr; i++) {
+		uint64_t ino = d->inodes[i].ino;
+		int ret = err ? err : d->inodes[i].err ? d->inodes[i].err : d->inodes[i].ret;
+		struct ref *r = find(o, ino);
+
+		if (ret == 0)
+			stats_inc(&op->fsd->stats.inode_deleted);
+		else if (ret != -EAGAIN && ret != -EOPNOTSUPP && ret != -EPERM)
+			log_warning("inode %llu is unlinked but could not be deleted: %s: the "
+				    "next scan for orphans tries again",
+				    (unsigned long long)ino, strerror(-ret));
+		r->deleting = false;
+		if (ret == 0 || !in_use(r))
+			r->unlinked = false;	/* gone, or left to the scan */
+		settle(o, r);
+	}
 	o->deleting_nr--;
-	start_deletes(o);
+	pthread_cond_signal(&o->reap);
 	pthread_cond_broadcast(&o->cond);
 	pthread_mutex_unlock(&o->mutex);
 	free(d);
 }
 
-static void start_deletes(struct orphans *o)
+/* Take the first of the doomed, and those of its group that are not far behind it. */
+static void take_doomed(struct orphans *o, struct delete_op *d)
 {
-	while (o->doomed && o->deleting_nr < DELETES_AT_ONCE) {
-		struct delete_op *d = calloc(1, sizeof(*d));
-		struct ref *r = o->doomed;
+	struct ref **at = &o->doomed, *r;
+	uint64_t group = o->doomed->ino / INODE_LOCK_GROUP;
 
-		if (!d)
-			return;		/* the next delete_done goes on */
-		o->doomed = r->next_doomed;
-		if (!o->doomed)
-			o->doomed_tail = &o->doomed;
-		d->op.fsd = o->fsd;
-		d->op.name = "delete";
-		d->op.writes = true;
-		d->op.run = delete_run;
-		d->op.done = delete_done;
-		d->ino = r->ino;
-		o->deleting_nr++;
-		op_queue(&d->op);	/* o->mutex is held, and it will want it */
+	for (unsigned look = 0; (r = *at) && look < DELETE_LOOK && d->nr < DELETE_BATCH; look++) {
+		if (r->ino / INODE_LOCK_GROUP != group) {
+			at = &r->next_doomed;
+			continue;
+		}
+		d->inodes[d->nr++].ino = r->ino;
+		o->doomed_nr--;
+		*at = r->next_doomed;
+		if (!*at)
+			o->doomed_tail = at;
 	}
+}
+
+static void start_delete(struct orphans *o)
+{
+	struct delete_op *d = calloc(1, sizeof(*d));
+
+	if (!d) {
+		/* an inode that is not deleted now is left to the scan, as after a power cut */
+		log_err("no memory to delete inodes: fsd ends, and its mount with it");
+		abort();
+	}
+	take_doomed(o, d);
+	d->op.fsd = o->fsd;
+	d->op.name = "delete";
+	d->op.writes = true;
+	d->op.run = delete_run;
+	d->op.done = delete_done;
+	o->deleting_nr++;
+	op_queue(&d->op);	/* o->mutex is held, and it will want it */
+}
+
+static struct timespec after_ms(uint64_t ms)
+{
+	uint64_t at = clock_mono_ns() + ms * NSEC_PER_MSEC;
+
+	return (struct timespec){ .tv_sec = (time_t)(at / NSEC_PER_SEC),
+				  .tv_nsec = (long)(at % NSEC_PER_SEC) };
+}
+
+/* Starts deletions: of many at a time, or when a few have waited for long enough. */
+static void *reaper(void *arg)
+{
+	struct orphans *o = arg;
+	struct timespec until;
+
+	pthread_mutex_lock(&o->mutex);
+	for (;;) {
+		while (!o->stopping && (!o->doomed || o->deleting_nr >= DELETES_AT_ONCE))
+			pthread_cond_wait(&o->reap, &o->mutex);
+		if (o->stopping)
+			break;
+		until = after_ms(DELETE_DELAY_MS);
+		while (!o->stopping && !o->hurry && o->doomed_nr < DELETE_BATCH &&
+		       pthread_cond_timedwait(&o->reap, &o->mutex, &until) != ETIMEDOUT)
+			;
+		if (!o->stopping && o->doomed && o->deleting_nr < DELETES_AT_ONCE)
+			start_delete(o);
+	}
+	pthread_mutex_unlock(&o->mutex);
+	return NULL;
 }
 
 /* ---- the scan -------------------------------------------------------------------------------- */
@@ -343,13 +442,7 @@ static void *scanner(void *arg)
 		if (rest < took * SCAN_REST)
 			rest = took * SCAN_REST;
 		pthread_mutex_lock(&o->mutex);
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec += (time_t)(rest / NSEC_PER_SEC);
-		until.tv_nsec += (long)(rest % NSEC_PER_SEC);
-		if (until.tv_nsec >= (long)NSEC_PER_SEC) {
-			until.tv_sec++;
-			until.tv_nsec -= (long)NSEC_PER_SEC;
-		}
+		until = after_ms(rest / NSEC_PER_MSEC);
 		while (!o->stopping &&
 		       pthread_cond_timedwait(&o->cond, &o->mutex, &until) != ETIMEDOUT)
 			;
@@ -359,6 +452,16 @@ static void *scanner(void *arg)
 }
 
 /* ---- for the rest of fsd --------------------------------------------------------------------- */
+
+static void end_thread(struct orphans *o, pthread_t thread)
+{
+	pthread_mutex_lock(&o->mutex);
+	o->stopping = true;
+	pthread_cond_broadcast(&o->cond);
+	pthread_cond_broadcast(&o->reap);
+	pthread_mutex_unlock(&o->mutex);
+	pthread_join(thread, NULL);
+}
 
 int orphans_start(struct fsd *fsd)
 {
@@ -378,9 +481,15 @@ int orphans_start(struct fsd *fsd)
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&o->cond, &attr);
+	pthread_cond_init(&o->reap, &attr);
 	pthread_condattr_destroy(&attr);
 	fsd->orphans = o;
 	ret = o->buckets ? -pthread_create(&o->scanner, NULL, scanner, o) : -ENOMEM;
+	if (ret == 0) {
+		ret = -pthread_create(&o->reaper, NULL, reaper, o);
+		if (ret < 0)
+			end_thread(o, o->scanner);
+	}
 	if (ret < 0) {
 		fsd->orphans = NULL;
 		free(o->buckets);
@@ -397,6 +506,8 @@ static void wait_deletes(struct orphans *o, unsigned limit_ms)
 				  .tv_nsec = (long)(end % NSEC_PER_SEC) };
 
 	pthread_mutex_lock(&o->mutex);
+	o->hurry = true;
+	pthread_cond_signal(&o->reap);
 	while ((o->deleting_nr || o->doomed) && clock_mono_ns() < end)
 		pthread_cond_timedwait(&o->cond, &o->mutex, &until);
 	if (o->doomed || o->deleting_nr)
@@ -408,6 +519,7 @@ static void wait_deletes(struct orphans *o, unsigned limit_ms)
 		r->deleting = false;
 	}
 	o->doomed_tail = &o->doomed;
+	o->doomed_nr = 0;
 	while (o->deleting_nr)
 		pthread_cond_wait(&o->cond, &o->mutex);
 	pthread_mutex_unlock(&o->mutex);
@@ -435,11 +547,8 @@ void orphans_stop(struct fsd *fsd)
 
 	if (!o)
 		return;
-	pthread_mutex_lock(&o->mutex);
-	o->stopping = true;
-	pthread_cond_broadcast(&o->cond);
-	pthread_mutex_unlock(&o->mutex);
-	pthread_join(o->scanner, NULL);
+	end_thread(o, o->scanner);
+	end_thread(o, o->reaper);
 	wait_deletes(o, 0);
 	for (size_t i = 0; i < o->buckets_nr; i++) {
 		for (struct ref *r = o->buckets[i], *next; r; r = next) {
@@ -449,6 +558,7 @@ void orphans_stop(struct fsd *fsd)
 	}
 	free(o->buckets);
 	pthread_cond_destroy(&o->cond);
+	pthread_cond_destroy(&o->reap);
 	pthread_mutex_destroy(&o->mutex);
 	free(o);
 	fsd->orphans = NULL;
