@@ -48,6 +48,7 @@ static int meta_put(struct itx *tx, const char *name, uint64_t val)
 	MDB_val mk = mval(name, strlen(name)), mv = mval(&val, sizeof(val));
 	int rc = mdb_put(tx->txn, items_dbi(tx, TABLE_META), &mk, &mv, 0);
 
+	tx->changes++;
 	return rc ? items_error(tx, rc, "allocator") : 0;
 }
 
@@ -66,6 +67,7 @@ static int put_extent(struct itx *tx, struct extent ext)
 	MDB_val mk = mval(&k, sizeof(k)), mv = mval(&v, sizeof(v));
 	int rc = mdb_put(tx->txn, items_dbi(tx, TABLE_DAVAIL), &mk, &mv, 0);
 
+	tx->changes++;
 	tx->davail_delta += (int64_t)ext.len;
 	return rc ? items_error(tx, rc, "free blocks") : 0;
 }
@@ -76,6 +78,7 @@ static int del_extent(struct itx *tx, struct extent ext)
 	MDB_val mk = mval(&k, sizeof(k));
 	int rc = mdb_del(tx->txn, items_dbi(tx, TABLE_DAVAIL), &mk, NULL);
 
+	tx->changes++;
 	tx->davail_delta -= (int64_t)ext.len;
 	return rc ? items_error(tx, rc, "free blocks") : 0;
 }

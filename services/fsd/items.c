@@ -147,6 +147,7 @@ out:
 		free(is);
 		return lmdb_errno(rc);
 	}
+	atomic_store(&is->open_gen, is->gens.open);
 	fsd->items = is;
 	return 0;
 }
@@ -396,6 +397,7 @@ int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap,
 	ret = mdb_txn_commit(tx.txn);
 	if (ret == 0) {
 		is->gens.open = tx.open_gen;
+		atomic_store(&is->open_gen, tx.open_gen);
 		d = &is->dirty[tx.open_gen & 1];
 		atomic_store(&d->bytes, 0);
 		atomic_store(&d->nr, 0);
@@ -411,6 +413,11 @@ int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap,
 	}
 	pthread_mutex_unlock(&is->writer);
 	return ret;
+}
+
+uint64_t items_open_gen(struct fsd *fsd)
+{
+	return atomic_load(&fsd->items->open_gen);
 }
 
 int items_set_committed(struct itx *tx, uint64_t gen)
@@ -530,6 +537,7 @@ int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags,
 		memcpy(rec->val, val, len);
 	memset(rec->val + len, 0, bytes - sizeof(*rec) - len);
 	mv.mv_data = copy;
+	tx->changes++;
 	rc = mdb_put(tx->txn, items_dbi(tx, TABLE_ITEMS), &mk, &mv, 0);
 	return rc ? items_error(tx, rc, "write") : 0;
 }
@@ -540,6 +548,7 @@ int rec_del(struct itx *tx, const struct key *key)
 	MDB_val mk = mval(k.b, sizeof(k.b));
 	int rc = mdb_del(tx->txn, items_dbi(tx, TABLE_ITEMS), &mk, NULL);
 
+	tx->changes++;
 	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "removal") : 0;
 }
 
@@ -713,6 +722,7 @@ static int dirty_row(struct itx *tx, const struct key *key, bool add)
 
 	memcpy(row, &gen, sizeof(gen));
 	key_to_sortable(key, row + 8);
+	tx->changes++;
 	if (add)
 		rc = mdb_put(tx->txn, items_dbi(tx, TABLE_DIRTY), &mk, &mv, 0);
 	else

@@ -56,6 +56,7 @@ struct itx {
 	uint64_t dirty_bytes;	/* added by this transaction; summed at commit (txn_hold) */
 	uint64_t dirty_nr;
 	uint64_t dlog_nr;	/* rows of TABLE_DLOG, likewise */
+	uint64_t changes;	/* of any table so far: what fails without any has not happened */
 	int64_t davail_delta;	/* change of the sum of TABLE_DAVAIL */
 	int err;		/* first LMDB error: the transaction will abort with -EIO or park for room */
 };
@@ -128,6 +129,8 @@ struct items_dirty { uint64_t bytes, nr, dlog_nr; bool any; };
  */
 int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap,
 		    void (*closed)(void *arg, const struct items_dirty *dirty), void *arg);
+/* The open generation: at least that of every transaction whose commit the caller knows of. */
+uint64_t items_open_gen(struct fsd *fsd);
 /* In tx: everything up to gen is committed; counts from here on in every transaction. */
 int items_set_committed(struct itx *tx, uint64_t gen);
 /* What is dirty: of the open generation, and of the one being committed. */

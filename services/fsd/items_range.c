@@ -93,6 +93,7 @@ static int range_write(struct itx *tx, const struct key *first, const struct key
 
 	key_to_sortable(first, k);
 	key_to_sortable(last, v);
+	tx->changes++;
 	rc = mdb_put(tx->txn, items_dbi(tx, TABLE_RANGES), &mk, &mv, 0);
 	return rc ? items_error(tx, rc, "known intervals") : 0;
 }
@@ -104,6 +105,7 @@ static int range_erase(struct itx *tx, const struct key *first)
 	int rc;
 
 	key_to_sortable(first, k);
+	tx->changes++;
 	rc = mdb_del(tx->txn, items_dbi(tx, TABLE_RANGES), &mk, NULL);
 	return rc ? items_error(tx, rc, "known intervals") : 0;
 }

@@ -7,6 +7,7 @@
  *
  * A parked operation is in exactly one place: its wait()'s list, or the queue of the workers.  From the
  * moment wait() was called it may run in another thread, so nothing of it is touched after that call.
+ * Operations that write may share a transaction: all of it is committed, or they run again one by one.
  * An operation that was interrupted ends with -EINTR only where nothing of it has been committed.
  *
  * Three kinds of threads call in: those of FUSE (op_start), workers (op_wake), and any thread that may
@@ -27,6 +28,7 @@
 
 #define OPS_DEFER_THREADS	4u
 #define OPS_WORKERS_MAX		16u
+#define OPS_TOGETHER_MAX	16u	/* operations in one write transaction */
 
 struct deferred {
 	struct deferred *next;
@@ -41,6 +43,8 @@ struct ops {
 	pthread_cond_t deferred;	/* ops_defer's threads */
 	pthread_cond_t idle;		/* ops_stop */
 	struct op *run_head, **run_tail;
+	struct op *write_head, **write_tail;	/* for write transactions, first come first served */
+	bool is_writing;			/* somebody runs what is queued there */
 	struct op *parked_head;		/* newest first */
 	struct deferred *defer_head, **defer_tail;
 	unsigned active;		/* operations that run or are parked */
@@ -142,30 +146,134 @@ static int run_once(struct op *op)
 	return ret;
 }
 
+/* Why op ends without running; 0: it runs. */
+static int ends_with(struct op *op)
+{
+	if (op->err)
+		return op->err;
+	return atomic_load(&op->interrupted) && !op->progressed ? -EINTR : 0;
+}
+
+/* op has run; ret is what came of it.  False: it wants to run again. */
+static bool settle(struct op *op, int ret)
+{
+	if (ret == OP_MORE) {
+		op->progressed = true;
+		return false;
+	}
+	if (ret == OP_PARKED)
+		park(op);
+	else
+		finish(op, ret);
+	return true;
+}
+
+static int run_alone(struct op *op)
+{
+	int ret = ends_with(op);
+
+	return ret ? ret : run_once(op);
+}
+
+/*
+ * Several operations in one transaction, which costs little more than one in it.  False: nothing has
+ * happened, for one of them failed half way or there was no room; each must have its own.
+ */
+static bool run_together(struct fsd *fsd, struct op **v, unsigned nr, int *ret)
+{
+	bool dirtied[OPS_TOGETHER_MAX];
+	uint64_t changes, dirty;
+	struct itx tx;
+
+	if (nr < 2 || items_begin(fsd, NULL, true, &tx) < 0)
+		return false;
+	for (unsigned i = 0; i < nr; i++) {
+		changes = tx.changes;
+		dirty = tx.dirty_nr;
+		tx.op = v[i];
+		ret[i] = ends_with(v[i]);
+		if (!ret[i])
+			ret[i] = v[i]->run(v[i], &tx);
+		if (tx.err || (ret[i] < 0 && tx.changes != changes)) {
+			items_abort(&tx);
+			return false;
+		}
+		dirtied[i] = tx.dirty_nr != dirty;
+	}
+	tx.op = NULL;
+	if (items_commit(&tx) < 0)
+		return false;
+	for (unsigned i = 0; i < nr; i++) {
+		if (dirtied[i])
+			lock_note_dirty(v[i], tx.open_gen);
+	}
+	return true;
+}
+
+/* ops->lock is held. */
+static void queue_write(struct ops *ops, struct op *op)
+{
+	op->next = NULL;
+	*ops->write_tail = op;
+	ops->write_tail = &op->next;
+}
+
+static unsigned take_writes(struct ops *ops, struct op **v)
+{
+	unsigned nr = 0;
+
+	while (ops->write_head && nr < OPS_TOGETHER_MAX) {
+		v[nr] = ops->write_head;
+		ops->write_head = v[nr]->next;
+		v[nr++]->next = NULL;
+	}
+	if (!ops->write_head)
+		ops->write_tail = &ops->write_head;
+	return nr;
+}
+
+/*
+ * Write transactions exclude each other.  So whoever comes while one runs leaves its operation to the
+ * thread that runs it, which takes all that have gathered for the next one.
+ */
+static void run_write(struct op *op)
+{
+	struct ops *ops = op->fsd->ops;
+	struct op *v[OPS_TOGETHER_MAX];
+	int ret[OPS_TOGETHER_MAX];
+	unsigned nr;
+	bool together;
+
+	pthread_mutex_lock(&ops->lock);
+	queue_write(ops, op);
+	if (ops->is_writing) {
+		pthread_mutex_unlock(&ops->lock);
+		return;
+	}
+	ops->is_writing = true;
+	while ((nr = take_writes(ops, v))) {
+		pthread_mutex_unlock(&ops->lock);
+		together = run_together(ops->fsd, v, nr, ret);
+		for (unsigned i = 0; i < nr; i++) {
+			if (settle(v[i], together ? ret[i] : run_alone(v[i])))
+				continue;
+			pthread_mutex_lock(&ops->lock);
+			queue_write(ops, v[i]);
+			pthread_mutex_unlock(&ops->lock);
+		}
+		pthread_mutex_lock(&ops->lock);
+	}
+	ops->is_writing = false;
+	pthread_mutex_unlock(&ops->lock);
+}
+
 static void run(struct op *op)
 {
-	int ret;
-
-	for (;;) {
-		if (op->err) {
-			finish(op, op->err);
-			return;
-		}
-		if (atomic_load(&op->interrupted) && !op->progressed) {
-			finish(op, -EINTR);
-			return;
-		}
-		ret = run_once(op);
-		if (ret == OP_PARKED) {
-			park(op);
-			return;
-		}
-		if (ret != OP_MORE) {
-			finish(op, ret);
-			return;
-		}
-		op->progressed = true;
-	}
+	if (op->writes)
+		run_write(op);
+	else
+		while (!settle(op, run_alone(op)))
+			;
 }
 
 void op_start(struct op *op)
@@ -315,6 +423,7 @@ int ops_start(struct fsd *fsd, unsigned workers)
 	pthread_cond_init(&ops->deferred, NULL);
 	pthread_cond_init(&ops->idle, NULL);
 	ops->run_tail = &ops->run_head;
+	ops->write_tail = &ops->write_head;
 	ops->defer_tail = &ops->defer_head;
 	fsd->ops = ops;
 	while (ops->workers_nr < workers && ops->workers_nr < OPS_WORKERS_MAX && ret == 0) {

@@ -223,6 +223,7 @@ int pool_put(struct itx *tx, uint64_t ino, uint64_t iblock, uint32_t page, uint6
 	MDB_val key = { sizeof(d.k), &d.k }, val = { sizeof(rec), &rec };
 	int rc = mdb_put(tx->txn, items_dbi(tx, TABLE_POOL), &key, &val, 0);
 
+	tx->changes++;
 	if (rc == 0 && dirty) {
 		key = (MDB_val){ sizeof(d), &d };
 		val = (MDB_val){ 0, NULL };
@@ -242,6 +243,7 @@ int pool_forget(struct itx *tx, uint64_t ino, uint64_t from_iblock)
 		return items_error(tx, rc, "forget pages of the pool");
 	rc = mdb_cursor_get(cur, &key, &val, MDB_SET_RANGE);
 	while (rc == 0 && memcmp(key.mv_data, &k.be_ino, sizeof(k.be_ino)) == 0) {
+		tx->changes++;
 		rc = mdb_cursor_del(cur, 0);
 		if (rc == 0)
 			rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT);	/* after a delete: the one that follows */

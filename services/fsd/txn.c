@@ -78,12 +78,7 @@ void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)
 
 void txn_commit(struct fsd *fsd, enum txn_why why, void (*then)(void *arg), void *arg)
 {
-	struct txn *t = fsd->txn;
-
-	pthread_mutex_lock(&t->lock);
-	want_gen(t, why, t->open_gen);
-	add_waiter(t, t->open_gen, then, arg);
-	pthread_mutex_unlock(&t->lock);
+	txn_commit_to(fsd, why, items_open_gen(fsd), then, arg);
 }
 
 uint64_t txn_committed_gen(struct fsd *fsd)
@@ -196,7 +191,7 @@ void txn_wait_room(struct op *op)
 	now = now || t->ended;
 	if (!now) {
 		if (open.any)
-			want_gen(t, TXN_FULL, t->open_gen);
+			want_gen(t, TXN_FULL, items_open_gen(op->fsd));
 		else if (!closed.any)
 			t->sync = true;
 		op->next = t->room_ops;
@@ -320,6 +315,11 @@ int txn_hold(struct op *op, struct itx *tx, unsigned items_nr, bool allocating)
 	if (rc)
 		return items_error(tx, rc, "free blocks");
 	items_dirty_in(tx, &open, &closed);
+	/* what others have done in this transaction */
+	open.bytes += tx->dirty_bytes;
+	open.nr += tx->dirty_nr;
+	open.dlog_nr += tx->dlog_nr;
+	open.any = open.any || tx->changes;
 	items_usage(op->fsd, &used, &size);
 	room_need(t->room, &open, items_nr, st.ms_entries, &rn);
 	if (allocating && rn.is_low)
@@ -395,6 +395,7 @@ int txn_inode_count_add(struct itx *tx, int delta)
 	if (rc && rc != MDB_NOTFOUND)
 		return items_error(tx, rc, "inode count");
 	count += delta;
+	tx->changes++;
 	mv = mval(&count, sizeof(count));
 	rc = mdb_put(tx->txn, items_dbi(tx, TABLE_META), &mk, &mv, 0);
 	return rc ? items_error(tx, rc, "inode count") : 0;
@@ -465,7 +466,7 @@ static enum work next_work(struct txn *t, uint64_t timer)
  * Nothing is dirty in the open generation: whoever waits for it has what it wants.  Only those that
  * waited before that was seen; who came later may have dirtied something first.
  */
-static void tell_if_clean(struct txn *t, uint64_t open_gen, bool *is_clean)
+static bool tell_if_clean(struct txn *t)
 {
 	struct items_dirty open, closed;
 	struct txn_waiter *w, *waiters;
@@ -479,7 +480,6 @@ static void tell_if_clean(struct txn *t, uint64_t open_gen, bool *is_clean)
 	t->want = t->committed_gen;
 	pthread_mutex_unlock(&t->lock);
 	items_dirty(t->fsd, &open, &closed);
-	*is_clean = !open.any;
 	if (open.any) {
 		pthread_mutex_lock(&t->lock);
 		while ((w = waiters)) {
@@ -493,25 +493,24 @@ static void tell_if_clean(struct txn *t, uint64_t open_gen, bool *is_clean)
 			t->gen_ops = op;
 		}
 		pthread_mutex_unlock(&t->lock);
-		return;
+		return false;
 	}
-	assert(t->committed_gen + 1 == open_gen);
+	assert(t->committed_gen + 1 == items_open_gen(t->fsd));
 	wake_list(ops, 0);
 	while ((w = waiters)) {
 		waiters = w->next;
 		w->then(w->arg);
 		free(w);
 	}
+	return true;
 }
 
 static int commit_if_dirty(struct txn *t)
 {
-	bool is_clean;
 	int ret;
 
 	tell(t, t->committed_gen);
-	tell_if_clean(t, t->open_gen, &is_clean);
-	if (is_clean) {
+	if (tell_if_clean(t)) {
 		pthread_mutex_lock(&t->lock);
 		t->sync = t->sync || t->room_ops;
 		pthread_mutex_unlock(&t->lock);
@@ -676,7 +675,7 @@ void txn_get_status(struct fsd *fsd, struct txn_status *st)
 
 	room_need(t->room, &none, 0, 0, &rn);
 	pthread_mutex_lock(&t->lock);
-	*st = (struct txn_status){ .open_gen = t->open_gen, .committed_gen = t->committed_gen,
+	*st = (struct txn_status){ .open_gen = items_open_gen(fsd), .committed_gen = t->committed_gen,
 				   .trans_seq = t->trans_seq, .meta_avail = t->meta_avail,
 				   .retries = t->retries, .busy_since_ns = t->busy_since_ns,
 				   .is_low = rn.is_low };

@@ -447,7 +447,7 @@ static int run_locker(struct op *op, struct itx *tx)
 		if (l->modes[i] == LOCK_MODE_WRITE)
 			atomic_store(&mt->groups[l->targets[i]].dirty_gen, tx->open_gen);
 	}
-	tx->dirty_nr = 1;
+	tx->dirty_nr++;
 	return 0;
 }
 
