@@ -154,7 +154,6 @@ int commit_open(struct txn *t)
 		ret = items_begin(t->fsd, NULL, false, &tx);
 	if (ret < 0)
 		return ret;
-	t->open_gen = tx.open_gen;
 	t->committed_gen = t->want = load.gen = tx.committed_gen;
 	items_abort(&tx);
 	ret = net_open_log_trees(t->fsd, &lt);
@@ -240,12 +239,7 @@ static int close_open_gen(struct txn *t, struct closing *c, struct itx *snap)
 		if (!txn_pause(t, 10))
 			return -ENOLINK;
 	}
-	if (ret < 0)
-		return ret;
-	pthread_mutex_lock(&t->lock);
-	t->open_gen = c->gen + 1;
-	pthread_mutex_unlock(&t->lock);
-	return 0;
+	return ret;
 }
 
 /* The snapshot stays until all is copied: later generations overwrite what it shows. */

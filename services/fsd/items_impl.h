@@ -56,6 +56,7 @@ struct items {
 	uint64_t drops[ITEMS_DROPS_NR];	/* by hash of a lock: how often its items were dropped */
 	unsigned used_age;
 
+	_Atomic uint64_t open_gen;	/* gens.open, for who does not write */
 	_Atomic uint64_t used;		/* bytes of pages in tables, as of a moment ago */
 	_Atomic int64_t davail;
 	struct dirty_count dirty[2];	/* by generation & 1 */

@@ -8,8 +8,9 @@
  * tree, gives the same items; nothing here depends on how often it was tried.
  *
  * Index items are made here and nowhere else.  The inode as cached says what the index held for it
- * before this generation (prev_*) and what it shall hold (meta_seq, data_seq; references to this
- * generation become its seq).  An old entry that this same tree got from an earlier generation is taken out
+ * before this generation (prev_*) and what it shall hold (meta_seq, data_seq).  References in it can be to
+ * this generation only, and become its seq: those to earlier ones were settled when these were committed
+ * (commit.c).  An old entry that this same tree got from an earlier generation is taken out
  * physically: no other tree can have it.  Any other gets a marker.
  */
 #include "stream.h"
@@ -83,41 +84,6 @@ static int add_item(struct stream *st, struct itx *snap, const struct key *key, 
 	return 0;
 }
 
-/* References to generations before this one can be told now; later their table may be gone. */
-static int resolve_old(struct itx *snap, uint64_t gen, uint64_t *seq)
-{
-	if (*seq == SEQ_NONE || !(*seq & SEQ_REF) || *seq == seq_ref(gen))
-		return 0;
-	return txn_resolve_seq_now(snap, seq);
-}
-
-static int resolve_inode(struct stream *st, struct itx *snap, const struct stream_item *it)
-{
-	struct cinode ci;
-	uint64_t meta_seq, data_seq;
-	int ret;
-
-	if (it->len != sizeof(ci)) {
-		log_err("inode %llu: its cached item has %u bytes: restart this mount",
-			(unsigned long long)it->key.first, it->len);
-		return -EIO;
-	}
-	memcpy(&ci, st->vals + it->val_at, sizeof(ci));
-	meta_seq = le64_get(ci.d.meta_seq);
-	data_seq = le64_get(ci.d.data_seq);
-	ret = resolve_old(snap, st->gen, &meta_seq);
-	if (ret == 0)
-		ret = resolve_old(snap, st->gen, &data_seq);
-	if (ret == 0)
-		ret = resolve_old(snap, st->gen, &ci.prev_meta_seq);
-	if (ret == 0)
-		ret = resolve_old(snap, st->gen, &ci.prev_data_seq);
-	ci.d.meta_seq = le64_of(meta_seq);
-	ci.d.data_seq = le64_of(data_seq);
-	memcpy(st->vals + it->val_at, &ci, sizeof(ci));
-	return ret;
-}
-
 static bool is_inode(const struct key *key)
 {
 	return key->zone == ZONE_FS && key->type == TYPE_INODE;
@@ -147,9 +113,8 @@ static int collect_items(struct itx *snap, struct stream *st)
 		if (ret < 0)
 			break;
 		assert(ret == 1 && rec->mark == st->gen);
+		assert(!is_inode(&key) || rec->len == sizeof(struct cinode));
 		ret = add_item(st, snap, &key, rec, &last_lock, &last_seq);
-		if (ret == 0 && is_inode(&key))
-			ret = resolve_inode(st, snap, &st->items[st->nr - 1]);
 	}
 	mdb_cursor_close(mc);
 	if (ret == 0 && rc != 0 && rc != MDB_NOTFOUND)

@@ -18,7 +18,7 @@ struct txn {
 
 	pthread_mutex_t lock;		/* guards what follows, up to the next comment */
 	pthread_cond_t work;
-	uint64_t open_gen, committed_gen;	/* as the commit thread has them; the cache's are ahead a moment */
+	uint64_t committed_gen;		/* those who waited for it are being told */
 	uint64_t want;			/* commit up to here */
 	bool sync;			/* have the leader refill */
 	bool stopping;
