@@ -9,7 +9,8 @@
  * an empty one is joined with a neighbour.  So what counts is how many leaves are touched: the ends of all
  * leaves of the tree as it was when the generation began are kept (27 bytes each), with one bit each.
  * While the generation before is still being streamed out the tree changes under the bits, by at most as
- * many new leaves as that one makes; `extra` stands for them.
+ * many new leaves as that one makes; `extra` stands for them.  Where nothing is dirty the newest tree takes the
+ * place of the old one: else what one big generation has added would keep everybody out for good.
  */
 #include "room.h"
 
@@ -200,6 +201,15 @@ void room_touch(struct room *r, const struct key *key)
 		r->bits[lo / 8] |= (uint8_t)(1u << lo % 8);
 		r->touched++;
 	}
+	pthread_mutex_unlock(&r->lock);
+}
+
+void room_clean(struct room *r)
+{
+	pthread_mutex_lock(&r->lock);
+	use_next(r);
+	if (!r->has_next)
+		r->extra = 0;
 	pthread_mutex_unlock(&r->lock);
 }
 

@@ -18,6 +18,9 @@ void room_closed(struct room *r, const struct items_dirty *closed);
 /* key becomes dirty in the open generation; cheap.  Leaves are counted once each. */
 void room_touch(struct room *r, const struct key *key);
 
+/* Nothing is dirty, and no commit runs: what was touched by transactions that aborted is forgotten. */
+void room_clean(struct room *r);
+
 /*
  * What the open generation may need at worst, with ops_nr more items, and what there will be: blocks.
  * dirty is what is in it; extents how many pieces data_avail has.

@@ -322,7 +322,7 @@ int txn_hold(struct op *op, struct itx *tx, unsigned items_nr, bool allocating)
 	open.any = open.any || tx->changes;
 	items_usage(op->fsd, &used, &size);
 	room_need(t->room, &open, items_nr, st.ms_entries, &rn);
-	if (rn.need > rn.have && !open.any && !closed.any && !tx->dirty_nr) {
+	if (rn.need > rn.have && !open.any && !closed.any) {
 		room_clean(t->room);
 		room_need(t->room, &open, items_nr, st.ms_entries, &rn);
 	}
