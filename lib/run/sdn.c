@@ -4,10 +4,13 @@
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <systemd/sd-daemon.h>
+
+#include "clock.h"
 
 static pthread_mutex_t status_mutex = PTHREAD_MUTEX_INITIALIZER;
 static char last_status[512];
@@ -51,7 +54,17 @@ uint64_t sdn_watchdog_ns(void)
 	return usec / 2 * 1000;
 }
 
+/* Loops call this at every turn, which may be thousands a second: what is not due is not sent. */
 void sdn_watchdog(void)
 {
+	static _Atomic uint64_t last_ns;
+	uint64_t half = sdn_watchdog_ns(), now;
+
+	if (!half)
+		return;
+	now = clock_mono_ns();
+	if (now - atomic_load(&last_ns) < half / 2)
+		return;
+	atomic_store(&last_ns, now);
 	sd_notify(0, "WATCHDOG=1");
 }

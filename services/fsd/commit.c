@@ -265,6 +265,15 @@ static int collect(struct txn *t, struct closing *c, struct itx *snap)
 
 /* ---- writing ------------------------------------------------------------------------------------ */
 
+/* Both devices at once; the data device only where this generation has data. */
+static int flush_devices(struct txn *t, const struct closing *c)
+{
+	struct blkcli_op ops[2] = { { .op = BLK_OP_FLUSH, .dev = BLK_DEV_META },
+				    { .op = BLK_OP_FLUSH, .dev = BLK_DEV_DATA } };
+
+	return blkcli_run(t->fsd->blk, ops, pool_batch_is_empty(c->pool) ? 1 : 2);
+}
+
 static int write_tree(struct txn *t, struct closing *c, struct disk_log_trees *lt)
 {
 	int ret;
@@ -276,10 +285,8 @@ static int write_tree(struct txn *t, struct closing *c, struct disk_log_trees *l
 		ret = block_set_write(t->bs);
 	if (ret == 0) {
 		txn_doing(t, "flushing the devices");
-		ret = blkcli_flush(t->fsd->blk, BLK_DEV_DATA);
+		ret = flush_devices(t, c);
 	}
-	if (ret == 0)
-		ret = blkcli_flush(t->fsd->blk, BLK_DEV_META);
 	return ret;
 }
 

@@ -41,6 +41,7 @@ int data_wait_pending(struct op *op, uint64_t ino, bool take_error);
 struct pool_batch;
 int pool_collect(struct itx *snapshot, uint64_t gen, struct pool_batch **out);
 int pool_write(struct fsd *fsd, struct pool_batch *pb);
+bool pool_batch_is_empty(const struct pool_batch *pb);
 void pool_committed(struct fsd *fsd, struct pool_batch *pb);	/* frees pb */
 
 /* ---- data blocks of this mount (dalloc.c), in TABLE_DAVAIL and TABLE_DLOG ---- */

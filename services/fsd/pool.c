@@ -542,6 +542,11 @@ int pool_collect(struct itx *snapshot, uint64_t gen, struct pool_batch **out)
 	return 0;
 }
 
+bool pool_batch_is_empty(const struct pool_batch *pb)
+{
+	return pb->nr == 0;
+}
+
 int pool_write(struct fsd *fsd, struct pool_batch *pb)
 {
 	struct blkcli_op ops[WRITES_AT_ONCE];

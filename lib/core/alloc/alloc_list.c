@@ -42,9 +42,41 @@ static int le64_cmp(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+#define SORT_TAIL_MAX	256u
+
+/* v[0..sorted) and the rest, which is short, become one ascending run. */
+static void merge_tail(le64 *v, uint32_t sorted, uint32_t nr)
+{
+	le64 tail[SORT_TAIL_MAX];
+	uint32_t left = nr - sorted;
+
+	memcpy(tail, v + sorted, left * sizeof(v[0]));
+	qsort(tail, left, sizeof(tail[0]), le64_cmp);
+	while (left) {
+		if (sorted && le64_cmp(&v[sorted - 1], &tail[left - 1]) > 0) {
+			v[sorted + left - 1] = v[sorted - 1];
+			sorted--;
+		} else {
+			v[sorted + left - 1] = tail[left - 1];
+			left--;
+		}
+	}
+}
+
+/* A transaction sorts what the one before has sorted, and a few that came since. */
 void window_sort(struct disk_alloc_list_block *b)
 {
-	qsort(&b->blknos[le32_get(b->start)], le32_get(b->nr), sizeof(b->blknos[0]), le64_cmp);
+	le64 *v = &b->blknos[le32_get(b->start)];
+	uint32_t nr = le32_get(b->nr), sorted = 1;
+
+	while (sorted < nr && le64_cmp(&v[sorted - 1], &v[sorted]) <= 0)
+		sorted++;
+	if (sorted >= nr)
+		return;
+	if (nr - sorted <= SORT_TAIL_MAX)
+		merge_tail(v, sorted, nr);
+	else
+		qsort(v, nr, sizeof(v[0]), le64_cmp);
 }
 
 int alloc_list_check(const struct disk_alloc_list_block *b, uint64_t total_meta_blocks)
