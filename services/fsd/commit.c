@@ -3,7 +3,7 @@
  *
  *	close	one transaction of the cache; operations go on in the next generation
  *	collect	copy what the generation changed out of a snapshot that ends with it
- *	write	file data; then, into blocks that nothing refers to yet, the log tree, bloom block, lists
+ *	write	file data; then, into blocks nothing refers to yet, log tree, bloom block, lists
  *	flush	both devices
  *	store	one request: the leader keeps the new roots and opens the next transaction
  *	publish	one transaction of the cache: the generation counts as committed; tell who waits
@@ -11,11 +11,12 @@
  *
  * Promises: whatever fails before the leader has stored the roots leaves the old ones in force, and
  * the attempt is made again from them, every two seconds, loudly, with the same items; nothing
- * acknowledged is dropped.  Data is on the device before a mapping to it is.  When the leader and this
- * mount disagree about the open transaction no attempt can succeed and the mount ends itself.
+ * acknowledged is dropped.  Data is on the device before a mapping to it is.  When the leader and
+ * this mount disagree about the open transaction no attempt can succeed and the mount ends itself.
  *
- * The sequence number of a generation is told to nobody before it is committed; so when blocks should run
- * out after all, a commit of nothing fetches more and the generation simply gets the next number.
+ * The sequence number of a generation is told to nobody before it is committed; so when blocks
+ * should run out after all, a commit of nothing fetches more and the generation simply gets the
+ * next number.
  */
 #include <assert.h>
 #include <errno.h>
@@ -35,14 +36,14 @@
 #define COMMIT_CACHE_BLOCKS	512u	/* of our own tree, 32 MiB */
 #define COMMIT_RETRY_MS		2000u
 #define CLEAN_BATCH		512u
-#define GENS_KEPT		1024u	/* numbers of committed generations that can still be asked for */
+#define GENS_KEPT		1024u	/* committed generations whose number can be told */
 
 struct extents {
 	struct extent *v;
 	size_t nr, cap;
 };
 
-/* ---- what the leader gives ---------------------------------------------------------------------- */
+/* ---- what the leader gives ----------------------------------------------------------------- */
 
 static int load_extents(struct txn *t, const struct disk_alloc_root *root, struct extents *ex)
 {
@@ -56,7 +57,8 @@ static int load_extents(struct txn *t, const struct disk_alloc_root *root, struc
 		if (ret < 0)
 			break;
 		at = ext.start + ext.len;
-		if (ext.start < DATA_FIRST_BLKNO || at <= ext.start || at > t->fsd->total_data_blocks) {
+		if (ext.start < DATA_FIRST_BLKNO || at <= ext.start ||
+		    at > t->fsd->total_data_blocks) {
 			ret = -EBADMSG;
 			break;
 		}
@@ -93,11 +95,11 @@ static int check_log_trees(struct txn *t, const struct disk_log_trees *lt)
 }
 
 /*
- * The leader's answer is where we go on from.  Read errors are tried again: there is nothing else to do.
- * ex: the free data extents, unless data_avail is `known` as it is.
+ * The leader's answer is where we go on from.  Read errors are tried again: there is nothing else
+ * to do. ex: the free data extents, unless data_avail is `known` as it is.
  */
-static int take_opened(struct txn *t, const struct disk_log_trees *lt, const struct disk_alloc_root *known,
-		       struct extents *ex)
+static int take_opened(struct txn *t, const struct disk_log_trees *lt,
+		       const struct disk_alloc_root *known, struct extents *ex)
 {
 	bool is_known = known && memcmp(known, &lt->data_avail, sizeof(*known)) == 0;
 	int ret = check_log_trees(t, lt);
@@ -149,7 +151,8 @@ int commit_open(struct txn *t)
 	struct itx tx;
 	int ret;
 
-	ret = block_set_open(&t->bs, &dev, t->fsd->fsid, t->fsd->total_meta_blocks, COMMIT_CACHE_BLOCKS);
+	ret = block_set_open(&t->bs, &dev, t->fsd->fsid, t->fsd->total_meta_blocks,
+			     COMMIT_CACHE_BLOCKS);
 	if (ret == 0)
 		ret = items_begin(t->fsd, NULL, false, &tx);
 	if (ret < 0)
@@ -170,14 +173,16 @@ int commit_open(struct txn *t)
 	return ret;
 }
 
-/* An error of the leader after which no attempt can succeed.  Others (its memory, its disk) may pass. */
+/* An error of the leader after which no attempt can succeed.  Others (its memory, its disk) may
+ * pass. */
 static bool is_refused(int err)
 {
 	return err == -EINVAL || err == -ENOENT || err == -ESTALE || err == -EIO || err == -EPROTO;
 }
 
 /* Store lt.  0, or why this mount must end. */
-static int store(struct txn *t, const struct disk_log_trees *lt, bool open_next, struct disk_log_trees *next)
+static int store(struct txn *t, const struct disk_log_trees *lt, bool open_next,
+		 struct disk_log_trees *next)
 {
 	int ret;
 
@@ -214,7 +219,7 @@ int commit_sync(struct txn *t)
 	return ret;
 }
 
-/* ---- closing and collecting --------------------------------------------------------------------- */
+/* ---- closing and collecting ---------------------------------------------------------------- */
 
 struct closing {
 	struct txn *t;
@@ -263,7 +268,7 @@ static int collect(struct txn *t, struct closing *c, struct itx *snap)
 	}
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 /* Both devices at once; the data device only where this generation has data. */
 static int flush_devices(struct txn *t, const struct closing *c)
@@ -280,7 +285,8 @@ static int write_tree(struct txn *t, struct closing *c, struct disk_log_trees *l
 
 	txn_doing(t, "writing the log tree");
 	*lt = t->lt;
-	ret = stream_write(&c->st, t->bs, lt, le64_get(lt->get_trans_seq), t->tree_seq, t->fsd->fmt_vers);
+	ret = stream_write(&c->st, t->bs, lt, le64_get(lt->get_trans_seq), t->tree_seq,
+			   t->fsd->fmt_vers);
 	if (ret == 0)
 		ret = block_set_write(t->bs);
 	if (ret == 0) {
@@ -330,7 +336,7 @@ static int write_all(struct txn *t, struct closing *c, struct disk_log_trees *lt
 	}
 }
 
-/* ---- publishing --------------------------------------------------------------------------------- */
+/* ---- publishing ---------------------------------------------------------------------------- */
 
 struct published {
 	uint64_t gen, seq;
@@ -445,7 +451,8 @@ static int publish(struct txn *t, struct closing *c, const struct disk_log_trees
 	txn_doing(t, "finishing the commit");
 	if (!last) {
 		ret = take_opened(t, next, &sent->data_avail, &p.ex);
-		p.refilled = memcmp(&sent->data_avail, &next->data_avail, sizeof(next->data_avail)) != 0;
+		p.refilled =
+			memcmp(&sent->data_avail, &next->data_avail, sizeof(next->data_avail)) != 0;
 		p.low = is_low(next);
 	}
 	/* Who reads from now on must find this generation: the cache may forget it. */
@@ -494,7 +501,7 @@ int commit_gen(struct txn *t, bool last)
 out:
 	/* Items of a closed generation can no longer be stored: that is the end of this mount. */
 	if (ret != -ESHUTDOWN && ret != -ENOLINK)
-		fsd_fail(t->fsd, "generation %llu cannot be committed: %s", (unsigned long long)c.gen,
-			 strerror(-ret));
+		fsd_fail(t->fsd, "generation %llu cannot be committed: %s",
+			 (unsigned long long)c.gen, strerror(-ret));
 	return ret;
 }

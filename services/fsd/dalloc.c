@@ -1,11 +1,11 @@
 /*
- * The data blocks of this mount, as rows of the item cache: what may be handed out, and a log of what
- * each generation took and gave back.  runtime.md 8.5; design.md D3.
+ * The data blocks of this mount, as rows of the item cache: what may be handed out, and a log of
+ * what each generation took and gave back.  runtime.md 8.5; design.md D3.
  *
- * Promises: a block is handed out once; it is handed out again only after the leader has reclaimed it.
- * The rows change in the very transaction that changes the extent items, so neither a crash nor an aborted
- * operation can make them disagree.  At any time TABLE_DAVAIL is what the committed data_avail tree has,
- * less what the generations after it have taken.
+ * Promises: a block is handed out once; it is handed out again only after the leader has reclaimed
+ * it. The rows change in the very transaction that changes the extent items, so neither a crash nor
+ * an aborted operation can make them disagree.  At any time TABLE_DAVAIL is what the committed
+ * data_avail tree has, less what the generations after it have taken.
  *
  * Allocation continues where the last one ended, so that files written one after another lie one
  * after another, unless the caller names a place.
@@ -90,7 +90,8 @@ static int cut_extent(struct itx *tx, struct extent ext, uint64_t start, uint64_
 	int ret = del_extent(tx, ext);
 
 	if (ret == 0 && start > ext.start)
-		ret = put_extent(tx, (struct extent){ .start = ext.start, .len = start - ext.start });
+		ret = put_extent(tx,
+				 (struct extent){ .start = ext.start, .len = start - ext.start });
 	if (ret == 0 && tail.len)
 		ret = put_extent(tx, tail);
 	return ret;
@@ -114,7 +115,7 @@ static int log_change(struct itx *tx, bool alloc, struct extent ext)
 	return rc ? items_error(tx, rc, "log of blocks") : 0;
 }
 
-/* ---- handing out -------------------------------------------------------------------------------- */
+/* ---- handing out --------------------------------------------------------------------------- */
 
 /* The extent that contains or follows `at`; 1, 0. */
 static int extent_at(struct itx *tx, MDB_cursor *mc, uint64_t at, struct extent *ext)
@@ -145,8 +146,8 @@ static int extent_at(struct itx *tx, MDB_cursor *mc, uint64_t at, struct extent 
 }
 
 /* From `at` on: the first piece that is long enough, or the longest of some. */
-static int look_from(struct itx *tx, MDB_cursor *mc, uint64_t at, uint64_t want, struct extent *from,
-		     uint64_t *start)
+static int look_from(struct itx *tx, MDB_cursor *mc, uint64_t at, uint64_t want,
+		     struct extent *from, uint64_t *start)
 {
 	struct extent ext;
 	uint64_t begin, best = 0;
@@ -172,7 +173,8 @@ static int look_from(struct itx *tx, MDB_cursor *mc, uint64_t at, uint64_t want,
 	return ret < 0 ? ret : best > 0;
 }
 
-static int find_piece(struct itx *tx, uint64_t want, uint64_t hint, struct extent *from, uint64_t *start)
+static int find_piece(struct itx *tx, uint64_t want, uint64_t hint, struct extent *from,
+		      uint64_t *start)
 {
 	uint64_t next;
 	MDB_cursor *mc;
@@ -205,8 +207,8 @@ static void want_more(struct itx *tx)
 	uint64_t low;
 
 	/* Once, when the line is crossed; if the leader has no more it says LOW. */
-	if (before >= DALLOC_SHORT_BLOCKS && after < DALLOC_SHORT_BLOCKS && meta_get(tx, META_LOW, &low) == 0 &&
-	    !low)
+	if (before >= DALLOC_SHORT_BLOCKS && after < DALLOC_SHORT_BLOCKS &&
+	    meta_get(tx, META_LOW, &low) == 0 && !low)
 		txn_sync(fsd);
 }
 
@@ -223,7 +225,11 @@ int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext)
 		ret = meta_get(tx, META_LOW, &low);
 		if (ret < 0)
 			return ret;
-		return low || !tx->op ? -ENOSPC : op_park(tx->op, txn_wait_room);
+		if (!low && tx->op)
+			return op_park(tx->op, txn_wait_room);
+		/* What others give back we hear of with the leader's next answer; have one soon. */
+		txn_sync(tx->fsd);
+		return -ENOSPC;
 	}
 	len = from.start + from.len - start;
 	if (len > want)
@@ -250,9 +256,10 @@ uint64_t dalloc_free_blocks(struct fsd *fsd)
 	return items_davail(fsd);
 }
 
-/* ---- for commits -------------------------------------------------------------------------------- */
+/* ---- for commits --------------------------------------------------------------------------- */
 
-int dalloc_collect(struct itx *snapshot, uint64_t gen, int (*each)(void *arg, bool alloc, struct extent ext), void *arg)
+int dalloc_collect(struct itx *snapshot, uint64_t gen,
+		   int (*each)(void *arg, bool alloc, struct extent ext), void *arg)
 {
 	uint64_t row[2] = { htobe64(gen), 0 };
 	MDB_val mk = mval(row, sizeof(row)), mv;
@@ -270,7 +277,8 @@ int dalloc_collect(struct itx *snapshot, uint64_t gen, int (*each)(void *arg, bo
 		ret = each(arg, d.is_alloc, (struct extent){ .start = d.start, .len = d.len });
 	}
 	mdb_cursor_close(mc);
-	return ret == 0 && rc && rc != MDB_NOTFOUND ? items_error(snapshot, rc, "log of blocks") : ret;
+	return ret == 0 && rc && rc != MDB_NOTFOUND ? items_error(snapshot, rc, "log of blocks")
+						    : ret;
 }
 
 static int forget_log(struct itx *tx, uint64_t gen)
@@ -317,7 +325,8 @@ static int take_again(void *arg, bool alloc, struct extent ext)
 	return cut_extent(tx, from, ext.start, ext.len);
 }
 
-int dalloc_committed(struct itx *tx, uint64_t gen, const struct extent *exts, size_t nr, bool refilled, bool low)
+int dalloc_committed(struct itx *tx, uint64_t gen, const struct extent *exts, size_t nr,
+		     bool refilled, bool low)
 {
 	int ret = forget_log(tx, gen), rc;
 

@@ -1,14 +1,14 @@
 /*
  * fsd: one mount.  What its parts share; each part's promise stands in its own header.
  *
- *   fuse.c      requests in, replies out, the kernel's caches        ops_*.c  one POSIX operation each
- *   op.c        running, parking and waking operations               inode.c  inode items and attributes
- *   items.c     the item cache in LMDB                               pool.c   dirty file data in shared memory
- *   locks.c     cluster locks of this mount                          data.c   extents, reading and writing
- *   reader.c    items from the forest                                dalloc.c data blocks of this mount
- *   txn.c       generations and commits                              orphan.c inodes in use, and their end
- *   net.c       the session with the leader                          ops_ctl.c, caller.c  ioctls
- *   kcache.c    mounting, and what the kernel forgets                interrupt.c  killed applications
+ *   fuse.c       requests in, replies out              ops_*.c   one POSIX operation each
+ *   kcache.c     mounting, what the kernel forgets     inode.c   inode items and attributes
+ *   op.c         running, parking, waking operations   pool.c    dirty file data in shared memory
+ *   items.c      the item cache in LMDB                data.c    extents, reading and writing
+ *   locks.c      cluster locks of this mount           dalloc.c  data blocks of this mount
+ *   reader.c     items from the forest                 orphan.c  inodes in use, and their end
+ *   txn.c        generations; commit.c: their commits  net.c     the session with the leader
+ *   interrupt.c  killed applications                   ops_ctl.c, caller.c  ioctls
  */
 #ifndef SCOUTFS_FSD_H
 #define SCOUTFS_FSD_H
@@ -69,6 +69,7 @@ struct fsd {
  * This mount cannot go on (fenced, or the cache and the leader disagree): log why, cut the kernel's
  * connection so that applications get errors instead of waiting for ever, and end the process.
  */
-void fsd_fail(struct fsd *fsd, const char *fmt, ...) __attribute__((noreturn, format(printf, 2, 3)));
+void fsd_fail(struct fsd *fsd, const char *fmt, ...)
+	__attribute__((noreturn, format(printf, 2, 3)));
 
 #endif

@@ -1,9 +1,9 @@
 /*
- * Inode numbers: two pools fetched from the leader in runs, so that directories and other inodes fall
- * into different lock groups.  runtime.md 10.1.
+ * Inode numbers: two pools fetched from the leader in runs, so that directories and other inodes
+ * fall into different lock groups.  runtime.md 10.1.
  *
- * Promises: no number is handed out twice.  Numbers left over when the mount ends are lost, as are those
- * of operations that failed after they had one; there are 2^64.
+ * Promises: no number is handed out twice.  Numbers left over when the mount ends are lost, as are
+ * those of operations that failed after they had one; there are 2^64.
  */
 #include <errno.h>
 #include <stdlib.h>

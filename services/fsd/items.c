@@ -1,20 +1,21 @@
 /*
- * The item cache: its LMDB environment, transactions, and items.  The intervals that say what is known,
- * and eviction, are in items_range.c.
+ * The item cache: its LMDB environment, transactions, and items.  The intervals that say what is
+ * known, and eviction, are in items_range.c.
  *
- * Promises: a transaction shows one moment; what it wrote is there whole once items_commit returned 0
- * and not at all otherwise, also when the process is killed at any instruction (not when the node
+ * Promises: a transaction shows one moment; what it wrote is there whole once items_commit returned
+ * 0 and not at all otherwise, also when the process is killed at any instruction (not when the node
  * stops: the environment lies in a tmpfs and is begun anew then).  Every record lies inside a known
- * interval.  A record of a generation that may be in some tree is never removed before a marker for it
- * is committed.
+ * interval.  A record of a generation that may be in some tree is never removed before a marker for
+ * it is committed.
  *
- * Generations: a record's mark is the one that last wrote it.  An item that is written again in a later
- * generation, read from the forest, or deleted there, is "persistent": deleting it leaves a marker.
- * Only an item that was born in the open generation vanishes without one.
+ * Generations: a record's mark is the one that last wrote it.  An item that is written again in a
+ * later generation, read from the forest, or deleted there, is "persistent": deleting it leaves a
+ * marker. Only an item that was born in the open generation vanishes without one.
  *
- * Room: the map is allocated in full at the start, because a tmpfs that fills up under a writable map
- * kills the process.  Operations wait for room before the map is full; what remains is for the engine,
- * which must be able to close and clean generations.  So "full" never reaches an application.
+ * Room: the map is allocated in full at the start, because a tmpfs that fills up under a writable
+ * map kills the process.  Operations wait for room before the map is full; what remains is for the
+ * engine, which must be able to close and clean generations.  So "full" never reaches an
+ * application.
  */
 #include "items.h"
 
@@ -41,14 +42,15 @@ static const char *const table_names[TABLES_NR] = {
 
 #define META_GENS	"gens"
 
-/* ---- the environment ---------------------------------------------------------------------------- */
+/* ---- the environment ----------------------------------------------------------------------- */
 
 static int lmdb_errno(int rc)
 {
 	return rc > 0 ? -rc : -EIO;
 }
 
-/* Allocate the file in full without giving it a size: LMDB makes a new environment only of an empty one. */
+/* Allocate the file in full without giving it a size: LMDB makes a new environment only of an empty
+ * one. */
 static int allocate(const char *file, size_t size)
 {
 	int fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -130,8 +132,10 @@ int items_open(struct fsd *fsd, const char *path, size_t size, bool keep)
 	if (!rc)
 		rc = mdb_env_set_maxreaders(is->env, 256);
 	if (!rc)
-		rc = mdb_env_open(is->env, file, MDB_NOSUBDIR | MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC |
-				  MDB_NOTLS | MDB_NORDAHEAD, 0600);
+		rc = mdb_env_open(is->env, file,
+				  MDB_NOSUBDIR | MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC |
+					  MDB_NOTLS | MDB_NORDAHEAD,
+				  0600);
 	if (!rc)
 		rc = mdb_reader_check(is->env, &dead);
 	if (!rc)
@@ -170,7 +174,7 @@ MDB_dbi items_dbi(const struct itx *tx, enum items_table table)
 	return tx->fsd->items->dbi[table];
 }
 
-/* ---- transactions ------------------------------------------------------------------------------- */
+/* ---- transactions -------------------------------------------------------------------------- */
 
 int items_error(struct itx *tx, int rc, const char *what)
 {
@@ -357,7 +361,7 @@ int items_run(struct fsd *fsd, int (*fn)(struct itx *tx, void *arg), void *arg)
 	}
 }
 
-/* ---- generations -------------------------------------------------------------------------------- */
+/* ---- generations --------------------------------------------------------------------------- */
 
 static int put_gens(struct itx *tx)
 {
@@ -407,7 +411,8 @@ int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap,
 		closed(arg, &dirty);
 		ret = begin_snapshot(fsd, NULL, snap);
 		if (ret < 0)
-			fsd_fail(fsd, "generation %llu is closed but cannot be read", (unsigned long long)*gen);
+			fsd_fail(fsd, "generation %llu is closed but cannot be read",
+				 (unsigned long long)*gen);
 	} else {
 		ret = ret == MDB_MAP_FULL || ret == ENOSPC ? -ENOSPC : -EIO;
 	}
@@ -428,7 +433,8 @@ int items_set_committed(struct itx *tx, uint64_t gen)
 	return put_gens(tx);
 }
 
-static void dirty_of(struct items *is, const struct gens *g, struct items_dirty *open, struct items_dirty *closed)
+static void dirty_of(struct items *is, const struct gens *g, struct items_dirty *open,
+		     struct items_dirty *closed)
 {
 	get_dirty(&is->dirty[g->open & 1], open);
 	*closed = (struct items_dirty){ 0 };
@@ -465,7 +471,7 @@ void items_usage(struct fsd *fsd, uint64_t *used_bytes, uint64_t *size_bytes)
 	*size_bytes = fsd->items->map_bytes;
 }
 
-/* ---- records ------------------------------------------------------------------------------------ */
+/* ---- records ------------------------------------------------------------------------------- */
 
 int items_cursor(struct itx *tx, enum items_table table, MDB_cursor **mc)
 {
@@ -488,7 +494,8 @@ int rec_get(struct itx *tx, const struct key *key, const struct item_rec **rec)
 	return 1;
 }
 
-int rec_step(struct itx *tx, MDB_cursor *mc, MDB_cursor_op how, struct key *at, const struct item_rec **rec)
+int rec_step(struct itx *tx, MDB_cursor *mc, MDB_cursor_op how, struct key *at,
+	     const struct item_rec **rec)
 {
 	MDB_val mk, mv;
 	int rc = mdb_cursor_get(mc, &mk, &mv, how);
@@ -518,9 +525,11 @@ int rec_seek(struct itx *tx, MDB_cursor *mc, const struct key *key, struct key *
 	return 1;
 }
 
-int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val, size_t len)
+int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val,
+	    size_t len)
 {
-	size_t bytes = sizeof(struct item_rec) + ((len + ITEM_REC_ALIGN - 1) & ~(size_t)(ITEM_REC_ALIGN - 1));
+	size_t bytes = sizeof(struct item_rec) +
+		       ((len + ITEM_REC_ALIGN - 1) & ~(size_t)(ITEM_REC_ALIGN - 1));
 	struct ikey k = ikey_of(key);
 	MDB_val mk = mval(k.b, sizeof(k.b)), mv = mval(NULL, bytes);
 	uint8_t copy[sizeof(struct item_rec) + ITEM_CACHED_MAX] __attribute__((aligned(8)));
@@ -552,7 +561,7 @@ int rec_del(struct itx *tx, const struct key *key)
 	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "removal") : 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static int not_known(struct itx *tx, const struct key *key)
 {
@@ -600,15 +609,16 @@ int item_get(struct itx *tx, const struct key *key, struct ival *iv)
 }
 
 /* The first live record in [from, last]; 1, 0 or an error. */
-static int first_live(struct itx *tx, const struct key *from, const struct key *last, struct key *at,
-		      const struct item_rec **rec)
+static int first_live(struct itx *tx, const struct key *from, const struct key *last,
+		      struct key *at, const struct item_rec **rec)
 {
 	MDB_cursor *mc;
 	int ret = items_cursor(tx, TABLE_ITEMS, &mc);
 
 	if (ret < 0)
 		return ret;
-	for (ret = rec_seek(tx, mc, from, at, rec); ret > 0; ret = rec_step(tx, mc, MDB_NEXT, at, rec)) {
+	for (ret = rec_seek(tx, mc, from, at, rec); ret > 0;
+	     ret = rec_step(tx, mc, MDB_NEXT, at, rec)) {
 		if (key_cmp(at, last) > 0) {
 			ret = 0;
 			break;
@@ -652,8 +662,8 @@ int item_next(struct itx *tx, const struct key *key, const struct key *last, str
 }
 
 /* The last live record in [first, from]; 1, 0 or an error. */
-static int last_live(struct itx *tx, const struct key *from, const struct key *first, struct key *at,
-		     const struct item_rec **rec)
+static int last_live(struct itx *tx, const struct key *from, const struct key *first,
+		     struct key *at, const struct item_rec **rec)
 {
 	MDB_cursor *mc;
 	int ret = items_cursor(tx, TABLE_ITEMS, &mc);
@@ -707,7 +717,7 @@ int item_prev(struct itx *tx, const struct key *key, const struct key *first, st
 	}
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 /* What an item costs in the log tree at most: with an inode item go four index items. */
 #define ITEM_TREE_BYTES		64u
@@ -805,7 +815,8 @@ int item_delete(struct itx *tx, const struct key *key, const void *keep_val, siz
 		ret = rec_del(tx, key);
 		return ret < 0 ? ret : dirty_row(tx, key, false);
 	}
-	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, keep_val, keep_len);
+	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, keep_val,
+			   keep_len);
 }
 
 int item_force_delete(struct itx *tx, const struct key *key)

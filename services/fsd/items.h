@@ -2,12 +2,13 @@
  * The item cache of a mount, in one LMDB environment in the instance's tmpfs: design.md §3, D2, D3;
  * runtime.md 6.6.
  *
- * It holds items (newest version), the key intervals that are completely known (an absent key inside
- * one is certainly absent), and which items are dirty in which generation.  Keys are the sortable 27
- * bytes.  Who reads or writes an item must hold a use of the lock that covers it (asserted).
+ * It holds items (newest version), the key intervals that are completely known (an absent key
+ * inside one is certainly absent), and which items are dirty in which generation.  Keys are the
+ * sortable 27 bytes.  Who reads or writes an item must hold a use of the lock that covers it
+ * (asserted).
  *
- * Inode items (zone 16 type 4) are cached as struct cinode (inode.h), not as their disk bytes: their
- * sequence numbers may still be references to a generation.  reader.c and txn.c convert.
+ * Inode items (zone 16 type 4) are cached as struct cinode (inode.h), not as their disk bytes:
+ * their sequence numbers may still be references to a generation.  reader.c and txn.c convert.
  * Zones 4 (indexes) is never cached: txn.c makes index items when it streams a generation out.
  */
 #ifndef SCOUTFS_FSD_ITEMS_H
@@ -19,7 +20,7 @@
 #include "key/key.h"
 
 enum items_table {
-	TABLE_ITEMS,	/* key27 padded to 32 -> struct item_rec, value padded to 8: both stay aligned */
+	TABLE_ITEMS,	/* key27 padded to 32 -> struct item_rec, value padded to 8: both aligned */
 	TABLE_RANGES,	/* key27 first -> key27 last (inclusive): known intervals, disjoint */
 	TABLE_DIRTY,	/* be64 gen, key27 -> nothing */
 	TABLE_META,	/* name -> value: open_gen, committed_gen, ... */
@@ -32,11 +33,11 @@ enum items_table {
 };
 
 #define ITEM_REC_DELETED	1u	/* a deletion marker, dirty or not yet dropped */
-#define ITEM_REC_PERSISTENT	2u	/* an older version may stand in some tree: deleting needs a marker */
+#define ITEM_REC_PERSISTENT	2u	/* an older version may stand in some tree: needs a marker */
 #define ITEM_REC_BAD		4u	/* was malformed when read: whoever asks for it gets -EIO */
 
 struct item_rec {
-	uint64_t mark;		/* generation that last wrote it; clean iff <= committed gen; 0: as read */
+	uint64_t mark;		/* generation that last wrote it; clean iff committed; 0: as read */
 	uint8_t flags;
 	uint8_t pad;
 	uint16_t len;		/* of the value */
@@ -58,7 +59,7 @@ struct itx {
 	uint64_t dlog_nr;	/* rows of TABLE_DLOG, likewise */
 	uint64_t changes;	/* of any table so far: what fails without any has not happened */
 	int64_t davail_delta;	/* change of the sum of TABLE_DAVAIL */
-	int err;		/* first LMDB error: the transaction will abort with -EIO or park for room */
+	int err;		/* first LMDB error: it will abort with -EIO or park for room */
 };
 
 /* path: the runtime directory; size: bytes of the map.  Begins empty unless `keep`. */
@@ -69,10 +70,11 @@ void items_close(struct fsd *fsd);
 int items_begin(struct fsd *fsd, struct op *op, bool write, struct itx *tx);
 int items_commit(struct itx *tx);
 void items_abort(struct itx *tx);
-/* An LMDB error inside tx: notes it and returns what the caller should: OP_PARKED (the operation runs
- * again when there is room), -ENOSPC for the engine's own transactions, or -EIO (logged). */
+/* An LMDB error inside tx: notes it and returns what the caller should: OP_PARKED (the operation
+ * runs again when there is room), -ENOSPC for the engine's own transactions, or -EIO (logged). */
 int items_error(struct itx *tx, int rc, const char *what);
-/* Run fn in a write transaction of the engine's own, as often as it takes to find room; 0 or fn's or -EIO. */
+/* Run fn in a write transaction of the engine's own, as often as it takes to find room; 0 or fn's
+ * or -EIO. */
 int items_run(struct fsd *fsd, int (*fn)(struct itx *tx, void *arg), void *arg);
 MDB_dbi items_dbi(const struct itx *tx, enum items_table table);
 
@@ -94,8 +96,8 @@ int item_prev(struct itx *tx, const struct key *key, const struct key *first, st
 
 /* Create or replace; dirty in the open generation.  The key must be known (call item_get first). */
 int item_put(struct itx *tx, const struct key *key, const void *val, size_t len);
-/* Delete a known item; leaves a marker where an older version may exist.  keep_val: the marker keeps
- * the value it had (inode items: txn.c needs their old seqs). */
+/* Delete a known item; leaves a marker where an older version may exist.  keep_val: the marker
+ * keeps the value it had (inode items: txn.c needs their old seqs). */
 int item_delete(struct itx *tx, const struct key *key, const void *keep_val, size_t keep_len);
 /* Leave a deletion marker whether the key is known or not (zone 8, which no lock covers). */
 int item_force_delete(struct itx *tx, const struct key *key);
@@ -103,10 +105,10 @@ int item_force_delete(struct itx *tx, const struct key *key);
 int items_set_known(struct itx *tx, const struct key *first, const struct key *last);
 
 /*
- * For reader.c: insert what was read for [start, end] where it is not known yet; skips keys that are.
- * The sample was taken for a key of the range before the roots were (the read barrier, runtime 6.6).
- * -EAGAIN: what was read may be older than what the cache has had since: read again from new roots.
- * -ENOSPC: make room first (items_make_room).
+ * For reader.c: insert what was read for [start, end] where it is not known yet; skips keys that
+ * are. The sample was taken for a key of the range before the roots were (the read barrier,
+ * runtime 6.6). -EAGAIN: what was read may be older than what the cache has had since: read again
+ * from new roots. -ENOSPC: make room first (items_make_room).
  */
 struct items_sample { uint64_t committed_gen, drops; };
 void items_sample(struct fsd *fsd, const struct key *key, struct items_sample *s);
@@ -115,17 +117,17 @@ int items_insert_read(struct itx *tx, const struct items_sample *s, const struct
 		      const struct key *end, const struct read_item *items, size_t nr);
 /* For locks.c: forget everything in [start, end]; -EBUSY if something there is dirty. */
 int items_drop(struct fsd *fsd, const struct key *start, const struct key *end);
-/* Evict clean intervals until the environment is under its low-water mark, if it is above the high one
- * or `now` is set; returns how many records went. */
+/* Evict clean intervals until the environment is under its low-water mark, if it is above the high
+ * one or `now` is set; returns how many records went. */
 size_t items_evict(struct fsd *fsd, bool now);
 /* Evict or, if that frees nothing, wait for a commit: for threads that may block. */
 void items_make_room(struct fsd *fsd);
 
 struct items_dirty { uint64_t bytes, nr, dlog_nr; bool any; };
 /*
- * For txn.c.  Close the open generation: *gen is its number, *snap a snapshot that shows it and nothing
- * newer (items_abort ends it).  closed() tells what it has in it, before the next one can be written to.
- * -ENOSPC, -EIO.
+ * For txn.c.  Close the open generation: *gen is its number, *snap a snapshot that shows it and
+ * nothing newer (items_abort ends it).  closed() tells what it has in it, before the next one can
+ * be written to. -ENOSPC, -EIO.
  */
 int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap,
 		    void (*closed)(void *arg, const struct items_dirty *dirty), void *arg);

@@ -6,7 +6,8 @@
 
 #include "items.h"
 
-/* Keys of TABLE_ITEMS are padded and values rounded up, so that LMDB keeps both on 8-byte boundaries. */
+/* Keys of TABLE_ITEMS are padded and values rounded up, so that LMDB keeps both on 8-byte
+ * boundaries. */
 #define ITEM_KEY_BYTES	32u
 #define ITEM_REC_ALIGN	8u
 #define ITEM_CACHED_MAX	1024u	/* of a value as cached; on the devices it is ITEM_VAL_MAX */
@@ -60,7 +61,8 @@ struct items {
 	_Atomic uint64_t used;		/* bytes of pages in tables, as of a moment ago */
 	_Atomic int64_t davail;
 	struct dirty_count dirty[2];	/* by generation & 1 */
-	_Atomic uint8_t recent[ITEMS_RECENT_NR];	/* by hash of an inode: looked up since the hand came by */
+	/* By hash of an inode: looked up since the hand came by. */
+	_Atomic uint8_t recent[ITEMS_RECENT_NR];
 
 	pthread_mutex_t idle_lock;
 	MDB_txn *idle[ITEMS_SNAPSHOTS_IDLE];
@@ -72,7 +74,8 @@ struct items {
 
 static inline size_t items_drop_hash(const struct key *lock_start)
 {
-	return (size_t)((lock_start->first >> 10) + lock_start->zone * 37u + (lock_start->second >> 10)) %
+	return (size_t)((lock_start->first >> 10) + lock_start->zone * 37u +
+			(lock_start->second >> 10)) %
 	       ITEMS_DROPS_NR;
 }
 
@@ -98,8 +101,10 @@ int rec_get(struct itx *tx, const struct key *key, const struct item_rec **rec);
 /* The first record >= key (cursor mc), 1 with *at and *rec, 0. */
 int rec_seek(struct itx *tx, MDB_cursor *mc, const struct key *key, struct key *at,
 	     const struct item_rec **rec);
-int rec_step(struct itx *tx, MDB_cursor *mc, MDB_cursor_op how, struct key *at, const struct item_rec **rec);
-int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val, size_t len);
+int rec_step(struct itx *tx, MDB_cursor *mc, MDB_cursor_op how, struct key *at,
+	     const struct item_rec **rec);
+int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val,
+	    size_t len);
 int rec_del(struct itx *tx, const struct key *key);
 int items_cursor(struct itx *tx, enum items_table table, MDB_cursor **mc);
 /* Whether operations should wait for room. */

@@ -1,19 +1,20 @@
 /*
  * What the item cache knows: disjoint intervals of keys, eviction, and what readers bring.
  *
- * Promises: intervals never overlap and never touch (neighbours are joined); every record lies in one.
- * Eviction takes whole stretches of clean items together with the knowledge about them; a dirty item
- * keeps the interval of its own key.  What a reader brings never replaces or contradicts anything
- * that is known, and is refused when it might be older than something the cache has forgotten since.
+ * Promises: intervals never overlap and never touch (neighbours are joined); every record lies in
+ * one. Eviction takes whole stretches of clean items together with the knowledge about them; a
+ * dirty item keeps the interval of its own key.  What a reader brings never replaces or contradicts
+ * anything that is known, and is refused when it might be older than something the cache has
+ * forgotten since.
  *
  * That is the read barrier of runtime.md 6.6, and it is exact in two numbers.  A reader samples the
- * committed generation before it takes its roots: these show at least everything up to it.  What it read
- * can be too old only if an item of a later generation was committed and then evicted, so evictions
- * record the committed generation at their time.  And when a lock's items were dropped meanwhile, another
- * mount may have written: drops are counted per (hash of a) lock.
+ * committed generation before it takes its roots: these show at least everything up to it.  What it
+ * read can be too old only if an item of a later generation was committed and then evicted, so
+ * evictions record the committed generation at their time.  And when a lock's items were dropped
+ * meanwhile, another mount may have written: drops are counted per (hash of a) lock.
  *
- * Eviction is a clock: a hand walks the key space, and what belongs to an inode that was looked at since
- * the hand's last visit is passed over once.
+ * Eviction is a clock: a hand walks the key space, and what belongs to an inode that was looked at
+ * since the hand's last visit is passed over once.
  */
 #include "items.h"
 
@@ -27,7 +28,7 @@
 #define EVICT_BATCH	512u	/* records a transaction of eviction looks at */
 #define DROP_BATCH	1000u
 
-/* ---- intervals ---------------------------------------------------------------------------------- */
+/* ---- intervals ----------------------------------------------------------------------------- */
 
 static void range_get(const MDB_val *mk, const MDB_val *mv, struct key *first, struct key *last)
 {
@@ -36,7 +37,8 @@ static void range_get(const MDB_val *mk, const MDB_val *mv, struct key *first, s
 }
 
 /* The last interval that begins at or before key; 1, 0 or an error. */
-static int range_le(struct itx *tx, MDB_cursor *mc, const struct key *key, struct key *first, struct key *last)
+static int range_le(struct itx *tx, MDB_cursor *mc, const struct key *key, struct key *first,
+		    struct key *last)
 {
 	uint8_t k[KEY_SORT_BYTES];
 	MDB_val mk = mval(k, sizeof(k)), mv;
@@ -57,7 +59,8 @@ static int range_le(struct itx *tx, MDB_cursor *mc, const struct key *key, struc
 }
 
 /* The first interval that begins at or after key. */
-static int range_ge(struct itx *tx, MDB_cursor *mc, const struct key *key, struct key *first, struct key *last)
+static int range_ge(struct itx *tx, MDB_cursor *mc, const struct key *key, struct key *first,
+		    struct key *last)
 {
 	uint8_t k[KEY_SORT_BYTES];
 	MDB_val mk = mval(k, sizeof(k)), mv;
@@ -189,7 +192,7 @@ int range_remove(struct itx *tx, const struct key *first, const struct key *last
 	return ret < 0 ? ret : 0;
 }
 
-/* ---- what readers bring ------------------------------------------------------------------------- */
+/* ---- what readers bring -------------------------------------------------------------------- */
 
 void items_sample(struct fsd *fsd, const struct key *key, struct items_sample *s)
 {
@@ -211,8 +214,8 @@ static int fill_gap(struct itx *tx, const struct key *first, const struct key *l
 	while (*i < nr && key_cmp(&items[*i].key, first) < 0)
 		(*i)++;
 	for (; *i < nr && key_cmp(&items[*i].key, last) <= 0 && ret == 0; (*i)++)
-		ret = rec_put(tx, &items[*i].key, 0, items[*i].flags | ITEM_REC_PERSISTENT, items[*i].val,
-			      items[*i].len);
+		ret = rec_put(tx, &items[*i].key, 0, items[*i].flags | ITEM_REC_PERSISTENT,
+			      items[*i].val, items[*i].len);
 	return ret;
 }
 
@@ -226,7 +229,8 @@ int items_insert_read(struct itx *tx, const struct items_sample *s, const struct
 	int ret;
 
 	assert(tx->write);
-	if (is->evicted_gen > s->committed_gen || is->drops[items_drop_hash(&lock_start)] != s->drops)
+	if (is->evicted_gen > s->committed_gen ||
+	    is->drops[items_drop_hash(&lock_start)] != s->drops)
 		return -EAGAIN;
 	if (items_is_full(is))
 		return -ENOSPC;
@@ -252,7 +256,7 @@ int items_insert_read(struct itx *tx, const struct items_sample *s, const struct
 	return ret < 0 ? ret : range_add(tx, start, end);
 }
 
-/* ---- dropping what a lock covered --------------------------------------------------------------- */
+/* ---- dropping what a lock covered ---------------------------------------------------------- */
 
 struct drop {
 	struct key at, end;
@@ -307,7 +311,7 @@ int items_drop(struct fsd *fsd, const struct key *start, const struct key *end)
 	return ret;
 }
 
-/* ---- eviction ----------------------------------------------------------------------------------- */
+/* ---- eviction ------------------------------------------------------------------------------ */
 
 struct evict {
 	size_t records;		/* gone */
@@ -333,11 +337,12 @@ static struct key end_of_inode(const struct key *k)
 }
 
 /*
- * Take the records of a stretch out, beginning at `from` and inside the interval that ends at `end`;
- * *upto is how far it went.  Dirty ones stay; their keys are remembered.
+ * Take the records of a stretch out, beginning at `from` and inside the interval that ends at
+ * `end`; *upto is how far it went.  Dirty ones stay; their keys are remembered.
  */
-static int evict_stretch(struct itx *tx, struct evict *ev, const struct key *from, const struct key *end,
-			 struct key *upto, bool *forget, struct key *dirty, size_t *dirty_nr)
+static int evict_stretch(struct itx *tx, struct evict *ev, const struct key *from,
+			 const struct key *end, struct key *upto, bool *forget, struct key *dirty,
+			 size_t *dirty_nr)
 {
 	struct key k, inode_end = *from;
 	const struct item_rec *rec;
@@ -356,7 +361,8 @@ static int evict_stretch(struct itx *tx, struct evict *ev, const struct key *fro
 		if (first_inode || key_cmp(&k, &inode_end) > 0) {
 			inode_end = end_of_inode(&k);
 			if (is_recent(tx->fsd->items, &k, first_inode)) {
-				/* What lies before it goes; it is passed over when the hand is there. */
+				/* What lies before it goes; it is passed over when the hand is
+				 * there. */
 				*forget = !first_inode;
 				*upto = first_inode ? inode_end : key_prev(k);
 				if (first_inode && key_cmp(upto, end) > 0)
@@ -428,8 +434,8 @@ static int evict_some(struct itx *tx, void *arg)
 }
 
 /*
- * Not items_run: when there is no room even for eviction the caller must know, and an evictor that waits
- * for eviction would wait for itself.
+ * Not items_run: when there is no room even for eviction the caller must know, and an evictor that
+ * waits for eviction would wait for itself.
  */
 static int evict_once(struct fsd *fsd, struct evict *ev)
 {

@@ -1,25 +1,26 @@
 /*
  * Cluster locks as this mount holds them.
  *
- * Promises: an operation that runs holds every lock it has named, in a mode that is good enough, and no
- * other mount holds a conflicting one until its answer is out.  A revoke is answered only when nothing
- * of this mount relies on the lock any more, in the order of design.md D4: (a) from its arrival replies
- * carry no kernel timeouts; (b), (c) the kernel's caches are withdrawn while requests are still served;
- * (d) new users wait, the last use ends, what is dirty under it is committed, the items are dropped.
- * WRITE to READ keeps all caches: they are clean then.
+ * Promises: an operation that runs holds every lock it has named, in a mode that is good enough,
+ * and no other mount holds a conflicting one until its answer is out.  A revoke is answered only
+ * when nothing of this mount relies on the lock any more, in the order of design.md D4: (a) from
+ * its arrival replies carry no kernel timeouts; (b), (c) the kernel's caches are withdrawn while
+ * requests are still served; (d) new users wait, the last use ends, what is dirty under it is
+ * committed, the items are dropped. WRITE to READ keeps all caches: they are clean then.
  *
- * Deadlock: an operation takes a lock out of order only if it is to be had at once.  Otherwise it gives
- * up every lock that comes later in the order of runtime.md 4.8 (and its own weaker use of the same lock), and
- * takes them one by one, in order.  So whoever waits holds only locks that come earlier, in all mounts.
- * Who holds a lock being drained may name it again, for it may need it twice to finish.
+ * Deadlock: an operation takes a lock out of order only if it is to be had at once.  Otherwise it
+ * gives up every lock that comes later in the order of runtime.md 4.8 (and its own weaker use of
+ * the same lock), and takes them one by one, in order.  So whoever waits holds only locks that come
+ * earlier, in all mounts. Who holds a lock being drained may name it again, for it may need it
+ * twice to finish.
  *
- * Fairness: when a grant arrives everybody who waited gets its use before the next revoke is looked at,
- * so each grant does some work; after that no new user is let in before the revoke is answered.
+ * Fairness: when a grant arrives everybody who waited gets its use before the next revoke is looked
+ * at, so each grant does some work; after that no new user is let in before the revoke is answered.
  *
- * One mutex guards the table.  Under it only queues of other modules are touched: op_wake, txn_commit,
- * net_lock_request and net_invalidate_respond neither wait nor call back.  The notifier thread is alone in
- * calling into the kernel and in dropping items; waiting for users and commits takes no thread, so that
- * one revoke never waits behind another.
+ * One mutex guards the table.  Under it only queues of other modules are touched: op_wake,
+ * txn_commit, net_lock_request and net_invalidate_respond neither wait nor call back.  The notifier
+ * thread is alone in calling into the kernel and in dropping items; waiting for users and commits
+ * takes no thread, so that one revoke never waits behind another.
  */
 #include "locks.h"
 
@@ -38,7 +39,7 @@
 /* Kernel timeouts under a lock: it is the revoke that ends them. */
 #define KERNEL_TIMEOUT_S	3600.0
 
-/* ---- the table ---------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------- */
 
 static size_t hash_of(const struct key *start)
 {
@@ -132,7 +133,7 @@ static void shrink(struct locks *ls)
 	net_lock_request(ls->fsd, &l->start, l->mode, LOCK_MODE_NULL);
 }
 
-/* ---- uses --------------------------------------------------------------------------------------- */
+/* ---- uses ---------------------------------------------------------------------------------- */
 
 static bool satisfies(uint8_t mode, uint8_t want)
 {
@@ -261,8 +262,8 @@ bool lock_covers(const struct op *op, const struct key *key, bool write)
 	struct key start;
 	const struct lock_use *u;
 
-	if (key->zone == ZONE_INODE_INDEX || key->zone == ZONE_ORPHAN || key->zone == ZONE_XATTR_TOTL ||
-	    key->zone == ZONE_XATTR_INDX)
+	if (key->zone == ZONE_INODE_INDEX || key->zone == ZONE_ORPHAN ||
+	    key->zone == ZONE_XATTR_TOTL || key->zone == ZONE_XATTR_INDX)
 		return op->uses_nr > 0;		/* design.md D12 */
 	start = key_lock_start(key);
 	u = find_use(op, &start);
@@ -319,7 +320,7 @@ void lock_note_dirty(struct op *op, uint64_t gen)
 	pthread_mutex_unlock(&ls->mutex);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------ */
+/* ---- waiting ------------------------------------------------------------------------------- */
 
 /* The order of runtime.md 4.8: rename, inode groups by number, quota. */
 static int order_cmp(const struct lock *a, const struct lock *b)
@@ -384,7 +385,8 @@ static bool cancel_wait(struct op *op)
 	return found;
 }
 
-/* Take all that op has named, in order; or put it on the list of the first lock that is not to be had. */
+/* Take all that op has named, in order; or put it on the list of the first lock that is not to be
+ * had. */
 static bool take_all(struct locks *ls, struct op *op)
 {
 	sort_uses(op);
@@ -435,15 +437,17 @@ void locks_pump(struct locks *ls, struct lock *l)
 	ask(ls, l);
 }
 
-/* ---- grants, recovery --------------------------------------------------------------------------- */
+/* ---- grants, recovery ---------------------------------------------------------------------- */
 
-void locks_granted(struct fsd *fsd, const struct key *key, uint8_t old_mode, uint8_t new_mode, uint64_t write_seq)
+void locks_granted(struct fsd *fsd, const struct key *key, uint8_t old_mode, uint8_t new_mode,
+		   uint64_t write_seq)
 {
 	struct locks *ls = fsd->locks;
 	struct lock *l;
 
 	stats_inc(&fsd->stats.lock_grant_response);
-	/* Before anybody can read under the grant: older roots may lack what the last holder wrote. */
+	/* Before anybody can read under the grant: older roots may lack what the last holder
+	 * wrote. */
 	reader_roots_stale(fsd);
 	pthread_mutex_lock(&ls->mutex);
 	l = find_or_make(ls, key);
@@ -478,7 +482,8 @@ size_t locks_recover(struct fsd *fsd, const struct key *start, struct lock_state
 		fsd_fail(fsd, "out of memory");
 	for (size_t i = 0; i < LOCKS_HASH_NR; i++) {
 		for (struct lock *l = ls->hash[i]; l; l = l->hash_next) {
-			/* One being revoked counts with its old mode: nothing was given back yet. */
+			/* One being revoked counts with its old mode: nothing was given back
+			 * yet. */
 			if (l->mode != LOCK_MODE_NULL && key_cmp(&l->start, start) >= 0)
 				all[nr++] = (struct lock_state){ l->start, l->mode, l->write_seq };
 		}
@@ -492,7 +497,7 @@ size_t locks_recover(struct fsd *fsd, const struct key *start, struct lock_state
 	return nr;
 }
 
-/* ---- questions ---------------------------------------------------------------------------------- */
+/* ---- questions ----------------------------------------------------------------------------- */
 
 uint64_t lock_write_seq(struct fsd *fsd, const struct key *key)
 {
@@ -515,7 +520,8 @@ double lock_kernel_timeout(struct fsd *fsd, uint64_t ino)
 
 	pthread_mutex_lock(&fsd->locks->mutex);
 	l = locks_find(fsd->locks, &start);
-	covered = l && l->mode != LOCK_MODE_NULL && (l->step == REVOKE_NONE || l->revoke_to == LOCK_MODE_READ);
+	covered = l && l->mode != LOCK_MODE_NULL &&
+		  (l->step == REVOKE_NONE || l->revoke_to == LOCK_MODE_READ);
 	pthread_mutex_unlock(&fsd->locks->mutex);
 	return covered ? KERNEL_TIMEOUT_S : 0.0;
 }
@@ -535,7 +541,7 @@ void locks_counts(struct fsd *fsd, uint64_t *held, uint64_t *waiting)
 	pthread_mutex_unlock(&ls->mutex);
 }
 
-/* ---- start, stop -------------------------------------------------------------------------------- */
+/* ---- start, stop --------------------------------------------------------------------------- */
 
 int locks_start(struct fsd *fsd)
 {

@@ -1,13 +1,14 @@
 /*
  * fsd: one mount, from the configuration to the farewell.  runtime.md 3.3, 3.4; design.md §2.
  *
- * Start: identity, blockd, both super blocks, the engine, the leader's greeting, the first transaction, the
- * root inode, the kernel's mount, READY.  Each step that fails says what and why, and what the steps
- * before have made goes again, in reverse.
+ * Start: identity, blockd, both super blocks, the engine, the leader's greeting, the first
+ * transaction, the root inode, the kernel's mount, READY.  Each step that fails says what and why,
+ * and what the steps before have made goes again, in reverse.
  *
- * Stop (SIGTERM, SIGINT, or an unmount by anybody): the kernel lets go, unlinked files nobody uses any more
- * are deleted, the last commit is stored, the leader gets a farewell.  A second signal cuts programs
- * that still use the mount off.  A process that is killed instead leaves all that to the leader.
+ * Stop (SIGTERM, SIGINT, or an unmount by anybody): the kernel lets go, unlinked files nobody uses
+ * any more are deleted, the last commit is stored, the leader gets a farewell.  A second signal
+ * cuts programs that still use the mount off.  A process that is killed instead leaves all that to
+ * the leader.
  */
 #include <errno.h>
 #include <signal.h>
@@ -60,7 +61,7 @@ void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 	_exit(1);
 }
 
-/* ---- signals ------------------------------------------------------------------------------------ */
+/* ---- signals ------------------------------------------------------------------------------- */
 
 static void *signal_thread(void *arg)
 {
@@ -109,7 +110,7 @@ static int catch_signals(void)
 	return ret;
 }
 
-/* ---- the volume --------------------------------------------------------------------------------- */
+/* ---- the volume ---------------------------------------------------------------------------- */
 
 static int read_super(struct fsd *fsd, enum blk_device dev, struct disk_super *s)
 {
@@ -181,7 +182,7 @@ static int open_blockd(struct fsd *fsd)
 	return ret;
 }
 
-/* ---- the root ----------------------------------------------------------------------------------- */
+/* ---- the root ------------------------------------------------------------------------------ */
 
 struct root_op {
 	struct op op;
@@ -214,8 +215,11 @@ static void done_root(struct op *op, int err)
 static int read_root(struct fsd *fsd)
 {
 	/* Static: the operation's last touch of it may come after done(). */
-	static struct root_op r = { .op = { .name = "reading the root", .run = run_root, .done = done_root },
-				    .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	static struct root_op r = {
+		.op = { .name = "reading the root", .run = run_root, .done = done_root },
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.cond = PTHREAD_COND_INITIALIZER
+	};
 
 	r.op.fsd = fsd;
 	op_start(&r.op);
@@ -230,7 +234,7 @@ static int read_root(struct fsd *fsd)
 	return r.err < 0 ? r.err : S_ISDIR(inode_mode(&r.ci)) ? 0 : -EIO;
 }
 
-/* ---- start and stop ----------------------------------------------------------------------------- */
+/* ---- start and stop ------------------------------------------------------------------------ */
 
 static int start_engine(struct fsd *fsd)
 {
@@ -277,14 +281,16 @@ static int start_session(struct fsd *fsd)
 	return kcache_mount(fsd);
 }
 
-/* Whatever was started; `greeted`: the leader knows this mount.  0, or why what was written is not all stored. */
+/* Whatever was started; `greeted`: the leader knows this mount.  0, or why what was written is not
+ * all stored. */
 static int stop_all(struct fsd *fsd, bool greeted)
 {
 	int ret;
 
 	caller_stop(CALLERS_GRACE_MS);
 	if (fsd->ops)
-		ops_drain(fsd);		/* requests of a connection that was cut still count inodes in use */
+		/* Requests of a connection that was cut still count inodes in use. */
+		ops_drain(fsd);
 	if (fsd->orphans) {
 		orphans_drain(fsd);
 		net_answer_maps(fsd, false);

@@ -1,9 +1,9 @@
 /*
  * The session with the leader: finding it, asking it, answering it.  runtime.md 1.6, 3, 17.
  *
- * Promises: every request of the leader gets exactly one answer; grants and revokes reach the lock table in
- * the order in which they arrived; nothing here blocks the session's home thread but the look for a
- * leader, which reads 64 KiB.
+ * Promises: every request of the leader gets exactly one answer; grants and revokes reach the lock
+ * table in the order in which they arrived; nothing here blocks the session's home thread but the
+ * look for a leader, which reads 64 KiB.
  *
  * The session itself (numbers, resending, other servers) is net_client's.
  */
@@ -39,25 +39,30 @@ struct session_net {
 	char why_none[128];	/* no leader, in words */
 };
 
-/* ---- the leader's address ----------------------------------------------------------------------- */
+/* ---- the leader's address ------------------------------------------------------------------ */
 
 struct first_blocks {
 	struct disk_super super;
 	struct disk_quorum_block slots[QUORUM_SLOTS_MAX];
 };
-static_assert(sizeof(struct first_blocks) == LARGE_SIZE, "the super and the slots lie side by side");
+static_assert(sizeof(struct first_blocks) == LARGE_SIZE,
+	      "the super and the slots lie side by side");
 static_assert(QUORUM_FIRST_BLKNO == SUPER_BLKNO + 1, "the super and the slots lie side by side");
 
 static int read_first_blocks(struct fsd *fsd, struct first_blocks *fb)
 {
-	struct blkcli_op op = { .op = BLK_OP_READ, .dev = BLK_DEV_META, .dev_off = SUPER_BLKNO << SMALL_SHIFT,
-				.len = sizeof(*fb), .buf = fb };
+	struct blkcli_op op = { .op = BLK_OP_READ,
+				.dev = BLK_DEV_META,
+				.dev_off = SUPER_BLKNO << SMALL_SHIFT,
+				.len = sizeof(*fb),
+				.buf = fb };
 	const char *why;
 	int ret = blkcli_run(fsd->blk, &op, 1);
 
 	if (ret == 0)
 		ret = super_check(&fb->super, &why);
-	if (ret == 0 && (le64_get(fb->super.hdr.fsid) != fsd->fsid || le64_get(fb->super.fmt_vers) != fsd->fmt_vers))
+	if (ret == 0 && (le64_get(fb->super.hdr.fsid) != fsd->fsid ||
+			 le64_get(fb->super.fmt_vers) != fsd->fmt_vers))
 		ret = -ESTALE;
 	return ret;
 }
@@ -104,8 +109,8 @@ static int resolve(void *arg, char *buf, size_t size)
 	}
 	a = &fb->super.qconf.slots[slot];
 	ip = le32_get(a->addr);
-	if ((size_t)snprintf(buf, size, "tcp://%u.%u.%u.%u:%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255,
-			     le16_get(a->port)) < size)
+	if ((size_t)snprintf(buf, size, "tcp://%u.%u.%u.%u:%u", ip >> 24, ip >> 16 & 255,
+			     ip >> 8 & 255, ip & 255, le16_get(a->port)) < size)
 		ret = 0;
 	say_none(s, "the leader does not answer yet");
 out:
@@ -113,7 +118,8 @@ out:
 	return ret;
 }
 
-/* Whether our mounted_clients item is gone from the device, so that a farewell was heard (runtime 3.4). */
+/* Whether our mounted_clients item is gone from the device, so that a farewell was heard
+ * (runtime 3.4). */
 static int is_gone(void *arg)
 {
 	struct session_net *s = arg;
@@ -129,7 +135,8 @@ static int is_gone(void *arg)
 		return -ENOMEM;
 	ret = read_first_blocks(fsd, fb);
 	if (ret == 0)
-		ret = block_set_open(&bs, &dev, fsd->fsid, le64_get(fb->super.total_meta_blocks), 4);
+		ret = block_set_open(&bs, &dev, fsd->fsid, le64_get(fb->super.total_meta_blocks),
+				     4);
 	if (ret == 0) {
 		ret = btree_lookup(bs, &fb->super.mounted_clients, &key, &ref);
 		if (ret == 0)
@@ -141,7 +148,7 @@ static int is_gone(void *arg)
 	return ret;
 }
 
-/* ---- what the leader says ----------------------------------------------------------------------- */
+/* ---- what the leader says ------------------------------------------------------------------ */
 
 static void on_greeted(void *arg, uint64_t term, bool new_server)
 {
@@ -159,8 +166,10 @@ static void on_fenced(void *arg)
 {
 	struct session_net *s = arg;
 
-	fsd_fail(s->fsd, "this mount (rid %016llx) was fenced by the leader; what was not committed is lost; mount again",
-		 (unsigned long long)s->fsd->rid);
+	fsd_fail(
+		s->fsd,
+		"this mount (rid %016llx) was fenced by the leader; what was not committed is lost; mount again",
+		(unsigned long long)s->fsd->rid);
 }
 
 static void answer_recover(struct fsd *fsd, struct net_req *req, const struct msg_lock_recover *m)
@@ -188,7 +197,8 @@ void net_answer_maps(struct fsd *fsd, bool on)
 	pthread_mutex_unlock(&fsd->session->lock);
 }
 
-static void answer_map(struct session_net *s, struct net_req *req, const struct msg_open_ino_map_query *m)
+static void answer_map(struct session_net *s, struct net_req *req,
+		       const struct msg_open_ino_map_query *m)
 {
 	struct msg_open_ino_map_query_reply reply = { 0 };
 	struct fsd *fsd = s->fsd;
@@ -227,15 +237,17 @@ static void on_request(void *arg, struct net_req *req, unsigned type, const void
 	}
 }
 
-void net_invalidate_respond(struct fsd *fsd, struct net_req *req, const struct key *key, uint8_t old_mode,
-			    uint8_t new_mode)
+void net_invalidate_respond(struct fsd *fsd, struct net_req *req, const struct key *key,
+			    uint8_t old_mode, uint8_t new_mode)
 {
-	struct msg_lock_invalidate_reply reply = { .key = *key, .old_mode = old_mode, .new_mode = new_mode };
+	struct msg_lock_invalidate_reply reply = { .key = *key,
+						   .old_mode = old_mode,
+						   .new_mode = new_mode };
 
 	net_client_respond(fsd->net, req, 0, MSG_lock_invalidate_reply, &reply);
 }
 
-/* ---- locks -------------------------------------------------------------------------------------- */
+/* ---- locks --------------------------------------------------------------------------------- */
 
 struct lock_call {
 	struct fsd *fsd;
@@ -283,11 +295,13 @@ void net_lock_request(struct fsd *fsd, const struct key *key, uint8_t old_mode, 
 
 	if (!c)
 		fsd_fail(fsd, "out of memory");
-	*c = (struct lock_call){ .fsd = fsd, .msg = { .key = *key, .old_mode = old_mode, .new_mode = new_mode } };
+	*c = (struct lock_call){
+		.fsd = fsd, .msg = { .key = *key, .old_mode = old_mode, .new_mode = new_mode }
+	};
 	send_lock(c);
 }
 
-/* ---- requests ----------------------------------------------------------------------------------- */
+/* ---- requests ------------------------------------------------------------------------------ */
 
 static int call(struct fsd *fsd, unsigned type, const void *msg, void *reply)
 {
@@ -369,14 +383,17 @@ int net_statfs(struct fsd *fsd, struct net_statfs *st)
 	int ret = call(fsd, MSG_statfs, NULL, &r);
 
 	if (ret == 0)
-		*st = (struct net_statfs){ .total_meta = r.total_meta, .free_meta = r.free_meta,
-					   .total_data = r.total_data, .free_data = r.free_data,
-					   .inode_count = r.inode_count, .reserved_meta = r.reserved_meta,
+		*st = (struct net_statfs){ .total_meta = r.total_meta,
+					   .free_meta = r.free_meta,
+					   .total_data = r.total_data,
+					   .free_data = r.free_data,
+					   .inode_count = r.inode_count,
+					   .reserved_meta = r.reserved_meta,
 					   .committed_seq = r.committed_seq };
 	return ret;
 }
 
-/* ---- start, stop, status ------------------------------------------------------------------------ */
+/* ---- start, stop, status ------------------------------------------------------------------- */
 
 int net_start(struct fsd *fsd)
 {
@@ -471,7 +488,8 @@ bool net_is_connected(struct fsd *fsd, char *words, size_t size, uint64_t *since
 	net_client_get_stats(fsd->net, &st);
 	*since_ns = st.since_ns ? st.since_ns : s->started_ns;
 	if (st.greeted) {
-		snprintf(words, size, "leader of term %llu at %s", (unsigned long long)st.term, st.endpoint);
+		snprintf(words, size, "leader of term %llu at %s", (unsigned long long)st.term,
+			 st.endpoint);
 		return true;
 	}
 	pthread_mutex_lock(&s->lock);

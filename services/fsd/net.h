@@ -16,7 +16,8 @@ int net_wait_greeted(struct fsd *fsd);
 /* Say farewell and wait for the answer, if there ever was a greeting; then close. */
 void net_stop(struct fsd *fsd, bool farewell);
 
-/* Whether fsd->orphans is there to say which inodes are in use; until then and after that none are. */
+/* Whether fsd->orphans is there to say which inodes are in use; until then and after that none
+ * are. */
 void net_answer_maps(struct fsd *fsd, bool on);
 
 int net_open_log_trees(struct fsd *fsd, struct disk_log_trees *lt);
@@ -37,8 +38,8 @@ int net_statfs(struct fsd *fsd, struct net_statfs *st);
 
 /* Never block and never call back from inside; locks_granted tells the answer. */
 void net_lock_request(struct fsd *fsd, const struct key *key, uint8_t old_mode, uint8_t new_mode);
-void net_invalidate_respond(struct fsd *fsd, struct net_req *req, const struct key *key, uint8_t old_mode,
-			    uint8_t new_mode);
+void net_invalidate_respond(struct fsd *fsd, struct net_req *req, const struct key *key,
+			    uint8_t old_mode, uint8_t new_mode);
 
 /* For status: whether there is a session, and in words who is waited for and since when. */
 bool net_is_connected(struct fsd *fsd, char *words, size_t size, uint64_t *since_ns);

@@ -1,17 +1,18 @@
 /*
  * Running, parking and waking operations.
  *
- * Promises: an operation's transaction is committed before done() is called, done() is called once, and
- * its lock uses are held until done() has returned.  Nothing here waits for a disk or the network: what
- * an operation needs it is parked for, and whoever has it calls op_wake.
+ * Promises: an operation's transaction is committed before done() is called, done() is called once,
+ * and its lock uses are held until done() has returned.  Nothing here waits for a disk or the
+ * network: what an operation needs it is parked for, and whoever has it calls op_wake.
  *
- * A parked operation is in exactly one place: its wait()'s list, or the queue of the workers.  From the
- * moment wait() was called it may run in another thread, so nothing of it is touched after that call.
- * Operations that write may share a transaction: all of it is committed, or they run again one by one.
- * An operation that was interrupted ends with -EINTR only where nothing of it has been committed.
+ * A parked operation is in exactly one place: its wait()'s list, or the queue of the workers.  From
+ * the moment wait() was called it may run in another thread, so nothing of it is touched after that
+ * call. Operations that write may share a transaction: all of it is committed, or they run again
+ * one by one. An operation that was interrupted ends with -EINTR only where nothing of it has been
+ * committed.
  *
- * Three kinds of threads call in: those of FUSE (op_start), workers (op_wake), and any thread that may
- * wake; ops_defer's threads are others, because these may block on a device or the leader.
+ * Three kinds of threads call in: those of FUSE (op_start), workers (op_wake), and any thread that
+ * may wake; ops_defer's threads are others, because these may block on a device or the leader.
  */
 #include "op.h"
 
@@ -176,8 +177,8 @@ static int run_alone(struct op *op)
 }
 
 /*
- * Several operations in one transaction, which costs little more than one in it.  False: nothing has
- * happened, for one of them failed half way or there was no room; each must have its own.
+ * Several operations in one transaction, which costs little more than one in it.  False: nothing
+ * has happened, for one of them failed half way or there was no room; each must have its own.
  */
 static bool run_together(struct fsd *fsd, struct op **v, unsigned nr, int *ret)
 {
@@ -233,8 +234,8 @@ static unsigned take_writes(struct ops *ops, struct op **v)
 }
 
 /*
- * Write transactions exclude each other.  So whoever comes while one runs leaves its operation to the
- * thread that runs it, which takes all that have gathered for the next one.
+ * Write transactions exclude each other.  So whoever comes while one runs leaves its operation to
+ * the thread that runs it, which takes all that have gathered for the next one.
  */
 static void run_write(struct op *op)
 {
@@ -396,7 +397,8 @@ void ops_defer(struct fsd *fsd, void (*work)(void *arg), void *arg)
 	struct ops *ops = fsd->ops;
 	struct deferred *d = malloc(sizeof(*d));
 
-	/* A few words for an operation that is under way: without them nothing can be promised any more. */
+	/* A few words for an operation that is under way: without them nothing can be promised any
+	 * more. */
 	if (!d)
 		fsd_fail(fsd, "out of memory");
 	*d = (struct deferred){ .work = work, .arg = arg };

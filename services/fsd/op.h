@@ -1,6 +1,6 @@
 /*
- * Operations: design.md D2.  An operation is a function over one LMDB transaction that either has all
- * it needs, or names what it waits for; then the transaction aborts, nothing has happened, the
+ * Operations: design.md D2.  An operation is a function over one LMDB transaction that either has
+ * all it needs, or names what it waits for; then the transaction aborts, nothing has happened, the
  * operation is parked and later runs again from its start.
  */
 #ifndef SCOUTFS_FSD_OP_H
@@ -12,7 +12,7 @@
 #include "items.h"
 
 #define OP_PARKED	(-EINPROGRESS)	/* run(): op->wait is set; abort, wait, run again */
-#define OP_MORE		1		/* run(): commit this much, run again at once in a new transaction */
+#define OP_MORE		1	/* run(): commit this much, run again at once in a new transaction */
 
 #define OP_LOCKS_MAX	12
 
@@ -27,27 +27,28 @@ struct lock_use {
 };
 
 /*
- * Embedded first in each operation's own struct (with its arguments), made by fuse.c or by background
- * work.  One thread runs it at a time.  The owner frees it in done().
+ * Embedded first in each operation's own struct (with its arguments), made by fuse.c or by
+ * background work.  One thread runs it at a time.  The owner frees it in done().
  */
 struct op {
 	struct fsd *fsd;
 	const char *name;		/* for status and logs: "create", "unlink" ... */
 	bool writes;			/* runs in a write transaction */
 
-	/* 0, a positive errno-free result, -errno, OP_PARKED or OP_MORE.  Must be restartable: it keeps
-	 * nothing from an aborted run but what it re-computes. */
+	/* 0, a positive errno-free result, -errno, OP_PARKED or OP_MORE.  Must be restartable: it
+	 * keeps nothing from an aborted run but what it re-computes. */
 	int (*run)(struct op *op, struct itx *tx);
 	/* Called exactly once, after the transaction has committed (err 0 or -errno) and with the
 	 * operation's lock uses still held: answer, then free.  Uses are dropped after it returns
 	 * (op_finish copies what it needs first, so done() may free op). */
 	void (*done)(struct op *op, int err);
 
-	/* Set by whoever returned OP_PARKED: arranges that op_wake(op) is called when it makes sense to
-	 * run again (at once, if that is already so).  Called without any transaction or mutex held. */
+	/* Set by whoever returned OP_PARKED: arranges that op_wake(op) is called when it makes
+	 * sense to run again (at once, if that is already so).  Called without any transaction or
+	 * mutex held. */
 	void (*wait)(struct op *op);
-	/* Set by wait() where waiting can be given up (a list of its own module): takes op off the list if
-	 * it is still on it, and says whether it was. */
+	/* Set by wait() where waiting can be given up (a list of its own module): takes op off the
+	 * list if it is still on it, and says whether it was. */
 	bool (*_Atomic cancel)(struct op *op);
 	union {
 		struct { struct key start; uint8_t mode; } lock;
@@ -83,8 +84,9 @@ void op_wake(struct op *op);
 /* What it waits for cannot be had: it ends with err (-errno), without running again. */
 void op_fail(struct op *op, int err);
 /*
- * The application was interrupted: end op with -EINTR if it waits, or will wait, and nothing of it is
- * committed yet; otherwise nothing happens.  The caller sees to it that op is not done() meanwhile.
+ * The application was interrupted: end op with -EINTR if it waits, or will wait, and nothing of it
+ * is committed yet; otherwise nothing happens.  The caller sees to it that op is not done()
+ * meanwhile.
  */
 void op_interrupt(struct op *op);
 /* Run work(arg) in a worker thread that may block on I/O (not in the same threads as op_wake's). */

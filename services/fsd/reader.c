@@ -1,15 +1,15 @@
 /*
  * Reading items of the forest into the cache.
  *
- * Promises: what is inserted is the newest committed version under the lock that the waiting operations
- * hold: roots are taken after the lock was granted and after the last commit of this mount, and what
- * may be too old by the time it is inserted is refused by the cache (items_insert_read) and read again.
- * A block that was replaced under the reader means newer roots, for as long as they are newer; the same
- * roots twice mean that the volume is damaged: EIO.
+ * Promises: what is inserted is the newest committed version under the lock that the waiting
+ * operations hold: roots are taken after the lock was granted and after the last commit of this
+ * mount, and what may be too old by the time it is inserted is refused by the cache
+ * (items_insert_read) and read again. A block that was replaced under the reader means newer roots,
+ * for as long as they are newer; the same roots twice mean that the volume is damaged: EIO.
  *
- * Operations that miss keys of one range share one read.  Each thread has its own blocks; nobody who
- * serves a request blocks here.  Items that are malformed are cached as such, so that the damage stays with
- * whoever asks for that very item.
+ * Operations that miss keys of one range share one read.  Each thread has its own blocks; nobody
+ * who serves a request blocks here.  Items that are malformed are cached as such, so that the
+ * damage stays with whoever asks for that very item.
  */
 #include "reader.h"
 
@@ -92,7 +92,7 @@ static int get_roots(struct reader *r, bool fresh, struct forest_roots *roots)
 	return 0;
 }
 
-/* ---- one range ---------------------------------------------------------------------------------- */
+/* ---- one range ----------------------------------------------------------------------------- */
 
 struct range {
 	struct fsd *fsd;
@@ -163,7 +163,8 @@ static int keep(void *arg, const struct item *it)
 	ret = range_grow(rg, len);
 	if (ret < 0)
 		return ret;
-	rg->items[rg->nr] = (struct read_item){ .key = it->key, .len = (uint16_t)len, .flags = flags };
+	rg->items[rg->nr] =
+		(struct read_item){ .key = it->key, .len = (uint16_t)len, .flags = flags };
 	rg->val_at[rg->nr++] = rg->vals_len;
 	if (len)
 		memcpy(rg->vals + rg->vals_len, val, len);
@@ -207,8 +208,8 @@ static int read_range(struct read_thread *t, const struct key *key, struct range
 		if (ret < 0)
 			return ret;
 		rg->nr = rg->vals_len = 0;
-		ret = forest_read_range(t->bs, &roots, &lock_start, &lock_end, key, &rg->start, &rg->end, keep,
-					rg);
+		ret = forest_read_range(t->bs, &roots, &lock_start, &lock_end, key, &rg->start,
+					&rg->end, keep, rg);
 		if (ret == -ESTALE) {
 			if (was_stale && forest_roots_eq(&roots, &stale)) {
 				log_err("the trees of the volume refer to blocks that are not there: run scoutfsctl check");
@@ -228,15 +229,17 @@ static int read_range(struct read_thread *t, const struct key *key, struct range
 	}
 }
 
-/* ---- requests ----------------------------------------------------------------------------------- */
+/* ---- requests ------------------------------------------------------------------------------ */
 
 static bool covers(const struct range *rg, const struct key *key)
 {
 	return key_cmp(&rg->start, key) <= 0 && key_cmp(key, &rg->end) <= 0;
 }
 
-/* Take every request that rg answers (and own, whatever happened) off the list; returns their operations. */
-static struct op *take_answered(struct reader *r, struct read_req *own, const struct range *rg, int err)
+/* Take every request that rg answers (and own, whatever happened) off the list; returns their
+ * operations. */
+static struct op *take_answered(struct reader *r, struct read_req *own, const struct range *rg,
+				int err)
 {
 	struct read_req **p = &r->reqs, *q;
 	struct op *ops = NULL, *op;
@@ -365,7 +368,7 @@ void reader_wait(struct op *op)
 	free(made);
 }
 
-/* ---- walks -------------------------------------------------------------------------------------- */
+/* ---- walks --------------------------------------------------------------------------------- */
 
 struct walk {
 	struct reader *r;
@@ -458,7 +461,7 @@ int reader_iter(struct fsd *fsd, const struct key *start, const struct key *end,
 	return ret == -EBADMSG || ret == -EINVAL ? -EIO : ret;
 }
 
-/* ---- start, stop -------------------------------------------------------------------------------- */
+/* ---- start, stop --------------------------------------------------------------------------- */
 
 static int open_blocks(struct fsd *fsd, struct block_set **bs, size_t blocks)
 {

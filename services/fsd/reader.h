@@ -8,18 +8,19 @@ int reader_start(struct fsd *fsd);
 /* Nothing may be waiting for it. */
 void reader_stop(struct fsd *fsd);
 
-/* op->wait of what item_get and friends found unknown: op->need.items is read, then op runs again. */
+/* op->wait of what item_get and friends found unknown: op->need.items is read, then op runs
+ * again. */
 void reader_wait(struct op *op);
 
 /* Roots taken before now are too old: a lock was granted, or a commit is done. */
 void reader_roots_stale(struct fsd *fsd);
 
 /*
- * Walk all committed items of [start, end] in key order, newest versions, for threads that may block.
- * Nothing of the cache and no lock is used.  Roots and the last stable seq come in one reply of the
- * leader; of zone 4 nothing newer than *stable_seq (may be NULL) is given (runtime 9.4).  When blocks
- * were replaced under the walk it goes on behind the last item from newer roots.  0; what each()
- * returned, when not 0; -EIO, -ENOMEM.
+ * Walk all committed items of [start, end] in key order, newest versions, for threads that may
+ * block. Nothing of the cache and no lock is used.  Roots and the last stable seq come in one reply
+ * of the leader; of zone 4 nothing newer than *stable_seq (may be NULL) is given (runtime 9.4).
+ * When blocks were replaced under the walk it goes on behind the last item from newer roots.  0;
+ * what each() returned, when not 0; -EIO, -ENOMEM.
  */
 int reader_iter(struct fsd *fsd, const struct key *start, const struct key *end,
 		int (*each)(void *arg, const struct item *it), void *arg, uint64_t *stable_seq);

@@ -1,9 +1,9 @@
 /*
- * Taking a lock away from this mount: the steps of design.md D4, one revoke of a lock at a time, many
- * locks at once.  What is promised stands in locks.c.
+ * Taking a lock away from this mount: the steps of design.md D4, one revoke of a lock at a time,
+ * many locks at once.  What is promised stands in locks.c.
  *
- * NOTIFY and FINISH are done by the notifier thread, DRAIN ends in whatever thread ends the last use, and
- * COMMIT in the commit thread.  A lock with a revoke under way is not freed.
+ * NOTIFY and FINISH are done by the notifier thread, DRAIN ends in whatever thread ends the last
+ * use, and COMMIT in the commit thread.  A lock with a revoke under way is not freed.
  */
 #include <assert.h>
 #include <errno.h>
@@ -16,8 +16,8 @@
 #include "net.h"
 #include "txn.h"
 
-/* Passes over the kernel's caches while reads go on; what the last one misses, AUTO_INVAL_DATA catches:
- * attributes carry no timeout any more, so the next read compares them first. */
+/* Passes over the kernel's caches while reads go on; what the last one misses, AUTO_INVAL_DATA
+ * catches: attributes carry no timeout any more, so the next read compares them first. */
 #define NOTIFY_PASSES	5u
 
 static void queue_work(struct lock *l)
@@ -45,7 +45,8 @@ static void begin(struct lock *l)
 	}
 }
 
-void locks_invalidate(struct fsd *fsd, struct net_req *req, const struct key *key, uint8_t old_mode, uint8_t new_mode)
+void locks_invalidate(struct fsd *fsd, struct net_req *req, const struct key *key, uint8_t old_mode,
+		      uint8_t new_mode)
 {
 	struct locks *ls = fsd->locks;
 	struct inval *in = malloc(sizeof(*in));

@@ -1,16 +1,17 @@
 /*
  * Room in the mount's metadata allocator.
  *
- * Promises: what room_need says is an upper bound of the blocks that streaming the open generation out
- * will allocate, and of those it will free.  As long as operations wait when need reaches have, a commit
- * never runs out of blocks.
+ * Promises: what room_need says is an upper bound of the blocks that streaming the open generation
+ * out will allocate, and of those it will free.  As long as operations wait when need reaches have,
+ * a commit never runs out of blocks.
  *
- * A write to the log tree copies a leaf and its parents, once per transaction; a full leaf splits and
- * an empty one is joined with a neighbour.  So what counts is how many leaves are touched: the ends of all
- * leaves of the tree as it was when the generation began are kept (27 bytes each), with one bit each.
- * While the generation before is still being streamed out the tree changes under the bits, by at most as
- * many new leaves as that one makes; `extra` stands for them.  Where nothing is dirty the newest tree takes the
- * place of the old one: else what one big generation has added would keep everybody out for good.
+ * A write to the log tree copies a leaf and its parents, once per transaction; a full leaf splits
+ * and an empty one is joined with a neighbour.  So what counts is how many leaves are touched: the
+ * ends of all leaves of the tree as it was when the generation began are kept (27 bytes each), with
+ * one bit each. While the generation before is still being streamed out the tree changes under the
+ * bits, by at most as many new leaves as that one makes; `extra` stands for them.  Where nothing is
+ * dirty the newest tree takes the place of the old one: else what one big generation has added
+ * would keep everybody out for good.
  */
 #include "room.h"
 
@@ -20,7 +21,8 @@
 
 #include "alloc/meta_alloc.h"
 
-/* A leaf that was split gets about half of a block; less than this it never has when it splits again. */
+/* A leaf that was split gets about half of a block; less than this it never has when it splits
+ * again. */
 #define LEAF_HALF_BYTES		24576u
 /* Children of a parent, at least, but for the root. */
 #define PARENT_ITEMS_MIN	128u
@@ -110,7 +112,8 @@ static int visit_parent(void *arg, const struct btree_visit *v)
 	return ret < 0 ? ret : 1;
 }
 
-/* Without memory for the bits the old ones stay: they count as before, and extra makes up for the rest. */
+/* Without memory for the bits the old ones stay: they count as before, and extra makes up for the
+ * rest. */
 static void use_next(struct room *r)
 {
 	uint8_t *bits = r->has_next ? calloc(1, r->next.nr / 8 + 1) : NULL;
@@ -147,7 +150,8 @@ int room_opened(struct room *r, struct block_set *bs, const struct disk_log_tree
 	r->height = lt->item_root.height;
 	r->avail = le32_get(lt->meta_avail.first_nr);
 	/* Fewer than 2046 slots and the allocator begins a fresh block. */
-	r->freed_room = freed + 2046 <= ALLOC_LIST_ENTRIES ? ALLOC_LIST_ENTRIES - freed : ALLOC_LIST_ENTRIES;
+	r->freed_room = freed + 2046 <= ALLOC_LIST_ENTRIES ? ALLOC_LIST_ENTRIES - freed
+							   : ALLOC_LIST_ENTRIES;
 	r->is_low = le32_get(lt->meta_avail.flags) & ALLOC_FLAG_LOW;
 	r->is_committing = false;
 	if (!r->bits)
@@ -219,7 +223,8 @@ void room_need(struct room *r, const struct items_dirty *dirty, uint64_t ops_nr,
 	uint64_t avail, freed, leaves;
 
 	pthread_mutex_lock(&r->lock);
-	/* Each item of the operation may be in a leaf of its own, and an inode moves four index items. */
+	/* Each item of the operation may be in a leaf of its own, and an inode moves four index
+	 * items. */
 	leaves = r->touched + r->extra + 2 * ops_nr;
 	if (leaves > r->cur.nr + r->extra + 1)
 		leaves = r->cur.nr + r->extra + 1;
@@ -230,7 +235,8 @@ void room_need(struct room *r, const struct items_dirty *dirty, uint64_t ops_nr,
 	avail = r->avail;
 	freed = r->freed_room;
 	if (r->is_committing) {
-		/* What the answer will bring is not known yet, but this much it does if anything. */
+		/* What the answer will bring is not known yet, but this much it does if
+		 * anything. */
 		avail = avail < AVAIL_PROMISED ? avail : AVAIL_PROMISED;
 		freed = AVAIL_PROMISED;
 	}

@@ -1,10 +1,11 @@
 /*
- * The state of the mount in words and numbers: for scoutfsctl status, systemctl status, and the watchdog.
+ * The state of the mount in words and numbers: for scoutfsctl status, systemctl status, and the
+ * watchdog.
  *
- * Promises: whoever waits can see for what, and since when.  It shows what exists: the parts of fsd are
- * looked at under a lock that main takes before it frees them.  The watchdog is fed only while the
- * cache's writer lock and the commit's lock can be had, so an engine that hangs is restarted, and a device
- * or leader that hangs is not mistaken for one.
+ * Promises: whoever waits can see for what, and since when.  It shows what exists: the parts of fsd
+ * are looked at under a lock that main takes before it frees them.  The watchdog is fed only while
+ * the cache's writer lock and the commit's lock can be had, so an engine that hangs is restarted,
+ * and a device or leader that hangs is not mistaken for one.
  */
 #include "status.h"
 
@@ -39,9 +40,9 @@ static struct {
 } status = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 
 static const char *const phase_words[] = {
-	[PHASE_DEVICES] = "looking at the devices",	[PHASE_LEADER] = "waiting for a leader",
-	[PHASE_OPENING] = "opening the volume",		[PHASE_MOUNTED] = "mounted",
-	[PHASE_UNMOUNTING] = "unmounting",		[PHASE_COMMITTING] = "storing the last commit",
+	[PHASE_DEVICES] = "looking at the devices", [PHASE_LEADER] = "waiting for a leader",
+	[PHASE_OPENING] = "opening the volume",	    [PHASE_MOUNTED] = "mounted",
+	[PHASE_UNMOUNTING] = "unmounting",	    [PHASE_COMMITTING] = "storing the last commit",
 	[PHASE_LEAVING] = "saying farewell",
 };
 
@@ -83,11 +84,13 @@ static void waits_for(struct fsd *fsd, char *buf, size_t size)
 		return;
 	txn_get_status(fsd, &ts);
 	if (ts.busy_since_ns && seconds(ts.busy_since_ns) > 2) {
-		snprintf(buf, size, "a commit (%s), for %.0f s", ts.doing, seconds(ts.busy_since_ns));
+		snprintf(buf, size, "a commit (%s), for %.0f s", ts.doing,
+			 seconds(ts.busy_since_ns));
 		return;
 	}
 	if (ops_oldest_waiting(fsd, op, sizeof(op), &age) && age > 2 * NSEC_PER_SEC)
-		snprintf(buf, size, "%s waits for a lock, items or room, for %.0f s", op, (double)age / 1e9);
+		snprintf(buf, size, "%s waits for a lock, items or room, for %.0f s", op,
+			 (double)age / 1e9);
 }
 
 static void state_words(struct fsd *fsd, char *buf, size_t size)
@@ -163,7 +166,7 @@ static void show(void)
 	state_words(status.fsd, words, sizeof(words));
 	waits_for(status.fsd, waiting, sizeof(waiting));
 	if (status.fsd && has_session(status.phase))
-		items_dirty(status.fsd, &open, &closed);	/* waits for the writer: see the top */
+		items_dirty(status.fsd, &open, &closed); /* waits for the writer: see the top */
 	pthread_mutex_unlock(&status.lock);
 	sdn_status("%s%s%s", words, *waiting ? ", waiting for " : "", waiting);
 	sdn_watchdog();

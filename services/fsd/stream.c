@@ -1,17 +1,17 @@
 /*
  * A generation on its way into the log tree.
  *
- * Promises: the tree then holds exactly what the generation left of each key it wrote: the item, or a
- * marker where it was deleted.  For each inode item written the change indexes agree with it: one
- * entry at its new meta_seq (and data_seq, for a regular file), none at the old ones, wherever those
- * stood (runtime.md 9).  Writing the same stream again, after block_set_abort and into the same committed
- * tree, gives the same items; nothing here depends on how often it was tried.
+ * Promises: the tree then holds exactly what the generation left of each key it wrote: the item, or
+ * a marker where it was deleted.  For each inode item written the change indexes agree with it: one
+ * entry at its new meta_seq (and data_seq, for a regular file), none at the old ones, wherever
+ * those stood (runtime.md 9).  Writing the same stream again, after block_set_abort and into the
+ * same committed tree, gives the same items; nothing here depends on how often it was tried.
  *
  * Index items are made here and nowhere else.  The inode as cached says what the index held for it
- * before this generation (prev_*) and what it shall hold (meta_seq, data_seq).  References in it can be to
- * this generation only, and become its seq: those to earlier ones were settled when these were committed
- * (commit.c).  An old entry that this same tree got from an earlier generation is taken out
- * physically: no other tree can have it.  Any other gets a marker.
+ * before this generation (prev_*) and what it shall hold (meta_seq, data_seq).  References in it
+ * can be to this generation only, and become its seq: those to earlier ones were settled when these
+ * were committed (commit.c).  An old entry that this same tree got from an earlier generation is
+ * taken out physically: no other tree can have it.  Any other gets a marker.
  */
 #include "stream.h"
 
@@ -35,7 +35,7 @@ size_t stream_count_row(uint64_t gen, uint8_t row[16])
 	return 14;
 }
 
-/* ---- collecting --------------------------------------------------------------------------------- */
+/* ---- collecting ---------------------------------------------------------------------------- */
 
 static int grow(void *vec, size_t *cap, size_t need, size_t size)
 {
@@ -60,8 +60,8 @@ static struct key ordering_key(const struct key *key)
 	return key->zone == ZONE_ORPHAN ? key_inode(key->second) : *key;
 }
 
-static int add_item(struct stream *st, struct itx *snap, const struct key *key, const struct item_rec *rec,
-		    struct key *last_lock, uint64_t *last_seq)
+static int add_item(struct stream *st, struct itx *snap, const struct key *key,
+		    const struct item_rec *rec, struct key *last_lock, uint64_t *last_seq)
 {
 	struct key by = ordering_key(key), lock_start = key_lock_start(&by);
 	int ret;
@@ -206,7 +206,7 @@ bool stream_is_empty(const struct stream *st)
 	return !st->nr && !st->allocated.nr && !st->freed.nr && !st->inode_delta;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 struct index_op {
 	struct key key;
@@ -239,18 +239,22 @@ static uint64_t real_seq(const struct writer *w, uint64_t seq)
 	return w->seq;
 }
 
-static int add_index(struct writer *w, const struct stream_item *it, uint8_t type, uint64_t index_seq, bool is_insert)
+static int add_index(struct writer *w, const struct stream_item *it, uint8_t type,
+		     uint64_t index_seq, bool is_insert)
 {
 	int ret = grow(&w->ops, &w->cap, w->nr + 1, sizeof(*w->ops));
 
 	if (ret == 0)
-		w->ops[w->nr++] = (struct index_op){ .key = key_index(type, index_seq, it->key.first),
-						     .seq = item_seq(w, it), .index_seq = index_seq,
-						     .is_insert = is_insert };
+		w->ops[w->nr++] =
+			(struct index_op){ .key = key_index(type, index_seq, it->key.first),
+					   .seq = item_seq(w, it),
+					   .index_seq = index_seq,
+					   .is_insert = is_insert };
 	return ret;
 }
 
-static int move_index(struct writer *w, const struct stream_item *it, uint8_t type, uint64_t old, uint64_t new)
+static int move_index(struct writer *w, const struct stream_item *it, uint8_t type, uint64_t old,
+		      uint64_t new)
 {
 	int ret = 0;
 
@@ -306,7 +310,8 @@ static int write_index(struct writer *w)
 			ret = -ENOENT;
 			if (op->index_seq >= w->tree_seq && w->lt->item_root.height)
 				ret = log_tree_remove(w->bs, &w->ma, w->lt, &op->key);
-			/* Another mount's, of before it gave the lock up: that tree still has it. */
+			/* Another mount's, of before it gave the lock up: that tree still has
+			 * it. */
 			if (ret != -ENOENT)
 				continue;
 		}
@@ -328,8 +333,8 @@ static int write_item(struct writer *w, const struct stream_item *it)
 		put.val_len = 0;
 	} else if (is_inode(&it->key)) {
 		memcpy(&ci, put.val, sizeof(ci));
-		cinode_to_disk(&ci, real_seq(w, le64_get(ci.d.meta_seq)), real_seq(w, le64_get(ci.d.data_seq)),
-			       &inode);
+		cinode_to_disk(&ci, real_seq(w, le64_get(ci.d.meta_seq)),
+			       real_seq(w, le64_get(ci.d.data_seq)), &inode);
 		put.val = &inode;
 		put.val_len = w->fmt_vers >= 2 ? INODE_V2_BYTES : INODE_V1_BYTES;
 	}
@@ -341,14 +346,15 @@ static int write_extents(struct writer *w)
 	int ret = 0;
 
 	for (size_t i = 0; i < w->st->allocated.nr && ret == 0; i++)
-		ret = free_extents_remove(w->bs, &w->ma.al, &w->lt->data_avail, w->st->allocated.v[i]);
+		ret = free_extents_remove(w->bs, &w->ma.al, &w->lt->data_avail,
+					  w->st->allocated.v[i]);
 	for (size_t i = 0; i < w->st->freed.nr && ret == 0; i++)
 		ret = free_extents_insert(w->bs, &w->ma.al, &w->lt->data_freed, w->st->freed.v[i]);
 	return ret;
 }
 
-int stream_write(const struct stream *st, struct block_set *bs, struct disk_log_trees *lt, uint64_t seq,
-		 uint64_t tree_seq, uint32_t fmt_vers)
+int stream_write(const struct stream *st, struct block_set *bs, struct disk_log_trees *lt,
+		 uint64_t seq, uint64_t tree_seq, uint32_t fmt_vers)
 {
 	struct writer w = { .st = st, .bs = bs, .lt = lt, .seq = seq, .tree_seq = tree_seq,
 			    .fmt_vers = fmt_vers };

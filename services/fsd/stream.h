@@ -1,4 +1,5 @@
-/* What one generation changed, and putting that into the mount's log tree: format.md 11.3, 12.2; design.md D3. */
+/* What one generation changed, and putting that into the mount's log tree: format.md 11.3, 12.2;
+ * design.md D3. */
 #ifndef SCOUTFS_FSD_STREAM_H
 #define SCOUTFS_FSD_STREAM_H
 
@@ -38,11 +39,11 @@ bool stream_is_empty(const struct stream *st);
 /*
  * Write it into *lt, which the caller copied from the last committed one.  seq: the transaction's;
  * tree_seq: the first one of this log tree (nr): an index item since then was written by us into
- * this tree and can be taken out without a marker.  lt's lists are closed on return; block_set_write is
- * the caller's.  Errors as btree.h; abort the set and forget lt then.
+ * this tree and can be taken out without a marker.  lt's lists are closed on return;
+ * block_set_write is the caller's.  Errors as btree.h; abort the set and forget lt then.
  */
-int stream_write(const struct stream *st, struct block_set *bs, struct disk_log_trees *lt, uint64_t seq,
-		 uint64_t tree_seq, uint32_t fmt_vers);
+int stream_write(const struct stream *st, struct block_set *bs, struct disk_log_trees *lt,
+		 uint64_t seq, uint64_t tree_seq, uint32_t fmt_vers);
 
 /* The row of TABLE_META that holds what gen adds to the inode count. */
 size_t stream_count_row(uint64_t gen, uint8_t row[16]);

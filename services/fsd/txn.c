@@ -1,14 +1,14 @@
 /*
- * Generations: who waits for which, when one is closed, and what an operation may add to the open one.
- * Closing and storing one is commit.c's.
+ * Generations: who waits for which, when one is closed, and what an operation may add to the open
+ * one. Closing and storing one is commit.c's.
  *
- * Promises: whoever waits for a generation is told once it is durable at the leader, never before; a
- * commit that nobody needs does not happen, and one of nothing writes nothing.  An operation that passed
- * txn_hold can be stored: the blocks its items may need at worst are there.  The ends of room are an
- * earlier commit, then waiting for one, and only where the leader has said LOW, ENOSPC.
+ * Promises: whoever waits for a generation is told once it is durable at the leader, never before;
+ * a commit that nobody needs does not happen, and one of nothing writes nothing.  An operation that
+ * passed txn_hold can be stored: the blocks its items may need at worst are there.  The ends of
+ * room are an earlier commit, then waiting for one, and only where the leader has said LOW, ENOSPC.
  *
- * One thread commits.  The mutex is a leaf but for op_wake: it is taken with the mutex of locks.c or the
- * cache's writer held, and nothing else is taken under it.
+ * One thread commits.  The mutex is a leaf but for op_wake: it is taken with the mutex of locks.c
+ * or the cache's writer held, and nothing else is taken under it.
  */
 #include "txn.h"
 
@@ -29,13 +29,15 @@
 
 #define GEN_BYTES_MAX	(64ull << 20)
 
-/* ---- asking for commits ------------------------------------------------------------------------- */
+/* ---- asking for commits -------------------------------------------------------------------- */
 
 static void count_why(struct fsd *fsd, enum txn_why why)
 {
 	stats_counter *c[] = {
-		[TXN_FSYNC] = &fsd->stats.trans_commit_fsync,	[TXN_TIMER] = &fsd->stats.trans_commit_timer,
-		[TXN_FULL] = &fsd->stats.trans_commit_full,	[TXN_LOCK] = &fsd->stats.trans_commit_lock,
+		[TXN_FSYNC] = &fsd->stats.trans_commit_fsync,
+		[TXN_TIMER] = &fsd->stats.trans_commit_timer,
+		[TXN_FULL] = &fsd->stats.trans_commit_full,
+		[TXN_LOCK] = &fsd->stats.trans_commit_lock,
 	};
 
 	stats_inc(c[why]);
@@ -66,7 +68,8 @@ static void add_waiter(struct txn *t, uint64_t gen, void (*then)(void *arg), voi
 	pthread_cond_signal(&t->work);
 }
 
-void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)(void *arg), void *arg)
+void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)(void *arg),
+		   void *arg)
 {
 	struct txn *t = fsd->txn;
 
@@ -112,7 +115,8 @@ void txn_commit_wait(struct fsd *fsd, enum txn_why why, uint64_t gen)
 	struct txn *t = fsd->txn;
 	struct blocking b = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 
-	/* The commit thread itself, short of room for a moment: readers' snapshots end by themselves. */
+	/* The commit thread itself, short of room for a moment: readers' snapshots end by
+	 * themselves. */
 	if (!t->is_started || pthread_equal(pthread_self(), t->thread)) {
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 		return;
@@ -137,7 +141,7 @@ void txn_sync(struct fsd *fsd)
 	pthread_mutex_unlock(&t->lock);
 }
 
-/* ---- parked operations -------------------------------------------------------------------------- */
+/* ---- parked operations --------------------------------------------------------------------- */
 
 static bool unlist(struct op **list, struct op *op)
 {
@@ -272,7 +276,7 @@ void txn_publish(struct txn *t, uint64_t gen)
 	tell(t, gen);
 }
 
-/* ---- what operations ask ------------------------------------------------------------------------ */
+/* ---- what operations ask ------------------------------------------------------------------- */
 
 void txn_touch(struct itx *tx, const struct key *key, const void *val, size_t len)
 {
@@ -326,8 +330,11 @@ int txn_hold(struct op *op, struct itx *tx, unsigned items_nr, bool allocating)
 		room_clean(t->room);
 		room_need(t->room, &open, items_nr, st.ms_entries, &rn);
 	}
-	if (allocating && rn.is_low)
+	if (allocating && rn.is_low) {
+		/* What others give back we hear of with the leader's next answer; have one soon. */
+		txn_sync(op->fsd);
 		return -ENOSPC;
+	}
 	if (rn.need > rn.have && rn.is_low && !open.any && !closed.any)
 		return -ENOSPC;	/* not even the first change would fit, and there is no more */
 	if (rn.need > rn.have || open.bytes + closed.bytes > size / 2)
@@ -405,7 +412,7 @@ int txn_inode_count_add(struct itx *tx, int delta)
 	return rc ? items_error(tx, rc, "inode count") : 0;
 }
 
-/* ---- the thread --------------------------------------------------------------------------------- */
+/* ---- the thread ---------------------------------------------------------------------------- */
 
 void txn_doing(struct txn *t, const char *what)
 {
@@ -420,7 +427,8 @@ void txn_doing(struct txn *t, const char *what)
 
 static void wait_until(struct txn *t, uint64_t ns)
 {
-	struct timespec ts = { .tv_sec = (time_t)(ns / NSEC_PER_SEC), .tv_nsec = (long)(ns % NSEC_PER_SEC) };
+	struct timespec ts = { .tv_sec = (time_t)(ns / NSEC_PER_SEC),
+			       .tv_nsec = (long)(ns % NSEC_PER_SEC) };
 
 	pthread_cond_timedwait(&t->work, &t->lock, &ts);
 }
@@ -600,7 +608,7 @@ static void *commit_thread(void *arg)
 	return NULL;
 }
 
-/* ---- start, stop -------------------------------------------------------------------------------- */
+/* ---- start, stop --------------------------------------------------------------------------- */
 
 int txn_init(struct fsd *fsd)
 {
@@ -679,9 +687,12 @@ void txn_get_status(struct fsd *fsd, struct txn_status *st)
 
 	room_need(t->room, &none, 0, 0, &rn);
 	pthread_mutex_lock(&t->lock);
-	*st = (struct txn_status){ .open_gen = items_open_gen(fsd), .committed_gen = t->committed_gen,
-				   .trans_seq = t->trans_seq, .meta_avail = t->meta_avail,
-				   .retries = t->retries, .busy_since_ns = t->busy_since_ns,
+	*st = (struct txn_status){ .open_gen = items_open_gen(fsd),
+				   .committed_gen = t->committed_gen,
+				   .trans_seq = t->trans_seq,
+				   .meta_avail = t->meta_avail,
+				   .retries = t->retries,
+				   .busy_since_ns = t->busy_since_ns,
 				   .is_low = rn.is_low };
 	memcpy(st->doing, t->doing, sizeof(st->doing));
 	pthread_mutex_unlock(&t->lock);

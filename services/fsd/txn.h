@@ -16,9 +16,9 @@
 static inline uint64_t seq_ref(uint64_t gen) { return SEQ_REF | gen; }
 
 /*
- * txn_init: before the session with the leader, which may ask for commits.  txn_start: opens the mount's
- * log tree at the leader, then commits by timer.  txn_stop: the last commit; 0 or why it is not stored.
- * txn_fini: when nobody can ask any more.
+ * txn_init: before the session with the leader, which may ask for commits.  txn_start: opens the
+ * mount's log tree at the leader, then commits by timer.  txn_stop: the last commit; 0 or why it is
+ * not stored. txn_fini: when nobody can ask any more.
  */
 int txn_init(struct fsd *fsd);
 int txn_start(struct fsd *fsd);
@@ -27,7 +27,8 @@ void txn_fini(struct fsd *fsd);
 
 /*
  * First thing in run() of everything that writes: 0; -ENOSPC (only if allocating: metadata is LOW);
- * or OP_PARKED until a commit has made room.  items_nr: at most how many items the operation dirties.
+ * or OP_PARKED until a commit has made room.  items_nr: at most how many items the operation
+ * dirties.
  */
 int txn_hold(struct op *op, struct itx *tx, unsigned items_nr, bool allocating);
 
@@ -39,14 +40,17 @@ int txn_resolve_seq(struct op *op, struct itx *tx, uint64_t *seq);
 /* Resolve without waiting; -EAGAIN: still open. */
 int txn_resolve_seq_now(struct itx *tx, uint64_t *seq);
 
-/* Commit whatever is open, because of `why` (a counter), and call then(arg) when it is committed. */
+/* Commit whatever is open, because of `why` (a counter), and call then(arg) when it is
+ * committed. */
 enum txn_why { TXN_FSYNC, TXN_TIMER, TXN_FULL, TXN_LOCK };
 /* Neither waits nor calls back from inside: then() (may be NULL) runs in the commit thread. */
 void txn_commit(struct fsd *fsd, enum txn_why why, void (*then)(void *arg), void *arg);
 /* The same, up to generation gen. */
-void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)(void *arg), void *arg);
+void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)(void *arg),
+		   void *arg);
 uint64_t txn_committed_gen(struct fsd *fsd);
-/* Blocking form, for worker threads: until generation gen is committed (0: all that is dirty now). */
+/* Blocking form, for worker threads: until generation gen is committed (0: all that is dirty
+ * now). */
 void txn_commit_wait(struct fsd *fsd, enum txn_why why, uint64_t gen);
 
 /* Inode count of the open generation: +1 created, -1 deleted (format 16.3); part of tx. */

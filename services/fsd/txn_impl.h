@@ -42,7 +42,8 @@ struct txn {
 
 /* Open the mount's log tree and load the data blocks it may use. */
 int commit_open(struct txn *t);
-/* Commit the open generation; with `last` no next transaction is opened.  0, or why this mount must end. */
+/* Commit the open generation; with `last` no next transaction is opened.  0, or why this mount must
+ * end. */
 int commit_gen(struct txn *t, bool last);
 /* A commit of nothing: the leader refills our allocators. */
 int commit_sync(struct txn *t);

@@ -1,10 +1,11 @@
 /*
- * The item cache against a model: whatever is asked, the answer is the newest state or "not known", while
- * generations close and commit, items are evicted and dropped, and readers bring what they read a while ago.
+ * The item cache against a model: whatever is asked, the answer is the newest state or "not known",
+ * while generations close and commit, items are evicted and dropped, and readers bring what they
+ * read a while ago.
  *
  * The model has, for each key, what it is now and what the committed trees hold.  A commit moves
- * to the trees exactly what the cache lists as dirty; so a change that the cache forgets, or a deletion
- * without the marker it needs, shows as a difference between the two.
+ * to the trees exactly what the cache lists as dirty; so a change that the cache forgets, or a
+ * deletion without the marker it needs, shows as a difference between the two.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -98,8 +99,12 @@ static unsigned below(unsigned n)
 /* Some inodes of one lock group, several items each: distances of one and more between keys. */
 static struct key key_of(unsigned i)
 {
-	return (struct key){ .zone = ZONE_FS, .first = 1024 + i / 40, .type = TYPE_XATTR, .second = i % 40 / 4,
-			     .third = UINT64_MAX - (i % 40 % 4 < 2), .fourth = (uint8_t)(255 * (i & 1)) };
+	return (struct key){ .zone = ZONE_FS,
+			     .first = 1024 + i / 40,
+			     .type = TYPE_XATTR,
+			     .second = i % 40 / 4,
+			     .third = UINT64_MAX - (i % 40 % 4 < 2),
+			     .fourth = (uint8_t)(255 * (i & 1)) };
 }
 
 static unsigned index_of(const struct key *k)
@@ -171,21 +176,24 @@ static void check(struct itx *tx)
 	int rc;
 
 	assert_int_equal(items_cursor(tx, TABLE_RANGES, &mc), 0);
-	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_FIRST); rc == 0; rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
+	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_FIRST); rc == 0;
+	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
 		first = key_from_sortable(mk.mv_data);
 		last = key_from_sortable(mv.mv_data);
 		assert_true(key_cmp(&first, &last) <= 0);
 		if (any) {
 			struct key after = key_next(prev_last);
 
-			assert_true(key_cmp(&after, &first) < 0);	/* disjoint, and joined where they touch */
+			/* disjoint, and joined where they touch */
+			assert_true(key_cmp(&after, &first) < 0);
 		}
 		prev_last = last;
 		any = true;
 	}
 	mdb_cursor_close(mc);
 	assert_int_equal(items_cursor(tx, TABLE_ITEMS, &mc), 0);
-	for (rc = rec_step(tx, mc, MDB_FIRST, &at, &rec); rc > 0; rc = rec_step(tx, mc, MDB_NEXT, &at, &rec)) {
+	for (rc = rec_step(tx, mc, MDB_FIRST, &at, &rec); rc > 0;
+	     rc = rec_step(tx, mc, MDB_NEXT, &at, &rec)) {
 		assert_int_equal(range_find(tx, &at, &first, &last), 1);
 		if (rec->flags & ITEM_REC_DELETED)
 			assert_true(rec->flags & ITEM_REC_PERSISTENT);
@@ -204,7 +212,8 @@ static void do_get(struct itx *tx, unsigned i)
 
 	if (ret == -EAGAIN) {
 		m.unknown++;
-		assert_int_equal(m.now[i].exists, m.tree[i].exists);	/* what is dirty is never forgotten */
+		/* What is dirty is never forgotten. */
+		assert_int_equal(m.now[i].exists, m.tree[i].exists);
 		assert_int_equal(m.now[i].val, m.tree[i].val);
 		return;
 	}
@@ -360,10 +369,12 @@ static void do_close(void)
 	m.batch_nr = 0;
 	be = htobe64(m.gen);
 	assert_int_equal(items_cursor(&snap, TABLE_DIRTY, &mc), 0);
-	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_FIRST); rc == 0; rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
+	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_FIRST); rc == 0;
+	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
 		struct key key = key_from_sortable((uint8_t *)mk.mv_data + 8);
 
-		assert_memory_equal(mk.mv_data, &be, 8);	/* earlier ones were cleaned, later ones do not exist */
+		/* Earlier ones were cleaned, later ones do not exist. */
+		assert_memory_equal(mk.mv_data, &be, 8);
 		assert_int_equal(rec_get(&snap, &key, &rec), 1);
 		assert_int_equal(rec->mark, m.gen);
 		m.batch[m.batch_nr].key = index_of(&key);
@@ -416,7 +427,8 @@ static void do_commit(void)
 /* Another mount takes the lock, changes things and gives it back. */
 static void do_drop(void)
 {
-	struct key key = key_of(0), lock_start = key_lock_start(&key), lock_end = key_lock_end(&lock_start);
+	struct key key = key_of(0), lock_start = key_lock_start(&key),
+		   lock_end = key_lock_end(&lock_start);
 	bool is_dirty;
 	int ret;
 
@@ -435,7 +447,8 @@ static void do_drop(void)
 	for (unsigned i = 0; i < 20; i++) {
 		unsigned k = below(KEYS_NR);
 
-		m.tree[k] = m.now[k] = below(2) ? (struct version){ true, test_random(&m.seed) } : (struct version){ 0 };
+		m.tree[k] = m.now[k] = below(2) ? (struct version){ true, test_random(&m.seed) }
+						: (struct version){ 0 };
 	}
 }
 
@@ -498,7 +511,8 @@ static void answers_are_the_newest_or_unknown(void **state)
 	assert_memory_equal(m.now, m.tree, sizeof(m.now));
 	/* A run that did not do these things proves nothing. */
 	assert_true(m.known > rounds && m.unknown > rounds / 10);
-	print_message("%u reads inserted, %u refused, %u items evicted\n", m.inserted, m.refused, m.evicted);
+	print_message("%u reads inserted, %u refused, %u items evicted\n", m.inserted, m.refused,
+		      m.evicted);
 	assert_true(m.inserted > rounds / 100 && m.refused > 10 && m.evicted > rounds / 20);
 }
 
@@ -566,7 +580,9 @@ static int parked_run(struct itx *tx)
 	int ret = items_set_known(tx, &first, &last);
 
 	for (unsigned i = 0; ret == 0 && i < 100000; i++) {
-		struct key key = { .zone = ZONE_FS, .first = 2048 + i % 900, .type = TYPE_XATTR, .second = i };
+		struct key key = {
+			.zone = ZONE_FS, .first = 2048 + i % 900, .type = TYPE_XATTR, .second = i
+		};
 
 		ret = item_put(tx, &key, val, sizeof(val));
 	}
@@ -586,7 +602,8 @@ static void full_cache_parks_and_is_usable_again(void **state)
 	assert_int_equal(parked_run(&tx), OP_PARKED);
 	assert_ptr_equal(op.wait, txn_wait_room);
 	assert_int_equal(tx.err, -ENOSPC);
-	assert_int_equal(items_commit(&tx), -ENOSPC);	/* even if somebody forgot: nothing of it happens */
+	/* Even if somebody forgot: nothing of it happens. */
+	assert_int_equal(items_commit(&tx), -ENOSPC);
 	items_dirty(&m.fsd, &open, &closed);
 	assert_false(open.any);
 	begin(&tx, true);

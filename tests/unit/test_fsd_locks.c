@@ -1,8 +1,8 @@
 /*
- * Two mounts and a leader: operations that take several locks in any order, in threads, against the real
- * lock server machine.  What must hold at every moment: no two mounts use one lock in conflicting modes;
- * a lock is given back only after the kernel was told, the last use ended, what was dirty was committed and
- * the items were dropped; and everybody gets on.
+ * Two mounts and a leader: operations that take several locks in any order, in threads, against the
+ * real lock server machine.  What must hold at every moment: no two mounts use one lock in
+ * conflicting modes; a lock is given back only after the kernel was told, the last use ended, what
+ * was dirty was committed and the items were dropped; and everybody gets on.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -169,8 +169,11 @@ static void *lead(void *arg)
 
 	(void)arg;
 	while ((m = pop(&leader.in))) {
-		struct lockfsm_event ev = { .kind = m->is_answer ? LOCKFSM_INVALIDATED : LOCKFSM_REQUEST,
-					    .rid = m->mount + 1, .key = m->key, .old_mode = m->old_mode,
+		struct lockfsm_event ev = { .kind = m->is_answer ? LOCKFSM_INVALIDATED
+								 : LOCKFSM_REQUEST,
+					    .rid = m->mount + 1,
+					    .key = m->key,
+					    .old_mode = m->old_mode,
 					    .new_mode = m->new_mode };
 
 		assert_int_equal(lockfsm_step(leader.fsm, &ev), 0);
@@ -206,12 +209,14 @@ static void *home(void *arg)
 
 void net_lock_request(struct fsd *fsd, const struct key *key, uint8_t old_mode, uint8_t new_mode)
 {
-	push(&leader.in, &(struct message){ .mount = mount_nr(mount_of(fsd)), .key = *key, .old_mode = old_mode,
+	push(&leader.in, &(struct message){ .mount = mount_nr(mount_of(fsd)),
+					    .key = *key,
+					    .old_mode = old_mode,
 					    .new_mode = new_mode });
 }
 
-void net_invalidate_respond(struct fsd *fsd, struct net_req *req, const struct key *key, uint8_t old_mode,
-			    uint8_t new_mode)
+void net_invalidate_respond(struct fsd *fsd, struct net_req *req, const struct key *key,
+			    uint8_t old_mode, uint8_t new_mode)
 {
 	struct mount *mt = mount_of(fsd);
 	struct group *g = &mt->groups[group_of(key)];
@@ -313,7 +318,8 @@ static void commit(void *arg)
 	free(c);
 }
 
-void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)(void *arg), void *arg)
+void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)(void *arg),
+		   void *arg)
 {
 	struct commit *c = malloc(sizeof(*c));
 
@@ -336,7 +342,8 @@ void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 	abort();
 }
 
-/* Transactions say only which generation is open: writers keep it from closing while they are in one. */
+/* Transactions say only which generation is open: writers keep it from closing while they are in
+ * one. */
 int items_begin(struct fsd *fsd, struct op *op, bool write, struct itx *tx)
 {
 	struct mount *mt = mount_of(fsd);
@@ -369,7 +376,7 @@ struct locker {
 	unsigned targets[4];
 	uint8_t modes[4];
 	unsigned nr;
-	unsigned parks;			/* how often it waits for something else, holding its locks */
+	unsigned parks; /* how often it waits for something else, holding its locks */
 	bool forever;			/* waits until it is woken by the test */
 	bool counted;
 	pthread_mutex_t lock;
@@ -521,7 +528,8 @@ static void *application(void *arg)
 		l->parks = (unsigned)(test_random(&a->seed) % 3);
 		op_start(&l->op);
 		if (!wait_flag(l, &l->done)) {
-			fprintf(stderr, "an operation of mount %u did not end in %u s\n", mount_nr(a->mt), DEADLINE_S);
+			fprintf(stderr, "an operation of mount %u did not end in %u s\n",
+				mount_nr(a->mt), DEADLINE_S);
 			abort();
 		}
 		assert_int_equal(l->err, 0);
@@ -536,7 +544,9 @@ static void *application(void *arg)
 
 static int setup(void **state)
 {
-	static const struct lockfsm_ops ops = { .emit = emit, .next_seq = next_seq, .raise_seq = raise_seq };
+	static const struct lockfsm_ops ops = { .emit = emit,
+						.next_seq = next_seq,
+						.raise_seq = raise_seq };
 
 	(void)state;
 	memset(&leader, 0, sizeof(leader));
@@ -586,7 +596,9 @@ static void no_two_mounts_conflict_and_all_get_on(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < MOUNTS * THREADS; i++) {
-		apps[i] = (struct app){ .mt = &mounts[i % MOUNTS], .seed = test_random(&seed), .rounds = rounds };
+		apps[i] = (struct app){ .mt = &mounts[i % MOUNTS],
+					.seed = test_random(&seed),
+					.rounds = rounds };
 		assert_int_equal(pthread_create(&apps[i].thread, NULL, application, &apps[i]), 0);
 	}
 	for (unsigned i = 0; i < MOUNTS * THREADS; i++)
@@ -642,7 +654,8 @@ static void interrupted_waiter_ends_and_the_lock_goes_on(void **state)
 	one_op(&mounts[1], 2, LOCK_MODE_WRITE, 0);
 	one_op(&mounts[0], 2, LOCK_MODE_READ, 0);
 	assert_true(lock_kernel_timeout(&mounts[0].fsd, ino_of(2)) > 0);
-	assert_true(lock_write_seq(&mounts[1].fsd, &start) > lock_write_seq(&mounts[0].fsd, &start) ||
+	assert_true(lock_write_seq(&mounts[1].fsd, &start) >
+			    lock_write_seq(&mounts[0].fsd, &start) ||
 		    lock_write_seq(&mounts[0].fsd, &start) == 0);
 	ops_drain(&mounts[0].fsd);
 	ops_drain(&mounts[1].fsd);

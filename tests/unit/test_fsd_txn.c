@@ -1,9 +1,10 @@
 /*
- * Generations and commits against a leader that keeps a volume in memory: operations go on while commits
- * run, and after each commit the forest on the device is compared with what the operations have done.
+ * Generations and commits against a leader that keeps a volume in memory: operations go on while
+ * commits run, and after each commit the forest on the device is compared with what the operations
+ * have done.
  *
- * The leader gives blocks, takes log trees, sometimes finishes a tree and begins the next, moves freed
- * data blocks back, and keeps account of every metadata block it gave: each is in one place.
+ * The leader gives blocks, takes log trees, sometimes finishes a tree and begins the next, moves
+ * freed data blocks back, and keeps account of every metadata block it gave: each is in one place.
  */
 #include <limits.h>
 #include <setjmp.h>
@@ -42,7 +43,7 @@
 #define XATTRS_NR	40u	/* most an inode has */
 #define DEADLINE_S	60u
 
-/* ---- the leader and the device ------------------------------------------------------------------ */
+/* ---- the leader and the device ------------------------------------------------------------- */
 
 enum { NOT_GIVEN, GIVEN, TAKEN_BACK };
 
@@ -215,10 +216,14 @@ static void finalize(void)
 	memset(&leader.lt, 0, sizeof(leader.lt));
 	leader.lt.rid = le64_of(RID);
 	leader.lt.nr = le64_of(nr + 1);
-	for (uint64_t at = 0; free_extents_next(leader.bs, &avail, at, &ext) == 0; at = ext.start + ext.len)
-		assert_int_equal(free_extents_insert(leader.bs, &give_al, &leader.lt.data_avail, ext), 0);
-	for (uint64_t at = 0; free_extents_next(leader.bs, &freed, at, &ext) == 0; at = ext.start + ext.len)
-		assert_int_equal(free_extents_insert(leader.bs, &give_al, &leader.lt.data_avail, ext), 0);
+	for (uint64_t at = 0; free_extents_next(leader.bs, &avail, at, &ext) == 0;
+	     at = ext.start + ext.len)
+		assert_int_equal(
+			free_extents_insert(leader.bs, &give_al, &leader.lt.data_avail, ext), 0);
+	for (uint64_t at = 0; free_extents_next(leader.bs, &freed, at, &ext) == 0;
+	     at = ext.start + ext.len)
+		assert_int_equal(
+			free_extents_insert(leader.bs, &give_al, &leader.lt.data_avail, ext), 0);
 	assert_int_equal(btree_free(leader.bs, &leader.al, &avail.root), 0);
 	assert_int_equal(btree_free(leader.bs, &leader.al, &freed.root), 0);
 }
@@ -237,7 +242,9 @@ static void open_next(void)
 	}
 	if (leader.commits % 3 == 0)
 		assert_int_equal(free_extents_move(leader.bs, &give_al, &leader.lt.data_avail,
-						   &leader.lt.data_freed, UINT64_MAX, 100000, &moved), 0);
+						   &leader.lt.data_freed, UINT64_MAX, 100000,
+						   &moved),
+				 0);
 	leader.lt.get_trans_seq = le64_of(++leader.seq);
 	put_lt();
 }
@@ -260,7 +267,8 @@ int net_commit_log_trees(struct fsd *fsd, const struct disk_log_trees *lt, bool 
 	struct disk_log_trees copy;
 
 	(void)fsd;
-	nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);	/* so that operations meet commits */
+	/* So that operations meet commits. */
+	nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
 	pthread_mutex_lock(&call_lock);
 	pthread_mutex_lock(&leader.lock);
 	assert_true(leader.flushed);
@@ -305,7 +313,7 @@ int net_alloc_inodes(struct fsd *fsd, uint64_t count, uint64_t *start, uint64_t 
 	return 0;
 }
 
-/* ---- the rest of a mount ------------------------------------------------------------------------ */
+/* ---- the rest of a mount ------------------------------------------------------------------- */
 
 int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode)
 {
@@ -389,7 +397,7 @@ void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 	abort();
 }
 
-/* ---- operations and the model ------------------------------------------------------------------- */
+/* ---- operations and the model -------------------------------------------------------------- */
 
 struct minode {
 	uint64_t ino;		/* 0: none in this place */
@@ -398,7 +406,7 @@ struct minode {
 	bool is_orphan;
 	uint64_t xattrs;	/* a bit for each id that has one */
 	struct extent ext;	/* len 0: none */
-	uint64_t meta_at, data_at;	/* the leader's last sequence number before it was changed */
+	uint64_t meta_at, data_at; /* the leader's last sequence number before it was changed */
 };
 
 enum what { CREATE, TOUCH, WRITE, XATTR, DELETE, ORPHAN, ADOPT, ALLOC, FREE, WHATS_NR };
@@ -433,8 +441,12 @@ static int run_create(struct step *s, struct itx *tx)
 	if (ret < 0)
 		return ret;
 	first = (struct key){ .zone = ZONE_FS, .first = s->mi.ino };
-	last = (struct key){ .zone = ZONE_FS, .first = s->mi.ino, .type = UINT8_MAX, .second = UINT64_MAX,
-			     .third = UINT64_MAX, .fourth = UINT8_MAX };
+	last = (struct key){ .zone = ZONE_FS,
+			     .first = s->mi.ino,
+			     .type = UINT8_MAX,
+			     .second = UINT64_MAX,
+			     .third = UINT64_MAX,
+			     .fourth = UINT8_MAX };
 	ret = items_set_known(tx, &first, &last);
 	inode_init(tx, &ci, s->mi.mode, 1, 2, 0);
 	if (ret == 0)
@@ -460,7 +472,10 @@ static struct key xattr_key(uint64_t ino, unsigned id)
 
 static int run_xattr(struct step *s, struct itx *tx)
 {
-	struct { struct disk_xattr x; char rest[700]; } val = { .x = { .val_len = le16_of(690), .name_len = 10 } };
+	struct {
+		struct disk_xattr x;
+		char rest[700];
+	} val = { .x = { .val_len = le16_of(690), .name_len = 10 } };
 	struct key key = xattr_key(s->mi.ino, s->id);
 	struct ival iv;
 	int ret = item_get(tx, &key, &iv);
@@ -469,7 +484,8 @@ static int run_xattr(struct step *s, struct itx *tx)
 		return ret;
 	assert_int_equal(ret, s->mi.xattrs >> s->id & 1 ? 0 : -ENOENT);
 	memcpy(val.rest, "user.12345", 10);
-	return ret == 0 ? item_delete(tx, &key, NULL, 0) : item_put(tx, &key, &val, sizeof(val.x) + 700);
+	return ret == 0 ? item_delete(tx, &key, NULL, 0)
+			: item_put(tx, &key, &val, sizeof(val.x) + 700);
 }
 
 static int run_delete(struct step *s, struct itx *tx, struct cinode *ci)
@@ -517,7 +533,8 @@ static int run_step(struct op *op, struct itx *tx)
 	if (s->what == ORPHAN || s->what == ADOPT)
 		ret = run_orphan(s, tx, s->what == ORPHAN);
 	if (s->what == ALLOC)
-		ret = dalloc_get(tx, 1 + s->mi.size % 90, s->mi.size % 3 ? 0 : DATA_FIRST + s->mi.size % DATA_NR,
+		ret = dalloc_get(tx, 1 + s->mi.size % 90,
+				 s->mi.size % 3 ? 0 : DATA_FIRST + s->mi.size % DATA_NR,
 				 &s->mi.ext);
 	if (s->what == FREE)
 		ret = dalloc_put(tx, s->mi.ext);
@@ -543,7 +560,9 @@ static int run_op(struct step *s)
 {
 	struct timespec until;
 
-	s->op = (struct op){ .fsd = &fsd, .name = "step", .writes = true, .run = run_step, .done = done_step };
+	s->op = (struct op){
+		.fsd = &fsd, .name = "step", .writes = true, .run = run_step, .done = done_step
+	};
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->cond, NULL);
 	s->done = false;
@@ -624,7 +643,7 @@ static void do_step(struct minode *mi, enum what what)
 	}
 }
 
-/* ---- what must be on the device ----------------------------------------------------------------- */
+/* ---- what must be on the device ------------------------------------------------------------ */
 
 struct found {
 	uint64_t inodes, index_meta, index_data, orphans, xattrs;
@@ -661,9 +680,11 @@ static void check_inode(struct found *f, const struct forest_roots *roots, const
 	key = key_index(TYPE_INDEX_META_SEQ, le64_get(d.meta_seq), it->key.first);
 	assert_int_equal(forest_lookup(f->bs, roots, &key, &got, val), 0);
 	key = key_index(TYPE_INDEX_DATA_SEQ, le64_get(d.data_seq), it->key.first);
-	assert_int_equal(forest_lookup(f->bs, roots, &key, &got, val), S_ISREG(mi->mode) ? 0 : -ENOENT);
+	assert_int_equal(forest_lookup(f->bs, roots, &key, &got, val),
+			 S_ISREG(mi->mode) ? 0 : -ENOENT);
 	if (S_ISREG(mi->mode))
-		assert_true(le64_get(d.data_seq) >= mi->data_at && le64_get(d.data_seq) <= leader.seq);
+		assert_true(le64_get(d.data_seq) >= mi->data_at &&
+			    le64_get(d.data_seq) <= leader.seq);
 	f->inodes++;
 }
 
@@ -728,7 +749,8 @@ static void check_data_blocks(struct found *f)
 			assert_int_equal(used[inodes[i].ext.start + b]++, 0);
 	}
 	for (unsigned t = 0; t < 2; t++) {
-		for (uint64_t at = 0; free_extents_next(f->bs, trees[t], at, &ext) == 0; at = ext.start + ext.len) {
+		for (uint64_t at = 0; free_extents_next(f->bs, trees[t], at, &ext) == 0;
+		     at = ext.start + ext.len) {
 			for (uint64_t b = 0; b < ext.len; b++)
 				assert_int_equal(used[ext.start + b]++, 0);
 		}
@@ -750,10 +772,12 @@ static int count_range(void *arg, const struct item *it)
 
 static void check_bloom(struct found *f, const struct forest_roots *roots, uint64_t ino)
 {
-	struct key key = key_inode(ino), ls = key_lock_start(&key), le = key_lock_end(&ls), start, end;
+	struct key key = key_inode(ino), ls = key_lock_start(&key), le = key_lock_end(&ls), start,
+		   end;
 	unsigned nr = 0;
 
-	assert_int_equal(forest_read_range(f->bs, roots, &ls, &le, &key, &start, &end, count_range, &nr), 0);
+	assert_int_equal(
+		forest_read_range(f->bs, roots, &ls, &le, &key, &start, &end, count_range, &nr), 0);
 	assert_true(nr > 0);
 }
 
@@ -808,13 +832,18 @@ static void check_device(void)
 	block_set_close(f.bs);
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------- */
+/* ---- set-up -------------------------------------------------------------------------------- */
 
 static int begin(unsigned list_nr)
 {
-	struct disk_inode root = { .nlink = le32_of(2), .mode = le32_of(S_IFDIR | 0755), .meta_seq = le64_of(1),
-				   .data_seq = le64_of(1), .next_readdir_pos = le64_of(2) };
-	struct item it = { .key = key_inode(ROOT_INO), .seq = 1, .val = &root, .val_len = INODE_V2_BYTES };
+	struct disk_inode root = { .nlink = le32_of(2),
+				   .mode = le32_of(S_IFDIR | 0755),
+				   .meta_seq = le64_of(1),
+				   .data_seq = le64_of(1),
+				   .next_readdir_pos = le64_of(2) };
+	struct item it = {
+		.key = key_inode(ROOT_INO), .seq = 1, .val = &root, .val_len = INODE_V2_BYTES
+	};
 	struct block_dev dev = blkcli_block_dev(NULL);
 
 	memset(&leader, 0, sizeof(leader));
@@ -893,7 +922,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* ---- tests -------------------------------------------------------------------------------------- */
+/* ---- tests --------------------------------------------------------------------------------- */
 
 static void device_equals_what_operations_did(void **state)
 {
@@ -1010,8 +1039,9 @@ int main(void)
 		T(device_equals_what_operations_did),
 		T(nothing_dirty_writes_and_sends_nothing),
 		T(failed_writes_are_repeated_until_they_succeed),
-		cmocka_unit_test_setup_teardown(short_lists_make_operations_wait_and_nothing_is_lost,
-						setup_short_lists, teardown),
+		cmocka_unit_test_setup_teardown(
+			short_lists_make_operations_wait_and_nothing_is_lost, setup_short_lists,
+			teardown),
 		T(sequence_is_told_when_it_is_committed),
 	};
 
