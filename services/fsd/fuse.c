@@ -907,6 +907,7 @@ static void done_statfs(struct op *op, int err)
 	struct statfs_op *s = (struct statfs_op *)op;
 	const struct msg_statfs_reply *m = &s->m;
 	struct statvfs st = { 0 };
+	struct txn_status ts;
 
 	fuse_op_done(s->req, op);
 	if (err) {
@@ -915,9 +916,12 @@ static void done_statfs(struct op *op, int err)
 		st.f_bsize = st.f_frsize = SMALL_SIZE;
 		st.f_blocks = m->total_data + m->total_meta * BLOCKS_PER_LARGE;
 		st.f_bfree = m->free_data + m->free_meta * BLOCKS_PER_LARGE;
-		st.f_bavail = st.f_bfree;
+		/* What can be written: no metadata, and nothing when metadata for it would not be given. */
+		txn_get_status(op->fsd, &ts);
+		st.f_bavail = ts.is_low ? 0 : m->free_data;
 		st.f_files = m->total_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
-		st.f_ffree = m->free_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
+		if (!ts.is_low)
+			st.f_ffree = m->free_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
 		st.f_favail = st.f_ffree;
 		st.f_fsid = m->fsid;
 		st.f_namemax = NAME_MAX_BYTES;

@@ -1,0 +1,183 @@
+#!/bin/bash
+# Full devices.  Data: whoever writes is told, what was acknowledged is there, deleting gives the space
+# back.  Metadata: what would consume space is refused, what gives back works, and nothing is lost.
+#
+# What is true of metadata until log merge is there: a deleted item leaves a marker in the mount's log tree, and
+# leaves that hold only markers are not given back.  So deleting everything does not end LOW, not even with
+# an unmount; what a new mount can still write is what the old one's lists had not used.
+. "$(dirname "$0")/../lib/common.sh"
+
+cat >"$TMP/writer.py" <<'PY'
+# writer.py DIR NAME SEED [LIMIT]: write files until there is no space; a line "sha256 bytes path" for each.
+import errno, hashlib, os, random, sys
+top, name, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
+limit = int(sys.argv[4]) if len(sys.argv) > 4 else 1 << 62
+r = random.Random(seed)
+full = False
+total = i = 0
+while not full and total < limit:
+    path = "%s/%s-%d" % (top, name, i)
+    i += 1
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o644)
+    h, size = hashlib.sha256(), 0
+    for _ in range(r.randrange(1, 24)):
+        chunk = r.randbytes(r.choice((1, 4095, 4096, 70000, 262144, 1 << 20)))
+        try:
+            n = os.write(fd, chunk)     # may be short; what it says is what was taken
+        except OSError as e:
+            if e.errno != errno.ENOSPC:
+                raise
+            full = True
+            break
+        h.update(chunk[:n])
+        size += n
+    os.fsync(fd)
+    os.close(fd)
+    total += size
+    print(h.hexdigest(), size, path, flush=True)
+if not full:
+    sys.exit(3)
+PY
+cat >"$TMP/verify.py" <<'PY'
+# verify.py: lines of writer.py on stdin; the total of bytes, or what differs.
+import hashlib, sys
+total = 0
+for line in sys.stdin:
+    want, size, path = line.split()
+    data = open(path, "rb").read()
+    if len(data) != int(size) or hashlib.sha256(data).hexdigest() != want:
+        sys.exit("%s: %d bytes, %s wanted, or other contents" % (path, len(data), size))
+    total += len(data)
+print(total)
+PY
+verify() { cat "$@" | python3 "$TMP/verify.py"; }
+no_space() { local out; out=$("$@" 2>&1) && { echo "succeeded: $*"; return 1; }; case $out in *"No space left"*) ;; *) echo "$out"; return 1 ;; esac; }
+statvfs() { python3 -c 'import os, sys; v = os.statvfs(sys.argv[1]); print(getattr(v, sys.argv[2]))' "$MNT" "$1"; }
+says() { "$CTL" status --json "$CONF" 2>/dev/null | grep -qE "\"$1\": ?$2[,}]"; }
+
+# ---- a full data device, several writers
+DATA_BYTES=$((320 << 20))
+vol_make 8G $DATA_BYTES 2>/dev/null
+inst_conf pool_size=16M
+ok "mount" inst_start
+writers() {
+	local i p rc=0
+	for i in 1 2 3 4; do python3 "$TMP/writer.py" "$MNT" "$1$i" $((RANDOM * 4 + i)) >"$TMP/list.$1$i" 2>"$TMP/err.$1$i" & p[i]=$!; done
+	for i in 1 2 3 4; do wait "${p[i]}" || { rc=1; cat "$TMP/err.$1$i"; }; done
+	return $rc
+}
+ok "four writers until each is told that there is no space, and only that" writers a
+total=$(verify "$TMP"/list.a?)
+ok "what was acknowledged is there (${total:-?} bytes)" test -n "$total"
+# A block at a file's end holds less than a block: 4 KiB of each file may be lost to that.
+spare=$((DATA_BYTES - 65 * 4096 - ${total:-0} - $(cat "$TMP"/list.a? | wc -l) * 4096))
+ok "nearly all of the device could be used ($spare bytes could not)" test "$spare" -lt $((4 << 20))
+is "nothing is available" "$(statvfs f_bavail)" 0
+ok "one byte more is refused" no_space dd if=/dev/zero of="$MNT/one" bs=1 count=1
+ok "files without data can be made" touch "$MNT/empty"
+ok "and removed" rm "$MNT/empty" "$MNT/one"
+first=$(awk '$2 > 100000 {print $3; exit}' "$TMP/list.a1")
+cp "$first" "$TMP/copy"
+printf overwritten >"$TMP/word"
+for f in "$TMP/copy" "$first"; do dd if="$TMP/word" of="$f" bs=1 seek=70000 conv=notrunc,fsync status=none; done
+ok "what has blocks can be overwritten" cmp "$TMP/copy" "$first"
+# Stores to a mapped hole are not refused when they happen; whoever asks whether they are durable hears it.
+truncate -s 1M "$MNT/mapped"
+ok "msync tells that mapped stores have no room" python3 -c 'import errno, mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+m = mmap.mmap(fd, 1 << 20)
+for at in range(0, 1 << 20, 4096): m[at] = 1
+try:
+    m.flush()
+    os.fsync(fd)
+except OSError as e: sys.exit(e.errno not in (errno.ENOSPC, errno.EIO))
+sys.exit("it says that all is stored")' "$MNT/mapped"
+rm -f "$MNT/mapped"
+grep -v " $first\$" "$TMP"/list.a1 >"$TMP/list.a1.rest"
+power_cut
+ok "mount after a power cut" inst_start
+ok "what was acknowledged and fsynced is there after a power cut" verify "$TMP/list.a1.rest" "$TMP"/list.a[234]
+ok "and what was overwritten" cmp "$TMP/copy" "$first"
+awk '{print $3}' "$TMP"/list.a[12] | xargs rm -f
+room() { dd if=/dev/zero of="$MNT/again" bs=1M count=64 conv=fsync status=none; }
+ok "after deleting half of it there is room again" wait_for 60 room
+ok "the other half is whole" verify "$TMP"/list.a[34]
+rm -f "$MNT/again"
+ok "four writers fill it again" writers b
+ok "all that was acknowledged is there" verify "$TMP"/list.a[34] "$TMP"/list.b?
+rm -rf "${MNT:?}"/*
+free_data() { [ "$(statvfs f_bavail)" -ge $((DATA_BYTES / 4096 - 65)) ]; }
+ok "after deleting everything all blocks are available" wait_for 60 free_data
+ok "unmount" inst_stop
+check_clean "clean after that"
+
+# ---- a full metadata device
+# The leader keeps 34681 large blocks for one mount (format 2.3) and gives it 8185 more, of which it gets the
+# next ones when half of them are gone.  So this device is just large enough not to be LOW at first.
+vol_make 3400M 1G 2>/dev/null
+inst_conf cache_size=256M
+ok "mount a volume with little metadata" inst_start
+says meta_is_low 0 && pass "it is not LOW yet" || fail "it is not LOW yet"
+mkdir "$MNT/d"
+cat >"$TMP/xattrs.py" <<'PY'
+# xattrs.py DIR fill|verify LIST: files with xattrs until there is no space; what was acknowledged is in LIST.
+import errno, os, random, sys
+top, what, path = sys.argv[1:]
+def value(i, k): return random.Random(i * 16 + k).randbytes(60000)
+if what == "fill":
+    out = open(path, "w")
+    try:
+        for i in range(20000):
+            os.close(os.open("%s/f%d" % (top, i), os.O_CREAT | os.O_WRONLY))
+            for k in range(4):
+                os.setxattr("%s/f%d" % (top, i), "user.%d" % k, value(i, k))
+                print(i, k, file=out)
+    except OSError as e:
+        sys.exit(0 if e.errno == errno.ENOSPC else str(e))
+    sys.exit("20,000 files and there is still space")
+nr = 0
+for line in open(path):
+    i, k = map(int, line.split())
+    if os.getxattr("%s/f%d" % (top, i), "user.%d" % k) != value(i, k):
+        sys.exit("f%d user.%d differs" % (i, k))
+    nr += 1
+if nr < 400: sys.exit("only %d" % nr)
+PY
+echo contents >"$MNT/d/data"
+ok "xattrs until there is no space, and only that" timeout 300 python3 "$TMP/xattrs.py" "$MNT/d" fill "$TMP/xlist"
+ok "what was acknowledged is there ($(wc -l <"$TMP/xlist") xattrs)" python3 "$TMP/xattrs.py" "$MNT/d" verify "$TMP/xlist"
+ok "status says LOW" says meta_is_low 1
+is "no block is available" "$(statvfs f_bavail)" 0
+is "nor a file" "$(statvfs f_favail)" 0
+ok "no file is made" no_space touch "$MNT/new"
+ok "no directory" no_space mkdir "$MNT/new"
+ok "no link" no_space ln "$MNT/d/data" "$MNT/new"
+ok "no symbolic link" no_space ln -s d/data "$MNT/new"
+ok "no rename" no_space mv "$MNT/d/data" "$MNT/d/moved"
+ok "no xattr" no_space setfattr -n user.new -v x "$MNT/d/data"
+ok "no data is written" no_space dd if=/dev/zero of="$MNT/d/data" bs=1 count=1 seek=9 conv=notrunc
+is "what was refused has changed nothing" "$(cd "$MNT" && ls && cat d/data)" "d
+contents"
+ok "fsync works" sync "$MNT/d"
+ok "removing an xattr works" setfattr -x user.0 "$MNT/d/f0"
+ok "truncation works" truncate -s 0 "$MNT/d/data"
+ok "unlink works" rm "$MNT/d/f1"
+sed -i '/^[01] /d' "$TMP/xlist"
+ok "all that is durable" sync "$MNT/d"
+power_cut
+ok "mount after a power cut" inst_start
+ok "what was acknowledged is there after a power cut" python3 "$TMP/xattrs.py" "$MNT/d" verify "$TMP/xlist"
+nok "what was unlinked is not" test -e "$MNT/d/f1"
+is "what was truncated is empty" "$(stat -c %s "$MNT/d/data")" 0
+# The dead mount's lists went back, so there may be some room; use it up.
+mkdir -p "$MNT/e" 2>/dev/null && timeout 300 python3 "$TMP/xattrs.py" "$MNT/e" fill "$TMP/xlist2"
+ok "it is LOW again" wait_for 60 says meta_is_low 1
+ok "everything can be deleted" rm -rf "$MNT/d" "$MNT/e"
+is "and is gone" "$(ls "$MNT")" ""
+ok "unmount" inst_stop
+check_clean "clean after a full metadata device"
+ok "it mounts again" inst_start
+is "it is empty" "$(ls "$MNT")" ""
+ok "unmount again" inst_stop
+check_clean "and clean again"
+tap_done
