@@ -427,6 +427,7 @@ static int write_block(struct write_op *w, struct itx *tx, uint64_t iblock, uint
 		rec.page = w->pages[w->used_nr];
 		w->used[w->used_nr].page = rec.page;
 		w->used[w->used_nr++].iblock = iblock;
+		pool_assign(pool, rec.page, w->rq->ino, iblock);
 		page = pool_page(pool, rec.page);
 		memset(page, 0, off);
 		memset(page + off + len, 0, SMALL_SIZE - off - len);

@@ -76,6 +76,7 @@ unsigned pool_take(struct pool *p, uint32_t *pages, unsigned want)
 
 			if (pg->state == PAGE_FREE) {
 				pg->state = PAGE_HELD;
+				pg->ino = 0;	/* nobody's yet */
 				atomic_fetch_add(&pg->version, 1);
 				pages[got++] = p->next;
 			}
@@ -123,6 +124,16 @@ void pool_give(struct pool *p, const uint32_t *pages, unsigned nr)
 	wake = take_waiting(p);
 	pthread_mutex_unlock(&p->mutex);
 	wake_list(wake);
+}
+
+void pool_assign(struct pool *p, uint32_t page, uint64_t ino, uint64_t iblock)
+{
+	struct page *pg = &p->pages[page];
+
+	pthread_mutex_lock(&p->mutex);
+	pg->ino = ino;
+	pg->iblock = iblock;
+	pthread_mutex_unlock(&p->mutex);
 }
 
 void pool_indexed(struct pool *p, uint32_t page, uint64_t ino, uint64_t iblock)
@@ -177,8 +188,8 @@ bool pool_copy(struct pool *p, uint32_t page, uint64_t ino, uint64_t iblock, voi
 	bool ours;
 
 	pthread_mutex_lock(&p->mutex);
-	/* held: its operation has committed, or we would see no record, and says so in a moment */
-	ours = pg->state == PAGE_HELD || (pg->state == PAGE_INDEXED && pg->ino == ino && pg->iblock == iblock);
+	/* a held page may be a later write of this very block that is about to be indexed */
+	ours = pg->state != PAGE_FREE && pg->ino == ino && pg->iblock == iblock;
 	pthread_mutex_unlock(&p->mutex);
 	if (!ours)
 		return false;

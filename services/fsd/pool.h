@@ -25,6 +25,8 @@ void *pool_page(struct pool *p, uint32_t page);
 unsigned pool_take(struct pool *p, uint32_t *pages, unsigned want);
 /* Give back pages that no committed transaction has indexed. */
 void pool_give(struct pool *p, const uint32_t *pages, unsigned nr);
+/* An operation is about to put that block into a page it holds: readers of anything else keep off it. */
+void pool_assign(struct pool *p, uint32_t page, uint64_t ino, uint64_t iblock);
 /* The transaction that indexed the page has committed: it is the index's now. */
 void pool_indexed(struct pool *p, uint32_t page, uint64_t ino, uint64_t iblock);
 /* For op_park: until pages are free (reclaims clean ones, begins a commit). */
