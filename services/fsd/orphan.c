@@ -156,7 +156,7 @@ static void settle(struct orphans *o, struct ref *r)
 /* ---- deleting inodes ------------------------------------------------------------------------- */
 
 /*
- * Inodes of one group, so that one lock, one question to the leader and few transactions serve many.
+ * Inodes of one group: one lock, one question to the leader and few transactions serve many.
  * A run looks at each of them from the first on: those that an earlier one deleted are not found.
  */
 struct delete_op {
