@@ -1,7 +1,7 @@
 # How tests are built and run.  A unit test is tests/unit/test_NAME.c (one cmocka program); what it
 # needs of a daemon's own files stands in UNIT_EXTRA_test_NAME (tests/unit/test_NAME.mk).  A fuzz target
 # is tests/fuzz/fuzz_NAME.c (one LLVMFuzzerTestOneInput).  A system test is tests/system/NN-name.sh,
-# a helper program for them tests/posix/NAME.c, a test with nodes of its own tests/cluster/NN-name.sh.
+# a helper program for them tests/posix/NAME.c or tests/rig/NAME.c, a test with nodes of its own tests/cluster/NN-name.sh.
 
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/unit/%)
@@ -9,6 +9,8 @@ FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
 POSIX_SRC := $(sort $(wildcard tests/posix/*.c))
 POSIX_BIN := $(POSIX_SRC:tests/posix/%.c=$(BUILD)/tests/posix/%)
+RIG_SRC := $(sort $(wildcard tests/rig/*.c))
+RIG_BIN := $(RIG_SRC:tests/rig/%.c=$(BUILD)/tests/rig/%)
 BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/tests/bench/%)
 SYSTEM_TESTS := $(sort $(wildcard tests/system/[0-9]*.sh))
@@ -30,13 +32,16 @@ $(BUILD)/tests/posix/%: $(BUILD)/obj/tests/posix/%.o
 	$(call link_tool)
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o
 	$(call link_tool,$(shell pkg-config --libs fuse3))
+# Devices that fail when a test wants it.
+$(BUILD)/tests/rig/%: $(BUILD)/obj/tests/rig/%.o
+	$(call link_tool,$(shell pkg-config --libs fuse3))
 # This one is a client of blockd, with the services' own library.
 $(BUILD)/tests/bench/blkio: $(LIBS)
 
 .PHONY: unit fuzz test-programs check-unit check-fuzz check-asan check-tsan check-system check-cluster
 unit: $(UNIT_BIN)
 fuzz: $(FUZZ_BIN)
-test-programs: all $(UNIT_BIN) $(FUZZ_BIN) $(POSIX_BIN) $(BENCH_BIN)
+test-programs: all $(UNIT_BIN) $(FUZZ_BIN) $(POSIX_BIN) $(RIG_BIN) $(BENCH_BIN)
 
 RUN = BUILD="$(abspath $(BUILD))" tests/run
 ASAN_BUILD = $(BUILD)-asan
