@@ -48,6 +48,7 @@ obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 .SECONDARY:
 
 all: $(PROGRAMS)
+	@:
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
@@ -132,7 +133,9 @@ uninstall:
 	rm -f $(DAEMONS:%=$(DESTDIR)$(PREFIX)/sbin/scoutfs-%) $(DESTDIR)$(PREFIX)/sbin/mount.scoutfs \
 		$(DESTDIR)$(PREFIX)/sbin/mount.fuse.scoutfs $(DESTDIR)$(PREFIX)/bin/scoutfsctl $(DESTDIR)$(PREFIX)/bin/scoutfs \
 		$(patsubst systemd/%,$(DESTDIR)$(PREFIX)/lib/systemd/system/%,$(UNITS)) \
-		$(DESTDIR)$(PREFIX)/lib/sysusers.d/scoutfs.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/scoutfs.conf
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d/scoutfs.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/scoutfs.conf \
+		$(DESTDIR)/etc/scoutfs/example.conf.sample
+	@rmdir $(DESTDIR)/etc/scoutfs 2>/dev/null || true
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan

@@ -374,7 +374,7 @@ int cmd_run(int argc, char **argv)
 			sv.overrides[sv.overrides_nr++] = optarg;
 			break;
 		default:
-			return EXIT_USAGE;
+			return usage_error("run", "unknown option, or one without its value");
 		}
 	}
 	if (optind + 1 != argc)

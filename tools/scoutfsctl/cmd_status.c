@@ -200,7 +200,7 @@ int cmd_status(int argc, char **argv)
 		else if (opt == 'v')
 			rq.is_verbose = true;
 		else
-			return EXIT_USAGE;
+			return usage_error("status", "unknown option, or one without its value");
 	}
 	if (argc - optind > 1)
 		return usage_error("status", "name one configuration, or none for all of them");
