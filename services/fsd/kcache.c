@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -46,9 +47,10 @@ struct kcache {
  * again. */
 static int detach_dead(const char *mountpoint)
 {
-	struct stat st;
+	struct statfs st;
 
-	if (stat(mountpoint, &st) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
+	/* not stat: the kernel may still answer that from what it remembers of the dead mount's root */
+	if (statfs(mountpoint, &st) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
 		return 0;
 	if (umount2(mountpoint, MNT_DETACH) < 0) {
 		int ret = -errno;

@@ -79,6 +79,7 @@ refused_by "a directory as configuration" "$TMP: .*directory" "$CTL" run "$TMP/"
 refused "-o of an unknown key" "nonsense: unknown key" -o nonsense=1
 refused "-o without a value" "cache_size" -o cache_size=
 refused "-o that is no pair" "'nonsense' is not" -o nonsense
+refused "a pool larger than the memory there is" "cache_size \\+ pool_size of t need [0-9]+ MiB of memory, and [0-9]+ MiB are available" -o pool_size=1T
 refused "-o out of range" "heartbeat_timeout_ms: 1 is out of range" -o heartbeat_timeout_ms=1
 refused "-o of a size that is none" "cache_size: '64X'" -o cache_size=64X
 refused "-o of a cache too small" "cache_size: 4096 is out of range" -o cache_size=4096

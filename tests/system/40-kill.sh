@@ -39,6 +39,14 @@ while IFS= read -r -t 120 -u "$from" line; do case $line in ops*) last=$line ;; 
 exec {to}>&- {from}<&-
 wait "$pid"; rc=$?
 is "the load ends without an error: ${last:-nothing said}" "$rc" 0
+
+# fsd: its mount dies with it, and comes back by itself, also where the kernel remembers the old root
+echo kept >"$MNT/kept" && sync "$MNT" && stat "$MNT" >/dev/null
+old=$(inst_pid fsd)
+kill -9 "$old"
+mounted_again() { restarted fsd "$old" && [ "$(cat "$MNT/kept" 2>/dev/null)" = kept ]; }
+ok "fsd: the mount comes back after a kill" wait_for 60 mounted_again
+ok "fsd: and can be written" touch "$MNT/after"
 ok "unmount" inst_stop
 check_clean "clean after the kills"
 tap_done

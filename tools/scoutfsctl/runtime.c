@@ -50,11 +50,45 @@ static bool is_own_tmpfs(const char *path)
 	       statfs(path, &fs) == 0 && fs.f_type == TMPFS_MAGIC_NR;
 }
 
+/* What the machine can still give away, in bytes; UINT64_MAX where it does not say. */
+static uint64_t memory_available(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	unsigned long long kib = UINT64_MAX >> 10;
+	char line[256];
+
+	if (!f)
+		return UINT64_MAX;
+	while (fgets(line, sizeof(line), f) && sscanf(line, "MemAvailable: %llu", &kib) != 1)
+		;
+	fclose(f);
+	return kib << 10;
+}
+
+/* Cache and pool are allocated in full: what does not fit would have the kernel kill processes. */
+static int check_memory(const char *verb, const struct instance_conf *conf, uint64_t want)
+{
+	uint64_t have = memory_available();
+
+	if (want <= have)
+		return 0;
+	say_error(verb, "cache_size + pool_size of %s need %llu MiB of memory, and %llu MiB are available: make them smaller",
+		  conf->name, (unsigned long long)(want >> 20), (unsigned long long)(have >> 20));
+	return -ENOMEM;
+}
+
 int runtime_start(const char *verb, const struct instance_conf *conf)
 {
+	uint64_t bytes = conf->cache_size + conf->pool_size + RUNTIME_EXTRA;
 	char opts[128];
-	int ret = make_dirs(conf->runtime_dir, 0700);
+	int ret;
 
+	if (!is_own_tmpfs(conf->runtime_dir)) {
+		ret = check_memory(verb, conf, bytes);
+		if (ret < 0)
+			return ret;
+	}
+	ret = make_dirs(conf->runtime_dir, 0700);
 	if (ret == 0)
 		ret = make_dirs(conf->state_dir, 0755);
 	if (ret < 0) {
@@ -67,7 +101,7 @@ int runtime_start(const char *verb, const struct instance_conf *conf)
 	if (is_own_tmpfs(conf->runtime_dir))
 		return 0;
 	snprintf(opts, sizeof(opts), "size=%llu,mode=0700,nr_inodes=1024",
-		 (unsigned long long)(conf->cache_size + conf->pool_size + RUNTIME_EXTRA));
+		 (unsigned long long)bytes);
 	if (mount("scoutfs", conf->runtime_dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opts) <
 	    0) {
 		ret = -errno;
@@ -121,6 +155,22 @@ void runtime_remove_pid(const struct instance_conf *conf, const char *service)
 	unlink(path);
 }
 
+/* Whether the process is one of ours: a pid file may outlive its process, and the number be given again. */
+static bool is_our_process(pid_t pid)
+{
+	char path[64], comm[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (!fgets(comm, sizeof(comm), f))
+		comm[0] = 0;
+	fclose(f);
+	return strncmp(comm, "scoutfs", 7) == 0;
+}
+
 pid_t runtime_read_pid(const struct instance_conf *conf, const char *service)
 {
 	char path[4352];
@@ -131,7 +181,7 @@ pid_t runtime_read_pid(const struct instance_conf *conf, const char *service)
 	f = fopen(path, "re");
 	if (!f)
 		return 0;
-	if (fscanf(f, "%d", &pid) != 1 || pid <= 0 || kill(pid, 0) < 0)
+	if (fscanf(f, "%d", &pid) != 1 || pid <= 0 || !is_our_process(pid))
 		pid = 0;
 	fclose(f);
 	return pid;
