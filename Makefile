@@ -14,10 +14,10 @@ DESTDIR ?=
 CC      ?= gcc
 SAN     ?=
 
-PACKAGES_RUN   = libfuse3-3 fuse3 libzmq5 liblmdb0 libuuid1 libsystemd0 liburing2 libisal2
 PACKAGES_BUILD = gcc make pkg-config libc6-dev libfuse3-dev libzmq3-dev liblmdb-dev uuid-dev \
-		 libsystemd-dev liburing-dev libisal-dev libcmocka-dev
-PACKAGES_TEST  = zstd rsync attr acl python3 util-linux procps xfsprogs systemd iproute2 nftables iptables
+		 libsystemd-dev liburing-dev libisal-dev libcmocka-dev fuse3
+PACKAGES_TEST  = zstd rsync attr acl python3 util-linux mount procps e2fsprogs xfsprogs systemd dbus iproute2 nftables \
+		 iptables git
 
 LIBS_PKG = fuse3 libzmq lmdb uuid libsystemd liburing libisal
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
