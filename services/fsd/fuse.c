@@ -125,9 +125,11 @@ static void done_lookup(struct op *op, int err)
 	done_entry(op, err);
 }
 
-static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+/* An operation on one name of a directory. */
+static void start_name_op(fuse_req_t req, fuse_ino_t parent, const char *name, const char *what, bool writes,
+			  int (*run)(struct op *, struct itx *), void (*done)(struct op *, int))
 {
-	struct dir_op *d = new_op(req, sizeof(*d), "lookup", false, dir_run_lookup, done_lookup);
+	struct dir_op *d = new_op(req, sizeof(*d), what, writes, run, done);
 
 	if (!d)
 		return;
@@ -138,6 +140,11 @@ static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	}
 	fuse_op_start(req, &d->op);
+}
+
+static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	start_name_op(req, parent, name, "lookup", false, dir_run_lookup, done_lookup);
 }
 
 static struct dir_op *create_op(fuse_req_t req, fuse_ino_t parent, const char *name, uint32_t mode,
@@ -274,32 +281,12 @@ static void done_remove(struct op *op, int err)
 
 static void fs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct dir_op *d = new_op(req, sizeof(*d), "unlink", true, dir_run_unlink, done_remove);
-
-	if (!d)
-		return;
-	d->req = req;
-	d->dir = ino_of_node(parent);
-	if (!get_name(req, name, &d->name)) {
-		free(d);
-		return;
-	}
-	fuse_op_start(req, &d->op);
+	start_name_op(req, parent, name, "unlink", true, dir_run_unlink, done_remove);
 }
 
 static void fs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct dir_op *d = new_op(req, sizeof(*d), "rmdir", true, dir_run_rmdir, done_remove);
-
-	if (!d)
-		return;
-	d->req = req;
-	d->dir = ino_of_node(parent);
-	if (!get_name(req, name, &d->name)) {
-		free(d);
-		return;
-	}
-	fuse_op_start(req, &d->op);
+	start_name_op(req, parent, name, "rmdir", true, dir_run_rmdir, done_remove);
 }
 
 static void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,

@@ -266,7 +266,6 @@ int pool_forget(struct itx *tx, uint64_t ino, uint64_t from_iblock)
 /* ---- the keeper ----------------------------------------------------------------------------------- */
 
 struct sweep {
-	struct pool *p;
 	uint32_t batch[SWEEP_BATCH];
 	struct pool_key keys[SWEEP_BATCH];
 	bool gone[SWEEP_BATCH];
@@ -309,7 +308,6 @@ static unsigned sweep(struct pool *p, bool drop_clean)
 
 	if (!s)
 		return 0;
-	s->p = p;
 	s->drop_clean = drop_clean;
 	for (uint32_t at = 0; at < p->pages_nr;) {
 		struct op *wake;
