@@ -28,6 +28,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "net_client_impl.h"
 #include "session.h"
 #include "zmqu.h"
 
@@ -605,28 +606,52 @@ static void wait_for_work(struct net_client *nc, uint64_t deadline_ns)
 		;
 }
 
+static bool is_fenced(struct net_client *nc)
+{
+	bool fenced;
+
+	pthread_mutex_lock(&nc->mutex);
+	fenced = nc->fenced;
+	pthread_mutex_unlock(&nc->mutex);
+	return fenced;
+}
+
+void net_client_turn(struct net_client *nc)
+{
+	if (nc->sock)
+		read_frames(nc);
+	if (nc->sock)
+		read_monitor(nc);
+	if (!is_fenced(nc))
+		check_times(nc);
+	drain_inbox(nc);
+	pump(nc);
+}
+
+uint64_t net_client_deadline(struct net_client *nc)
+{
+	return is_fenced(nc) ? UINT64_MAX : next_deadline(nc);
+}
+
+static void end_session(struct net_client *nc)
+{
+	drop_socket(nc, RETRY_NS);
+	fail_all(nc, -ESHUTDOWN);
+}
+
 static void *home_thread(void *arg)
 {
 	struct net_client *nc = arg;
-	bool stopping = false, fenced = false;
+	bool stopping = false;
 
 	while (!stopping) {
-		if (!fenced)
-			check_times(nc);
-		drain_inbox(nc);
-		pump(nc);
-		wait_for_work(nc, fenced ? UINT64_MAX : next_deadline(nc));
-		if (nc->sock)
-			read_frames(nc);
-		if (nc->sock)
-			read_monitor(nc);
+		net_client_turn(nc);
+		wait_for_work(nc, net_client_deadline(nc));
 		pthread_mutex_lock(&nc->mutex);
 		stopping = nc->stopping;
-		fenced = nc->fenced;
 		pthread_mutex_unlock(&nc->mutex);
 	}
-	drop_socket(nc, RETRY_NS);
-	fail_all(nc, -ESHUTDOWN);
+	end_session(nc);
 	return NULL;
 }
 
@@ -643,16 +668,16 @@ static void free_client(struct net_client *nc)
 	free(nc);
 }
 
-int net_client_start(struct net_client **out, const struct net_client_conf *conf)
+int net_client_open(struct net_client **out, const struct net_client_conf *conf, uint64_t process)
 {
 	struct net_client *nc = calloc(1, sizeof(*nc));
-	sigset_t all, old;
 	int ret;
 
 	if (!nc)
 		return -ENOMEM;
 	assert(conf->ops.resolve && conf->ops.on_request && conf->keepalive_ms);
 	nc->conf = *conf;
+	nc->process = process;
 	pthread_mutex_init(&nc->mutex, NULL);
 	session_init(&nc->session);
 	nc->stats.since_ns = clock_mono_ns();
@@ -663,15 +688,37 @@ int net_client_start(struct net_client **out, const struct net_client_conf *conf
 	nc->body = malloc(sizeof(*nc->body));
 	if (ret == 0 && (!nc->buf || !nc->body))
 		ret = -ENOMEM;
-	if (ret == 0 && getrandom(&nc->process, sizeof(nc->process), 0) != sizeof(nc->process))
-		ret = -EIO;
-	if (ret == 0) {
-		/* Signals are for the service's main thread. */
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		ret = -pthread_create(&nc->thread, NULL, home_thread, nc);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret < 0) {
+		free_client(nc);
+		return ret;
 	}
+	*out = nc;
+	return 0;
+}
+
+void net_client_close(struct net_client *nc)
+{
+	end_session(nc);
+	free_client(nc);
+}
+
+int net_client_start(struct net_client **out, const struct net_client_conf *conf)
+{
+	struct net_client *nc;
+	sigset_t all, old;
+	uint64_t process;
+	int ret;
+
+	if (getrandom(&process, sizeof(process), 0) != sizeof(process))
+		return -EIO;
+	ret = net_client_open(&nc, conf, process);
+	if (ret < 0)
+		return ret;
+	/* Signals are for the service's main thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = -pthread_create(&nc->thread, NULL, home_thread, nc);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (ret < 0) {
 		free_client(nc);
 		return ret;
