@@ -543,10 +543,9 @@ void locks_counts(struct fsd *fsd, uint64_t *held, uint64_t *waiting)
 
 /* ---- start, stop --------------------------------------------------------------------------- */
 
-int locks_start(struct fsd *fsd)
+int locks_open(struct fsd *fsd)
 {
 	struct locks *ls = calloc(1, sizeof(*ls));
-	int ret;
 
 	if (!ls)
 		return -ENOMEM;
@@ -555,26 +554,14 @@ int locks_start(struct fsd *fsd)
 	pthread_cond_init(&ls->work, NULL);
 	ls->work_tail = &ls->work_head;
 	fsd->locks = ls;
-	ret = -pthread_create(&ls->notifier, NULL, revoke_notifier, ls);
-	if (ret < 0) {
-		free(ls);
-		fsd->locks = NULL;
-	}
-	return ret;
+	return 0;
 }
 
-void locks_stop(struct fsd *fsd)
+void locks_close(struct fsd *fsd)
 {
 	struct locks *ls = fsd->locks;
 	struct lock *l;
 
-	if (!ls)
-		return;
-	pthread_mutex_lock(&ls->mutex);
-	ls->stopping = true;
-	pthread_cond_broadcast(&ls->work);
-	pthread_mutex_unlock(&ls->mutex);
-	pthread_join(ls->notifier, NULL);
 	for (size_t i = 0; i < LOCKS_HASH_NR; i++) {
 		while ((l = ls->hash[i])) {
 			ls->hash[i] = l->hash_next;
@@ -586,4 +573,24 @@ void locks_stop(struct fsd *fsd)
 	pthread_cond_destroy(&ls->work);
 	free(ls);
 	fsd->locks = NULL;
+}
+
+int locks_start(struct fsd *fsd)
+{
+	int ret = locks_open(fsd);
+
+	if (ret < 0)
+		return ret;
+	ret = notifier_start(fsd->locks);
+	if (ret < 0)
+		locks_close(fsd);
+	return ret;
+}
+
+void locks_stop(struct fsd *fsd)
+{
+	if (!fsd->locks)
+		return;
+	notifier_stop(fsd->locks);
+	locks_close(fsd);
 }

@@ -1,4 +1,4 @@
-/* What locks.c and revoke.c share. */
+/* What locks.c, revoke.c and notifier.c share. */
 #ifndef SCOUTFS_FSD_LOCKS_IMPL_H
 #define SCOUTFS_FSD_LOCKS_IMPL_H
 
@@ -30,6 +30,8 @@ struct lock {
 	uint64_t write_seq;
 	uint64_t dirty_gen;
 	uint64_t uses_begun;
+	uint64_t uses_at_pass;		/* uses_begun before the kernel was told last */
+	unsigned passes;		/* how often it was told in this revoke */
 	unsigned refs;			/* operations that name it, holding it or not */
 	unsigned readers, writers;	/* uses */
 	uint8_t mode;
@@ -63,6 +65,25 @@ void locks_pump(struct locks *ls, struct lock *l);
 void revoke_drained(struct lock *l);
 void revoke_forget(struct lock *l);
 
-void *revoke_notifier(void *locks);
+/*
+ * For whoever does the work of revokes.  revoke_next: the next lock with some, NULL: none now.  Its step
+ * says which.  NOTIFY: as long as revoke_has_to_notify says so the kernel is told to forget what it
+ * has under the lock, then revoke_notified.  FINISH: if revoke_has_to_drop says so its items are dropped,
+ * then revoke_dropped with 0 or what went wrong; l may be gone afterwards.
+ */
+struct lock *revoke_next(struct locks *ls);
+bool revoke_has_to_notify(struct lock *l);
+void revoke_notified(struct lock *l);
+bool revoke_has_to_drop(const struct lock *l);
+void revoke_dropped(struct lock *l, int err);
+
+/* The table without a thread that works for revokes.  -ENOMEM. */
+int locks_open(struct fsd *fsd);
+void locks_close(struct fsd *fsd);
+
+/* -EAGAIN. */
+int notifier_start(struct locks *ls);
+/* Returns when what was queued is done. */
+void notifier_stop(struct locks *ls);
 
 #endif

@@ -2,15 +2,14 @@
  * Taking a lock away from this mount: the steps of design.md D4, one revoke of a lock at a time,
  * many locks at once.  What is promised stands in locks.c.
  *
- * NOTIFY and FINISH are done by the notifier thread, DRAIN ends in whatever thread ends the last
- * use, and COMMIT in the commit thread.  A lock with a revoke under way is not freed.
+ * This file decides and queues; what calls into the kernel or drops items is done by notifier.c (in the
+ * simulator by its own loop), which takes one lock after another from revoke_next.  DRAIN ends in
+ * whatever thread ends the last use, and COMMIT in the commit thread.  A lock with a revoke under way is not freed.
  */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
-#include "data.h"
-#include "fuse.h"
 #include "locks_impl.h"
 #include "log.h"
 #include "net.h"
@@ -99,43 +98,52 @@ void revoke_drained(struct lock *l)
 	queue_work(l);
 }
 
-/* Called and returns with the mutex held; lets go of it in between. */
-static void notify(struct locks *ls, struct lock *l)
+struct lock *revoke_next(struct locks *ls)
 {
-	uint64_t begun;
+	struct lock *l = ls->work_head;
 
-	for (unsigned pass = 0; pass < NOTIFY_PASSES; pass++) {
-		begun = l->uses_begun;
-		pthread_mutex_unlock(&ls->mutex);
-		if (l->start.zone == ZONE_FS)
-			kcache_invalidate(ls->fsd, l->start.first, l->end.first);
-		pthread_mutex_lock(&ls->mutex);
-		if (l->uses_begun == begun)
-			break;
-	}
+	if (!l)
+		return NULL;
+	ls->work_head = l->work_next;
+	if (!ls->work_head)
+		ls->work_tail = &ls->work_head;
+	l->passes = 0;
+	return l;
+}
+
+bool revoke_has_to_notify(struct lock *l)
+{
+	l->uses_at_pass = l->uses_begun;
+	return l->step == REVOKE_NOTIFY;
+}
+
+void revoke_notified(struct lock *l)
+{
+	assert(l->step == REVOKE_NOTIFY);
+	if (++l->passes < NOTIFY_PASSES && l->uses_begun != l->uses_at_pass)
+		return;
 	l->step = REVOKE_DRAIN;
 	revoke_drained(l);
 }
 
-static void finish(struct locks *ls, struct lock *l)
+bool revoke_has_to_drop(const struct lock *l)
 {
-	struct inval *in = l->invals;
-	int ret = 0;
+	return l->mode != LOCK_MODE_NULL && l->revoke_to == LOCK_MODE_NULL;
+}
 
-	pthread_mutex_unlock(&ls->mutex);
-	if (l->mode != LOCK_MODE_NULL && l->revoke_to == LOCK_MODE_NULL) {
-		ret = items_drop(ls->fsd, &l->start, &l->end);
-		if (ret == 0 && l->start.zone == ZONE_FS)
-			pool_drop(ls->fsd, l->start.first, l->end.first);
-	}
-	pthread_mutex_lock(&ls->mutex);
-	if (ret == -EBUSY) {
+void revoke_dropped(struct lock *l, int err)
+{
+	struct locks *ls = l->ls;
+	struct inval *in = l->invals;
+
+	assert(l->step == REVOKE_FINISH);
+	if (err == -EBUSY) {
 		log_warning("a revoked lock has dirty items that no operation has told of: they are committed first");
 		l->step = REVOKE_COMMIT;
 		txn_commit(ls->fsd, TXN_LOCK, committed, l);
 		return;
 	}
-	if (ret < 0)
+	if (err < 0)
 		fsd_fail(ls->fsd, "items under a revoked lock cannot be dropped");
 	if (l->mode > l->revoke_to)
 		l->mode = l->revoke_to;
@@ -160,28 +168,4 @@ void revoke_forget(struct lock *l)
 		l->invals = in->next;
 		free(in);
 	}
-}
-
-void *revoke_notifier(void *locks)
-{
-	struct locks *ls = locks;
-	struct lock *l;
-
-	pthread_mutex_lock(&ls->mutex);
-	for (;;) {
-		while (!ls->work_head && !ls->stopping)
-			pthread_cond_wait(&ls->work, &ls->mutex);
-		l = ls->work_head;
-		if (!l)
-			break;
-		ls->work_head = l->work_next;
-		if (!ls->work_head)
-			ls->work_tail = &ls->work_head;
-		if (l->step == REVOKE_NOTIFY)
-			notify(ls, l);
-		else
-			finish(ls, l);
-	}
-	pthread_mutex_unlock(&ls->mutex);
-	return NULL;
 }
