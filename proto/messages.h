@@ -39,6 +39,10 @@
 	M(statfs_reply,			31, SERVER, CLIENT, none)		\
 	M(farewell,			32, CLIENT, SERVER, farewell_reply)	\
 	M(farewell_reply,		33, SERVER, CLIENT, none)		\
+	M(get_log_merge,		34, CLIENT, SERVER, get_log_merge_reply) \
+	M(get_log_merge_reply,		35, SERVER, CLIENT, none)		\
+	M(commit_log_merge,		36, CLIENT, SERVER, commit_log_merge_reply) \
+	M(commit_log_merge_reply,	37, SERVER, CLIENT, none)		\
 	M(quorum_state,			50, QUORUM, QUORUM, none)		\
 	M(local_hello,			60, LOCAL, QUORUM, none)		\
 	M(leader_state,			61, QUORUM, LOCAL, none)		\
@@ -89,7 +93,12 @@
 	F(u64, start, 0)			\
 	F(u64, nr, 0)
 
-/* The mount's open log trees; commit stores them and opens the next transaction when asked to. */
+/*
+ * The mount's open log trees; commit stores them and opens the next transaction when asked to.  The tree
+ * in its answer may not be open all the same (get_trans_seq is not past commit_trans_seq), and its nr
+ * may be the next one: a log merge is about to begin.  Then open_log_trees is asked next, whose
+ * answer waits until it has.  runtime.md 7.2.
+ */
 #define open_log_trees_FIELDS(F, S, A)
 #define open_log_trees_reply_FIELDS(F, S, A)	\
 	F(log_trees, log_trees, 0)
@@ -166,6 +175,18 @@
 
 #define farewell_FIELDS(F, S, A)
 #define farewell_reply_FIELDS(F, S, A)
+
+/*
+ * Work of a log merge: the request a mount is given, as it is stored, and what came of it.  Asked again, a
+ * mount gets the request that it has.  runtime.md 7.3, 7.4.
+ */
+#define get_log_merge_FIELDS(F, S, A)
+#define get_log_merge_reply_FIELDS(F, S, A)	\
+	F(flag, has_work, 0)			\
+	F(merge_request, request, 0)
+#define commit_log_merge_FIELDS(F, S, A)	\
+	F(merge_complete, complete, 0)
+#define commit_log_merge_reply_FIELDS(F, S, A)
 
 /* A quorum member's whole state, repeated; the newest wins.  last_heard: milliseconds ago, all
  * ones: never. */

@@ -185,6 +185,12 @@ WIRE_BLOB(btree_root, struct disk_btree_root)
 #define WIRE_MEMBER_log_trees(name) struct disk_log_trees name
 WIRE_BLOB(log_trees, struct disk_log_trees)
 
+#define WIRE_MEMBER_merge_request(name) struct disk_merge_request name
+WIRE_BLOB(merge_request, struct disk_merge_request)
+
+#define WIRE_MEMBER_merge_complete(name) struct disk_merge_complete name
+WIRE_BLOB(merge_complete, struct disk_merge_complete)
+
 /* One bit for each inode of a group, as in the open-inode map. */
 struct msg_ino_bits {
 	uint8_t bytes[INODE_LOCK_GROUP / 8];

@@ -61,6 +61,8 @@ static void fill_bytes(void *v, size_t len)
 }
 static void fill_btree_root(struct disk_btree_root *v) { fill_bytes(v, sizeof(*v)); }
 static void fill_log_trees(struct disk_log_trees *v) { fill_bytes(v, sizeof(*v)); }
+static void fill_merge_request(struct disk_merge_request *v) { fill_bytes(v, sizeof(*v)); }
+static void fill_merge_complete(struct disk_merge_complete *v) { fill_bytes(v, sizeof(*v)); }
 static void fill_ino_bits(struct msg_ino_bits *v) { fill_bytes(v, sizeof(*v)); }
 static void fill_slot_values(struct msg_slot_values *v)
 {
@@ -464,7 +466,8 @@ static void the_document_is_what_the_table_says(void **state)
 		"| 60 | u32 CRC-32C of the frame with these four bytes zero |\n\n"
 		"Types of fields: u8, u16, u32, u64; flag, lock_mode, quorum_role, server_status, local_kind, "
 		"greeting_status, greeting_flags: one byte, checked; slot: one byte, 0..14 or 255 for none; key: 27 "
-		"bytes in the order of comparison; btree_root, log_trees: bytes as on the volume (24, 472); "
+		"bytes in the order of comparison; btree_root, log_trees, merge_request, merge_complete: bytes as "
+		"on the volume (24, 472, 208, 208); "
 		"ino_bits: 128 bytes; slot_values: 15 u64; a string is a u16 length and its bytes; an array is a "
 		"u16 length and its elements.\n\n"
 		"How sessions use them: `lib/run/net_client.h`, `lib/run/net_server.h`. Another major version is "
