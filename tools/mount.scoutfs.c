@@ -71,7 +71,7 @@ static const struct volume_option volume_options[] = {
 	{ "tcp_keepalive_timeout_ms", OPTION_SETTING, "tcp_keepalive_timeout_ms", false },
 	{ "data_prealloc_contig_only", OPTION_REFUSED, NULL, false },
 	{ "ino_alloc_per_lock", OPTION_REFUSED, NULL, false },
-	{ "log_merge_wait_timeout_ms", OPTION_REFUSED, NULL, false },
+	{ "log_merge_wait_timeout_ms", OPTION_SETTING, "log_merge_wait_timeout_ms", false },
 };
 #define VOLUME_OPTIONS_NR (sizeof(volume_options) / sizeof(volume_options[0]))
 

@@ -56,6 +56,9 @@ static const struct conf_key conf_keys[] = {
 	KEY(KIND_U32, tcp_keepalive_timeout_ms, 3001, 600000),
 	KEY(KIND_U32, client_timeout_ms, 1000, 600000),
 	KEY(KIND_U32, recovery_timeout_ms, 1000, 600000),
+	KEY(KIND_U32, log_merge_wait_timeout_ms, 100, 60000),
+	KEY(KIND_U32, log_merge_min_height, 1, 8),
+	KEY(KIND_U32, log_merge_min_trees, 2, 1000),
 	KEY(KIND_U32, data_prealloc_blocks, 1, UINT32_MAX),
 	KEY(KIND_U32, lock_idle_count, 32, 100000),
 	KEY(KIND_BOOL, acl, 0, 0),
@@ -278,6 +281,9 @@ int conf_init(struct instance_conf *conf, const char *name, char *err, size_t er
 	conf->tcp_keepalive_timeout_ms = 24000;
 	conf->client_timeout_ms = 20000;
 	conf->recovery_timeout_ms = 30000;
+	conf->log_merge_wait_timeout_ms = 500;
+	conf->log_merge_min_height = 3;
+	conf->log_merge_min_trees = 8;
 	conf->data_prealloc_blocks = 2048;
 	conf->lock_idle_count = 10000;
 	conf->acl = true;

@@ -42,6 +42,9 @@ struct instance_conf {
 	uint32_t tcp_keepalive_timeout_ms;
 	uint32_t client_timeout_ms;
 	uint32_t recovery_timeout_ms;
+	uint32_t log_merge_wait_timeout_ms;	/* while serving: a barrier lasts that long at most */
+	uint32_t log_merge_min_height;		/* a log tree of that height begins a merge */
+	uint32_t log_merge_min_trees;		/* so many finished log trees do */
 	uint32_t data_prealloc_blocks;
 	uint32_t lock_idle_count;
 	bool acl;

@@ -93,6 +93,9 @@ static void defaults_are_as_documented(void **state)
 	assert_int_equal(conf.tcp_keepalive_timeout_ms, 24000);
 	assert_int_equal(conf.client_timeout_ms, 20000);
 	assert_int_equal(conf.recovery_timeout_ms, 30000);
+	assert_int_equal(conf.log_merge_wait_timeout_ms, 500);
+	assert_int_equal(conf.log_merge_min_height, 3);
+	assert_int_equal(conf.log_merge_min_trees, 8);
 	assert_int_equal(conf.data_prealloc_blocks, 2048);
 	assert_int_equal(conf.lock_idle_count, 10000);
 	assert_true(conf.acl);
@@ -109,6 +112,7 @@ static void every_key_is_read(void **state)
 		     "runtime_dir = /run/a b#c\nstate_dir\t=\t/s\ncache_size = 1G\npool_size = 16384k\n"
 		     "commit_interval_ms = 50\nheartbeat_timeout_ms = 2000\norphan_scan_delay_ms = 100\n"
 		     "tcp_keepalive_timeout_ms = 3001\nclient_timeout_ms = 1000\n"
+		     "log_merge_wait_timeout_ms = 100\nlog_merge_min_height = 1\nlog_merge_min_trees = 2\n"
 		     "recovery_timeout_ms = 600000\ndata_prealloc_blocks = 1\nlock_idle_count = 32\n"
 		     "acl = no\ninsecure = yes\nioctl_pointers = root"),
 		0);
@@ -123,6 +127,9 @@ static void every_key_is_read(void **state)
 	assert_int_equal(conf.tcp_keepalive_timeout_ms, 3001);
 	assert_int_equal(conf.client_timeout_ms, 1000);
 	assert_int_equal(conf.recovery_timeout_ms, 600000);
+	assert_int_equal(conf.log_merge_wait_timeout_ms, 100);
+	assert_int_equal(conf.log_merge_min_height, 1);
+	assert_int_equal(conf.log_merge_min_trees, 2);
 	assert_int_equal(conf.data_prealloc_blocks, 1);
 	assert_int_equal(conf.lock_idle_count, 32);
 	assert_false(conf.acl);
