@@ -94,10 +94,13 @@ static void request_is_read_and_checked(void **state)
 		.flags = le64_of(MERGE_REQUEST_SUBTREE),
 	};
 	const struct key key = KEY(ZONE_MERGE_REQUEST, 31, 32);
+	struct disk_merge_request back;
 	struct merge_request req;
 
 	(void)state;
 	REFUSED_KEYS(merge_request_get, req, key, d);
+	merge_request_put(&req, &back);
+	assert_memory_equal(&back, &d, sizeof(d));
 	assert_memory_equal(&req.meta_avail, &d.meta_avail, sizeof(d.meta_avail));
 	assert_memory_equal(&req.logs_root, &d.logs_root, sizeof(d.logs_root));
 	assert_memory_equal(&req.root, &d.root, sizeof(d.root));
@@ -127,10 +130,13 @@ static void complete_is_read_and_checked(void **state)
 		.rid = le64_of(31), .seq = le64_of(32), .flags = le64_of(MERGE_COMPLETE_REMAIN),
 	};
 	const struct key key = KEY(ZONE_MERGE_COMPLETE, 32, 0);
+	struct disk_merge_complete back;
 	struct merge_complete comp;
 
 	(void)state;
 	REFUSED_KEYS(merge_complete_get, comp, key, d);
+	merge_complete_put(&comp, &back);
+	assert_memory_equal(&back, &d, sizeof(d));
 	assert_memory_equal(&comp.root, &d.root, sizeof(d.root));
 	assert_int_equal(comp.start.zone, 4);
 	assert_int_equal(comp.end.zone, 16);

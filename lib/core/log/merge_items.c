@@ -188,6 +188,37 @@ int merge_freeing_get(const struct item *it, struct merge_freeing *fr, const cha
 	return 0;
 }
 
+void merge_request_put(const struct merge_request *req, struct disk_merge_request *d)
+{
+	*d = (struct disk_merge_request){
+		.meta_avail = req->meta_avail,
+		.meta_freed = req->meta_freed,
+		.logs_root = req->logs_root,
+		.root = req->root,
+		.start = key_to_disk(&req->start),
+		.end = key_to_disk(&req->end),
+		.input_seq = le64_of(req->input_seq),
+		.rid = le64_of(req->rid),
+		.seq = le64_of(req->seq),
+		.flags = le64_of(req->flags),
+	};
+}
+
+void merge_complete_put(const struct merge_complete *comp, struct disk_merge_complete *d)
+{
+	*d = (struct disk_merge_complete){
+		.meta_avail = comp->meta_avail,
+		.meta_freed = comp->meta_freed,
+		.root = comp->root,
+		.start = key_to_disk(&comp->start),
+		.end = key_to_disk(&comp->end),
+		.remain = key_to_disk(&comp->remain),
+		.rid = le64_of(comp->rid),
+		.seq = le64_of(comp->seq),
+		.flags = le64_of(comp->flags),
+	};
+}
+
 int merge_status_read(struct block_set *bs, const struct disk_btree_root *log_merge,
 		      struct merge_status *st)
 {

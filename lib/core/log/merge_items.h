@@ -60,6 +60,10 @@ int merge_request_get(const struct item *it, struct merge_request *req, const ch
 int merge_complete_get(const struct item *it, struct merge_complete *comp, const char **why);
 int merge_freeing_get(const struct item *it, struct merge_freeing *fr, const char **why);
 
+/* Back into their stored form. */
+void merge_request_put(const struct merge_request *req, struct disk_merge_request *d);
+void merge_complete_put(const struct merge_complete *comp, struct disk_merge_complete *d);
+
 /* The status item of a log_merge tree; -ENOENT: no merge is active.  Errors as btree.h. */
 int merge_status_read(struct block_set *bs, const struct disk_btree_root *log_merge,
 		      struct merge_status *st);
