@@ -1,0 +1,137 @@
+/*
+ * blockd's side: who may have a write submitted now.
+ *
+ * Promises: no write of a mount or server is allowed for which nobody said that it may, nor after the time
+ * that was said; what was said stays when the writer's process dies, so that its next one goes on within
+ * that time, and can be recorded and loaded (the table is plain data).  A mount's kernel goes on showing
+ * cached files when the mount's process is dead: so when its time is over and nobody is there to make the
+ * kernel forget, the connection is to be cut.
+ *
+ * The table never fills with the dead: an entry whose time is over, whose process is gone, and that has no
+ * connection to cut, gives its place to a new one.
+ */
+#include "lease.h"
+
+#include <errno.h>
+#include <string.h>
+
+static struct lease_right *find(struct lease_guard *g, uint32_t kind, uint64_t rid)
+{
+	for (size_t i = 0; i < LEASE_GUARD_MAX; i++) {
+		if (g->v[i].kind == kind && g->v[i].rid == rid)
+			return &g->v[i];
+	}
+	return NULL;
+}
+
+static bool is_dead(const struct lease_right *r, uint64_t now)
+{
+	return !r->is_here && !r->fuse_id && now >= r->until_ns;
+}
+
+/* The writer's entry, made if it has none; NULL: too many writers. */
+static struct lease_right *get(struct lease_guard *g, uint32_t kind, uint64_t rid, uint64_t now)
+{
+	struct lease_right *r = find(g, kind, rid);
+
+	for (size_t i = 0; i < LEASE_GUARD_MAX && !r; i++) {
+		if (g->v[i].kind == 0 || is_dead(&g->v[i], now)) {
+			r = &g->v[i];
+			*r = (struct lease_right){ .kind = kind, .rid = rid, .gone_ns = now };
+		}
+	}
+	return r;
+}
+
+const struct lease_right *lease_guard_find(const struct lease_guard *g, uint32_t kind, uint64_t rid)
+{
+	for (size_t i = 0; i < LEASE_GUARD_MAX; i++) {
+		if (g->v[i].kind == kind && g->v[i].rid == rid)
+			return &g->v[i];
+	}
+	return NULL;
+}
+
+int lease_guard_set(struct lease_guard *g, uint32_t kind, uint64_t rid, uint64_t term, uint64_t until,
+		    uint64_t now)
+{
+	struct lease_right *r;
+
+	if (until > now && until - now > LEASE_SPAN_MAX_NS)
+		return -ERANGE;
+	r = get(g, kind, rid, now);
+	if (!r)
+		return -ENOSPC;
+	if (term < r->term || (term == r->term && until <= r->until_ns))
+		return 0;
+	r->term = term;
+	r->until_ns = until;
+	return 1;
+}
+
+int lease_guard_check(const struct lease_guard *g, uint32_t kind, uint64_t rid, uint64_t term,
+		      bool is_server, uint64_t now, uint64_t *until)
+{
+	const struct lease_right *r = lease_guard_find(g, kind, rid);
+
+	if (!r || now >= r->until_ns || (is_server && term != r->term))
+		return -EKEYEXPIRED;
+	*until = r->until_ns;
+	return 0;
+}
+
+void lease_guard_here(struct lease_guard *g, uint32_t kind, uint64_t rid, bool is_here, uint64_t now)
+{
+	struct lease_right *r = find(g, kind, rid);
+
+	if (!r || r->is_here == is_here)
+		return;
+	r->is_here = is_here;
+	r->gone_ns = now;
+}
+
+int lease_guard_fuse(struct lease_guard *g, uint32_t kind, uint64_t rid, uint32_t fuse_id, uint64_t now)
+{
+	struct lease_right *r = fuse_id ? get(g, kind, rid, now) : find(g, kind, rid);
+
+	if (!r)
+		return fuse_id ? -ENOSPC : 0;
+	if (r->fuse_id == fuse_id)
+		return 0;
+	r->fuse_id = fuse_id;
+	return 1;
+}
+
+static uint64_t cut_ns(const struct lease_right *r, uint64_t grace)
+{
+	uint64_t t = r->gone_ns + grace;
+
+	if (!r->fuse_id || r->is_here)
+		return LEASE_NEVER;
+	return r->until_ns > t ? r->until_ns : t;
+}
+
+uint32_t lease_guard_next_cut(struct lease_guard *g, uint64_t grace, uint64_t now)
+{
+	for (size_t i = 0; i < LEASE_GUARD_MAX; i++) {
+		struct lease_right *r = &g->v[i];
+		uint32_t id = r->fuse_id;
+
+		if (now < cut_ns(r, grace))
+			continue;
+		r->fuse_id = 0;
+		return id;
+	}
+	return 0;
+}
+
+uint64_t lease_guard_deadline(const struct lease_guard *g, uint64_t grace)
+{
+	uint64_t t = LEASE_NEVER;
+
+	for (size_t i = 0; i < LEASE_GUARD_MAX; i++) {
+		if (cut_ns(&g->v[i], grace) < t)
+			t = cut_ns(&g->v[i], grace);
+	}
+	return t;
+}
