@@ -43,6 +43,8 @@
 	M(get_log_merge_reply,		35, SERVER, CLIENT, none)		\
 	M(commit_log_merge,		36, CLIENT, SERVER, commit_log_merge_reply) \
 	M(commit_log_merge_reply,	37, SERVER, CLIENT, none)		\
+	M(lease,			40, CLIENT, SERVER, lease_reply)	\
+	M(lease_reply,			41, SERVER, CLIENT, none)		\
 	M(quorum_state,			50, QUORUM, QUORUM, none)		\
 	M(local_hello,			60, LOCAL, QUORUM, none)		\
 	M(leader_state,			61, QUORUM, LOCAL, none)		\
@@ -188,8 +190,20 @@
 	F(merge_complete, complete, 0)
 #define commit_log_merge_reply_FIELDS(F, S, A)
 
-/* A quorum member's whole state, repeated; the newest wins.  last_heard: milliseconds ago, all
- * ones: never. */
+/*
+ * The mount asks for time to write, counted from when it asked.  design.md D6.  -EAGAIN: the leader's own has
+ * run out just now; -ENOLINK: the mount was given up.
+ */
+#define lease_FIELDS(F, S, A)
+#define lease_reply_FIELDS(F, S, A)		\
+	F(u32, lease_ms, 0)
+
+/*
+ * A quorum member's whole state, repeated; the newest wins.  last_heard: milliseconds ago, all ones:
+ * never.  heard_number: the number of the newest state it has of each, 0: none; a member that is in our term
+ * and has heard our state of that number lets us lead until so long (its heartbeat_timeout_ms) after we said
+ * it.
+ */
 #define quorum_state_FIELDS(F, S, A)		\
 	F(u64, fsid, 0)				\
 	F(slot, slot, 0)			\
@@ -199,21 +213,24 @@
 	F(quorum_role, role, 0)			\
 	F(slot, voted_for, 0)			\
 	F(flag, resigned, 0)			\
-	F(slot_values, last_heard, 0)
+	F(slot_values, last_heard, 0)		\
+	F(slot_values, heard_number, 1)
 
 /* Services of one host; quorumd tells who leads.  design.md D7. */
 #define local_hello_FIELDS(F, S, A)		\
 	F(local_kind, kind, 0)			\
 	F(u64, rid, 0)				\
 	F(u32, pid, 0)
-/* role LEADER with stop 0: serverd serves term.  It is said only once that is safe. */
+/* role LEADER with stop 0: serverd serves term.  It is said only once that is safe.  lease_until_ns: until
+ * when the leader of this host may write and give leases, by the host's CLOCK_BOOTTIME. */
 #define leader_state_FIELDS(F, S, A)		\
 	F(u64, term, 0)				\
 	F(quorum_role, role, 0)			\
 	F(slot, leader_slot, 0)			\
 	F(u32, leader_addr, 0)			\
 	F(u16, leader_port, 0)			\
-	F(flag, stop, 0)
+	F(flag, stop, 0)			\
+	F(u64, lease_until_ns, 1)
 #define server_state_FIELDS(F, S, A)		\
 	F(u64, term, 0)				\
 	F(server_status, state, 0)
