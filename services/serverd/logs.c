@@ -20,7 +20,17 @@
 
 /* Extents moved between two looks at the room that is left, and looks in one run: others wait for us. */
 #define MOVE_STEP	8u
-#define MOVE_STEPS_MAX	64u
+#define MOVE_STEPS_MAX	512u
+/* List blocks copied, and entries of a list filled, between two looks. */
+#define SPLICE_STEP	16u
+#define FILL_STEP	128u
+/* A list is refilled from less than half, to a whole block (10.2). */
+#define LIST_LOW	4092u
+/*
+ * A mount reads all pieces of its data_avail into its cache when it is given more, so it gets no more than
+ * about this many: from a volume in pieces it comes back sooner instead.
+ */
+#define DATA_PIECES_MAX	16384u
 /* A mount's max_item_seq may be past our counter (runtime 3.7), but not absurdly. */
 #define SEQ_AHEAD_MAX	(1ull << 40)
 
@@ -73,20 +83,25 @@ static bool is_finalized(const struct disk_log_trees *lt)
 	return le64_get(lt->flags) & LOG_TREES_FLAG_FINALIZED;
 }
 
-/* Move up to `want` blocks in small steps while there is room; at least one step. */
+/* Move up to `want` blocks, in small steps while there is room.  -EINPROGRESS: more of them are left. */
 static int move_extents(struct txn *t, struct disk_alloc_root *dst, struct disk_alloc_root *src,
 			uint64_t want)
 {
 	unsigned steps = 0;
 	uint64_t moved;
-	int ret;
+	int ret = 0;
 
-	do {
+	want = want < le64_get(src->total_len) ? want : le64_get(src->total_len);
+	while (want > 0) {
+		if (!txn_has_room(t) || steps++ == MOVE_STEPS_MAX)
+			return -EINPROGRESS;
 		ret = free_extents_move(txn_blocks(t), txn_alloc(t), dst, src, want, MOVE_STEP,
 					&moved);
+		if (ret < 0 && ret != -EINPROGRESS)
+			return ret;
 		want -= moved;
-	} while (ret == -EINPROGRESS && ++steps < MOVE_STEPS_MAX && txn_has_room(t));
-	return ret;
+	}
+	return 0;
 }
 
 static int move_all(struct txn *t, struct disk_alloc_root *dst, struct disk_alloc_root *src)
@@ -94,20 +109,79 @@ static int move_all(struct txn *t, struct disk_alloc_root *dst, struct disk_allo
 	return move_extents(t, dst, src, le64_get(src->total_len));
 }
 
+/* A mount's list goes to the server's freed one; as move_extents. */
+static int splice_list(struct txn *t, struct disk_alloc_list_head *src)
+{
+	int ret = -EINPROGRESS;
+
+	if (le64_get(src->ref.blkno) == 0)
+		return 0;
+	while (ret == -EINPROGRESS && txn_has_room(t))
+		ret = alloc_list_splice_some(txn_blocks(t), txn_alloc(t), txn_meta_freed(t), src,
+					     SPLICE_STEP);
+	return ret;
+}
+
+/* More than half a block of entries, if there is, and all that fits while there is room. */
+static int fill_list(struct txn *t, struct disk_alloc_list_head *head)
+{
+	struct disk_alloc_root *tree = txn_meta_avail(t);
+	uint32_t to;
+	int ret = 0;
+
+	if (le32_get(head->first_nr) >= LIST_LOW)
+		return 0;
+	while (ret == 0 && le32_get(head->first_nr) < ALLOC_LIST_ENTRIES &&
+	       le64_get(tree->total_len) > 0) {
+		if (!txn_has_room(t))
+			return le32_get(head->first_nr) < LIST_LOW ? -EINPROGRESS : 0;
+		to = le32_get(head->first_nr) + FILL_STEP;
+		to = to < ALLOC_LIST_ENTRIES ? to : ALLOC_LIST_ENTRIES;
+		ret = alloc_list_fill(txn_blocks(t), txn_alloc(t), head, tree, to, to);
+	}
+	return ret;
+}
+
 static void set_low(le32 *flags, bool is_low)
 {
 	*flags = le32_of(is_low ? ALLOC_FLAG_LOW : 0);
 }
 
+/* Whether `lt` has as many pieces of data as it may have, or about so. */
+static int has_pieces(struct txn *t, const struct disk_log_trees *lt)
+{
+	uint64_t nr;
+	int ret = free_extents_nr_max(txn_blocks(t), &lt->data_avail, &nr);
+
+	return ret < 0 ? ret : nr >= DATA_PIECES_MAX;
+}
+
+/* Bring data_avail up to its target, or to as many pieces as a mount can use; as move_extents. */
 static int refill_data(struct txn *t, struct disk_log_trees *lt)
 {
-	uint64_t has = le64_get(lt->data_avail.total_len);
-	int ret = 0;
+	struct disk_alloc_root *from = &txn_super(t)->data_alloc;
+	uint64_t has = le64_get(lt->data_avail.total_len), want, moved;
+	int ret = 0, enough = 0;
 
-	if (has < DATA_AVAIL_LOW)
-		ret = move_extents(t, &lt->data_avail, &txn_super(t)->data_alloc,
-				   DATA_AVAIL_TARGET - has);
-	return ret;
+	if (has >= DATA_AVAIL_LOW)
+		return 0;
+	want = DATA_AVAIL_TARGET - has;
+	want = want < le64_get(from->total_len) ? want : le64_get(from->total_len);
+	for (unsigned steps = 0; want > 0; steps++) {
+		if (steps % 64 == 0)
+			enough = has_pieces(t, lt);
+		if (enough != 0)
+			return enough < 0 ? enough : 0;
+		/* To go on in another commit is worth it for what the mount needs only. */
+		if (!txn_has_room(t) || steps == MOVE_STEPS_MAX)
+			return le64_get(lt->data_avail.total_len) < DATA_AVAIL_LOW ? -EINPROGRESS : 0;
+		ret = free_extents_move(txn_blocks(t), txn_alloc(t), &lt->data_avail, from, want,
+					MOVE_STEP, &moved);
+		if (ret < 0 && ret != -EINPROGRESS)
+			return ret;
+		want -= moved;
+	}
+	return 0;
 }
 
 /* Everything between a committed item and an open one, but for the storing of it. */
@@ -115,18 +189,19 @@ static int prepare(struct txn *t, struct disk_log_trees *lt)
 {
 	int ret;
 
-	ret = alloc_list_splice(txn_blocks(t), txn_alloc(t), txn_meta_freed(t), &lt->meta_freed);
+	ret = splice_list(t, &lt->meta_freed);
 	if (ret == 0)
 		ret = move_all(t, &txn_super(t)->data_alloc, &lt->data_freed);
 	if (ret == 0)
-		ret = alloc_list_fill(txn_blocks(t), txn_alloc(t), &lt->meta_avail,
-				      txn_meta_avail(t), 4092, ALLOC_LIST_ENTRIES);
+		ret = fill_list(t, &lt->meta_avail);
 	if (ret == 0)
 		ret = refill_data(t, lt);
 	if (ret < 0)
 		return ret;
 	set_low(&lt->meta_avail.flags, txn_meta_is_low(t));
-	set_low(&lt->data_avail.flags, le64_get(lt->data_avail.total_len) < DATA_AVAIL_LOW);
+	/* Little in many pieces is not the end: there is more. */
+	set_low(&lt->data_avail.flags, le64_get(lt->data_avail.total_len) < DATA_AVAIL_LOW &&
+				       le64_get(txn_super(t)->data_alloc.total_len) == 0);
 	/* The zones are a hint for giving mounts disjoint regions; "none" is always right (10.6). */
 	lt->data_alloc_zone_blocks = le64_of(0);
 	memset(lt->data_alloc_zones, 0, sizeof(lt->data_alloc_zones));
@@ -285,7 +360,7 @@ int logs_commit(struct txn *t, uint64_t rid, const struct disk_log_trees *in, bo
 	return ret;
 }
 
-/* Empty the allocators of lt.  -EINPROGRESS: data extents are left. */
+/* Empty the allocators of lt.  -EINPROGRESS: something is left. */
 static int drain(struct txn *t, struct disk_log_trees *lt)
 {
 	struct disk_alloc_root *data = &txn_super(t)->data_alloc;
@@ -293,11 +368,9 @@ static int drain(struct txn *t, struct disk_log_trees *lt)
 
 	ret = rotate_srch(t, lt);
 	if (ret == 0)
-		ret = alloc_list_splice(txn_blocks(t), txn_alloc(t), txn_meta_freed(t),
-					&lt->meta_freed);
+		ret = splice_list(t, &lt->meta_freed);
 	if (ret == 0)
-		ret = alloc_list_splice(txn_blocks(t), txn_alloc(t), txn_meta_freed(t),
-					&lt->meta_avail);
+		ret = splice_list(t, &lt->meta_avail);
 	if (ret == 0)
 		ret = move_all(t, data, &lt->data_avail);
 	if (ret == 0)

@@ -15,10 +15,12 @@
  * A job that fails has usually left trees half changed.  Instead of undoing, everything since the last
  * commit is forgotten (block_set_abort and the saved super) and the jobs that did not fail run again.
  *
- * Room: each job may take TXN_JOB_BLOCKS from the active list, and the end of the commit
- * TXN_CLOSE_BLOCKS; when a job would start with less, what there is is committed first.  The two
- * steps of the end work in small pieces and stop early when room ends; what they leave is done by
- * the next commit.
+ * Room: each run of a job may take TXN_JOB_BLOCKS from the active list, and the end of the commit
+ * TXN_CLOSE_BLOCKS; when a job would start with less, what there is is committed first.  Long work
+ * asks txn_has_room() after each small step and goes on in another commit, so that neither a volume in
+ * millions of pieces nor a list of hundreds of thousands makes a commit larger than that.  The two
+ * steps of the end work in small pieces too, and what they leave is done by the next commit; they may
+ * take up to DRAIN_BLOCKS where there is room, for a backlog of freed blocks must not grow.
  */
 #include "txn.h"
 
@@ -38,6 +40,8 @@
 /* One step of a refill, and the room it wants; the first step of a commit is always made. */
 #define FILL_STEP	128u
 #define STEP_ROOM	150u
+/* What moving freed blocks to a tree may take in one commit. */
+#define DRAIN_BLOCKS	800u
 /* Empty commits that may be made to come to room again. */
 #define ROOM_COMMITS_MAX	80u
 
@@ -50,6 +54,7 @@ struct txn {
 	struct meta_alloc ma;
 	unsigned active;		/* which pair of lists is allocated from */
 	unsigned avail;			/* which tree lists are filled from */
+	uint32_t job_room;		/* what there was when the running job began its run */
 	uint64_t mounted_nr;
 	struct txn_view next_view;
 	struct {			/* what the small trees held, by their roots */
@@ -136,7 +141,10 @@ static uint32_t room(struct txn *t)
 
 bool txn_has_room(struct txn *t)
 {
-	return room(t) > TXN_CLOSE_BLOCKS + STEP_ROOM;
+	uint32_t has = room(t), used = t->job_room - has;
+
+	/* Who has not begun may take a step: where there is little room that is how it goes on. */
+	return used == 0 || (has > TXN_CLOSE_BLOCKS + STEP_ROOM && used + STEP_ROOM <= TXN_JOB_BLOCKS);
 }
 
 static int txn_fail(struct txn *t, int err, const char *why)
@@ -371,11 +379,16 @@ static int refill_idle_list(struct txn *t)
 static int drain_idle_list(struct txn *t)
 {
 	struct disk_alloc_list_head *head = &t->super.server_meta_freed[!t->active];
+	uint32_t began = room(t), most;
 	int ret = -EINPROGRESS;
 
-	while (ret == -EINPROGRESS && room(t) >= STEP_ROOM)
+	while (ret == -EINPROGRESS && room(t) >= STEP_ROOM &&
+	       began - room(t) + STEP_ROOM <= DRAIN_BLOCKS) {
+		most = DRAIN_BLOCKS - (began - room(t));
+		most = most < room(t) ? most : room(t);
 		ret = alloc_list_empty_some(t->bs, &t->ma.al, head, &t->super.meta_alloc[!t->avail],
-					    1, room(t) / 8);
+					    1, most / 8);
+	}
 	return ret == -EINPROGRESS ? 0 : ret;
 }
 
@@ -589,6 +602,7 @@ static bool batch_run(struct txn *t, struct batch *b)
 		if (!alone && room(t) < TXN_JOB_BLOCKS + TXN_CLOSE_BLOCKS)
 			break;
 		job = list_pop(&b->left);
+		t->job_room = room(t);
 		ret = job->run(job, t);
 		if (ret < 0 && ret != -EINPROGRESS) {
 			batch_fail_job(t, b, job, ret, alone);

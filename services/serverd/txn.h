@@ -107,7 +107,7 @@ struct disk_alloc_root *txn_meta_avail(struct txn *t);	/* the tree new lists are
 struct disk_alloc_list_head *txn_meta_freed(struct txn *t);
 /* Whether the two metadata trees together are down to the reserve of 2.3. */
 bool txn_meta_is_low(const struct txn *t);
-/* Whether there is room for another small step of work in this run. */
+/* Whether another small step of work (a few dozen blocks) fits this run; always so at its beginning. */
 bool txn_has_room(struct txn *t);
 
 #endif

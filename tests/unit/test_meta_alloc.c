@@ -502,7 +502,8 @@ static void splice_puts_one_chain_before_the_other(void **state)
 	assert_int_equal(alloc_list_splice(r.bs, &r.al, &dst, &src), 0);
 	assert_memory_equal(&src, &empty, sizeof(src));
 	assert_int_equal(le32_get(dst.flags), ALLOC_FLAG_LOW);
-	assert_int_equal(le32_get(dst.first_nr), 72);
+	/* Block by block, so the last one of src is in front. */
+	assert_int_equal(le32_get(dst.first_nr), 70);
 	s = see(&r, &dst, map);
 	assert_int_equal(s.blocks, 5);
 	assert_int_equal(s.entries, 100 + 213);
@@ -523,6 +524,40 @@ static void splice_puts_one_chain_before_the_other(void **state)
 	assert_int_equal(block_set_dirty_nr(r.bs), 0);
 	rig_close(&r);
 	free(map);
+}
+
+static void a_long_chain_is_spliced_in_pieces_that_cost_what_they_say(void **state)
+{
+	struct disk_alloc_list_head dst = { 0 }, src = { 0 }, empty = { 0 };
+	unsigned calls = 0, entries;
+	struct seen s;
+	struct rig r;
+	int ret;
+
+	(void)state;
+	rig_open(&r, RIG_FIRST, TOTAL);
+	add_block(&r, &dst, 1000, 9, 3, 0);
+	for (unsigned i = 0; i < 23; i++)
+		add_block(&r, &src, 2000 + 100 * i, i % 7, 3, 0);
+	entries = (unsigned)le64_get(src.total_nr);
+	rig_commit(&r);
+	do {
+		ret = alloc_list_splice_some(r.bs, &r.al, &dst, &src, 5);
+		calls++;
+		assert_true(ret == 0 || ret == -EINPROGRESS);
+		assert_true(block_set_dirty_nr(r.bs) <= 5);
+		/* Consistent at each step, also where nothing is in memory any more. */
+		rig_commit(&r);
+		rig_reopen(&r, 8);
+		s = see(&r, &dst, NULL);
+		assert_int_equal(s.blocks, calls < 5 ? 1 + 5 * calls : 24);
+		if (ret < 0)
+			assert_int_equal(see(&r, &src, NULL).entries + s.entries, entries + 9);
+	} while (ret == -EINPROGRESS);
+	assert_int_equal(calls, 5);
+	assert_memory_equal(&src, &empty, sizeof(src));
+	assert_int_equal(s.entries, entries + 9);
+	rig_close(&r);
 }
 
 static void a_chain_that_bites_its_tail_is_refused(void **state)
@@ -700,6 +735,7 @@ int main(void)
 		cmocka_unit_test(empty_turns_lists_into_extents),
 		cmocka_unit_test(empty_refuses_what_is_free_already),
 		cmocka_unit_test(splice_puts_one_chain_before_the_other),
+		cmocka_unit_test(a_long_chain_is_spliced_in_pieces_that_cost_what_they_say),
 		cmocka_unit_test(a_chain_that_bites_its_tail_is_refused),
 		cmocka_unit_test(no_block_is_lost_or_owned_twice),
 	};

@@ -15,6 +15,7 @@
 #include "alloc/meta_alloc.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -391,14 +392,63 @@ static int look_at_block(void *arg, struct block_ref ref, const struct disk_allo
 	return 0;
 }
 
-int alloc_list_splice(struct block_set *bs, struct blkno_alloc *al,
-		      struct disk_alloc_list_head *dst, struct disk_alloc_list_head *src)
+/* How many entries the block behind ref has; 0 for none. */
+static int entries_at(struct block_set *bs, struct block_ref ref, uint32_t *nr)
 {
-	struct block_ref ref = block_ref_get(&src->ref);
-	struct disk_alloc_list_head joined = *dst;
-	struct disk_block_ref *link = &joined.ref;
+	struct block *bl;
+	int ret;
+
+	*nr = 0;
+	if (!ref.blkno)
+		return 0;
+	ret = list_get(bs, ref, &bl);
+	if (ret < 0)
+		return ret;
+	*nr = window_nr(bl->data);
+	block_put(bs, bl);
+	return 0;
+}
+
+/* The first block of src becomes the first of dst; only one with something to link to is copied. */
+static int splice_first(struct block_set *bs, struct blkno_alloc *al,
+			struct disk_alloc_list_head *dst, struct disk_alloc_list_head *src)
+{
+	struct block_ref ref = block_ref_get(&src->ref), next;
+	uint32_t nr = le32_get(src->first_nr), next_nr;
 	struct disk_alloc_list_block *b;
-	struct block *before = NULL, *bl;
+	struct block *bl;
+	int ret;
+
+	ret = alloc_list_get_first(bs, src, &bl);
+	if (ret < 0)
+		return ret;
+	next = next_of(bl);
+	block_put(bs, bl);
+	ret = entries_at(bs, next, &next_nr);
+	if (ret < 0)
+		return ret;
+	if (next.blkno || le64_get(dst->ref.blkno)) {
+		ret = block_dirty(bs, al, &ref, MAGIC_ALLOC_LIST, &bl);
+		if (ret < 0)
+			return ret;
+		b = bl->data;
+		b->next = dst->ref;
+		block_put(bs, bl);
+	}
+	dst->ref = block_ref_put(ref);
+	dst->first_nr = le32_of(nr);
+	dst->total_nr = le64_of(le64_get(dst->total_nr) + nr);
+	src->ref = next.blkno ? block_ref_put(next) : (struct disk_block_ref){ 0 };
+	src->first_nr = le32_of(next_nr);
+	src->total_nr = le64_of(le64_get(src->total_nr) - nr);
+	return 0;
+}
+
+int alloc_list_splice_some(struct block_set *bs, struct blkno_alloc *al,
+			   struct disk_alloc_list_head *dst, struct disk_alloc_list_head *src,
+			   unsigned blocks_max)
+{
+	struct disk_alloc_list_head to = *dst, from = *src;
 	int ret;
 
 	/* The whole of src is looked at before anything of it is copied: its end must exist. */
@@ -410,32 +460,26 @@ int alloc_list_splice(struct block_set *bs, struct blkno_alloc *al,
 	if (le64_get(src->total_nr) > UINT64_MAX - le64_get(dst->total_nr))
 		return -EBADMSG;
 
-	if (ref.blkno) {
-		joined.first_nr = src->first_nr;
-		joined.total_nr = le64_of(le64_get(src->total_nr) + le64_get(dst->total_nr));
-		if (le64_get(dst->ref.blkno) == 0)
-			joined.ref = src->ref;
+	if (le64_get(from.ref.blkno) && !le64_get(to.ref.blkno)) {
+		to = from;
+		to.flags = dst->flags;
+		from.ref = (struct disk_block_ref){ 0 };
 	}
-	/* Only with something behind it does a block of src have to change. */
-	while (ref.blkno && le64_get(dst->ref.blkno)) {
-		ret = block_dirty(bs, al, &ref, MAGIC_ALLOC_LIST, &bl);
-		if (ret < 0)
-			break;
-		*link = block_ref_put(ref);
-		if (before)
-			block_put(bs, before);
-		before = bl;
-		b = bl->data;
-		link = &b->next;
-		ref = block_ref_get(&b->next);
-		if (!ref.blkno)
-			*link = dst->ref;
+	while (ret == 0 && le64_get(from.ref.blkno)) {
+		if (blocks_max-- == 0)
+			ret = -EINPROGRESS;
+		else
+			ret = splice_first(bs, al, &to, &from);
 	}
-	if (before)
-		block_put(bs, before);
-	if (ret < 0)
+	if (ret < 0 && ret != -EINPROGRESS)
 		return ret;
-	*dst = joined;
-	*src = (struct disk_alloc_list_head){ 0 };
-	return 0;
+	*dst = to;
+	*src = ret == 0 ? (struct disk_alloc_list_head){ 0 } : from;
+	return ret;
+}
+
+int alloc_list_splice(struct block_set *bs, struct blkno_alloc *al,
+		      struct disk_alloc_list_head *dst, struct disk_alloc_list_head *src)
+{
+	return alloc_list_splice_some(bs, al, dst, src, UINT_MAX);
 }

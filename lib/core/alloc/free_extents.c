@@ -230,6 +230,31 @@ int free_extents_next(struct block_set *bs, const struct disk_alloc_root *root, 
 	return next_by_blkno(bs, root, at, ext);
 }
 
+/* Two items without value each. */
+#define LEAF_EXTENTS_MAX							\
+	((BTREE_HASH_OFFSET - sizeof(struct disk_btree_block)) / sizeof(struct disk_btree_item) / 2)
+
+static int count_block(void *arg, const struct btree_visit *v)
+{
+	uint64_t *nr = arg;
+	uint64_t items;
+
+	if (v->err)
+		return v->err;
+	items = btb_nr(v->bl->data);
+	if (v->level_expected == 0)
+		*nr += items / 2;
+	else if (v->level_expected == 1)
+		*nr += items * LEAF_EXTENTS_MAX;
+	return v->level_expected <= 1;
+}
+
+int free_extents_nr_max(struct block_set *bs, const struct disk_alloc_root *root, uint64_t *nr)
+{
+	*nr = 0;
+	return btree_visit_blocks(bs, &root->root, count_block, nr);
+}
+
 int free_extents_move(struct block_set *bs, struct blkno_alloc *al, struct disk_alloc_root *dst,
 		      struct disk_alloc_root *src, uint64_t want, unsigned extents_max,
 		      uint64_t *moved)

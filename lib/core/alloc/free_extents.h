@@ -29,6 +29,9 @@ int free_extents_alloc(struct block_set *bs, struct blkno_alloc *al, struct disk
 /* The extent that contains or follows `at`.  -ENOENT. */
 int free_extents_next(struct block_set *bs, const struct disk_alloc_root *root, uint64_t at,
 		      struct extent *ext);
+/* An upper bound of the number of extents, at most four times as many as there are unless there are
+ * few; from the parents of the tree, no leaf of a tall one is read. */
+int free_extents_nr_max(struct block_set *bs, const struct disk_alloc_root *root, uint64_t *nr);
 /* Move up to `want` blocks, in at most extents_max steps, from src to dst; *moved says how many.
  * -EINPROGRESS: extents_max was reached before `want` (call again in another commit). */
 int free_extents_move(struct block_set *bs, struct blkno_alloc *al, struct disk_alloc_root *dst,

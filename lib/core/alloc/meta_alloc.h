@@ -55,10 +55,15 @@ int alloc_list_empty(struct block_set *bs, struct blkno_alloc *al,
 int alloc_list_empty_some(struct block_set *bs, struct blkno_alloc *al,
 			  struct disk_alloc_list_head *head, struct disk_alloc_root *root,
 			  unsigned blocks_max, unsigned extents_max);
-/* Put src's chain in front of dst's; src becomes empty.  Copies every block of src unless dst is
- * empty.  On error both heads are as they were, but the set must be aborted. */
+/* Put src's blocks in front of dst's; src becomes empty, its flags too.  Copies every block of src
+ * unless dst is empty.  On error both heads are as they were, but the set must be aborted. */
 int alloc_list_splice(struct block_set *bs, struct blkno_alloc *al,
 		      struct disk_alloc_list_head *dst, struct disk_alloc_list_head *src);
+/* The same, at most blocks_max list blocks, each of which costs al one block and gives it one;
+ * -EINPROGRESS: more remain, both heads are right, call again, in this commit or another. */
+int alloc_list_splice_some(struct block_set *bs, struct blkno_alloc *al,
+			   struct disk_alloc_list_head *dst, struct disk_alloc_list_head *src,
+			   unsigned blocks_max);
 
 /* Visit the blocks of a chain (for a checker): entries are b->blknos[start .. start+nr-1], in
  * range; whether they are distinct is not looked at.  -EBADMSG: window, range, a sum that differs
