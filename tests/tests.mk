@@ -15,8 +15,11 @@ BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/tests/bench/%)
 SYSTEM_TESTS := $(sort $(wildcard tests/system/[0-9]*.sh))
 CLUSTER_TESTS := $(sort $(wildcard tests/cluster/[0-9]*.sh))
+# The simulator: machines compiled again, with the planted bugs in them (tests/sim/README.md).
+SIM_BIN := $(BUILD)/tests/sim
+SIM_SRC := $(sort $(wildcard tests/sim/*.c)) $(CORE_SRC) $(PROTO_SRC)
 # Unit tests with threads add themselves to UNIT_THREADED in their .mk: these run under TSan as well.
--include $(sort $(wildcard tests/unit/*.mk) $(wildcard tests/fuzz/*.mk))
+-include $(sort $(wildcard tests/unit/*.mk) $(wildcard tests/fuzz/*.mk) $(wildcard tests/sim/*.mk))
 
 link_test = @mkdir -p $(@D) && echo "  LINK    $@" && $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
 	-Wl,--start-group $(LIBS) -Wl,--end-group $(1) $(LDLIBS_ALL) -lm
@@ -38,10 +41,18 @@ $(BUILD)/tests/rig/%: $(BUILD)/obj/tests/rig/%.o
 # This one is a client of blockd, with the services' own library.
 $(BUILD)/tests/bench/blkio: $(LIBS)
 
-.PHONY: unit fuzz test-programs check-unit check-fuzz check-asan check-tsan check-system check-cluster
+# In SIM_SRC too: what tests/sim/*.mk adds of the daemons' machines.
+$(BUILD)/obj/sim/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC      $< (simulator)"
+	@$(CC) $(CPPFLAGS) -DSCOUTFS_SIMULATOR $(CFLAGS) $(CFLAGS_PKG) -c -o $@ $<
+$(SIM_BIN): $(SIM_SRC:%.c=$(BUILD)/obj/sim/%.o)
+	@mkdir -p $(@D) && echo "  LINK    $@" && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+
+.PHONY: unit fuzz sim check-sim test-programs check-unit check-fuzz check-asan check-tsan check-system check-cluster
 unit: $(UNIT_BIN)
 fuzz: $(FUZZ_BIN)
-test-programs: all $(UNIT_BIN) $(FUZZ_BIN) $(POSIX_BIN) $(RIG_BIN) $(BENCH_BIN)
+test-programs: all $(UNIT_BIN) $(FUZZ_BIN) $(SIM_BIN) $(POSIX_BIN) $(RIG_BIN) $(BENCH_BIN)
 
 RUN = BUILD="$(abspath $(BUILD))" tests/run
 ASAN_BUILD = $(BUILD)-asan
@@ -53,6 +64,15 @@ check-unit: $(UNIT_BIN) all
 	@$(RUN) $(UNIT_BIN:%=unit:%)
 check-fuzz: $(FUZZ_BIN)
 	@$(RUN) $(FUZZ_BIN:%=fuzz:%)
+# SEED= replays one world (SIM=machine PLANT=bug TRACE=1), else many are run: SEEDS=, JOBS=.
+sim: $(SIM_BIN)
+ifdef SEED
+	@$(SIM_BIN) -s $(SEED) $(if $(SIM),-m $(SIM)) $(if $(PLANT),-p $(PLANT)) $(if $(TRACE),-t)
+else
+	@$(SIM_BIN) -n $(or $(SEEDS),10000) -j $(or $(JOBS),2) $(if $(SIM),-m $(SIM))
+endif
+check-sim: $(SIM_BIN)
+	@$(RUN) sim:$(SIM_BIN)
 check-system: test-programs
 	@$(RUN) $(SYSTEM_TESTS:%=system:%)
 check-cluster: test-programs
@@ -63,7 +83,7 @@ check: test-programs headers-check purity-check
 	@$(MAKE) --no-print-directory -s BUILD=$(ASAN_BUILD) SAN="$(asan_flags)" CFLAGS="-O1 -g" unit fuzz all
 	@$(MAKE) --no-print-directory -s BUILD=$(TSAN_BUILD) SAN="$(tsan_flags)" CFLAGS="-O1 -g" \
 		$(UNIT_THREADED:%=$(TSAN_BUILD)/tests/unit/%)
-	@$(RUN) $(UNIT_BIN:%=unit:%) $(FUZZ_BIN:%=fuzz:%) \
+	@$(RUN) $(UNIT_BIN:%=unit:%) $(FUZZ_BIN:%=fuzz:%) sim:$(SIM_BIN) \
 		$(UNIT_SRC:tests/unit/%.c=unit:$(ASAN_BUILD)/tests/unit/%) \
 		$(FUZZ_SRC:tests/fuzz/%.c=fuzz:$(ASAN_BUILD)/tests/fuzz/%) \
 		$(UNIT_THREADED:%=unit:$(TSAN_BUILD)/tests/unit/%) \
@@ -79,7 +99,8 @@ sanitize:
 
 # The long ones: the same system tests with more rounds, hours allowed.
 soak: test-programs
-	@SOAK=1 SYSTEM_TIMEOUT=$(or $(SOAK_TIMEOUT),14400) $(RUN) $(SYSTEM_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
+	@SOAK=1 SYSTEM_TIMEOUT=$(or $(SOAK_TIMEOUT),14400) SIM_SEEDS=$(or $(SEEDS),1000000) $(RUN) \
+		sim:$(SIM_BIN) $(SYSTEM_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
 
 # Every header compiles alone.
 headers-check:
