@@ -200,9 +200,9 @@
 
 /*
  * A quorum member's whole state, repeated; the newest wins.  last_heard: milliseconds ago, all ones:
- * never.  heard_number: the number of the newest state it has of each, 0: none; a member that is in our term
- * and has heard our state of that number lets us lead until so long (its heartbeat_timeout_ms) after we said
- * it.
+ * never.  heard_state: which state of each it has heard last (a number made of incarnation and number), 0:
+ * none.  Who is in a leader's term and has heard a state of it lets it lead for lease_ms, its own, from when
+ * that was said.  design.md D6.
  */
 #define quorum_state_FIELDS(F, S, A)		\
 	F(u64, fsid, 0)				\
@@ -214,7 +214,8 @@
 	F(slot, voted_for, 0)			\
 	F(flag, resigned, 0)			\
 	F(slot_values, last_heard, 0)		\
-	F(slot_values, heard_number, 1)
+	F(slot_values, heard_state, 1)		\
+	F(u32, lease_ms, 1)
 
 /* Services of one host; quorumd tells who leads.  design.md D7. */
 #define local_hello_FIELDS(F, S, A)		\

@@ -11,8 +11,11 @@
  * - serverd is told to serve only after ELECT is durable and every earlier leader is fenced; it is
  * asked to stop as soon as we do not lead its term any more; STOP is written only when it is DOWN
  * or gone.
- * - A leader of three or more that has not heard within the heartbeat timeout that enough members
- * hear it gives up (1.7 [H]).  Two leaders of one term both give up (1.5.3 [H]).
+ * - A leader of three or more has a lease: enough members, in its term, have heard what it said within
+ * the heartbeat timeout.  It counts from when it spoke, which an old answer cannot make later; without it
+ * the leader gives up (1.7 [H]).  Who is elected after it knows that a majority has left the old term, so
+ * that the old lease ends no later than a heartbeat timeout after that.  Two leaders of one term both give
+ * up (1.5.3 [H]).
  * - We are no candidate while a term of ours is not over, nor without a serverd, nor while somebody
  * who led from our slot may still write: our ELECT would hide his.
  * - A failed write ends the member: serverd first, then the process (1.2 [H]).
@@ -85,8 +88,10 @@ static void enter_term(struct quorum *q, uint64_t term, struct quorum_acts *out)
 	q->voted_for = MSG_NO_SLOT;
 	q->votes = 0;
 	q->resigned = false;
-	for (size_t i = 0; i < QUORUM_SLOTS_MAX; i++)
+	for (size_t i = 0; i < QUORUM_SLOTS_MAX; i++) {
 		q->peers[i].resigned_seen = false;
+		q->peers[i].granted_ns = 0;
+	}
 	emit_write(out, QUORUM_EVENT_TERM, term);
 }
 
@@ -177,19 +182,65 @@ static void term_is_over(struct quorum *q, uint64_t now, struct quorum_acts *out
 	}
 }
 
-/* Enough members have said, recently, that they hear us. */
+/* When we said what a majority, we included, has heard last; 0: there is none. */
+static uint64_t majority_ns(const struct quorum *q)
+{
+	unsigned others = quorum_votes_needed(slots_nr(q)) - 1;
+	uint64_t best = 0;
+
+	/* The latest time that so many others have reached. */
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		uint64_t t = q->peers[i].granted_ns;
+		unsigned nr = 0;
+
+		for (unsigned k = 0; k < QUORUM_SLOTS_MAX; k++)
+			nr += q->peers[k].granted_ns >= t;
+		if (nr >= others && t > best)
+			best = t;
+	}
+	return best;
+}
+
+uint64_t quorum_lease_until(const struct quorum *q, uint64_t now)
+{
+	uint64_t said = now;
+
+	if (q->role != QUORUM_LEADER || q->term != q->lead_term || q->failed)
+		return 0;
+	if (slots_nr(q) >= LEASE_MEMBERS_MIN)
+		said = majority_ns(q);
+	return said ? said + q->conf.heartbeat_timeout_ns : 0;
+}
+
+uint64_t quorum_lease_of(const struct quorum *q, unsigned slot, uint64_t term)
+{
+	const struct quorum_peer *p = &q->peers[slot];
+
+	if (slots_nr(q) < LEASE_MEMBERS_MIN || p->led_term < term)
+		return 0;
+	return p->lease_ms * 1000000ull;
+}
+
 static bool has_lease(const struct quorum *q, uint64_t now)
 {
-	unsigned nr = 1;
+	return now < q->led_since_ns + q->conf.heartbeat_timeout_ns ||
+	       now < quorum_lease_until(q, now);
+}
 
-	if (slots_nr(q) < LEASE_MEMBERS_MIN || now < q->led_since_ns + q->conf.heartbeat_timeout_ns)
-		return true;
-	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
-		if (i != q->conf.slot && q->peers[i].heard_us_ns &&
-		    now < q->peers[i].heard_us_ns + q->conf.heartbeat_timeout_ns)
-			nr++;
-	}
-	return nr >= quorum_votes_needed(slots_nr(q));
+/* How a state of ours is told from all others, in what members say that they have heard. */
+static uint64_t state_id(uint64_t incarnation, uint64_t number)
+{
+	return incarnation * 0x9e3779b97f4a7c15ull + number;
+}
+
+/* When we said that state; 0: it is none of this process, or too old to count. */
+static uint64_t said_ns(const struct quorum *q, uint64_t id)
+{
+	uint64_t number = id - state_id(q->conf.incarnation, 0);
+
+	if (number == 0 || number > q->number || number + QUORUM_SENT_MAX <= q->number)
+		return 0;
+	return q->sent_ns[number % QUORUM_SENT_MAX];
 }
 
 static void vote(struct quorum *q, const struct msg_quorum_state *p, uint64_t now,
@@ -209,7 +260,6 @@ static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint6
 		       struct quorum_acts *out)
 {
 	struct quorum_peer *peer;
-	uint64_t ago_ms;
 
 	if (p->fsid != q->conf.fsid || p->slot >= QUORUM_SLOTS_MAX || p->slot == q->conf.slot ||
 	    !(q->conf.present & 1u << p->slot))
@@ -227,9 +277,12 @@ static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint6
 	peer->role = p->role;
 	peer->voted_for = p->voted_for;
 	peer->heard_ns = now;
-	ago_ms = p->last_heard.v[q->conf.slot];
-	if (ago_ms <= now / 1000000)
-		peer->heard_us_ns = now - ago_ms * 1000000;
+	peer->heard_state = state_id(p->incarnation, p->number);
+	peer->lease_ms = p->lease_ms;
+	if (p->role == QUORUM_LEADER)
+		peer->led_term = p->term;
+	if (p->term == q->term)
+		peer->granted_ns = said_ns(q, p->heard_state.v[q->conf.slot]);
 
 	if (p->term < q->term)
 		return;
@@ -500,10 +553,14 @@ void quorum_fill_state(struct quorum *q, uint64_t now, struct msg_quorum_state *
 		.role = (uint8_t)q->role,
 		.voted_for = q->voted_for,
 		.resigned = q->resigned,
+		.lease_ms = (uint32_t)(q->conf.heartbeat_timeout_ns / 1000000),
 	};
-	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
+	q->sent_ns[q->number % QUORUM_SENT_MAX] = now;
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
 		out->last_heard.v[i] = q->peers[i].is_heard ? (now - q->peers[i].heard_ns) / 1000000
 							    : UINT64_MAX;
+		out->heard_state.v[i] = q->peers[i].heard_state;
+	}
 }
 
 uint8_t quorum_leader_slot(const struct quorum *q)

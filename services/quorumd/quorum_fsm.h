@@ -18,6 +18,7 @@
 #define QUORUM_ELECTION_NS	250000000ull	/* and up to 99 ms more */
 #define QUORUM_BEAT_NS		100000000ull
 #define QUORUM_ACTS_MAX		16u
+#define QUORUM_SENT_MAX		256u		/* states of ours whose time is known: 25 s of beats */
 
 struct quorum_conf {
 	uint64_t fsid;
@@ -91,7 +92,10 @@ struct quorum_peer {
 	uint64_t term;
 	uint8_t role, voted_for;
 	uint64_t heard_ns;		/* when its newest state came */
-	uint64_t heard_us_ns;		/* when it had last heard us, by our clock; 0: never */
+	uint64_t heard_state;		/* which one that was, as we tell it */
+	uint64_t granted_ns;		/* when we said what it, in our term, has heard last; 0: nothing */
+	uint64_t led_term;		/* the last that it said it leads */
+	uint32_t lease_ms;		/* of its own lease */
 };
 
 /* In place; private to quorum_fsm.c but for what is shown. */
@@ -99,6 +103,7 @@ struct quorum {
 	struct quorum_conf conf;
 	uint64_t rng;
 	uint64_t number;		/* of our last state */
+	uint64_t sent_ns[QUORUM_SENT_MAX];	/* by number: when it was said */
 	bool began;			/* BEGIN is durable */
 	bool failed;			/* a write failed: stop, then exit */
 	bool stopping;			/* SHUTDOWN */
@@ -136,7 +141,18 @@ uint64_t quorum_deadline(const struct quorum *q);
 /* Assert every invariant. */
 void quorum_check(const struct quorum *q);
 
-/* Our state as it goes to the members, with a new number. */
+/*
+ * Until when the leader of lead_term may write: its lease from a majority, counted from when we spoke
+ * (drift not taken off); alone, or with one other, always heartbeat_timeout_ns from now.  0: it has none.
+ */
+uint64_t quorum_lease_until(const struct quorum *q, uint64_t now_ns);
+/*
+ * How long after our own election the lease of slot's leader of `term` may last (drift not added); 0: nobody
+ * knows, for we have not heard that leader, or there are too few members for a majority.
+ */
+uint64_t quorum_lease_of(const struct quorum *q, unsigned slot, uint64_t term);
+
+/* Our state as it goes to the members at now_ns, with a new number. */
 void quorum_fill_state(struct quorum *q, uint64_t now_ns, struct msg_quorum_state *out);
 /* The slot that leads our term as far as we know, MSG_NO_SLOT. */
 uint8_t quorum_leader_slot(const struct quorum *q);
