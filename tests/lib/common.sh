@@ -50,7 +50,10 @@ inst_pid() { cat "$TMP/run/$1.pid"; }
 power_cut() {
 	local pid pids
 	pids=$(cat "$TMP/run"/{run,fsd,serverd,quorumd,blockd}.pid 2>/dev/null)
-	# all in one go: none of them may have time to notice that another has died
+	# all in one go: none of them may have time to notice that another has died, and the death of
+	# the supervisor, which the services are told of by a signal, must not begin an orderly stop
+	# shellcheck disable=SC2086
+	kill -STOP $pids 2>/dev/null
 	# shellcheck disable=SC2086
 	kill -9 $pids 2>/dev/null
 	for pid in $pids; do wait_for 30 no_process "$pid"; done
