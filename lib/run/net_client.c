@@ -882,19 +882,33 @@ void net_client_respond(struct net_client *nc, struct net_req *req, int err, uns
 	wake(nc);
 }
 
-int net_client_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg,
-			unsigned timeout_ms)
+/* From now on gone is asked before each connect.  False: no server knows us. */
+static bool begin_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg)
 {
-	uint64_t term;
+	bool is_known;
 
 	pthread_mutex_lock(&nc->mutex);
-	term = nc->stats.term;
-	if (term) {
+	is_known = nc->stats.term;
+	if (is_known) {
 		nc->gone = gone;
 		nc->gone_arg = arg;
 	}
 	pthread_mutex_unlock(&nc->mutex);
-	if (!term)
+	return is_known;
+}
+
+int net_client_call_farewell(struct net_client *nc, int (*gone)(void *arg), void *gone_arg,
+			     net_client_done done, void *arg)
+{
+	if (!begin_farewell(nc, gone, gone_arg))
+		return -ENOTCONN;
+	return net_client_call(nc, MSG_farewell, NULL, done, arg);
+}
+
+int net_client_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg,
+			unsigned timeout_ms)
+{
+	if (!begin_farewell(nc, gone, arg))
 		return 0;
 	return call_and_wait(nc, MSG_farewell, NULL, NULL, timeout_ms);
 }

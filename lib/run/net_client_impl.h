@@ -14,6 +14,9 @@ int net_client_open(struct net_client **out, const struct net_client_conf *conf,
 void net_client_turn(struct net_client *nc);
 /* When the next turn is due if nothing comes before that. */
 uint64_t net_client_deadline(struct net_client *nc);
+/* net_client_farewell without waiting: done is called as by net_client_call.  Only when it was greeted. */
+int net_client_call_farewell(struct net_client *nc, int (*gone)(void *arg), void *gone_arg,
+			     net_client_done done, void *arg);
 /* As a process that dies, but that calls without an answer end with -ESHUTDOWN. */
 void net_client_close(struct net_client *nc);
 
