@@ -30,6 +30,7 @@
 #include "log.h"
 #include "net_client_impl.h"
 #include "session.h"
+#include "testhook.h"
 #include "zmqu.h"
 
 #define CONNECT_NS	(1 * NSEC_PER_SEC)	/* for a connection to be there */
@@ -487,6 +488,8 @@ static void handle_frame(struct net_client *nc, struct zmqu_frame *f)
 	int ret;
 
 	ret = msg_get(zmq_msg_data(&f->msg), zmq_msg_size(&f->msg), &hdr, nc->body);
+	if (ret == 0)
+		testhook_message(TESTHOOK_RECV, hdr.type);
 	if (ret == -EPROTONOSUPPORT)
 		log_err("server at %s speaks another major version of the protocol than ours (%u); upgrade the older "
 			"of the two hosts",

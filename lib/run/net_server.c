@@ -25,6 +25,7 @@
 #include "csum/csum.h"
 #include "log.h"
 #include "session.h"
+#include "testhook.h"
 #include "zmqu.h"
 
 #define FRAMES_BATCH	256
@@ -511,6 +512,8 @@ static void handle_frame(struct net_server *ns, struct zmqu_frame *f)
 	int ret;
 
 	ret = msg_get(zmq_msg_data(&f->msg), zmq_msg_size(&f->msg), &hdr, ns->body);
+	if (ret == 0)
+		testhook_message(TESTHOOK_RECV, hdr.type);
 	if (ret == -EPROTONOSUPPORT) {
 		log_err("a client at %u.%u.%u.%u speaks another major version of the protocol than ours (%u); "
 			"upgrade the older of the two hosts",

@@ -17,6 +17,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "testhook.h"
+
 #define QUEUE_FRAMES 1000
 
 int (*zmqu_fault)(const struct msg_header *hdr);
@@ -166,6 +168,7 @@ int zmqu_send_msg(void *sock, const struct zmqu_ident *to, const struct msg_head
 		return len;
 	if (fault == 1)
 		return 0;
+	testhook_message(TESTHOOK_SEND, hdr->type);
 	ret = zmqu_send(sock, to, buf, (size_t)len);
 	if (ret == 0 && fault == 2)
 		zmqu_send(sock, to, buf, (size_t)len);
