@@ -16,6 +16,7 @@
 
 #include <errno.h>
 
+#include "btree/btree_parts.h"
 #include "btree/btree_path.h"
 
 int btree_root_check(const struct disk_btree_root *root)
@@ -144,6 +145,17 @@ static int descend(struct block_set *bs, const struct disk_btree_root *root, con
 		if (slot < 0)
 			return -EBADMSG;
 	}
+}
+
+int btree_leaf_get(struct block_set *bs, const struct disk_btree_root *root, const struct key *key,
+		   struct block **leaf, struct key *low, struct key *high)
+{
+	struct key_range range;
+	int ret = descend(bs, root, key, leaf, &range);
+
+	*low = range.low;
+	*high = range.high;
+	return ret;
 }
 
 void btree_put(struct block_set *bs, struct btree_ref *ref)

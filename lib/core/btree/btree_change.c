@@ -11,6 +11,9 @@
  *   after a join or a last delete, which is then nobody's; so a caller that gets an error aborts
  *   the set.
  *
+ * Changes within bounds (btree_parts.h) stop before a descent that could go beyond them, or at a
+ * root that must stay; all the above holds for them too.
+ *
  * How Going down, each block is first brought into a shape that lets the next step succeed without
  * coming back: room for one more item (9.7 insert) or enough items to lose one (9.7 delete).
  * Whenever that changed more than the block itself, the descent starts again from the root, which
@@ -23,6 +26,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "btree/btree_parts.h"
 #include "btree/btree_path.h"
 
 #define ITEM_BYTES	((unsigned)sizeof(struct disk_btree_item))
@@ -32,8 +36,16 @@
 /* What a step says to the descent. */
 #define GO_ON	0
 #define RESTART	1
+#define STOP	2	/* a bound was hit */
 
-enum change { CHANGE_INSERT, CHANGE_UPDATE, CHANGE_FORCE, CHANGE_DELETE };
+enum change {
+	CHANGE_INSERT,
+	CHANGE_UPDATE,
+	CHANGE_FORCE,
+	CHANGE_DELETE,
+	CHANGE_SHAPE,	/* no item: split and join as if both were to come */
+	CHANGE_PATH,	/* nothing but the copying */
+};
 
 /* One change on its way down.  Blocks are dirty and held; parent is NULL at the root. */
 struct path {
@@ -41,6 +53,8 @@ struct path {
 	struct blkno_alloc *al;
 	struct disk_btree_root *root;
 	enum change change;
+	const struct btree_bounds *bounds;	/* NULL: none */
+	unsigned stop_level;		/* where the descent ends */
 	unsigned val_len;
 	unsigned level;			/* of bl */
 	struct block *parent;
@@ -211,7 +225,17 @@ static int split(struct path *p)
 	return RESTART;
 }
 
-/* Room for one more item, by compaction or a split: GO_ON, RESTART or an error. */
+static bool keeps_root(const struct path *p)
+{
+	return p->bounds && p->bounds->keep_root;
+}
+
+static bool has_room(const struct path *p, unsigned blocks)
+{
+	return !p->bounds || p->bounds->has_room(p->bounds->arg, blocks);
+}
+
+/* Room for one more item, by compaction or a split: GO_ON, RESTART, STOP or an error. */
 static int make_room(struct path *p)
 {
 	struct disk_btree_block *b = p->bl->data;
@@ -223,6 +247,8 @@ static int make_room(struct path *p)
 		btb_compact(b);
 		return GO_ON;
 	}
+	if (!p->parent && keeps_root(p))
+		return STOP;
 	return split(p);
 }
 
@@ -270,7 +296,7 @@ static int remove_sibling(struct path *p, int sib_slot, bool sib_is_left, struct
 	if (!sib_is_left)
 		btb_set_key(parent, btb_find(parent, &own_key), &sib_key);
 	ret = block_free(p->bs, p->al, sib_ref);
-	if (ret < 0 || btb_nr(parent) > 1 || !p->parent_is_root)
+	if (ret < 0 || btb_nr(parent) > 1 || !p->parent_is_root || keeps_root(p))
 		return ret;
 
 	p->root->ref = block_ref_put((struct block_ref){ p->bl->blkno, p->bl->seq });
@@ -280,7 +306,8 @@ static int remove_sibling(struct path *p, int sib_slot, bool sib_is_left, struct
 	return block_free(p->bs, p->al, parent_ref);
 }
 
-/* Bring a block below the low-water mark above it, or nearer to it: GO_ON, RESTART or an error. */
+/* Bring a block below the low-water mark above it, or nearer to it: GO_ON, RESTART, STOP or an
+ * error. */
 static int join(struct path *p)
 {
 	struct disk_btree_block *b = p->bl->data;
@@ -294,8 +321,10 @@ static int join(struct path *p)
 	int sib_slot;
 	int ret;
 
-	if (!p->parent || total_bytes(b) >= BTREE_LWM_BYTES)
+	if (total_bytes(b) >= BTREE_LWM_BYTES)
 		return GO_ON;
+	if (!p->parent)
+		return keeps_root(p) && p->level > 0 ? STOP : GO_ON;
 	parent = p->parent->data;
 	sib_slot = btb_prev(parent, p->slot);
 	sib_is_left = sib_slot >= 0;
@@ -367,7 +396,7 @@ static int step_down(struct path *p, const struct key *key)
 	return 0;
 }
 
-/* One descent to the leaf of key, held in p->bl: GO_ON, RESTART or an error. */
+/* One descent to the leaf of key, or to stop_level: p->bl, held.  GO_ON, RESTART, STOP, an error. */
 static int try_descend(struct path *p, const struct key *key)
 {
 	int ret;
@@ -375,13 +404,15 @@ static int try_descend(struct path *p, const struct key *key)
 	p->level = p->root->height - 1u;
 	p->range = KEY_RANGE_ALL;
 	p->parent_is_root = false;
+	if (!has_room(p, BTREE_DESCENT_BLOCKS(p->root->height)))
+		return STOP;
 	ret = dirty_root(p);
 	while (ret == 0) {
-		if (p->change == CHANGE_DELETE)
+		if (p->change == CHANGE_DELETE || p->change == CHANGE_SHAPE)
 			ret = join(p);
-		if (ret == GO_ON)
+		if (ret == GO_ON && p->change != CHANGE_PATH)
 			ret = make_room(p);
-		if (ret != GO_ON || p->level == 0)
+		if (ret != GO_ON || p->level == p->stop_level)
 			return ret;
 		ret = step_down(p, key);
 	}
@@ -414,6 +445,8 @@ static int first_item(struct path *p, const struct item *it)
 	struct block *bl;
 	int ret;
 
+	if (!has_room(p, 1))
+		return STOP;
 	ret = new_node(p, 0, &ref, &bl);
 	if (ret < 0)
 		return ret;
@@ -506,32 +539,218 @@ static int is_last_item(struct path *p)
 	return ret;
 }
 
-int btree_delete(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
-		 const struct key *key)
+static int delete_item(struct path *p, const struct key *key)
 {
-	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_DELETE };
 	int ret;
 
-	ret = btree_root_check(root);
+	ret = btree_root_check(p->root);
 	if (ret == 0)
-		ret = is_present(&p, key);
+		ret = is_present(p, key);
 	if (ret < 0)
 		return ret;
 
 	do {
-		ret = is_last_item(&p);
+		ret = is_last_item(p);
 		if (ret < 0)
 			return ret;
 		if (ret == 1) {
-			ret = block_free(bs, al, block_ref_get(&root->ref));
+			if (keeps_root(p) || !has_room(p, 1))
+				return STOP;
+			ret = block_free(p->bs, p->al, block_ref_get(&p->root->ref));
 			if (ret == 0)
-				*root = (struct disk_btree_root){ .height = 0 };
+				*p->root = (struct disk_btree_root){ .height = 0 };
 			return ret;
 		}
-		ret = try_descend(&p, key);
+		ret = try_descend(p, key);
 		if (ret == GO_ON)
-			btb_delete(p.bl->data, btb_find(p.bl->data, key));
-		path_put(&p);
+			btb_delete(p->bl->data, btb_find(p->bl->data, key));
+		path_put(p);
 	} while (ret == RESTART);
 	return ret;
+}
+
+int btree_delete(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
+		 const struct key *key)
+{
+	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_DELETE };
+
+	return delete_item(&p, key);
+}
+
+/* Within bounds, and the lowest parents: btree_parts.h */
+
+int btree_force_bounded(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
+			const struct item *it, const struct btree_bounds *bounds)
+{
+	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_FORCE,
+			  .bounds = bounds };
+	int ret = change_item(&p, it);
+
+	return ret == STOP ? 1 : ret;
+}
+
+int btree_delete_bounded(struct block_set *bs, struct blkno_alloc *al,
+			 struct disk_btree_root *root, const struct key *key,
+			 const struct btree_bounds *bounds)
+{
+	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_DELETE,
+			  .bounds = bounds };
+	int ret = delete_item(&p, key);
+
+	return ret == STOP ? 1 : ret;
+}
+
+/* Whether sub's top block can take the place of one that covers exactly *range. */
+static int check_top(struct path *p, const struct disk_btree_root *sub,
+		     const struct key_range *range)
+{
+	struct block *bl;
+	const char *why;
+	struct key last;
+	int ret;
+
+	ret = btree_root_check(sub);
+	if (ret < 0 || sub->height == 0)
+		return ret;
+	ret = btree_block_get(p->bs, block_ref_get(&sub->ref), sub->height - 1u, range, &bl, &why);
+	if (ret < 0)
+		return ret;
+	if (sub->height > 1) {
+		last = btb_nr(bl->data) ? key_at(bl->data, btb_last(bl->data)) : KEY_ZEROS;
+		if (!key_eq(&last, &range->high))
+			ret = -EBADMSG;
+	}
+	block_put(p->bs, bl);
+	return ret;
+}
+
+static bool root_eq(const struct disk_btree_root *a, const struct disk_btree_root *b)
+{
+	return le64_get(a->ref.blkno) == le64_get(b->ref.blkno) &&
+	       le64_get(a->ref.seq) == le64_get(b->ref.seq) && a->height == b->height;
+}
+
+int btree_parent_replace(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
+			 const struct key *key, const struct disk_btree_root *sub)
+{
+	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_PATH,
+			  .stop_level = 2 };
+	struct disk_btree_root old;
+	struct key_range range;
+	struct key end;
+	int ret, slot;
+
+	ret = btree_parent_get(bs, root, key, &old, &end);
+	if (ret < 0 || root_eq(&old, sub))
+		return ret;
+	if (root->height <= 2) {
+		ret = check_top(&p, sub, &KEY_RANGE_ALL);
+		if (ret == 0)
+			*root = *sub;
+		return ret;
+	}
+	if (sub->height != 2)
+		return -EBADMSG;
+	ret = try_descend(&p, key);
+	if (ret == 0) {
+		slot = btb_find_ge(p.bl->data, key);
+		assert(slot >= 0);
+		range = p.range;
+		btree_child_range(p.bl->data, slot, &range);
+		ret = check_top(&p, sub, &range);
+	}
+	if (ret == 0)
+		set_child_ref(p.bl->data, slot, block_ref_get(&sub->ref));
+	path_put(&p);
+	return ret;
+}
+
+/* 1: a block on the way to key's lowest parent wants to be split or joined, or the root to go. */
+static int wants_shape(struct path *p, const struct key *key)
+{
+	struct key_range range = KEY_RANGE_ALL;
+	struct block_ref ref = block_ref_get(&p->root->ref);
+	bool is_only = true;
+	struct block *bl;
+	const char *why;
+	int ret = 0;
+
+	for (unsigned level = p->root->height - 1u; level > 0 && ret == 0; level--) {
+		const struct disk_btree_block *b;
+		bool is_root = level == p->root->height - 1u;
+		int slot;
+
+		ret = btree_block_get(p->bs, ref, level, &range, &bl, &why);
+		if (ret < 0)
+			return ret;
+		b = bl->data;
+		slot = btb_find_ge(b, key);
+		if (slot < 0) {
+			ret = -EBADMSG;
+		} else {
+			ret = (is_root && btb_nr(b) == 1) ||
+			      (!is_root && !is_only && total_bytes(b) < BTREE_LWM_BYTES) ||
+			      le16_get(b->mid_free_len) < PARENT_NEED;
+			is_only = btb_nr(b) == 1;
+			btree_child_range(b, slot, &range);
+			ref = block_ref_get(btree_child_ref(b, slot));
+		}
+		block_put(p->bs, bl);
+	}
+	return ret;
+}
+
+/* While the root has one child only, let that be the root. */
+static int collapse_root(struct path *p)
+{
+	struct block_ref ref, child;
+	struct block *bl;
+	const char *why;
+	int ret = 0;
+	bool is_only;
+
+	while (p->root->height > 2 && ret == 0) {
+		ref = block_ref_get(&p->root->ref);
+		ret = btree_block_get(p->bs, ref, p->root->height - 1u, &KEY_RANGE_ALL, &bl, &why);
+		if (ret < 0)
+			return ret;
+		is_only = btb_nr(bl->data) == 1;
+		if (is_only)
+			child = block_ref_get(btree_child_ref(bl->data, btb_first(bl->data)));
+		block_put(p->bs, bl);
+		if (!is_only)
+			break;
+		if (!has_room(p, 1))
+			return STOP;
+		ret = block_free(p->bs, p->al, ref);
+		if (ret == 0) {
+			p->root->ref = block_ref_put(child);
+			p->root->height--;
+		}
+	}
+	return ret;
+}
+
+int btree_parent_rebalance(struct block_set *bs, struct blkno_alloc *al,
+			   struct disk_btree_root *root, const struct key *key,
+			   const struct btree_bounds *bounds)
+{
+	const struct btree_bounds no_root = { .arg = bounds->arg, .has_room = bounds->has_room };
+	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_SHAPE,
+			  .bounds = &no_root, .stop_level = 1 };
+	int ret = btree_root_check(root);
+
+	while (ret == 0 && root->height > 2) {
+		ret = wants_shape(&p, key);
+		if (ret <= 0)
+			return ret;
+		ret = collapse_root(&p);
+		if (ret != 0 || root->height <= 2)
+			break;
+		ret = try_descend(&p, key);
+		path_put(&p);
+		if (ret == RESTART)
+			ret = 0;
+	}
+	return ret == STOP ? 1 : ret;
 }

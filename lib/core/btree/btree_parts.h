@@ -8,8 +8,10 @@
 
 #include "btree/btree.h"
 
-/* The leaf that covers key, held and checked, and the inclusive range of keys it may have.  -ENOENT:
- * the tree is empty.  block_put() it. */
+/*
+ * The leaf that covers key, held and checked, and the inclusive range of keys it may have.
+ * -ENOENT: the tree is empty.  block_put() it.
+ */
 int btree_leaf_get(struct block_set *bs, const struct disk_btree_root *root, const struct key *key,
 		   struct block **leaf, struct key *low, struct key *high);
 
@@ -20,9 +22,10 @@ int btree_leaf_get(struct block_set *bs, const struct disk_btree_root *root, con
 #define BTREE_DESCENT_BLOCKS(height)	((unsigned)(height) + 2u)
 
 /*
- * Limits to a change.  has_room() is asked before every descent whether that many more blocks can be
- * allocated and freed; keep_root: the root is a block that another tree's parent refers to, so it is
- * neither split nor left, and nothing is deleted below it while it is under the low-water mark.
+ * Limits to a change.  has_room() is asked before every descent whether that many more blocks can
+ * be allocated and freed; keep_root: the root is a block that another tree's parent refers to, so
+ * it is neither split nor left, and nothing is deleted below it while it is under the low-water
+ * mark.
  */
 struct btree_bounds {
 	void *arg;
@@ -31,8 +34,8 @@ struct btree_bounds {
 };
 
 /*
- * btree_force, and btree_delete, within bounds.  1: a bound was hit.  The item is then as it was and
- * the tree valid, though blocks may have been split or joined.
+ * btree_force, and btree_delete, within bounds.  1: a bound was hit.  The item is then as it was
+ * and the tree valid, though blocks may have been split or joined.
  */
 int btree_force_bounded(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
 			const struct item *it, const struct btree_bounds *bounds);
@@ -41,23 +44,23 @@ int btree_delete_bounded(struct block_set *bs, struct blkno_alloc *al,
 			 const struct btree_bounds *bounds);
 
 /*
- * The lowest parent (level 1) that covers key, as a tree of height 2 of its own, and the greatest key
- * it covers.  For a tree of height 2 or less that is the whole tree, and *end the greatest key.
+ * The lowest parent (level 1) that covers key, as a tree of height 2 of its own, and the greatest
+ * key it covers.  For a tree of height 2 or less that is the whole tree, and *end the greatest key.
  */
 int btree_parent_get(struct block_set *bs, const struct disk_btree_root *root,
 		     const struct key *key, struct disk_btree_root *sub, struct key *end);
 /*
- * Put `sub` in the place of what btree_parent_get gives for key, copying the path.  Nothing of the old
- * one is freed.  -EBADMSG: sub's top block does not fit there, by height, level or keys; it is the
- * only one of sub that is looked at.
+ * Put `sub` in the place of what btree_parent_get gives for key, copying the path.  Nothing of the
+ * old one is freed.  -EBADMSG: sub's top block does not fit there, by height, level or keys; it is
+ * the only one of sub that is looked at.
  */
 int btree_parent_replace(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
 			 const struct key *key, const struct disk_btree_root *sub);
 /*
- * Bring the lowest parent that covers key, and those above it, into the shape in which keep_root lets
- * changes go on: room for one more child, and not below the low-water mark if there is anything to
- * join it with.  0: it is so; changes nothing if it was.  1: bounds hit (keep_root is not looked at):
- * commit and call again.
+ * Bring the lowest parent that covers key, and those above it, into the shape in which keep_root
+ * lets changes go on: room for one more child, and not below the low-water mark if there is
+ * anything to join it with.  0: it is so; changes nothing if it was.  1: bounds hit (keep_root is
+ * not looked at): commit and call again.
  */
 int btree_parent_rebalance(struct block_set *bs, struct blkno_alloc *al,
 			   struct disk_btree_root *root, const struct key *key,
@@ -66,12 +69,13 @@ int btree_parent_rebalance(struct block_set *bs, struct blkno_alloc *al,
 /*
  * Free the blocks of a tree that nobody uses any more, in key order, from *from on: each block with
  * the greatest key it covers, so that exactly the blocks wholly below *from are free (14.1).  Reads
- * only parents that are not free yet and changes none.  At most blocks_max blocks, or until
- * has_room() says no.  0: there are more, *from is where to go on; 1: all are free, *from is the
- * greatest key (an empty tree, or one with *from there already, is such).
+ * only parents that are not free yet and changes none.  Ends when *blocks, which is counted down,
+ * is 0, or has_room() says no; the parents that end with the last leaf go with it in any case. 0:
+ * there are more, *from is where to go on; 1: all are free, *from is the greatest key (an empty
+ * tree, or one with *from there already, is such).
  */
 int btree_free_some(struct block_set *bs, struct blkno_alloc *al,
-		    const struct disk_btree_root *root, struct key *from, unsigned blocks_max,
+		    const struct disk_btree_root *root, struct key *from, unsigned *blocks,
 		    const struct btree_bounds *bounds);
 
 #endif

@@ -37,11 +37,11 @@ int merge_inputs_greatest(struct block_set *bs, const struct merge_inputs *in,
 			  const struct key *start, const struct key *end, struct key *key);
 
 /*
- * The items of all inputs in [start, end], combined: each key once, ascending.  The version with the
- * greatest seq, deletion markers as they are (flags); of totals (zone 12) the sum with the greatest
- * seq, not given at all when the sum is (0, 0).  Memory: one held leaf an input, read when the walk
- * comes to it.  *in may go after _open.  _next: 0 with *it valid until the next call, -ENOENT at the
- * end; after another error only _close is allowed.
+ * The items of all inputs in [start, end], combined: each key once, ascending.  The version with
+ * the greatest seq, deletion markers as they are (flags); of totals (zone 12) the sum with the
+ * greatest seq, not given at all when the sum is (0, 0).  Memory: one held leaf an input, read when
+ * the walk comes to it.  *in may go after _open.  _next: 0 with *it valid until the next call,
+ * -ENOENT at the end; after another error only _close is allowed.
  */
 struct merge_iter;
 int merge_iter_open(struct merge_iter **out, struct block_set *bs, const struct merge_inputs *in,
@@ -51,13 +51,13 @@ void merge_iter_close(struct merge_iter *mi);
 
 /*
  * The work of one request, in steps.  The set is the caller's, has nothing dirty, and is used for
- * nothing else until the run is closed.  logs_root is any committed one at which the merge (input_seq)
- * was active: that of the request, or a newer one when that gives -ESTALE.  dirty_max: how many blocks
- * may become dirty, at least 16; MERGE_DIRTY_BLOCKS_MAX if memory allows.
+ * nothing else until the run is closed.  logs_root is any committed one at which the merge
+ * (input_seq) was active: that of the request, or a newer one when that gives -ESTALE.  dirty_max:
+ * how many blocks may become dirty, at least 16; MERGE_DIRTY_BLOCKS_MAX if memory allows.
  *
- * _step applies up to items_max items: 0: there is more to do, 1: it is finished, or a limit was hit
- * (dirty_max, the request's blocks, or that the root of a subtree may not be split or joined by us).
- * After an error: block_set_abort and tell the server ERROR (merge_run_give_up).
+ * _step applies up to items_max items: 0: there is more to do, 1: it is finished, or a limit was
+ * hit (dirty_max, the request's blocks, or that the root of a subtree may not be split or joined by
+ * us). After an error: block_set_abort and tell the server ERROR (merge_run_give_up).
  *
  * After 1: merge_run_result fills *comp, with REMAIN if not everything was done.  Then
  * block_set_write(bs), flush the device, send *comp.  Close the run at any time, before the set.

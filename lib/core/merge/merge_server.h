@@ -22,7 +22,7 @@
 
 /* Requests and completions at a time (14.2). */
 #define MERGE_BATCH		8u
-/* What one step of work may allocate or free at most, beside merge_server_finish. */
+/* What one step of work may allocate or free at most, except for the end of a merge. */
 #define MERGE_STEP_BLOCKS	150u
 /* More inputs than this are finished in one commit only with luck: start merging far earlier. */
 #define MERGE_INPUTS_MAX	1500u
@@ -37,26 +37,30 @@ struct merge_server {
 	struct disk_alloc_root *meta_avail;	/* where requests are filled from */
 	void *arg;
 	uint64_t (*next_seq)(void *arg);
-	/* How many blocks can still be allocated, and as many freed, before this must be committed. */
+	/*
+	 * How many blocks can still be allocated, and as many freed, before this must be committed.
+	 */
 	unsigned (*room)(void *arg);
 };
 
-/* Begin a merge of every tree finalized by now: all mounts' newest trees are (7.2).  -EEXIST: one is
- * active. */
+/*
+ * Begin a merge of every tree finalized by now: all mounts' newest trees are (7.2).  -EEXIST: one
+ * is active.
+ */
 int merge_server_start(struct merge_server *ms);
 
 /*
- * Work for rid: 0 with *req.  Splices and finishes when it is time to (7.3 step 3, 7.5), which is why
- * it may answer -EINPROGRESS often.  -ENOENT: no merge, or nothing to hand out now; ask again later.
- * A rid that has a request already is given that one again: it asks because it never got it, or lost
- * the work on it.
+ * Work for rid: 0 with *req.  Splices and finishes when it is time to (7.3 step 3, 7.5), which is
+ * why it may answer -EINPROGRESS often.  -ENOENT: no merge, or nothing to hand out now; ask again
+ * later.  A rid that has a request already is given that one again: it asks because it never got it,
+ * or lost the work on it.
  */
 int merge_server_get(struct merge_server *ms, uint64_t rid, struct merge_request *req);
 
 /*
  * Take back a request, as merge_run_result or merge_run_give_up made it.  -ENOENT: rid has no such
- * request (any more): the answer to a repeated commit is success, nothing changes.  -EINVAL: it does
- * not fit the request; nothing changes, and the mount may still give the request up.
+ * request (any more): the answer to a repeated commit is success, nothing changes.  -EINVAL: it
+ * does not fit the request; nothing changes, and the mount may still give the request up.
  */
 int merge_server_commit(struct merge_server *ms, uint64_t rid, const struct merge_complete *comp);
 
@@ -69,8 +73,10 @@ int merge_server_release(struct merge_server *ms, uint64_t rid);
  */
 int merge_server_advance(struct merge_server *ms);
 
-/* Free blocks of merged trees, at most blocks_max: 0: none are left to free; -EINPROGRESS: there are
- * more. */
+/*
+ * Free blocks of merged trees, at most blocks_max: 0: none are left to free; -EINPROGRESS: there
+ * are more.
+ */
 int merge_server_free(struct merge_server *ms, unsigned blocks_max);
 
 /* What is in a log_merge tree.  Errors as btree.h. */
@@ -83,8 +89,8 @@ int merge_server_count(struct block_set *bs, const struct disk_btree_root *log_m
 		       struct merge_counts *n);
 
 /*
- * What 7.3 and 14.2 do with these items; for the calls above and for a simulator.  ranges are all of
- * them in any order.
+ * What 7.3 and 14.2 do with these items; for the calls above and for a simulator.  ranges are all
+ * of them in any order.
  */
 enum merge_next {
 	MERGE_NEXT_NOTHING,	/* the batch drains */
@@ -95,9 +101,9 @@ enum merge_next merge_decide(const struct merge_status *st, const struct merge_r
 			     size_t nr, size_t *pick);
 
 /*
- * RANGE items are keyed by their start with another zone byte, so that starts of different zones may
- * want one key (7.3 step 2, [H]).  Find a start in [lo, hi] whose key no range of the array has, near
- * `want`; false: there is none among the first nr + 1 on either side.
+ * RANGE items are keyed by their start with another zone byte, so that starts of different zones
+ * may want one key (7.3 step 2, [H]).  Find a start in [lo, hi] whose key no range of the array
+ * has, near `want`; false: there is none among the first nr + 1 on either side.
  */
 bool merge_place_start(const struct merge_range *ranges, size_t nr, const struct key *lo,
 		       const struct key *want, const struct key *hi, struct key *start);
