@@ -574,23 +574,3 @@ void locks_close(struct fsd *fsd)
 	free(ls);
 	fsd->locks = NULL;
 }
-
-int locks_start(struct fsd *fsd)
-{
-	int ret = locks_open(fsd);
-
-	if (ret < 0)
-		return ret;
-	ret = notifier_start(fsd->locks);
-	if (ret < 0)
-		locks_close(fsd);
-	return ret;
-}
-
-void locks_stop(struct fsd *fsd)
-{
-	if (!fsd->locks)
-		return;
-	notifier_stop(fsd->locks);
-	locks_close(fsd);
-}

@@ -81,9 +81,4 @@ void revoke_dropped(struct lock *l, int err);
 int locks_open(struct fsd *fsd);
 void locks_close(struct fsd *fsd);
 
-/* -EAGAIN. */
-int notifier_start(struct locks *ls);
-/* Returns when what was queued is done. */
-void notifier_stop(struct locks *ls);
-
 #endif

@@ -54,16 +54,28 @@ static void *notifier(void *locks)
 	return NULL;
 }
 
-int notifier_start(struct locks *ls)
+int locks_start(struct fsd *fsd)
 {
-	return -pthread_create(&ls->notifier, NULL, notifier, ls);
+	int ret = locks_open(fsd);
+
+	if (ret < 0)
+		return ret;
+	ret = -pthread_create(&fsd->locks->notifier, NULL, notifier, fsd->locks);
+	if (ret < 0)
+		locks_close(fsd);
+	return ret;
 }
 
-void notifier_stop(struct locks *ls)
+void locks_stop(struct fsd *fsd)
 {
+	struct locks *ls = fsd->locks;
+
+	if (!ls)
+		return;
 	pthread_mutex_lock(&ls->mutex);
 	ls->stopping = true;
 	pthread_cond_broadcast(&ls->work);
 	pthread_mutex_unlock(&ls->mutex);
 	pthread_join(ls->notifier, NULL);
+	locks_close(fsd);
 }
