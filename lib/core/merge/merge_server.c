@@ -661,9 +661,12 @@ static int first_request(struct merge_server *ms, uint64_t rid, struct merge_req
 	return ret < 0 ? ret : merge_request_get(&c.it, req, &why);
 }
 
-/* Splice while it is time to; 0: *ranges (to be freed) and *pick are what there is to hand out. */
+/*
+ * Splice while it is time to; 0: *ranges (to be freed) and *pick are what there is to hand out,
+ * -ENOENT: nothing.  *changed is set if anything did.
+ */
 static int advance(struct merge_server *ms, struct merge_status *st, struct ranges *ranges,
-		   size_t *pick)
+		   size_t *pick, bool *changed)
 {
 	enum merge_next next;
 	int ret;
@@ -678,9 +681,12 @@ static int advance(struct merge_server *ms, struct merge_status *st, struct rang
 		if (next == MERGE_NEXT_HAND_OUT)
 			return 0;
 		free(ranges->v);
-		ret = next == MERGE_NEXT_SPLICE ? splice(ms, st) : -ENOENT;
+		if (next == MERGE_NEXT_NOTHING)
+			return -ENOENT;
+		ret = splice(ms, st);
 		if (ret < 0)
 			return ret;
+		*changed = true;
 	}
 }
 
@@ -688,6 +694,7 @@ int merge_server_get(struct merge_server *ms, uint64_t rid, struct merge_request
 {
 	struct merge_status st;
 	struct ranges ranges;
+	bool changed = false;
 	size_t pick;
 	int ret;
 
@@ -695,28 +702,32 @@ int merge_server_get(struct merge_server *ms, uint64_t rid, struct merge_request
 	if (ret != -ENOENT)
 		return ret;
 	for (;;) {
-		ret = advance(ms, &st, &ranges, &pick);
+		ret = advance(ms, &st, &ranges, &pick, &changed);
 		if (ret < 0)
-			return ret;
+			break;
 		ret = hand_out(ms, &st, &ranges, pick, rid, req);
 		free(ranges.v);
+		if (ret == HANDED_OUT)
+			return 0;
 		if (ret == HANDED_SPLICE_FIRST)
 			ret = splice(ms, &st);
-		else if (ret == HANDED_OUT)
-			return 0;
 		if (ret < 0)
-			return ret;
+			break;
+		changed = true;
 	}
+	/* -ENOENT says that nothing has changed; what has is to stay. */
+	return ret == -ENOENT && changed ? -EINPROGRESS : ret;
 }
 
 int merge_server_advance(struct merge_server *ms)
 {
 	struct merge_status st;
 	struct ranges ranges;
+	bool changed;
 	size_t pick;
 	int ret;
 
-	ret = advance(ms, &st, &ranges, &pick);
+	ret = advance(ms, &st, &ranges, &pick, &changed);
 	if (ret == 0)
 		free(ranges.v);
 	return ret == -ENOENT ? 0 : ret;

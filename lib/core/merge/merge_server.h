@@ -9,8 +9,9 @@
  *   0		done, durable with the next commit;
  *   -EINPROGRESS	what was changed is consistent: commit it, then call again.  Any crash in
  *		between, and any other call of this header, is harmless;
- *   another	-ENOENT where said; -EBADMSG, -EUCLEAN, -EIO, -ENOMEM, -ENOSPC...: take back the
- *		transaction (block_set_abort, old super).
+ *   -ENOENT, -EEXIST, -EINVAL: where said; nothing has changed;
+ *   another	-EBADMSG, -EUCLEAN, -EIO, -ENOMEM, -ENOSPC...: take back the transaction
+ *		(block_set_abort, old super).
  * What comes back in *req and the like may be sent when the commit is durable, not before.
  *
  * Deciding that a merge may start (the barrier of 7.2) is the caller's.
