@@ -14,6 +14,7 @@ RIG_BIN := $(RIG_SRC:tests/rig/%.c=$(BUILD)/tests/rig/%)
 BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/tests/bench/%)
 SYSTEM_TESTS := $(sort $(wildcard tests/system/[0-9]*.sh))
+SOAK_TESTS := $(sort $(wildcard tests/soak/[0-9]*.sh))
 CLUSTER_TESTS := $(sort $(wildcard tests/cluster/[0-9]*.sh))
 # The simulator: machines compiled again, with the planted bugs in them (tests/sim/README.md).
 SIM_BIN := $(BUILD)/tests/sim
@@ -100,7 +101,7 @@ sanitize:
 # The long ones: the same system tests with more rounds, hours allowed.
 soak: test-programs
 	@SOAK=1 SYSTEM_TIMEOUT=$(or $(SOAK_TIMEOUT),14400) SIM_SEEDS=$(or $(SEEDS),1000000) $(RUN) \
-		sim:$(SIM_BIN) $(SYSTEM_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
+		sim:$(SIM_BIN) $(SYSTEM_TESTS:%=system:%) $(SOAK_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
 
 # Every header compiles alone.
 headers-check:

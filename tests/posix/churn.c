@@ -1,8 +1,8 @@
 /*
  * churn DIR THREADS: operations whose every answer is checked, until stdin closes or says "stop".
  *
- * Each thread works in a directory of its own: creates, writes, reads back and compares, renames, links,
- * stats, lists, fsyncs and unlinks.  At the end one line: "ops N errors N longest_ms N".  An error is an
+ * Each thread works in a directory of its own: creates, writes, reads back and compares, renames, sets
+ * xattrs, links, stats, lists, fsyncs and unlinks.  At the end one line: "ops N errors N longest_ms N".  An error is an
  * answer that may not be: it is said at once.  Exit status 1 if there was one.
  */
 #include <dirent.h>
@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -92,6 +93,14 @@ static void one_file(const char *dir, unsigned i, unsigned long round)
 	if (DO(stat(other, &st)) == 0 && (st.st_size != (off_t)len || st.st_nlink != 1))
 		complain("%s: size %ld instead of %zu, or nlink %lu instead of 1", other, (long)st.st_size, len,
 			 (unsigned long)st.st_nlink);
+	if (i % 3 == 0) {
+		DO(setxattr(other, "user.churn", out, len % 200 + 1, 0));
+		if (DO(getxattr(other, "user.churn", in, sizeof(in))) != (long)(len % 200 + 1) ||
+		    memcmp(in, out, len % 200 + 1))
+			complain("%s: another xattr than was set", other);
+		if (i % 2)
+			DO(removexattr(other, "user.churn"));
+	}
 	if (i % 7 == 0) {
 		DO(link(other, path));
 		DO(unlink(path));
