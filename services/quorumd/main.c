@@ -218,6 +218,7 @@ static void record_done(struct quorumd *qd, const struct slot_job *job)
 static void scan_done(struct quorumd *qd, const struct slot_job *job)
 {
 	struct fences *f = job->purpose == PURPOSE_LEAD ? &qd->fences : &qd->clean;
+	uint64_t newer;
 
 	if (job->purpose == PURPOSE_LEAD &&
 	    (qd->q.lead != QUORUM_LEAD_FENCE || qd->q.lead_term != job->term))
@@ -230,6 +231,13 @@ static void scan_done(struct quorumd *qd, const struct slot_job *job)
 			quorumd_event_kind(qd, QUORUM_IN_FENCE_FAILED, job->term);
 		else
 			quorumd_event_kind(qd, QUORUM_IN_WRITE_FAILED, 0);
+		return;
+	}
+	newer = job->purpose == PURPOSE_LEAD ? quorum_slots_newer(&job->slots, job->term) : 0;
+	if (newer) {
+		log_notice("another member was elected in term %" PRIu64 ": term %" PRIu64 " is not served", newer,
+			   job->term);
+		quorumd_event_kind(qd, QUORUM_IN_NEWER, newer);
 		return;
 	}
 	fences_begin(qd, f, &job->slots, job->purpose == PURPOSE_LEAD ? job->term : 0,

@@ -8,7 +8,8 @@
  * What keeps it safe:
  * - A term is said to others only when its TERM record is durable, so a restarted member, which
  * takes the term of its slot as one it has voted in already, cannot vote twice in one (1.4 [H]).
- * - serverd is told to serve only after ELECT is durable and every earlier leader is fenced; it is
+ * - serverd is told to serve only after ELECT is durable, the slots then show no later one, and every
+ * earlier leader is fenced (of two that are elected at once, one sees the other's ELECT); it is
  * asked to stop as soon as we do not lead its term any more; STOP is written only when it is DOWN
  * or gone.
  * - A leader of three or more has a lease: enough members, in its term, have heard what it said within
@@ -500,6 +501,13 @@ void quorum_step(struct quorum *q, const struct quorum_in *in, uint64_t now,
 		/* Somebody else shall try: we do not lead this term any more. */
 		if (q->lead == QUORUM_LEAD_FENCE && in->term == q->lead_term)
 			end_term(q, now, out);
+		break;
+	case QUORUM_IN_NEWER:
+		/* As if that leader had told us. */
+		if (in->term > q->term) {
+			enter_term(q, in->term, out);
+			arm_heartbeat(q, now);
+		}
 		break;
 	case QUORUM_IN_SHUTDOWN:
 		q->stopping = true;

@@ -43,12 +43,13 @@ enum quorum_event_in {
 	QUORUM_IN_ADOPT, /* at start: our serverd serves the term that our slot shows */
 	QUORUM_IN_FENCED, /* every earlier leader is fenced */
 	QUORUM_IN_FENCE_FAILED,
+	QUORUM_IN_NEWER, /* the slots show that somebody was elected in that greater term */
 	QUORUM_IN_SHUTDOWN,
 };
 
 struct quorum_in {
 	enum quorum_event_in kind;
-	uint64_t term;			/* WRITTEN, SERVER_STATE, ADOPT, FENCED, FENCE_FAILED */
+	uint64_t term;			/* WRITTEN, SERVER_STATE, ADOPT, FENCED, FENCE_FAILED, NEWER */
 	enum quorum_event_kind record;	/* WRITTEN */
 	enum server_status status;	/* SERVER_STATE, ADOPT */
 	const struct msg_quorum_state *peer;

@@ -70,6 +70,19 @@ uint64_t quorum_slots_max_term(const struct quorum_slots *s)
 	return term;
 }
 
+uint64_t quorum_slots_newer(const struct quorum_slots *s, uint64_t term)
+{
+	uint64_t newer = 0;
+
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		uint64_t elected = s->events[i][QUORUM_EVENT_ELECT].term;
+
+		if (elected > term && elected > newer)
+			newer = elected;
+	}
+	return newer;
+}
+
 bool quorum_slot_is_led(const struct quorum_slots *s, unsigned slot)
 {
 	return s->events[slot][QUORUM_EVENT_ELECT].term > s->events[slot][QUORUM_EVENT_STOP].term;

@@ -37,6 +37,11 @@ void quorum_slots_read(const struct quorum_dev *dev, uint64_t fsid, uint32_t pre
 
 /* The greatest term of any event of any readable slot. */
 uint64_t quorum_slots_max_term(const struct quorum_slots *s);
+/*
+ * The greatest term above `term` in which a slot was elected; 0: none.  Who is elected and finds one has been
+ * overtaken, and may not serve: that leader may have looked for earlier ones before our ELECT was there.
+ */
+uint64_t quorum_slots_newer(const struct quorum_slots *s, uint64_t term);
 /* Whether a slot's last leader has not stopped. */
 bool quorum_slot_is_led(const struct quorum_slots *s, unsigned slot);
 

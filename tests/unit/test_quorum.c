@@ -1112,6 +1112,42 @@ static void the_fence_list_is_as_specified(void **state)
 	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 1);
 	assert_int_equal(list[0].rid, 0x21);
 	assert_int_equal(quorum_slots_max_term(&s), 9);
+	/* Whoever was elected in between, and has been overtaken. */
+	assert_int_equal(quorum_slots_newer(&s, 6), 9);
+	assert_int_equal(quorum_slots_newer(&s, 8), 9);
+	assert_int_equal(quorum_slots_newer(&s, 9), 0);
+}
+
+/* Found by the simulator: of two that are elected at once, the later may have looked before the earlier's
+ * ELECT was there, so it does not fence it. */
+static void who_finds_a_later_leader_on_the_device_does_not_serve(void **state)
+{
+	struct quorum_conf conf = {
+		.fsid = FSID, .present = 3, .heartbeat_timeout_ns = HEARTBEAT_NS, .seed = 7
+	};
+	struct quorum_in in = { .kind = QUORUM_IN_WRITTEN };
+	struct quorum_acts acts;
+	struct quorum q;
+
+	(void)state;
+	quorum_start(&q, &conf, SEC, &acts);
+	in.record = QUORUM_EVENT_BEGIN;
+	quorum_step(&q, &in, SEC, &acts);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_SERVER_HERE }, SEC, &acts);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_CLEAN }, SEC, &acts);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_TICK }, 2 * SEC, &acts);
+	in.record = QUORUM_EVENT_TERM;
+	in.term = 1;
+	quorum_step(&q, &in, 2 * SEC, &acts);
+	in.record = QUORUM_EVENT_ELECT;
+	quorum_step(&q, &in, 2 * SEC, &acts);
+	assert_int_equal(q.lead, QUORUM_LEAD_FENCE);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_NEWER, .term = 2 }, 2 * SEC, &acts);
+	assert_int_equal(q.role, QUORUM_FOLLOWER);
+	assert_int_equal(q.term, 2);
+	assert_int_equal(q.lead, QUORUM_LEAD_STOPPED);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_FENCED, .term = 1 }, 2 * SEC, &acts);
+	assert_int_equal(q.lead, QUORUM_LEAD_STOPPED);
 }
 
 int main(void)
@@ -1134,6 +1170,7 @@ int main(void)
 		cmocka_unit_test(a_record_changes_one_event_and_is_durable),
 		cmocka_unit_test(a_slot_used_twice_and_a_damaged_block_are_refused),
 		cmocka_unit_test(the_fence_list_is_as_specified),
+		cmocka_unit_test(who_finds_a_later_leader_on_the_device_does_not_serve),
 	};
 
 	return cmocka_run_group_tests_name("quorum", tests, NULL, NULL);
