@@ -8,6 +8,7 @@
 #include "sim.h"
 
 extern const struct sim_machine sim_machine_frame;
+extern const struct sim_machine sim_machine_quorum;
 
 extern const struct sim_machine *const sim_machines[];
 extern const size_t sim_machines_nr;

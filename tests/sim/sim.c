@@ -486,6 +486,12 @@ void sim_clock_set_drift(struct sim *s, unsigned proc, int ppm)
 	s->procs[proc].clock_offset_ns = SIM_START_NS + sim_rnd(s, 1000 * SIM_SEC);
 }
 
+void sim_clock_share(struct sim *s, unsigned proc, unsigned with)
+{
+	s->procs[proc].drift_ppm = s->procs[with].drift_ppm;
+	s->procs[proc].clock_offset_ns = s->procs[with].clock_offset_ns;
+}
+
 void sim_timer_set(struct sim *s, unsigned proc, uint64_t at_clock_ns)
 {
 	struct sim_proc *p = &s->procs[proc];

@@ -100,6 +100,8 @@ uint64_t sim_proc_life(const struct sim *s, unsigned proc);
 uint64_t sim_clock(const struct sim *s, unsigned proc);
 /* Speed of its clock in parts per million more or less; sets the offset as well, at random. */
 void sim_clock_set_drift(struct sim *s, unsigned proc, int ppm);
+/* Have it use the clock of another: they are of one host.  After set_drift. */
+void sim_clock_share(struct sim *s, unsigned proc, unsigned with);
 /* Call ops->wake at that time of its own clock; replaces the time set before; SIM_NEVER: none. */
 void sim_timer_set(struct sim *s, unsigned proc, uint64_t at_clock_ns);
 /* Like sim_call_at, after a while, but only if this life of the process lasts; waits while it is
