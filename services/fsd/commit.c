@@ -6,7 +6,8 @@
  *	write	file data; then, into blocks nothing refers to yet, log tree, bloom block, lists
  *	flush	both devices
  *	store	one request: the leader keeps the new roots and opens the next transaction
- *	publish	one transaction of the cache: the generation counts as committed; tell who waits
+ *	publish	one transaction of the cache: the generation counts as committed; tell who waits.  Where the
+ *		leader has not opened the next one, because a log merge is to begin, wait for that then
  *	clean	rows that named what was dirty, markers that are in the tree now
  *
  * Promises: whatever fails before the leader has stored the roots leaves the old ones in force, and
@@ -28,6 +29,7 @@
 #include "data.h"
 #include "items_impl.h"
 #include "log.h"
+#include "merge.h"
 #include "net.h"
 #include "reader.h"
 #include "stream.h"
@@ -109,8 +111,11 @@ static int take_opened(struct txn *t, const struct disk_log_trees *lt,
 			(unsigned long long)t->fsd->rid);
 		return ret;
 	}
-	if (le64_get(lt->nr) != le64_get(t->lt.nr))
+	if (le64_get(lt->nr) != le64_get(t->lt.nr)) {
 		t->tree_seq = le64_get(lt->get_trans_seq);
+		/* The one before was finished for a merge. */
+		merge_kick(t->fsd);
+	}
 	t->lt = *lt;
 	for (;;) {
 		ret = room_opened(t->room, t->bs, lt);
@@ -134,19 +139,25 @@ struct load {
 	struct txn *t;
 	struct extents ex;
 	uint64_t gen;		/* committed up to here */
+	bool refilled;		/* ex holds all there is */
 };
 
 static int load_davail(struct itx *tx, void *arg)
 {
 	struct load *l = arg;
 
-	return dalloc_committed(tx, l->gen, l->ex.v, l->ex.nr, true, is_low(&l->t->lt));
+	return dalloc_committed(tx, l->gen, l->ex.v, l->ex.nr, l->refilled, is_low(&l->t->lt));
+}
+
+static bool is_open(const struct disk_log_trees *lt)
+{
+	return le64_get(lt->get_trans_seq) > le64_get(lt->commit_trans_seq);
 }
 
 int commit_open(struct txn *t)
 {
 	struct block_dev dev = blkcli_block_dev(t->fsd->blk);
-	struct load load = { .t = t };
+	struct load load = { .t = t, .refilled = true };
 	struct disk_log_trees lt;
 	struct itx tx;
 	int ret;
@@ -202,19 +213,58 @@ static int store(struct txn *t, const struct disk_log_trees *lt, bool open_next,
 	}
 }
 
-int commit_sync(struct txn *t)
+/* *next until it is open: the leader lets it wait for a log merge to begin (runtime 7.2). */
+static int await_open(struct txn *t, struct disk_log_trees *next)
+{
+	int ret = 0;
+
+	while (!is_open(next)) {
+		txn_doing(t, "waiting for a log merge to begin");
+		ret = net_open_log_trees(t->fsd, next);
+		if (ret == 0 && !is_open(next))
+			ret = -EPROTO;
+		if (ret == 0 || ret == -ESHUTDOWN || ret == -ENOLINK)
+			break;
+		if (is_refused(ret)) {
+			log_err("the leader opens no further transaction for this mount: %s; mount again",
+				strerror(-ret));
+			break;
+		}
+		log_err("the leader cannot open a transaction: %s; trying again", strerror(-ret));
+		if (!txn_pause(t, COMMIT_RETRY_MS))
+			return -ENOLINK;
+	}
+	return ret;
+}
+
+/* Go on in *next, which may have to be waited for; sent: what it came after. */
+static int go_on(struct txn *t, struct disk_log_trees *next, const struct disk_log_trees *sent)
 {
 	struct load load = { .t = t, .gen = t->committed_gen };
-	struct disk_log_trees next;
-	int ret;
+	int ret = await_open(t, next);
 
-	txn_doing(t, "asking the leader for more blocks");
-	ret = store(t, &t->lt, true, &next);
 	if (ret == 0)
-		ret = take_opened(t, &next, NULL, &load.ex);
+		ret = take_opened(t, next, &sent->data_avail, &load.ex);
+	load.refilled = memcmp(&sent->data_avail, &next->data_avail, sizeof(next->data_avail)) != 0;
 	if (ret == 0)
 		ret = items_run(t->fsd, load_davail, &load);
 	free(load.ex.v);
+	pthread_mutex_lock(&t->lock);
+	t->trans_seq = le64_get(t->lt.get_trans_seq);
+	t->meta_avail = le64_get(t->lt.meta_avail.total_nr);
+	pthread_mutex_unlock(&t->lock);
+	return ret;
+}
+
+int commit_sync(struct txn *t)
+{
+	struct disk_log_trees sent = t->lt, next;
+	int ret;
+
+	txn_doing(t, "asking the leader for more blocks");
+	ret = store(t, &sent, true, &next);
+	if (ret == 0)
+		ret = go_on(t, &next, &sent);
 	txn_doing(t, NULL);
 	return ret;
 }
@@ -441,19 +491,20 @@ static int clean_some(struct itx *tx, void *arg)
 	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "clean-up") : 0;
 }
 
-static int publish(struct txn *t, struct closing *c, const struct disk_log_trees *sent, bool last,
+/* next: what the leader opened; NULL: nothing (yet). */
+static int publish(struct txn *t, struct closing *c, const struct disk_log_trees *sent,
 		   const struct disk_log_trees *next)
 {
-	struct published p = { .gen = c->gen, .seq = le64_get(sent->get_trans_seq) };
+	struct published p = { .gen = c->gen, .seq = le64_get(sent->get_trans_seq),
+			       .low = is_low(next ? next : &t->lt) };
 	struct cleaning cl = { .gen = c->gen };
 	int ret = 0;
 
 	txn_doing(t, "finishing the commit");
-	if (!last) {
+	if (next) {
 		ret = take_opened(t, next, &sent->data_avail, &p.ex);
 		p.refilled =
 			memcmp(&sent->data_avail, &next->data_avail, sizeof(next->data_avail)) != 0;
-		p.low = is_low(next);
 	}
 	/* Who reads from now on must find this generation: the cache may forget it. */
 	reader_roots_stale(t->fsd);
@@ -490,12 +541,17 @@ int commit_gen(struct txn *t, bool last)
 		ret = store(t, &lt, !last, &next);
 	}
 	if (ret == 0)
-		ret = publish(t, &c, &lt, last, &next);
+		ret = publish(t, &c, &lt, !last && is_open(&next) ? &next : NULL);
 	stream_free(&c.st);
 	if (ret < 0)
 		goto out;
 	pool_committed(t->fsd, c.pool);
 	items_evict(t->fsd, false);
+	/* Who waited for this generation has been told: only the next one's commit waits here. */
+	if (!last && !is_open(&next))
+		ret = go_on(t, &next, &lt);
+	if (ret < 0)
+		goto out;
 	txn_doing(t, NULL);
 	return 0;
 out:

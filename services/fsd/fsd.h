@@ -8,6 +8,7 @@
  *   locks.c      cluster locks of this mount           dalloc.c  data blocks of this mount
  *   reader.c     items from the forest                 orphan.c  inodes in use, and their end
  *   txn.c        generations; commit.c: their commits  net.c     the session with the leader
+ *   merge.c      this mount's share of log merges
  *   interrupt.c  killed applications                   ops_ctl.c, caller.c  ioctls
  */
 #ifndef SCOUTFS_FSD_H
@@ -29,6 +30,7 @@ struct items;
 struct locks;
 struct reader;
 struct txn;
+struct merge;
 struct inos;
 struct pool;
 struct dalloc;
@@ -52,6 +54,7 @@ struct fsd {
 	struct locks *locks;
 	struct reader *reader;
 	struct txn *txn;
+	struct merge *merge;
 	struct inos *inos;
 	struct pool *pool;
 	struct dalloc *dalloc;

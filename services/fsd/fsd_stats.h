@@ -21,6 +21,9 @@
 	C(trans_commit_lock,	"Commits begun because a dirty lock was revoked")      \
 	C(trans_commit_done,	"Commits finished")                                    \
 	C(trans_commit_retry,	"Attempts of a commit that failed and were repeated")  \
+	C(log_merge_requests,	"Requests of log merges done")                          \
+	C(log_merge_items,	"Items applied for them")                              \
+	C(log_merge_errors,	"Requests of log merges given up")                     \
 	C(lock_grant_request,	"Locks asked for")                                     \
 	C(lock_grant_response,	"Locks granted")                                       \
 	C(lock_invalidate_request, "Locks revoked")                                    \

@@ -29,6 +29,7 @@
 #include "instance.h"
 #include "locks.h"
 #include "log.h"
+#include "merge.h"
 #include "net.h"
 #include "orphan.h"
 #include "reader.h"
@@ -247,6 +248,8 @@ static int start_engine(struct fsd *fsd)
 	if (ret == 0)
 		ret = txn_init(fsd);
 	if (ret == 0)
+		ret = merge_init(fsd);
+	if (ret == 0)
 		ret = inos_start(fsd);
 	if (ret == 0)
 		ret = reader_start(fsd);
@@ -275,6 +278,8 @@ static int start_session(struct fsd *fsd)
 		ret = -EINTR;
 	if (ret == 0)
 		ret = orphans_start(fsd);
+	if (ret == 0)
+		ret = merge_start(fsd);
 	if (ret < 0)
 		return ret;
 	net_answer_maps(fsd, true);
@@ -298,6 +303,7 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	}
 	if (fsd->ops)
 		ops_drain(fsd);
+	merge_stop(fsd);
 	status_phase(PHASE_COMMITTING);
 	ret = txn_stop(fsd);
 	if (ret < 0)
@@ -311,6 +317,7 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	if (fsd->pool)
 		pool_stop(fsd);
 	inos_stop(fsd);
+	merge_fini(fsd);
 	txn_fini(fsd);
 	items_close(fsd);
 	kcache_free(fsd);

@@ -229,7 +229,7 @@ static void on_request(void *arg, struct net_req *req, unsigned type, const void
 		answer_map(s, req, msg);
 		break;
 	case MSG_sync_log_trees:
-		txn_sync(fsd);
+		txn_sync_now(fsd);
 		net_client_respond(fsd->net, req, 0, MSG_sync_log_trees_reply, NULL);
 		break;
 	default:

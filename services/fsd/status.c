@@ -19,6 +19,7 @@
 #include "items.h"
 #include "locks.h"
 #include "log.h"
+#include "merge.h"
 #include "net.h"
 #include "op.h"
 #include "sdn.h"
@@ -104,6 +105,7 @@ static void state_words(struct fsd *fsd, char *buf, size_t size)
 static void add_gauges(struct fsd *fsd, struct msg_status_reply *r)
 {
 	struct items_dirty open, closed;
+	struct merge_progress mp;
 	struct txn_status ts;
 	uint64_t used, size, held, waiting;
 
@@ -124,6 +126,10 @@ static void add_gauges(struct fsd *fsd, struct msg_status_reply *r)
 	ctl_add_value(r, "meta_is_low", ts.is_low);
 	ctl_add_value(r, "data_avail_blocks", dalloc_free_blocks(fsd));
 	ctl_add_value(r, "operations", ops_active(fsd));
+	merge_get_progress(fsd, &mp);
+	ctl_add_value(r, "log_merge_working_ms",
+		      mp.since_ns ? (clock_mono_ns() - mp.since_ns) / NSEC_PER_MSEC : 0);
+	ctl_add_value(r, "log_merge_working_items", mp.items);
 	if (fsd->pool) {
 		pool_usage(fsd, &used, &size);
 		ctl_add_value(r, "pool_used_pages", used);

@@ -141,6 +141,16 @@ void txn_sync(struct fsd *fsd)
 	pthread_mutex_unlock(&t->lock);
 }
 
+void txn_sync_now(struct fsd *fsd)
+{
+	struct txn *t = fsd->txn;
+
+	pthread_mutex_lock(&t->lock);
+	t->sync = t->sync_now = true;
+	pthread_cond_signal(&t->work);
+	pthread_mutex_unlock(&t->lock);
+}
+
 /* ---- parked operations --------------------------------------------------------------------- */
 
 static bool unlist(struct op **list, struct op *op)
@@ -461,7 +471,7 @@ static enum work next_work(struct txn *t, uint64_t timer)
 			work = WORK_STOP;
 		else if (t->want > t->committed_gen || t->waiters)
 			work = WORK_COMMIT;
-		else if (t->sync && now >= t->next_sync_ns)
+		else if (t->sync && (t->sync_now || now >= t->next_sync_ns))
 			work = WORK_SYNC;
 		else if (now >= timer)
 			break;
@@ -469,7 +479,7 @@ static enum work next_work(struct txn *t, uint64_t timer)
 			wait_until(t, t->sync && t->next_sync_ns < until ? t->next_sync_ns : until);
 	}
 	if (work == WORK_SYNC || work == WORK_STOP)
-		t->sync = false;
+		t->sync = t->sync_now = false;
 	pthread_mutex_unlock(&t->lock);
 	return work;
 }

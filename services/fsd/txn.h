@@ -62,6 +62,8 @@ void txn_touch(struct itx *tx, const struct key *key, const void *val, size_t le
 void txn_wait_room(struct op *op);
 /* Have the leader refill this mount's allocators, with a commit even if nothing is dirty. */
 void txn_sync(struct fsd *fsd);
+/* The same at once: the leader asks, for others wait for this mount. */
+void txn_sync_now(struct fsd *fsd);
 /* The leader, or a generation that cannot be stored: counters for status. */
 struct txn_status {
 	uint64_t open_gen, committed_gen, trans_seq, meta_avail, retries;

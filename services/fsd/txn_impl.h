@@ -21,6 +21,7 @@ struct txn {
 	uint64_t committed_gen;		/* those who waited for it are being told */
 	uint64_t want;			/* commit up to here */
 	bool sync;			/* have the leader refill */
+	bool sync_now;			/* ... whenever it was last asked to */
 	bool stopping;
 	bool is_started;		/* there is a thread */
 	bool ended;			/* it takes no more work */

@@ -11,7 +11,7 @@
  * commit that takes them is durable; its freed data extents go to data_alloc and may be given to another
  * mount in the same commit, which that mount learns of only when the commit is durable.
  *
- * Growth of a tree does not finalize it yet: nothing merges, and a finished tree is read like any other.
+ * A tree is finished when its mount goes, or when a merge is to begin (merge.c).
  */
 #include "logs.h"
 
@@ -71,11 +71,6 @@ int logs_newest(struct txn *t, uint64_t rid, struct disk_log_trees *lt)
 	int ret = btree_prev(txn_blocks(t), &txn_super(t)->logs_root, &key, &ref);
 
 	return ret < 0 ? ret : take(t, &ref, rid, lt);
-}
-
-static bool is_open(const struct disk_log_trees *lt)
-{
-	return le64_get(lt->get_trans_seq) > le64_get(lt->commit_trans_seq);
 }
 
 static bool is_finalized(const struct disk_log_trees *lt)
@@ -221,7 +216,18 @@ static int open_tree(struct txn *t, struct disk_log_trees *lt, bool is_new)
 	return err < 0 ? err : ret;
 }
 
-int logs_open(struct txn *t, uint64_t rid, struct disk_log_trees *out)
+/* The same, unless the gate is to be waited for. */
+static int pass_and_open(struct txn *t, struct merge_gate *gate, struct disk_log_trees *lt,
+			 bool is_new)
+{
+	int ret = merge_pass_gate(t, gate, lt, is_new);
+
+	if (ret < 0 || (gate && gate->active_nr))
+		return ret;
+	return open_tree(t, lt, is_new);
+}
+
+int logs_open(struct txn *t, uint64_t rid, struct merge_gate *gate, struct disk_log_trees *out)
 {
 	struct disk_log_trees lt;
 	uint64_t nr = 1;
@@ -237,7 +243,7 @@ int logs_open(struct txn *t, uint64_t rid, struct disk_log_trees *out)
 		lt = (struct disk_log_trees){ .rid = le64_of(rid), .nr = le64_of(nr) };
 		is_new = true;
 	}
-	ret = is_open(&lt) ? 0 : open_tree(t, &lt, is_new);
+	ret = logs_is_open(&lt) ? 0 : pass_and_open(t, gate, &lt, is_new);
 	if (ret == 0)
 		*out = lt;
 	return ret;
@@ -331,8 +337,26 @@ static int store_commit(struct txn *t, struct disk_log_trees *lt, const struct d
 	return store(t, lt, false);
 }
 
+/*
+ * Whether rid's transaction trans_seq of a tree that is finished, or merged and gone, was stored: then
+ * the next tree says so, and *lt is that one.
+ */
+static int find_stored(struct txn *t, uint64_t rid, uint64_t nr, uint64_t trans_seq,
+		       struct disk_log_trees *lt)
+{
+	int ret = logs_newest(t, rid, lt);
+
+	if (ret < 0)
+		return ret;
+	if (le64_get(lt->nr) < nr)
+		return -ENOENT;
+	if (le64_get(lt->nr) == nr || is_finalized(lt) || le64_get(lt->commit_trans_seq) != trans_seq)
+		return -EINVAL;
+	return 0;
+}
+
 int logs_commit(struct txn *t, uint64_t rid, const struct disk_log_trees *in, bool open_next,
-		struct disk_log_trees *out)
+		struct merge_gate *gate, struct disk_log_trees *out)
 {
 	uint64_t trans_seq = le64_get(in->get_trans_seq);
 	struct disk_log_trees lt;
@@ -341,22 +365,61 @@ int logs_commit(struct txn *t, uint64_t rid, const struct disk_log_trees *in, bo
 	if (le64_get(in->rid) != rid || trans_seq == 0)
 		return -EINVAL;
 	ret = load(t, rid, le64_get(in->nr), &lt);
-	if (ret < 0)
-		return ret;
-	if (is_finalized(&lt))
-		return -EINVAL;
-	if (is_open(&lt) && le64_get(lt.get_trans_seq) == trans_seq) {
-		ret = store_commit(t, &lt, in);
-		if (ret < 0)
-			return ret;
-	} else if (le64_get(lt.commit_trans_seq) != trans_seq) {
-		return -EINVAL;
+	if (ret == 0 && !is_finalized(&lt)) {
+		if (logs_is_open(&lt) && le64_get(lt.get_trans_seq) == trans_seq)
+			ret = store_commit(t, &lt, in);
+		else if (le64_get(lt.commit_trans_seq) != trans_seq)
+			ret = -EINVAL;
+	} else if (ret == 0 || ret == -ENOENT) {
+		ret = find_stored(t, rid, le64_get(in->nr), trans_seq, &lt);
 	}
 	/* Committed, now or before; perhaps the next one is open already. */
-	if (open_next && !is_open(&lt))
-		ret = open_tree(t, &lt, false);
+	if (ret == 0 && open_next && !logs_is_open(&lt))
+		ret = pass_and_open(t, gate, &lt, false);
 	if (ret == 0)
 		*out = lt;
+	return ret;
+}
+
+static void clear_allocators(struct disk_log_trees *lt)
+{
+	memset(&lt->meta_avail, 0, sizeof(lt->meta_avail));
+	memset(&lt->meta_freed, 0, sizeof(lt->meta_freed));
+	memset(&lt->data_avail, 0, sizeof(lt->data_avail));
+	memset(&lt->data_freed, 0, sizeof(lt->data_freed));
+	lt->data_alloc_zone_blocks = le64_of(0);
+	memset(lt->data_alloc_zones, 0, sizeof(lt->data_alloc_zones));
+}
+
+static void set_finalized(struct txn *t, struct disk_log_trees *lt)
+{
+	lt->finalize_seq = le64_of(seq_next(txn_seq(t)));
+	lt->flags = le64_of(le64_get(lt->flags) | LOG_TREES_FLAG_FINALIZED);
+}
+
+int logs_continue(struct txn *t, struct disk_log_trees *lt)
+{
+	struct disk_log_trees next = {
+		.meta_avail = lt->meta_avail,
+		.meta_freed = lt->meta_freed,
+		.data_avail = lt->data_avail,
+		.data_freed = lt->data_freed,
+		.data_alloc_zone_blocks = lt->data_alloc_zone_blocks,
+		.get_trans_seq = lt->commit_trans_seq,
+		.commit_trans_seq = lt->commit_trans_seq,
+		.rid = lt->rid,
+		.nr = le64_of(le64_get(lt->nr) + 1),
+	};
+	int ret = rotate_srch(t, lt);
+
+	memcpy(next.data_alloc_zones, lt->data_alloc_zones, sizeof(next.data_alloc_zones));
+	clear_allocators(lt);
+	set_finalized(t, lt);
+	if (ret == 0)
+		ret = store(t, lt, false);
+	if (ret == 0)
+		ret = store(t, &next, true);
+	*lt = next;
 	return ret;
 }
 
@@ -392,16 +455,10 @@ int logs_finalize(struct txn *t, uint64_t rid)
 	if (ret < 0 && ret != -EINPROGRESS)
 		return ret;
 	if (ret == 0) {
-		memset(&lt.meta_avail, 0, sizeof(lt.meta_avail));
-		memset(&lt.meta_freed, 0, sizeof(lt.meta_freed));
-		memset(&lt.data_avail, 0, sizeof(lt.data_avail));
-		memset(&lt.data_freed, 0, sizeof(lt.data_freed));
-		lt.data_alloc_zone_blocks = le64_of(0);
-		memset(lt.data_alloc_zones, 0, sizeof(lt.data_alloc_zones));
+		clear_allocators(&lt);
 		/* What was open has never been: its blocks were all in the lists. */
 		lt.commit_trans_seq = lt.get_trans_seq;
-		lt.finalize_seq = le64_of(seq_next(txn_seq(t)));
-		lt.flags = le64_of(le64_get(lt.flags) | LOG_TREES_FLAG_FINALIZED);
+		set_finalized(t, &lt);
 	}
 	err = store(t, &lt, false);
 	return err < 0 ? err : ret;

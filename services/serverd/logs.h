@@ -6,21 +6,36 @@
 #ifndef SCOUTFS_SERVERD_LOGS_H
 #define SCOUTFS_SERVERD_LOGS_H
 
+#include "merge.h"
 #include "txn.h"
+
+static inline bool logs_is_open(const struct disk_log_trees *lt)
+{
+	return le64_get(lt->get_trans_seq) > le64_get(lt->commit_trans_seq);
+}
 
 /*
  * Open rid's next transaction: *out is its log tree with a new get_trans_seq and refilled allocators,
- * or, unchanged, the transaction that is open already.  -ENOSPC: the server itself has no block left.
+ * or, unchanged, the transaction that is open already.  It passes gate (NULL: there is none) first;
+ * if that is to be waited for *out is not open (logs_is_open): then call again.  -ENOSPC: the server
+ * itself has no block left.
  */
-int logs_open(struct txn *t, uint64_t rid, struct disk_log_trees *out);
+int logs_open(struct txn *t, uint64_t rid, struct merge_gate *gate, struct disk_log_trees *out);
 
 /*
- * Store what rid committed, and if open_next open its next transaction in the same commit.  Given
- * again after it was stored, it changes nothing; *out is then what is stored.  -EINVAL: it is not the
- * transaction that is open, or it cannot be what such a mount would commit; -ENOENT: no such tree.
+ * Store what rid committed, and if open_next open its next transaction in the same commit, unless gate
+ * is to be waited for, as above.  Given again after it was stored, it changes nothing; *out is then what
+ * is stored.  -EINVAL: it is not the transaction that is open, or it cannot be what such a mount would
+ * commit; -ENOENT: no such tree.
  */
 int logs_commit(struct txn *t, uint64_t rid, const struct disk_log_trees *in, bool open_next,
-		struct disk_log_trees *out);
+		struct merge_gate *gate, struct disk_log_trees *out);
+
+/*
+ * Finish *lt, which is stored, not open, and its mount's newest tree; *lt becomes the next one of that
+ * mount, which has all of its allocators (format.md 11.2, merge.c).
+ */
+int logs_continue(struct txn *t, struct disk_log_trees *lt);
 
 /*
  * The mount is gone: give everything its newest tree has in its allocators back and mark it finished.

@@ -390,6 +390,26 @@ static void show_status(struct daemon *d)
 	sdn_status("%s%s%s", state, waiting[0] ? "; waits for " : "", waiting);
 }
 
+static void add_merge_text(const struct daemon *d, const struct txn_view *v,
+			   struct msg_status_reply *reply)
+{
+	const struct gather *g = &d->server->gather;
+	uint64_t ms = (clock_mono_ns() - g->running_since_ns) / NSEC_PER_MSEC;
+
+	if (!v->merge.is_running)
+		ctl_add_text(reply, "log_merge", "freeing %llu merged log trees",
+			     (unsigned long long)v->merge.freeing);
+	else if (!g->was_running)
+		ctl_add_text(reply, "log_merge", "has just begun");
+	else
+		ctl_add_text(reply, "log_merge",
+			     "runs for %llu.%llu s: %llu ranges wait, %llu are worked on, %llu are done",
+			     (unsigned long long)(ms / 1000), (unsigned long long)(ms % 1000 / 100),
+			     (unsigned long long)v->merge.ranges,
+			     (unsigned long long)v->merge.requests,
+			     (unsigned long long)v->merge.completes);
+}
+
 static void add_gauges(struct daemon *d, struct msg_status_reply *reply)
 {
 	struct server *s = d->server;
@@ -418,6 +438,19 @@ static void add_gauges(struct daemon *d, struct msg_status_reply *reply)
 	ctl_add_value(reply, "commit_slices", atomic_load(&ts->slices));
 	ctl_add_value(reply, "commit_blocks", atomic_load(&ts->blocks_written));
 	ctl_add_value(reply, "log_trees_nr", v.log_trees_nr);
+	ctl_add_value(reply, "log_trees_finished", v.finished_trees_nr);
+	ctl_add_value(reply, "log_trees_height", v.height_max);
+	ctl_add_value(reply, "log_merge_running", v.merge.is_running);
+	ctl_add_value(reply, "log_merge_ranges", v.merge.ranges);
+	ctl_add_value(reply, "log_merge_requests", v.merge.requests);
+	ctl_add_value(reply, "log_merge_completes", v.merge.completes);
+	ctl_add_value(reply, "log_merge_freeing", v.merge.freeing);
+	ctl_add_value(reply, "log_merge_failures", s->gather.failures);
+	if (v.merge.is_running || v.merge.freeing)
+		add_merge_text(d, &v, reply);
+	if (s->gather.is_alarmed && !v.merge.is_running)
+		ctl_add_text(reply, "alarm", "%llu finished log trees wait for a merge: reading gets slow",
+			     (unsigned long long)v.finished_trees_nr);
 	ctl_add_value(reply, "free_meta_blocks", v.free_meta_blocks);
 	ctl_add_value(reply, "free_data_blocks", v.free_data_blocks);
 	ctl_add_value(reply, "reserved_meta_blocks", v.reserved_meta_blocks);

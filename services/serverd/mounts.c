@@ -14,8 +14,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "log/merge_items.h"
 #include "logs.h"
+#include "merge.h"
 
 /* Inode numbers at a time, and the number whose node id FUSE needs for the root (interface 1.5.3). */
 #define INOS_MAX	10240u
@@ -139,77 +139,6 @@ static int release_compactions(struct txn *t, uint64_t rid)
 	}
 }
 
-static int one_request_less(struct txn *t)
-{
-	struct key key = { .zone = ZONE_MERGE_STATUS };
-	struct disk_btree_root *root = &txn_super(t)->log_merge;
-	struct disk_merge_status st;
-	struct copied c;
-	int ret = next_copied(t, root, &key, &c);
-
-	if (ret < 0)
-		return ret;
-	/* Requests without a status break 20.33. */
-	if (!key_eq(&c.key, &key) || c.len != sizeof(st))
-		return -EBADMSG;
-	memcpy(&st, c.val, sizeof(st));
-	if (le64_get(st.nr_requests) == 0)
-		return -EBADMSG;
-	st.nr_requests = le64_of(le64_get(st.nr_requests) - 1);
-	return btree_update(txn_blocks(t), txn_alloc(t), root,
-			    &(struct item){ .key = key, .val = &st, .val_len = sizeof(st) });
-}
-
-/* One request back into a range.  1: its place is taken, it stays. */
-static int release_request(struct txn *t, struct merge_request *req, const struct key *key)
-{
-	struct disk_btree_root *root = &txn_super(t)->log_merge;
-	struct disk_merge_range range = { key_to_disk(&req->start), key_to_disk(&req->end) };
-	struct key range_key = req->start;
-	int ret;
-
-	range_key.zone = ZONE_MERGE_RANGE;
-	ret = insert(t, root, range_key, &range, sizeof(range));
-	if (ret == -EEXIST)
-		return 1;
-	if (ret == 0)
-		ret = one_request_less(t);
-	if (ret == 0)
-		ret = alloc_list_splice(txn_blocks(t), txn_alloc(t), txn_meta_freed(t),
-					&req->meta_avail);
-	if (ret == 0)
-		ret = alloc_list_splice(txn_blocks(t), txn_alloc(t), txn_meta_freed(t),
-					&req->meta_freed);
-	if (ret == 0)
-		ret = btree_delete(txn_blocks(t), txn_alloc(t), root, key);
-	return ret;
-}
-
-static int release_requests(struct txn *t, uint64_t rid)
-{
-	struct key key = { .zone = ZONE_MERGE_REQUEST, .first = rid };
-	struct merge_request req;
-	struct copied c;
-	struct item it;
-	const char *why;
-	int ret;
-
-	for (;;) {
-		ret = next_copied(t, &txn_super(t)->log_merge, &key, &c);
-		if (ret < 0 || c.key.zone != ZONE_MERGE_REQUEST || c.key.first != rid)
-			return ret == -ENOENT ? 0 : ret;
-		it = (struct item){ .key = c.key, .val = c.val, .val_len = c.len };
-		ret = merge_request_get(&it, &req, &why);
-		if (ret == 0)
-			ret = release_request(t, &req, &c.key);
-		if (ret < 0)
-			return ret;
-		if (!txn_has_room(t))
-			return -EINPROGRESS;
-		key = key_next(c.key);
-	}
-}
-
 int mounts_reclaim(struct txn *t, uint64_t rid)
 {
 	struct key key = key_mounted_client(rid);
@@ -219,7 +148,7 @@ int mounts_reclaim(struct txn *t, uint64_t rid)
 	if (ret == 0)
 		ret = release_compactions(t, rid);
 	if (ret == 0)
-		ret = release_requests(t, rid);
+		ret = merge_release(t, rid);
 	if (ret < 0)
 		return ret;
 	ret = btree_delete(txn_blocks(t), txn_alloc(t), &txn_super(t)->mounted_clients, &key);

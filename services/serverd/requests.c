@@ -4,7 +4,8 @@
  * Promises: every request that was delivered is answered exactly once, or its session is gone, or the
  * server stops (then it comes again to the next one).  What changes the volume is answered when it is
  * durable.  Locks, open-inode maps, roots and free space are answered from memory and never wait for the
- * worker.  A mount that has not told all its locks gets no new transaction (3.7).
+ * worker.  A mount that has not told all its locks gets no new transaction (3.7); one whose tree was
+ * finished for a merge gets its next when that has begun (7.2).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,8 +21,11 @@ struct request_task {
 	uint64_t rid;
 	uint64_t handle;
 	unsigned type;
-	bool open_next;
+	bool open_next, has_work;
+	struct merge_gate gate;
 	struct disk_log_trees in, out;
+	struct disk_merge_request work;
+	struct disk_merge_complete done;
 	uint64_t want, start, nr;
 };
 
@@ -41,14 +45,42 @@ static int run_open(struct txn_job *job, struct txn *t)
 {
 	struct request_task *r = of_job(job);
 
-	return logs_open(t, r->rid, &r->out);
+	return logs_open(t, r->rid, &r->gate, &r->out);
 }
 
 static int run_commit(struct txn_job *job, struct txn *t)
 {
 	struct request_task *r = of_job(job);
 
-	return logs_commit(t, r->rid, &r->in, r->open_next, &r->out);
+	return logs_commit(t, r->rid, &r->in, r->open_next, &r->gate, &r->out);
+}
+
+static int run_get_merge(struct txn_job *job, struct txn *t)
+{
+	struct request_task *r = of_job(job);
+
+	return merge_get(t, r->rid, &r->has_work, &r->work);
+}
+
+static int run_commit_merge(struct txn_job *job, struct txn *t)
+{
+	struct request_task *r = of_job(job);
+
+	return merge_commit(t, r->rid, &r->done);
+}
+
+/* Its answer is due when a merge has begun, or will not for now (gather.c). */
+static void wait_for_merge(struct server *s, struct request_task *r)
+{
+	struct client *c = client_find(s, r->rid);
+
+	/* It goes: nobody may open a tree for it any more. */
+	if (!c || (c->state != CLIENT_UP && c->state != CLIENT_EXPECTED)) {
+		free(r);
+		return;
+	}
+	r->task.job.next = c->gathering;
+	c->gathering = &r->task.job;
 }
 
 static void complete(struct task *task, int err)
@@ -64,6 +96,12 @@ static void complete(struct task *task, int err)
 	 */
 	if (err == -ESHUTDOWN || (err < 0 && txn_failed(worker_txn(s->worker), NULL)))
 		goto out;
+	if (err == 0 && r->gate.active_nr)
+		gather_note(s, &r->gate);
+	if (err == 0 && r->type == MSG_open_log_trees && !logs_is_open(&r->out)) {
+		wait_for_merge(s, r);
+		return;
+	}
 	if (err < 0) {
 		stats_inc(&s->conf.stats->request_errors);
 		log_err("%s of mount %016llx failed: %s", msg_name(r->type),
@@ -80,6 +118,11 @@ static void complete(struct task *task, int err)
 		break;
 	case MSG_commit_log_trees:
 		body.commit_log_trees_reply.log_trees = r->out;
+		break;
+	case MSG_get_log_merge:
+		body.get_log_merge_reply.has_work = r->has_work;
+		if (r->has_work)
+			body.get_log_merge_reply.request = r->work;
 		break;
 	default:
 		break;
@@ -103,6 +146,7 @@ static struct request_task *make_task(struct server *s, uint64_t rid, uint64_t h
 	r->rid = rid;
 	r->handle = handle;
 	r->type = type;
+	r->gate.policy = &s->gather.policy;
 	r->task.job.run = run;
 	r->task.complete = complete;
 	return r;
@@ -120,27 +164,39 @@ static void submit_or_hold(struct server *s, struct client *c, struct request_ta
 	c->held = &r->task.job;
 }
 
-static struct task *take_held(struct client *c)
+static struct task *take_first(struct txn_job **list)
 {
-	struct txn_job *job = c->held;
+	struct txn_job *job = *list;
 
-	c->held = job->next;
+	*list = job->next;
 	return &of_job(job)->task;
 }
 
 void requests_release(struct client *c)
 {
 	while (c->held)
-		worker_submit(c->server->worker, take_held(c));
+		worker_submit(c->server->worker, take_first(&c->held));
+}
+
+void requests_release_gathering(struct client *c)
+{
+	while (c->gathering)
+		worker_submit(c->server->worker, take_first(&c->gathering));
+}
+
+static void forget_all(struct txn_job **list)
+{
+	while (*list) {
+		struct task *task = take_first(list);
+
+		task->complete(task, -ESHUTDOWN);
+	}
 }
 
 void requests_forget(struct client *c)
 {
-	while (c->held) {
-		struct task *task = take_held(c);
-
-		task->complete(task, -ESHUTDOWN);
-	}
+	forget_all(&c->held);
+	forget_all(&c->gathering);
 }
 
 static void on_open(struct server *s, struct client *c, uint64_t handle)
@@ -176,6 +232,29 @@ static void on_inos(struct server *s, uint64_t rid, uint64_t handle, const struc
 	if (!r)
 		return;
 	r->want = m->count;
+	worker_submit(s->worker, &r->task);
+}
+
+static void on_get_merge(struct server *s, uint64_t rid, uint64_t handle)
+{
+	struct request_task *r = make_task(s, rid, handle, MSG_get_log_merge, run_get_merge);
+
+	stats_inc(&s->conf.stats->requests_get_merge);
+	if (r)
+		worker_submit(s->worker, &r->task);
+}
+
+static void on_commit_merge(struct server *s, uint64_t rid, uint64_t handle,
+			    const struct msg_commit_log_merge *m)
+{
+	struct request_task *r = make_task(s, rid, handle, MSG_commit_log_merge, run_commit_merge);
+
+	stats_inc(&s->conf.stats->requests_commit_merge);
+	if (le64_get(m->complete.flags) & MERGE_COMPLETE_ERROR)
+		stats_inc(&s->conf.stats->merge_given_up);
+	if (!r)
+		return;
+	r->done = m->complete;
 	worker_submit(s->worker, &r->task);
 }
 
@@ -264,6 +343,12 @@ static void take_request(struct server *s, uint64_t rid, uint64_t handle, unsign
 	case MSG_commit_log_trees:
 		on_commit(s, c, handle, msg);
 		break;
+	case MSG_get_log_merge:
+		on_get_merge(s, rid, handle);
+		break;
+	case MSG_commit_log_merge:
+		on_commit_merge(s, rid, handle, msg);
+		break;
 	case MSG_get_roots:
 		on_roots(s, rid, handle);
 		break;
@@ -351,6 +436,8 @@ static void take_response(struct server *s, uint64_t rid, uint64_t tag, int err,
 	case MSG_lock_recover_reply:
 		on_recovered(s, c, msg);
 		break;
+	case MSG_sync_log_trees_reply:
+		break;		/* it commits; that is what counts */
 	default:
 		stats_inc(&s->conf.stats->answers_bad);
 	}

@@ -10,6 +10,7 @@
 #include "conf.h"
 #include "lock_fsm.h"
 #include "logs.h"
+#include "merge.h"
 #include "mounts.h"
 #include "msg.h"
 #include "net_server.h"
@@ -72,6 +73,24 @@ struct client {
 	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; STUCK */
 	const char *reason;		/* why it was given up */
 	struct txn_job *held;		/* requests.c: tasks that wait for its locks */
+	struct txn_job *gathering;	/* ... and for a merge to begin */
+	uint64_t nudged;		/* gather.c: the attempt in which it was asked to commit */
+};
+
+/* gather.c: beginning log merges and bringing them to their end. */
+struct gather {
+	struct merge_policy policy;	/* the worker's gate */
+	uint64_t attempt;		/* counts them */
+	uint64_t deadline_ns;		/* of the attempt that runs; 0: none does */
+	uint64_t next_try_ns;
+	unsigned failures;		/* in a row */
+	uint64_t active[MERGE_ACTIVE_MAX];	/* who kept it from beginning when last seen */
+	unsigned active_nr;
+	bool was_running;		/* a merge, when last looked at */
+	uint64_t running_since_ns;
+	bool is_working;		/* the background task is the worker's */
+	uint64_t work_at_ns;		/* when it is due; 0: there is nothing to do */
+	bool is_alarmed;		/* trees pile up, and it was said */
 };
 
 /* Rids given up in this term are remembered, so that they are told so. */
@@ -85,6 +104,7 @@ struct server {
 	struct worker *worker;
 	struct lockfsm *locks;
 	struct omap *omap;
+	struct gather gather;
 	struct client *clients;
 	size_t clients_nr;
 	uint64_t fenced[SERVER_FENCED_MAX];
@@ -151,8 +171,16 @@ void clients_tick(struct server *s);
 uint64_t clients_deadline(const struct server *s);
 void clients_free(struct server *s);
 
-/* Requests that waited for the mount's locks: they go on, or nobody wants their answer. */
+/* Requests that waited for the mount's locks, or for a merge to begin, go on; or nobody wants their answer. */
 void requests_release(struct client *c);
+void requests_release_gathering(struct client *c);
 void requests_forget(struct client *c);
+
+void gather_init(struct server *s);
+/* A request has passed the gate and found others' trees unfinished: they are asked to commit. */
+void gather_note(struct server *s, const struct merge_gate *gate);
+/* What time and the last commits have made possible. */
+void gather_tick(struct server *s);
+uint64_t gather_deadline(const struct server *s);
 
 #endif

@@ -12,6 +12,13 @@
 	C(requests_open, "Requests to open a transaction")				\
 	C(requests_held, "... or to commit and open, that waited for the mount's locks")	\
 	C(requests_commit, "Requests to commit a transaction")				\
+	C(requests_get_merge, "Requests for work of a log merge")			\
+	C(requests_commit_merge, "Work of log merges handed in")			\
+	C(merge_given_up, "... that the mount could not do")				\
+	C(log_merge_start, "Log merges begun")						\
+	C(log_merge_complete, "Log merges finished")					\
+	C(log_merge_wait_timeout, "Log merges that did not begin because mounts did not commit in time") \
+	C(log_merge_nudges, "Mounts asked to commit for a log merge")			\
 	C(requests_roots, "Requests for stable roots")					\
 	C(requests_lock, "Requests for locks")						\
 	C(requests_omap, "Requests for open-inode maps")				\

@@ -58,8 +58,9 @@ struct txn {
 	uint64_t mounted_nr;
 	struct txn_view next_view;
 	struct {			/* what the small trees held, by their roots */
-		struct disk_btree_root srch, merge, mounted;
-		uint64_t srch_listed, merge_listed, mounted_nr;
+		struct disk_btree_root srch, merge, mounted;	/* merge: of view */
+		uint64_t srch_listed, mounted_nr;
+		struct txn_merge_view view;
 	} counted;
 	struct txn_stats stats;
 
@@ -98,6 +99,7 @@ static uint64_t now_us(void)
 struct block_set *txn_blocks(struct txn *t) { return t->bs; }
 struct blkno_alloc *txn_alloc(struct txn *t) { return &t->ma.al; }
 struct disk_super *txn_super(struct txn *t) { return &t->super; }
+const struct disk_super *txn_stable(struct txn *t) { return &t->stable; }
 struct seq_source *txn_seq(struct txn *t) { return t->seq; }
 const struct txn_stats *txn_stats(const struct txn *t) { return &t->stats; }
 
@@ -145,6 +147,14 @@ bool txn_has_room(struct txn *t)
 
 	/* Who has not begun may take a step: where there is little room that is how it goes on. */
 	return used == 0 || (has > TXN_CLOSE_BLOCKS + STEP_ROOM && used + STEP_ROOM <= TXN_JOB_BLOCKS);
+}
+
+unsigned txn_room(struct txn *t)
+{
+	uint32_t has = room(t);
+
+	/* Where there is less the end does with less: its steps look at what there is. */
+	return has > 2 * TXN_CLOSE_BLOCKS ? has - TXN_CLOSE_BLOCKS : has / 2;
 }
 
 static int txn_fail(struct txn *t, int err, const char *why)
@@ -199,14 +209,36 @@ static int count_compaction(void *arg, const struct item *it)
 
 static int count_merge(void *arg, const struct item *it)
 {
-	struct merge_request req;
+	struct txn_merge_view *v = arg;
 	struct merge_complete comp;
+	struct merge_request req;
+	struct merge_status st;
 	const char *why;
 
-	if (it->key.zone == ZONE_MERGE_REQUEST && merge_request_get(it, &req, &why) == 0)
-		*(uint64_t *)arg += listed(&req.meta_avail, &req.meta_freed);
-	if (it->key.zone == ZONE_MERGE_COMPLETE && merge_complete_get(it, &comp, &why) == 0)
-		*(uint64_t *)arg += listed(&comp.meta_avail, &comp.meta_freed);
+	switch (it->key.zone) {
+	case ZONE_MERGE_STATUS:
+		v->is_running = merge_status_get(it, &st, &why) == 0;
+		v->seq = v->is_running ? st.seq : 0;
+		break;
+	case ZONE_MERGE_RANGE:
+		v->ranges++;
+		break;
+	case ZONE_MERGE_REQUEST:
+		v->requests++;
+		if (merge_request_get(it, &req, &why) == 0)
+			v->blocks += listed(&req.meta_avail, &req.meta_freed);
+		break;
+	case ZONE_MERGE_COMPLETE:
+		v->completes++;
+		if (merge_complete_get(it, &comp, &why) == 0)
+			v->blocks += listed(&comp.meta_avail, &comp.meta_freed);
+		break;
+	case ZONE_MERGE_FREEING:
+		v->freeing++;
+		break;
+	default:
+		break;
+	}
 	return 0;
 }
 
@@ -224,19 +256,17 @@ static int each_item(struct txn *t, const struct disk_btree_root *root, btree_it
 
 /* Count a tree again only when its root has changed since. */
 static int count_tree(struct txn *t, const struct disk_btree_root *root, struct disk_btree_root *seen,
-		      btree_item_fn each, uint64_t *nr)
+		      btree_item_fn each, void *counts, size_t size)
 {
-	uint64_t fresh = 0;
 	int ret;
 
 	if (memcmp(root, seen, sizeof(*root)) == 0)
 		return 0;
-	ret = each_item(t, root, each, &fresh);
-	if (ret < 0)
-		return ret;
-	*nr = fresh;
-	*seen = *root;
-	return 0;
+	memset(counts, 0, size);
+	ret = each_item(t, root, each, counts);
+	if (ret == 0)
+		*seen = *root;
+	return ret;
 }
 
 struct count_logs {
@@ -269,6 +299,9 @@ static int count_log(void *arg, const struct item *it)
 	/* What it holds was written with numbers this counter must be past (16.1). */
 	seq_raise(c->t->seq, le64_get(lt.max_item_seq));
 	c->view->log_trees_nr++;
+	c->view->finished_trees_nr += le64_get(lt.flags) & LOG_TREES_FLAG_FINALIZED;
+	if (lt.item_root.height > c->view->height_max)
+		c->view->height_max = lt.item_root.height;
 	c->view->free_meta_blocks += listed(&lt.meta_avail, &lt.meta_freed);
 	c->view->free_data_blocks += le64_get(lt.data_avail.total_len) +
 				     le64_get(lt.data_freed.total_len);
@@ -292,20 +325,21 @@ static int count_view(struct txn *t, struct txn_view *v)
 
 	*v = (struct txn_view){ .super = t->super };
 	ret = count_tree(t, &t->super.srch_root, &t->counted.srch, count_compaction,
-			 &t->counted.srch_listed);
+			 &t->counted.srch_listed, sizeof(t->counted.srch_listed));
 	if (ret == 0)
 		ret = count_tree(t, &t->super.log_merge, &t->counted.merge, count_merge,
-				 &t->counted.merge_listed);
+				 &t->counted.view, sizeof(t->counted.view));
 	if (ret == 0)
 		ret = count_tree(t, &t->super.mounted_clients, &t->counted.mounted, count_one,
-				 &t->counted.mounted_nr);
+				 &t->counted.mounted_nr, sizeof(t->counted.mounted_nr));
 	if (ret < 0)
 		return ret;
 	t->mounted_nr = t->counted.mounted_nr;
 	v->mounted_nr = t->mounted_nr;
+	v->merge = t->counted.view;
 	v->last_stable_seq = le64_get(t->super.seq);
 	v->inode_count = le64_get(t->super.inode_count);
-	v->free_meta_blocks = trees_len(&t->super) + t->counted.srch_listed + t->counted.merge_listed;
+	v->free_meta_blocks = trees_len(&t->super) + t->counted.srch_listed + v->merge.blocks;
 	for (unsigned i = 0; i < 2; i++)
 		v->free_meta_blocks += listed(&t->super.server_meta_avail[i],
 					      &t->super.server_meta_freed[i]);

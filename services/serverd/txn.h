@@ -39,6 +39,14 @@ uint64_t seq_next(struct seq_source *s);
 void seq_raise(struct seq_source *s, uint64_t seq);
 uint64_t seq_last(struct seq_source *s);
 
+/* What is in the log_merge tree. */
+struct txn_merge_view {
+	bool is_running;
+	uint64_t seq;			/* of the merge that runs */
+	uint64_t ranges, requests, completes, freeing;
+	uint64_t blocks;		/* in lists of requests and completions */
+};
+
 /* What the last durable commit says, and what was counted while it was made. */
 struct txn_view {
 	struct disk_super super;
@@ -49,7 +57,10 @@ struct txn_view {
 	uint64_t reserved_meta_blocks;
 	uint64_t log_trees_nr;
 	uint64_t open_trees_nr;
+	uint64_t finished_trees_nr;
+	uint64_t height_max;		/* of a log tree */
 	uint64_t mounted_nr;
+	struct txn_merge_view merge;
 };
 
 struct txn_stats {
@@ -101,6 +112,7 @@ const struct txn_stats *txn_stats(const struct txn *t);
 struct block_set *txn_blocks(struct txn *t);
 struct blkno_alloc *txn_alloc(struct txn *t);
 struct disk_super *txn_super(struct txn *t);		/* the private, dirty one */
+const struct disk_super *txn_stable(struct txn *t);	/* as last committed */
 struct seq_source *txn_seq(struct txn *t);
 struct disk_alloc_root *txn_meta_avail(struct txn *t);	/* the tree new lists are filled from */
 /* The idle freed list, where the lists of clients are spliced to. */
@@ -109,5 +121,7 @@ struct disk_alloc_list_head *txn_meta_freed(struct txn *t);
 bool txn_meta_is_low(const struct txn *t);
 /* Whether another small step of work (a few dozen blocks) fits this run; always so at its beginning. */
 bool txn_has_room(struct txn *t);
+/* How many blocks may be allocated, and as many freed, beside what the end of the commit needs. */
+unsigned txn_room(struct txn *t);
 
 #endif

@@ -18,12 +18,16 @@
 
 #include "csum/csum.h"
 #include "format/mkfs_layout.h"
+#include "log/merge_items.h"
 #include "log/srch.h"
 #include "services/serverd/txn.h"
 
 #define FSID	0x5ca1ab1e0ddba11ull
+/* A test may have other sizes: define both before. */
+#ifndef META
 #define META	131072ull
 #define DATA	4194304ull
+#endif
 
 static uint64_t rng;
 
@@ -225,6 +229,7 @@ static inline struct txn_dev txn_dev_of(struct dev *d)
 struct walk {
 	struct block_set *bs;
 	uint8_t *meta;
+	uint8_t *fs_root;		/* its blocks */
 	struct extent *data;
 	size_t data_nr, data_max;
 	int bad;
@@ -340,15 +345,69 @@ static inline int walk_srch(void *arg, const struct item *it)
 	return 0;
 }
 
-static inline int walk_merge(void *arg, const struct item *it)
+static inline int own_chain_block(void *arg, struct block_ref ref, const struct disk_alloc_list_block *b)
+{
+	(void)b;
+	own(arg, ref.blkno, "a list's chain");
+	return 0;
+}
+
+/* Blocks of a list that fs_root may still have, as long as what replaces them is not spliced (16.4). */
+static inline int own_replaced(void *arg, struct block_ref ref, const struct disk_alloc_list_block *b)
 {
 	struct walk *w = arg;
+
+	for (uint32_t i = 0; i < le32_get(b->nr); i++) {
+		uint64_t blkno = le64_get(b->blknos[le32_get(b->start) + i]);
+
+		if (!w->fs_root[blkno])
+			own(w, blkno, "what a merge replaced");
+	}
+	return own_chain_block(arg, ref, b);
+}
+
+static inline int own_merged_block(void *arg, const struct btree_visit *v)
+{
+	struct walk *w = arg;
+
+	assert_int_equal(v->err, 0);
+	if (!w->fs_root[v->ref.blkno])
+		own(w, v->ref.blkno, "a merged tree");
+	return 0;
+}
+
+/* What is free already is in the allocators, which were walked before; the rest is nowhere else. */
+static inline int own_unfreed_block(void *arg, const struct btree_visit *v)
+{
+	struct walk *w = arg;
+
+	if (v->err == 0 && !w->meta[v->ref.blkno])
+		own(w, v->ref.blkno, "a tree that is being freed");
+	return v->err == -ESTALE || v->err == -EBADMSG ? 1 : v->err;
+}
+
+static inline int walk_merge(void *arg, const struct item *it)
+{
+	struct merge_complete comp;
+	struct merge_freeing fr;
+	struct walk *w = arg;
 	struct disk_merge_request req;
+	const char *why;
 
 	if (it->key.zone == ZONE_MERGE_REQUEST) {
 		memcpy(&req, it->val, sizeof(req));
 		walk_list(w, &req.meta_avail);
 		walk_list(w, &req.meta_freed);
+	} else if (it->key.zone == ZONE_MERGE_COMPLETE) {
+		assert_int_equal(merge_complete_get(it, &comp, &why), 0);
+		walk_list(w, &comp.meta_avail);
+		assert_int_equal(alloc_list_each(w->bs, &comp.meta_freed, own_replaced, w), 0);
+		/* With its lists gone it is a part of fs_root, or was. */
+		if (le64_get(comp.meta_avail.ref.blkno) || le64_get(comp.meta_freed.ref.blkno))
+			assert_int_equal(btree_visit_blocks(w->bs, &comp.root, own_merged_block, w), 0);
+	} else if (it->key.zone == ZONE_MERGE_FREEING) {
+		assert_int_equal(merge_freeing_get(it, &fr, &why), 0);
+		assert_int_equal(btree_visit_blocks(w->bs, &fr.root, own_unfreed_block, w), 0);
 	}
 	return 0;
 }
@@ -393,6 +452,8 @@ static inline void check_volume(struct dev *d)
 	assert_int_equal(block_crc(&super, sizeof(super)), le32_get(super.hdr.crc));
 	assert_int_equal(block_set_open(&w.bs, &bd, FSID, META, 512), 0);
 	walk_tree(&w, &super.fs_root);
+	w.fs_root = malloc(META);
+	memcpy(w.fs_root, w.meta, META);
 	walk_tree(&w, &super.logs_root);
 	walk_tree(&w, &super.log_merge);
 	walk_tree(&w, &super.mounted_clients);
@@ -423,6 +484,7 @@ static inline void check_volume(struct dev *d)
 	assert_int_equal(w.bad, 0);
 	block_set_close(w.bs);
 	free(w.meta);
+	free(w.fs_root);
 	free(w.data);
 }
 

@@ -1,1 +1,2 @@
-UNIT_EXTRA_test_server_txn = services/serverd/txn.c services/serverd/logs.c services/serverd/mounts.c
+UNIT_EXTRA_test_server_txn = services/serverd/txn.c services/serverd/logs.c services/serverd/mounts.c \
+	services/serverd/merge.c
