@@ -26,6 +26,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "util/planted.h"
+
 #define LEASE_MEMBERS_MIN 3u
 
 static uint32_t next_random(struct quorum *q)
@@ -43,7 +45,7 @@ static unsigned slots_nr(const struct quorum *q)
 
 unsigned quorum_votes_needed(unsigned nr)
 {
-	return nr < LEASE_MEMBERS_MIN ? 1 : nr / 2 + 1;
+	return nr < LEASE_MEMBERS_MIN ? 1 : nr / 2 + !PLANTED(quorum_half_is_enough);
 }
 
 static void emit(struct quorum_acts *out, enum quorum_act_kind kind, enum quorum_event_kind record,
@@ -61,7 +63,7 @@ static void emit_write(struct quorum_acts *out, enum quorum_event_kind record, u
 /* Say our state if it may be said; else it is said once the term is durable. */
 static void say(struct quorum *q, uint64_t now, struct quorum_acts *out)
 {
-	if (!q->began || q->durable_term < q->term)
+	if (!q->began || (q->durable_term < q->term && !PLANTED(quorum_speaks_before_durable)))
 		return;
 	for (size_t i = 0; i < out->nr; i++) {
 		if (out->v[i].kind == QUORUM_ACT_SEND)
@@ -156,7 +158,7 @@ static void end_term(struct quorum *q, uint64_t now, struct quorum_acts *out)
 		write_stop(q, out);
 		return;
 	case QUORUM_LEAD_SERVE:
-		if (q->server != SERVER_DOWN) {
+		if (q->server != SERVER_DOWN && !PLANTED(quorum_stops_too_early)) {
 			q->lead = QUORUM_LEAD_STOP;
 			q->stop_by_ns = now + q->conf.heartbeat_timeout_ns;
 			emit(out, QUORUM_ACT_STOP, 0, q->lead_term);
@@ -208,7 +210,7 @@ uint64_t quorum_lease_until(const struct quorum *q, uint64_t now)
 
 	if (q->role != QUORUM_LEADER || q->term != q->lead_term || q->failed)
 		return 0;
-	if (slots_nr(q) >= LEASE_MEMBERS_MIN)
+	if (slots_nr(q) >= LEASE_MEMBERS_MIN && !PLANTED(quorum_leads_without_a_majority))
 		said = majority_ns(q);
 	return said ? said + q->conf.heartbeat_timeout_ns : 0;
 }
@@ -249,7 +251,8 @@ static void vote(struct quorum *q, const struct msg_quorum_state *p, uint64_t no
 {
 	/* Later, when the candidate repeats itself, if the term is not durable yet. */
 	if (q->role != QUORUM_FOLLOWER || q->voted_for != MSG_NO_SLOT ||
-	    q->durable_term < q->term || q->stopping || q->failed)
+	    (q->durable_term < q->term && !PLANTED(quorum_speaks_before_durable)) ||
+	    q->stopping || q->failed)
 		return;
 	q->voted_for = p->slot;
 	arm_election(q, now);
@@ -441,7 +444,7 @@ void quorum_start(struct quorum *q, const struct quorum_conf *conf, uint64_t now
 	q->term = q->durable_term = conf->first_term;
 	/* In the term that we begin in we may have voted before: nobody gets another vote of ours.
 	 */
-	q->voted_for = (uint8_t)conf->slot;
+	q->voted_for = PLANTED(quorum_forgets_its_vote) ? MSG_NO_SLOT : (uint8_t)conf->slot;
 	q->lead = QUORUM_LEAD_NONE;
 	if (slots_nr(q) == 1)
 		q->timeout_ns = now;
@@ -499,7 +502,8 @@ void quorum_step(struct quorum *q, const struct quorum_in *in, uint64_t now,
 		break;
 	case QUORUM_IN_FENCE_FAILED:
 		/* Somebody else shall try: we do not lead this term any more. */
-		if (q->lead == QUORUM_LEAD_FENCE && in->term == q->lead_term)
+		if (q->lead == QUORUM_LEAD_FENCE && in->term == q->lead_term &&
+		    !PLANTED(quorum_waits_for_a_fence_for_ever))
 			end_term(q, now, out);
 		break;
 	case QUORUM_IN_NEWER:

@@ -11,6 +11,7 @@
 
 #include "csum/csum.h"
 #include "format/super.h"
+#include "util/planted.h"
 
 static uint64_t slot_blkno(unsigned slot)
 {
@@ -77,7 +78,7 @@ uint64_t quorum_slots_newer(const struct quorum_slots *s, uint64_t term)
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
 		uint64_t elected = s->events[i][QUORUM_EVENT_ELECT].term;
 
-		if (elected > term && elected > newer)
+		if (elected > term && elected > newer && !PLANTED(quorum_overtaken_serves))
 			newer = elected;
 	}
 	return newer;
