@@ -1,7 +1,7 @@
 /*
  * Allocators: free-extent trees (13), allocation lists (14), and the partition of the data device
  * (15). Every free extent of metadata is marked in the owner map block by block; data extents,
- * free and used, are gathered as (start, length, owner) and compared sorted.
+ * free and used, are gathered as (start, length, owner) and compared sorted (check_sort.h).
  */
 #include "check_volume.h"
 
@@ -14,8 +14,8 @@
 #include "alloc/free_extents.h"
 
 struct free_tree {
-	struct vec by_blkno; /* struct extent, ascending */
-	struct vec by_order;
+	struct sorter by_blkno; /* struct extent */
+	struct sorter by_order;
 };
 
 static void free_tree_item(struct check *ck, struct check_tree *t, const struct item *it,
@@ -40,7 +40,7 @@ static void free_tree_item(struct check *ck, struct check_tree *t, const struct 
 		check_find(ck, 13, AT_BLOCK_KEY(blkno, &it->key),
 			   "%s: the order of a free extent of %" PRIu64 " blocks is not %" PRIu64,
 			   t->name, len, UINT64_MAX - it->key.first);
-	vec_push(ck, by_blkno ? &ft->by_blkno : &ft->by_order, &e, sizeof(e));
+	sorter_add(ck, by_blkno ? &ft->by_blkno : &ft->by_order, &e);
 }
 
 static int cmp_extent(const void *a, const void *b)
@@ -54,21 +54,18 @@ static int cmp_extent(const void *a, const void *b)
 
 static void check_pairs(struct check *ck, struct free_tree *ft, const char *name)
 {
-	size_t a = 0, b = 0;
+	const struct extent *x, *y;
 
-	if (ft->by_blkno.nr)
-		qsort(ft->by_blkno.p, ft->by_blkno.nr, sizeof(struct extent), cmp_extent);
-	if (ft->by_order.nr)
-		qsort(ft->by_order.p, ft->by_order.nr, sizeof(struct extent), cmp_extent);
-	while (a < ft->by_blkno.nr || b < ft->by_order.nr) {
-		const struct extent *x = a < ft->by_blkno.nr
-						 ? VEC_AT(&ft->by_blkno, struct extent, a)
-						 : NULL;
-		const struct extent *y = b < ft->by_order.nr
-						 ? VEC_AT(&ft->by_order, struct extent, b)
-						 : NULL;
-		int cmp = !x ? 1 : !y ? -1 : cmp_extent(x, y);
+	sorter_rewind(ck, &ft->by_blkno);
+	sorter_rewind(ck, &ft->by_order);
+	for (;;) {
+		int cmp;
 
+		x = sorter_peek(&ft->by_blkno);
+		y = sorter_peek(&ft->by_order);
+		if (!x && !y)
+			break;
+		cmp = !x ? 1 : !y ? -1 : cmp_extent(x, y);
 		if (cmp < 0)
 			check_find(ck, 13, NOWHERE,
 				   "%s: the free extent %" PRIu64 "+%" PRIu64 " is listed by place "
@@ -79,8 +76,10 @@ static void check_pairs(struct check *ck, struct free_tree *ft, const char *name
 				   "%s: the free extent %" PRIu64 "+%" PRIu64 " is listed by size "
 				   "but not by place",
 				   name, y->start, y->len);
-		a += cmp <= 0;
-		b += cmp >= 0;
+		if (cmp <= 0)
+			sorter_next(ck, &ft->by_blkno);
+		if (cmp >= 0)
+			sorter_next(ck, &ft->by_order);
 	}
 }
 
@@ -107,15 +106,42 @@ static void claim_meta_extent(struct check *ck, const struct extent *e, const ch
 			   name, nr, e->start, e->len, check_owner_name(old));
 }
 
+/* Each extent gets its owner; returns their sum. */
+static uint64_t own_extents(struct check *ck, struct free_tree *ft, const char *name, const char *who)
+{
+	const struct extent *e;
+	uint64_t sum = 0, end = 0;
+
+	for (sorter_rewind(ck, &ft->by_blkno); !ck->err && (e = sorter_peek(&ft->by_blkno));
+	     sorter_next(ck, &ft->by_blkno)) {
+		sum += e->len;
+		if (e->start < end)
+			check_find(ck, 13, NOWHERE,
+				   "%s: the free extent %" PRIu64 "+%" PRIu64 " overlaps the one "
+				   "before it",
+				   name, e->start, e->len);
+		else if (who)
+			sorter_add(ck, &ck->data,
+				   &(struct check_data){
+					   .start = e->start, .len = e->len, .who = who });
+		else
+			claim_meta_extent(ck, e, name);
+		end = e->start + e->len;
+	}
+	return sum;
+}
+
 void check_free_extents(struct check *ck, const struct disk_alloc_root *root,
 			enum check_owner owner, const char *name, const char *who)
 {
-	struct free_tree ft = { 0 };
+	struct free_tree ft;
 	struct check_tree t = {
 		.owner = owner, .kind = TREE_FREE_EXTENTS, .item = free_tree_item, .arg = &ft
 	};
-	uint64_t sum = 0, end = 0;
+	uint64_t sum;
 
+	sorter_init(&ft.by_blkno, sizeof(struct extent), cmp_extent);
+	sorter_init(&ft.by_order, sizeof(struct extent), cmp_extent);
 	snprintf(t.name, sizeof(t.name), "%s", name);
 	if (le32_get(root->flags) & ~ALLOC_FLAG_LOW)
 		check_find(ck, 13, NOWHERE, "%s: unknown flags %#x", name, le32_get(root->flags));
@@ -128,33 +154,16 @@ void check_free_extents(struct check *ck, const struct disk_alloc_root *root,
 	} else {
 		check_pairs(ck, &ft, name);
 	}
-	for (size_t i = 0; i < ft.by_blkno.nr && !ck->err; i++) {
-		const struct extent *e = VEC_AT(&ft.by_blkno, struct extent, i);
-
-		sum += e->len;
-		if (e->start < end)
-			check_find(ck, 13, NOWHERE,
-				   "%s: the free extent %" PRIu64 "+%" PRIu64 " overlaps the one "
-				   "before it",
-				   name, e->start, e->len);
-		else if (who)
-			vec_push(ck, &ck->data,
-				 &(struct check_data){
-					 .start = e->start, .len = e->len, .who = who },
-				 sizeof(struct check_data));
-		else
-			claim_meta_extent(ck, e, name);
-		end = e->start + e->len;
-	}
-	if (!t.is_broken && sum != le64_get(root->total_len))
+	sum = own_extents(ck, &ft, name, who);
+	if (!t.is_broken && !ck->err && sum != le64_get(root->total_len))
 		check_find(ck, 13, NOWHERE,
 			   "%s: total_len is %" PRIu64 ", the extents sum to %" PRIu64, name,
 			   le64_get(root->total_len), sum);
-	vec_free(&ft.by_blkno);
-	vec_free(&ft.by_order);
+	sorter_fini(&ft.by_blkno);
+	sorter_fini(&ft.by_order);
 }
 
-static int cmp_u64(const void *a, const void *b)
+int check_cmp_u64(const void *a, const void *b)
 {
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
 
@@ -186,7 +195,7 @@ static void check_entries(struct check *ck, struct disk_alloc_list_block *b, uin
 	}
 	for (uint32_t i = 0; i < nr; i++)
 		sorted[i] = le64_get(b->blknos[start + i]);
-	qsort(sorted, nr, sizeof(*sorted), cmp_u64);
+	qsort(sorted, nr, sizeof(*sorted), check_cmp_u64);
 	for (uint32_t i = 0; i < nr; i++) {
 		if (i && sorted[i] == sorted[i - 1])
 			check_find(ck, 14, AT_BLOCK(blkno),
@@ -262,7 +271,7 @@ void check_freed_list(struct check *ck, const struct disk_alloc_list_head *head,
 	check_list(ck, head, block_owner, entry_owner, true, name);
 }
 
-static int cmp_data(const void *a, const void *b)
+int check_cmp_data(const void *a, const void *b)
 {
 	const struct check_data *x = a, *y = b;
 
@@ -298,7 +307,8 @@ static void data_overlap(struct check *ck, const struct check_data *a, const str
 /* Extents come in by owner; sorted by place they must touch exactly (16.5). */
 void check_data_partition(struct check *ck)
 {
-	const struct check_data *widest = NULL;
+	struct check_data widest = { 0 };
+	const struct check_data *d;
 	uint64_t end = DATA_FIRST_BLKNO;
 
 	if (ck->forest_broken || ck->data_unknown) {
@@ -308,21 +318,17 @@ void check_data_partition(struct check *ck)
 			"not checked: whether every data block belongs to something (15), since some trees "
 			"could not be read");
 	}
-	if (ck->data.nr)
-		qsort(ck->data.p, ck->data.nr, sizeof(struct check_data), cmp_data);
-	for (size_t i = 0; i < ck->data.nr; i++) {
-		const struct check_data *d = VEC_AT(&ck->data, struct check_data, i);
-
+	for (sorter_rewind(ck, &ck->data); (d = sorter_peek(&ck->data)); sorter_next(ck, &ck->data)) {
 		ck->data_blocks_nr += d->len;
 		if (d->start < end)
-			data_overlap(ck, widest, d);
+			data_overlap(ck, &widest, d);
 		else if (d->start > end)
 			data_hole(ck, end, d->start);
 		if (d->start + d->len > end) {
 			end = d->start + d->len;
-			widest = d;
+			widest = *d;
 		}
 	}
-	if (end < ck->data_blocks)
+	if (end < ck->data_blocks && !ck->err)
 		data_hole(ck, end, ck->data_blocks);
 }

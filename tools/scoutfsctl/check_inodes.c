@@ -59,7 +59,11 @@ static void end_inode(struct pass *p)
 	rec.data_seq = le64_get(inode->data_seq);
 	rec.nlink = le32_get(inode->nlink);
 	rec.mode = le32_get(inode->mode);
-	vec_push(ck, &ck->inodes, &rec, sizeof(rec));
+	sorter_add(ck, &ck->inodes, &rec);
+	if (p->ino == ROOT_INO) {
+		ck->has_root = true;
+		ck->root_mode = rec.mode;
+	}
 	if (mode_of(p) == S_IFLNK &&
 	    (p->symlink_bytes != le64_get(inode->size) || !p->symlink_bytes || p->symlink_last))
 		check_find(ck, 24, AT_INO(p->ino),
@@ -151,9 +155,8 @@ static void extent_item(struct pass *p, const struct item *it)
 		ck->data_unknown = true;
 		return;
 	}
-	vec_push(ck, &ck->data,
-		 &(struct check_data){ .start = e.blkno, .len = e.len, .ino = p->ino },
-		 sizeof(struct check_data));
+	sorter_add(ck, &ck->data,
+		   &(struct check_data){ .start = e.blkno, .len = e.len, .ino = p->ino });
 }
 
 static void fs_item(struct pass *p, const struct item *it)
@@ -195,14 +198,13 @@ static void one_item(struct pass *p, const struct item *it)
 
 	switch (it->key.zone) {
 	case ZONE_INODE_INDEX:
-		vec_push(ck, &ck->indexes,
-			 &(struct check_index){ .ino = it->key.third,
-						.seq = it->key.second,
-						.type = it->key.type },
-			 sizeof(struct check_index));
+		sorter_add(ck, &ck->indexes,
+			   &(struct check_index){ .ino = it->key.third,
+						  .seq = it->key.second,
+						  .type = it->key.type });
 		break;
 	case ZONE_ORPHAN:
-		vec_push(ck, &ck->orphans, &it->key.second, sizeof(it->key.second));
+		sorter_add(ck, &ck->orphans, &it->key.second);
 		break;
 	case ZONE_XATTR_TOTL: {
 		struct disk_xattr_total d;
@@ -214,11 +216,11 @@ static void one_item(struct pass *p, const struct item *it)
 		t.total = le64_get(d.total);
 		t.count = le64_get(d.count);
 		if (t.total || t.count)
-			vec_push(ck, &ck->totals, &t, sizeof(t));
+			sorter_add(ck, &ck->totals, &t);
 		break;
 	}
 	case ZONE_XATTR_INDX:
-		vec_push(ck, &ck->indx, &it->key, sizeof(it->key));
+		sorter_add(ck, &ck->indx, &it->key);
 		break;
 	case ZONE_FS:
 		fs_item(p, it);
@@ -226,7 +228,7 @@ static void one_item(struct pass *p, const struct item *it)
 	}
 }
 
-static int cmp_index(const void *a, const void *b)
+int check_cmp_index(const void *a, const void *b)
 {
 	const struct check_index *x = a, *y = b;
 
@@ -242,80 +244,88 @@ static const char *index_name(uint8_t type)
 	return type == TYPE_INDEX_META_SEQ ? "meta_seq" : "data_seq";
 }
 
-/* The index items of one type against the inodes, both by inode number (20). */
-static void check_index_type(struct check *ck, const struct check_index *idx, size_t nr,
-			     uint8_t type)
+/* The next index item if it is of this type. */
+static const struct check_index *peek_index(struct check *ck, uint8_t type)
 {
-	size_t i = 0, n = 0;
+	const struct check_index *idx = sorter_peek(&ck->indexes);
 
-	while (i < nr || n < ck->inodes.nr) {
-		const struct check_inode *in = n < ck->inodes.nr
-						       ? VEC_AT(&ck->inodes, struct check_inode, n)
-						       : NULL;
-		bool wanted = in && (type == TYPE_INDEX_META_SEQ || S_ISREG(in->mode));
-		uint64_t seq = !in ? 0 : type == TYPE_INDEX_META_SEQ ? in->meta_seq : in->data_seq;
-		bool is_met = false;
+	return idx && idx->type == type ? idx : NULL;
+}
 
-		if (in && !wanted && !(i < nr && idx[i].ino <= in->ino)) {
-			n++;
-			continue;
-		}
-		if (i < nr && (!in || idx[i].ino < in->ino)) {
-			check_find(ck, 20, AT_INO(idx[i].ino),
-				   "a %s index item for inode %" PRIu64 ", which does not "
-				   "exist",
-				   index_name(type), idx[i].ino);
-			i++;
-			continue;
-		}
-		for (; i < nr && idx[i].ino == in->ino; i++) {
-			if (wanted && idx[i].seq == seq) {
-				is_met = true;
-				continue;
-			}
+/* All index items of one inode. */
+static void check_inode_index(struct check *ck, const struct check_inode *in, uint8_t type)
+{
+	bool is_wanted = type == TYPE_INDEX_META_SEQ || S_ISREG(in->mode), is_met = false;
+	uint64_t seq = type == TYPE_INDEX_META_SEQ ? in->meta_seq : in->data_seq;
+	const struct check_index *idx;
+
+	for (; (idx = peek_index(ck, type)) && idx->ino == in->ino; sorter_next(ck, &ck->indexes)) {
+		if (is_wanted && idx->seq == seq)
+			is_met = true;
+		else
 			check_find(ck, 20, AT_INO(in->ino),
 				   "a %s index item with seq %" PRIu64 " that is not the "
 				   "inode's",
-				   index_name(type), idx[i].seq);
-		}
-		if (wanted && !is_met)
-			check_find(ck, 20, AT_INO(in->ino),
-				   "no %s index item with the inode's seq %" PRIu64
-				   ": the change index does not show it",
-				   index_name(type), seq);
-		n++;
+				   index_name(type), idx->seq);
 	}
+	if (is_wanted && !is_met)
+		check_find(ck, 20, AT_INO(in->ino),
+			   "no %s index item with the inode's seq %" PRIu64
+			   ": the change index does not show it",
+			   index_name(type), seq);
+}
+
+/* The index items of one type against the inodes, both by inode number (20). */
+static void check_index_type(struct check *ck, uint8_t type)
+{
+	const struct check_index *idx;
+	const struct check_inode *in;
+
+	sorter_rewind(ck, &ck->inodes);
+	do {
+		in = sorter_peek(&ck->inodes);
+		for (; (idx = peek_index(ck, type)) && (!in || idx->ino < in->ino);
+		     sorter_next(ck, &ck->indexes))
+			check_find(ck, 20, AT_INO(idx->ino),
+				   "a %s index item for inode %" PRIu64 ", which does not "
+				   "exist",
+				   index_name(type), idx->ino);
+		if (in) {
+			check_inode_index(ck, in, type);
+			sorter_next(ck, &ck->inodes);
+		}
+	} while (in);
 }
 
 static void check_indexes(struct check *ck)
 {
-	const struct check_index *idx = ck->indexes.p;
-	size_t meta_nr = 0;
-
-	if (ck->indexes.nr)
-		qsort(ck->indexes.p, ck->indexes.nr, sizeof(*idx), cmp_index);
-	while (meta_nr < ck->indexes.nr && idx[meta_nr].type == TYPE_INDEX_META_SEQ)
-		meta_nr++;
-	check_index_type(ck, idx, meta_nr, TYPE_INDEX_META_SEQ);
-	check_index_type(ck, idx ? idx + meta_nr : NULL, ck->indexes.nr - meta_nr,
-			 TYPE_INDEX_DATA_SEQ);
+	sorter_rewind(ck, &ck->indexes);
+	check_index_type(ck, TYPE_INDEX_META_SEQ);
+	check_index_type(ck, TYPE_INDEX_DATA_SEQ);
 }
 
 /* Orphans come in inode order, as the inodes do. */
 static void check_orphans(struct check *ck)
 {
-	size_t o = 0;
+	const struct check_inode *in;
+	const uint64_t *orphan;
 
-	for (size_t i = 0; i < ck->inodes.nr; i++) {
-		const struct check_inode *in = VEC_AT(&ck->inodes, struct check_inode, i);
+	sorter_rewind(ck, &ck->orphans);
+	sorter_rewind(ck, &ck->inodes);
+	do {
 		bool is_orphan;
 
-		for (; o < ck->orphans.nr && *VEC_AT(&ck->orphans, uint64_t, o) < in->ino; o++)
+		in = sorter_peek(&ck->inodes);
+		for (; (orphan = sorter_peek(&ck->orphans)) && (!in || *orphan < in->ino);
+		     sorter_next(ck, &ck->orphans))
 			check_find(ck, 23, NOWHERE,
 				   "an orphan item for inode %" PRIu64 ", which does not exist",
-				   *VEC_AT(&ck->orphans, uint64_t, o));
-		is_orphan = o < ck->orphans.nr && *VEC_AT(&ck->orphans, uint64_t, o) == in->ino;
-		o += is_orphan;
+				   *orphan);
+		if (!in)
+			break;
+		is_orphan = orphan && *orphan == in->ino;
+		if (is_orphan)
+			sorter_next(ck, &ck->orphans);
 		if (is_orphan && in->nlink)
 			check_find(ck, 23, AT_INO(in->ino),
 				   "an orphan item for an inode with %u links", in->nlink);
@@ -324,11 +334,8 @@ static void check_orphans(struct check *ck)
 				   "inode %" PRIu64 " has no link and no orphan item: it is "
 				   "never deleted",
 				   in->ino);
-	}
-	for (; o < ck->orphans.nr; o++)
-		check_find(ck, 23, NOWHERE,
-			   "an orphan item for inode %" PRIu64 ", which does not exist",
-			   *VEC_AT(&ck->orphans, uint64_t, o));
+		sorter_next(ck, &ck->inodes);
+	} while (!ck->err);
 }
 
 static void check_count(struct check *ck)
@@ -339,24 +346,6 @@ static void check_count(struct check *ck)
 		check_find(ck, 28, NOWHERE,
 			   "the volume counts %" PRIu64 " inodes, there are %" PRIu64, count,
 			   ck->inodes_nr);
-}
-
-struct check_inode *check_find_inode(const struct check *ck, uint64_t ino)
-{
-	size_t low = 0, high = ck->inodes.nr;
-
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-		struct check_inode *in = VEC_AT(&ck->inodes, struct check_inode, mid);
-
-		if (in->ino == ino)
-			return in;
-		if (in->ino < ino)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return NULL;
 }
 
 static int walk_items(struct pass *p)
@@ -385,7 +374,6 @@ void check_items(struct check *ck)
 {
 	struct pass p = { .ck = ck, .dir = check_dir_alloc(ck), .xattrs = check_xattrs_alloc(ck) };
 	uint64_t before = check_findings(ck);
-	const struct check_inode *root;
 	int ret = p.dir && p.xattrs ? walk_items(&p) : -ENOMEM;
 
 	check_dir_free(p.dir);
@@ -408,10 +396,9 @@ void check_items(struct check *ck)
 		ck->forest_broken = true;
 		return;
 	}
-	root = check_find_inode(ck, ROOT_INO);
-	if (!root || !S_ISDIR(root->mode))
+	if (!ck->has_root || !S_ISDIR(ck->root_mode))
 		check_find(ck, 19, NOWHERE, "the root inode %s",
-			   root ? "is not a directory" : "does not exist");
+			   ck->has_root ? "is not a directory" : "does not exist");
 	check_indexes(ck);
 	check_orphans(ck);
 	check_count(ck);

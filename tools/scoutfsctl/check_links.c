@@ -1,9 +1,9 @@
 /*
  * Directories: invariants 21 and 22.  Dirent and readdir items of a directory are compared when
  * the directory ends; dirents and backrefs, which lie under different inodes, are gathered as 40
- * bytes each and compared sorted by (directory, position) at the end.  "Equal values" means equal
- * inode, type and 64-bit hash of all bytes; names themselves are looked up again for messages
- * only.
+ * bytes each and compared sorted by (inode, directory, position) at the end, beside the inodes
+ * themselves.  "Equal values" means equal inode, type and 64-bit hash of all bytes; names themselves
+ * are looked up again for messages only.
  */
 #include "check_volume.h"
 
@@ -22,8 +22,8 @@ struct name {
 
 struct check_dir {
 	struct check *ck;
-	struct vec entries; /* struct check_link of the dirent items */
-	struct vec readdirs;
+	struct sorter entries; /* struct check_link of the dirent items */
+	struct sorter readdirs;
 	struct vec names; /* struct name of the current hash */
 	uint64_t hash;
 	uint64_t name_bytes; /* sum of name lengths */
@@ -32,12 +32,22 @@ struct check_dir {
 	uint64_t backrefs;
 };
 
+static int cmp_pos(const void *a, const void *b)
+{
+	const struct check_link *x = a, *y = b;
+
+	return x->pos < y->pos ? -1 : x->pos > y->pos;
+}
+
 struct check_dir *check_dir_alloc(struct check *ck)
 {
 	struct check_dir *d = calloc(1, sizeof(*d));
 
-	if (d)
-		d->ck = ck;
+	if (!d)
+		return NULL;
+	d->ck = ck;
+	sorter_init(&d->entries, sizeof(struct check_link), cmp_pos);
+	sorter_init(&d->readdirs, sizeof(struct check_link), cmp_pos);
 	return d;
 }
 
@@ -45,8 +55,8 @@ void check_dir_free(struct check_dir *d)
 {
 	if (!d)
 		return;
-	vec_free(&d->entries);
-	vec_free(&d->readdirs);
+	sorter_fini(&d->entries);
+	sorter_fini(&d->readdirs);
 	vec_free(&d->names);
 	free(d);
 }
@@ -85,51 +95,45 @@ void check_dir_item(struct check_dir *d, const struct item *it)
 		d->subdirs += de->type == DIRENT_DIR;
 		if (l.pos > d->pos_max)
 			d->pos_max = l.pos;
-		vec_push(d->ck, &d->entries, &l, sizeof(l));
+		sorter_add(d->ck, &d->entries, &l);
 		break;
 	case TYPE_READDIR:
 		l.dir = it->key.first;
-		vec_push(d->ck, &d->readdirs, &l, sizeof(l));
+		sorter_add(d->ck, &d->readdirs, &l);
 		break;
 	default:
 		l.dir = it->key.second;
 		d->backrefs++;
-		vec_push(d->ck, &d->ck->backrefs, &l, sizeof(l));
+		sorter_add(d->ck, &d->ck->backrefs, &l);
 		break;
 	}
 }
 
-static int cmp_link(const void *a, const void *b)
-{
-	const struct check_link *x = a, *y = b;
-
-	if (x->dir != y->dir)
-		return x->dir < y->dir ? -1 : 1;
-	return x->pos < y->pos ? -1 : x->pos > y->pos;
-}
-
+/* The entries and the readdir items by position; the entries go on to be compared with backrefs. */
 static void check_readdirs(struct check_dir *d, uint64_t ino)
 {
 	struct check *ck = d->ck;
-	size_t a = 0, b = 0;
+	const struct check_link *x, *y;
+	bool has_last = false;
+	uint64_t last = 0;
 
-	if (d->entries.nr)
-		qsort(d->entries.p, d->entries.nr, sizeof(struct check_link), cmp_link);
-	while (a < d->entries.nr || b < d->readdirs.nr) {
-		const struct check_link *x = a < d->entries.nr
-						     ? VEC_AT(&d->entries, struct check_link, a)
-						     : NULL;
-		const struct check_link *y = b < d->readdirs.nr
-						     ? VEC_AT(&d->readdirs, struct check_link, b)
-						     : NULL;
-		int cmp = !x ? 1 : !y ? -1 : cmp_link(x, y);
+	sorter_rewind(ck, &d->entries);
+	sorter_rewind(ck, &d->readdirs);
+	for (;;) {
 		struct key key;
+		int cmp;
 
-		if (x && a && x->pos == x[-1].pos) {
+		x = sorter_peek(&d->entries);
+		y = sorter_peek(&d->readdirs);
+		if (!x && !y)
+			break;
+		if (x && has_last && x->pos == last) {
 			check_find(ck, 21, AT_INO(ino), "two entries at position %" PRIu64, x->pos);
-			a++;
+			sorter_add(ck, &ck->dirents, x);
+			sorter_next(ck, &d->entries);
 			continue;
 		}
+		cmp = !x ? 1 : !y ? -1 : cmp_pos(x, y);
 		if (cmp < 0) {
 			key = key_readdir(ino, x->pos);
 			check_find(ck, 21, AT_ITEM(ino, &key),
@@ -148,8 +152,14 @@ static void check_readdirs(struct check_dir *d, uint64_t ino)
 				   "the entry and the readdir item at position %" PRIu64 " differ",
 				   x->pos);
 		}
-		a += cmp <= 0;
-		b += cmp >= 0;
+		if (cmp <= 0) {
+			last = x->pos;
+			has_last = true;
+			sorter_add(ck, &ck->dirents, x);
+			sorter_next(ck, &d->entries);
+		}
+		if (cmp >= 0)
+			sorter_next(ck, &d->readdirs);
 	}
 }
 
@@ -198,24 +208,27 @@ void check_dir_end(struct check_dir *d, uint64_t ino, const struct disk_inode *i
 	else if (inode && le32_get(inode->nlink) != d->backrefs)
 		check_find(ck, 22, AT_INO(ino), "the inode has nlink %u and %" PRIu64 " names",
 			   le32_get(inode->nlink), d->backrefs);
-	for (size_t i = 0; i < d->entries.nr; i++)
-		vec_push(ck, &ck->dirents, VEC_AT(&d->entries, struct check_link, i),
-			 sizeof(struct check_link));
-	d->entries.nr = d->readdirs.nr = d->names.nr = 0;
+	sorter_reset(&d->entries);
+	sorter_reset(&d->readdirs);
+	d->names.nr = 0;
 	d->hash = d->name_bytes = d->subdirs = d->pos_max = d->backrefs = 0;
 }
 
-static int cmp_backref(const void *a, const void *b)
+int check_cmp_link(const void *a, const void *b)
 {
 	const struct check_link *x = a, *y = b;
-	int cmp = cmp_link(x, y);
 
-	return cmp ? cmp : x->ino < y->ino ? -1 : x->ino > y->ino;
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	if (x->dir != y->dir)
+		return x->dir < y->dir ? -1 : 1;
+	return x->pos < y->pos ? -1 : x->pos > y->pos;
 }
 
-static void check_target(struct check *ck, const struct check_link *l, bool has_backref)
+/* in: the inode it names, NULL if there is none. */
+static void check_target(struct check *ck, const struct check_link *l, const struct check_inode *in,
+			 bool has_backref)
 {
-	const struct check_inode *in = check_find_inode(ck, l->ino);
 	struct key key = key_readdir(l->dir, l->pos);
 
 	if (!in) {
@@ -236,71 +249,186 @@ static void check_target(struct check *ck, const struct check_link *l, bool has_
 			   in->mode);
 }
 
-static void check_backrefs(struct check *ck)
+/* A directory and one above it; anc is the directory's parent in the beginning. */
+struct up {
+	uint64_t dir, anc, parent;
+};
+
+static int cmp_up_dir(const void *a, const void *b)
 {
-	size_t a = 0, b = 0;
+	const struct up *x = a, *y = b;
 
-	if (ck->dirents.nr)
-		qsort(ck->dirents.p, ck->dirents.nr, sizeof(struct check_link), cmp_backref);
-	if (ck->backrefs.nr)
-		qsort(ck->backrefs.p, ck->backrefs.nr, sizeof(struct check_link), cmp_backref);
-	while (a < ck->dirents.nr || b < ck->backrefs.nr) {
-		const struct check_link *x = a < ck->dirents.nr
-						     ? VEC_AT(&ck->dirents, struct check_link, a)
-						     : NULL;
-		const struct check_link *y = b < ck->backrefs.nr
-						     ? VEC_AT(&ck->backrefs, struct check_link, b)
-						     : NULL;
-		int cmp = !x ? 1 : !y ? -1 : cmp_backref(x, y);
-		struct key key;
+	return x->dir < y->dir ? -1 : x->dir > y->dir;
+}
 
+static int cmp_up_anc(const void *a, const void *b)
+{
+	const struct up *x = a, *y = b;
+
+	return x->anc < y->anc ? -1 : x->anc > y->anc;
+}
+
+/* The inode with that number: the inodes are stepped through, so numbers must ascend. */
+static const struct check_inode *inode_at(struct check *ck, uint64_t ino)
+{
+	const struct check_inode *in;
+
+	while ((in = sorter_peek(&ck->inodes)) && in->ino < ino)
+		sorter_next(ck, &ck->inodes);
+	return in && in->ino == ino ? in : NULL;
+}
+
+static void check_backref(struct check *ck, const struct check_link *y, const struct check_link *x)
+{
+	struct key key = key_backref(y->ino, y->dir, y->pos);
+
+	if (!x)
+		check_find(ck, 21, AT_ITEM(y->ino, &key),
+			   "a backref to directory %" PRIu64 " position %" PRIu64
+			   " without an entry there",
+			   y->dir, y->pos);
+	else if (x->digest != y->digest)
+		check_find(ck, 21, AT_ITEM(y->ino, &key), "the backref and the entry differ");
+}
+
+/* Dirents, backrefs and inodes in one pass; ups gets each directory with its parent. */
+static void check_backrefs(struct check *ck, struct sorter *ups)
+{
+	const struct check_link *x, *y;
+	struct up up = { 0 };
+
+	sorter_rewind(ck, &ck->inodes);
+	sorter_rewind(ck, &ck->dirents);
+	sorter_rewind(ck, &ck->backrefs);
+	for (;;) {
+		const struct check_inode *in;
+		int cmp;
+
+		x = sorter_peek(&ck->dirents);
+		y = sorter_peek(&ck->backrefs);
+		if (!x && !y)
+			break;
+		cmp = !x ? 1 : !y ? -1 : check_cmp_link(x, y);
+		in = inode_at(ck, cmp <= 0 ? x->ino : y->ino);
 		if (cmp <= 0)
-			check_target(ck, x, !cmp);
-		if (cmp > 0) {
-			key = key_backref(y->ino, y->dir, y->pos);
-			check_find(ck, 21, AT_ITEM(y->ino, &key),
-				   "a backref to directory %" PRIu64 " position %" PRIu64
-				   " without an entry there",
-				   y->dir, y->pos);
-		} else if (!cmp && x->digest != y->digest) {
-			key = key_backref(y->ino, y->dir, y->pos);
-			check_find(ck, 21, AT_ITEM(y->ino, &key),
-				   "the backref and the entry differ");
+			check_target(ck, x, in, !cmp);
+		if (cmp >= 0)
+			check_backref(ck, y, cmp ? NULL : x);
+		/* One parent of each is followed; more of them were told before. */
+		if (cmp >= 0 && in && S_ISDIR(in->mode) && in->ino != up.dir) {
+			up = (struct up){ .dir = in->ino, .anc = y->dir, .parent = y->dir };
+			sorter_add(ck, ups, &up);
 		}
-		a += cmp <= 0;
-		b += cmp >= 0;
+		if (cmp <= 0)
+			sorter_next(ck, &ck->dirents);
+		if (cmp >= 0)
+			sorter_next(ck, &ck->backrefs);
 	}
 }
 
-enum walk_state { WALK_NEW, WALK_NOW, WALK_DONE };
-
-/* Every directory's chain of parents must end at the root; each is walked once. */
-static void check_cycles(struct check *ck)
+/*
+ * Each directory looks twice as far up as before; who sees the end of its chain is left out.  True: some
+ * were.
+ */
+static bool look_further(struct check *ck, struct sorter *ups)
 {
-	for (size_t i = 0; i < ck->backrefs.nr; i++) {
-		const struct check_link *l = VEC_AT(&ck->backrefs, struct check_link, i);
-		struct check_inode *in = check_find_inode(ck, l->ino);
+	struct sorter asking, next;
+	const struct up *q, *above;
+	bool is_less;
 
-		if (in && S_ISDIR(in->mode))
-			in->parent = l->dir;
+	sorter_init(&asking, sizeof(struct up), cmp_up_anc);
+	sorter_init(&next, sizeof(struct up), cmp_up_dir);
+	for (sorter_rewind(ck, ups); (q = sorter_peek(ups)); sorter_next(ck, ups))
+		sorter_add(ck, &asking, q);
+	sorter_rewind(ck, ups);
+	for (sorter_rewind(ck, &asking); (q = sorter_peek(&asking)); sorter_next(ck, &asking)) {
+		while ((above = sorter_peek(ups)) && above->dir < q->anc)
+			sorter_next(ck, ups);
+		if (above && above->dir == q->anc)
+			sorter_add(ck, &next,
+				   &(struct up){ .dir = q->dir, .anc = above->anc,
+						 .parent = q->parent });
 	}
-	for (size_t i = 0; i < ck->inodes.nr; i++) {
-		struct check_inode *start = VEC_AT(&ck->inodes, struct check_inode, i), *in;
+	is_less = next.nr < ups->nr;
+	sorter_fini(&asking);
+	sorter_fini(ups);
+	*ups = next;
+	return is_less;
+}
+
+/* Directories in circles, and below them, that are looked at one by one. */
+#define CIRCLES_MAX 1000000u
+
+struct walker {
+	struct up up;
+	enum { WALK_NEW, WALK_NOW, WALK_DONE } walk;
+};
+
+static struct walker *walker_find(struct vec *v, uint64_t dir)
+{
+	size_t low = 0, high = v->nr;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		struct walker *w = VEC_AT(v, struct walker, mid);
+
+		if (w->up.dir == dir)
+			return w;
+		if (w->up.dir < dir)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return NULL;
+}
+
+/* All of these are in a circle or below one: each circle is told once. */
+static void tell_circles(struct check *ck, struct sorter *ups)
+{
+	struct vec v = { 0 };
+	const struct up *up;
+
+	for (sorter_rewind(ck, ups); (up = sorter_peek(ups)); sorter_next(ck, ups))
+		vec_push(ck, &v, &(struct walker){ .up = *up }, sizeof(struct walker));
+	for (size_t i = 0; i < v.nr && !ck->err; i++) {
+		struct walker *start = VEC_AT(&v, struct walker, i), *w;
 		struct key key;
 
-		for (in = start; in && in->walk == WALK_NEW; in = check_find_inode(ck, in->parent))
-			in->walk = WALK_NOW;
-		key = in ? key_inode(in->ino) : KEY_ZEROS;
-		if (in && in->walk == WALK_NOW)
+		for (w = start; w && w->walk == WALK_NEW; w = walker_find(&v, w->up.parent))
+			w->walk = WALK_NOW;
+		key = w ? key_inode(w->up.dir) : KEY_ZEROS;
+		if (w && w->walk == WALK_NOW)
 			check_find(ck, 22, AT_KEY(&key), "directory %" PRIu64 " is inside itself",
-				   in->ino);
-		for (in = start; in && in->walk == WALK_NOW; in = check_find_inode(ck, in->parent))
-			in->walk = WALK_DONE;
+				   w->up.dir);
+		for (w = start; w && w->walk == WALK_NOW; w = walker_find(&v, w->up.parent))
+			w->walk = WALK_DONE;
 	}
+	vec_free(&v);
+}
+
+/*
+ * Every directory's chain of parents must end.  Looking 1, 2, 4, ... steps up takes as many rounds as the
+ * tree is deep, by its logarithm; in a round in which nobody sees an end, nobody who is left ever will.
+ */
+static void check_cycles(struct check *ck, struct sorter *ups)
+{
+	while (!ck->err && ups->nr && look_further(ck, ups))
+		;
+	if (ck->err || !ups->nr)
+		return;
+	if (ups->nr <= CIRCLES_MAX)
+		tell_circles(ck, ups);
+	else
+		check_find(ck, 22, NOWHERE,
+			   "%" PRIu64 " directories are inside themselves, or below such", ups->nr);
 }
 
 void check_links(struct check *ck)
 {
-	check_backrefs(ck);
-	check_cycles(ck);
+	struct sorter ups;
+
+	sorter_init(&ups, sizeof(struct up), cmp_up_dir);
+	check_backrefs(ck, &ups);
+	check_cycles(ck, &ups);
+	sorter_fini(&ups);
 }

@@ -40,7 +40,8 @@ void check_find(struct check *ck, unsigned invariant, const struct check_where *
 	va_list ap;
 
 	assert(invariant >= 1 && invariant <= CHECK_INVARIANTS_NR);
-	if (ck->findings_nr[invariant]++ >= CHECK_SHOWN_MAX)
+	/* Once something of ours has failed, what seems to be missing may be only that. */
+	if (ck->err || ck->findings_nr[invariant]++ >= CHECK_SHOWN_MAX)
 		return;
 	va_start(ap, fmt);
 	give(ck, CHECK_FINDING, invariant, at, fmt, ap);
@@ -53,7 +54,7 @@ void check_warn(struct check *ck, unsigned invariant, const struct check_where *
 	va_list ap;
 
 	assert(invariant >= 1 && invariant <= CHECK_INVARIANTS_NR);
-	if (ck->warnings_nr[invariant]++ >= CHECK_SHOWN_MAX)
+	if (ck->err || ck->warnings_nr[invariant]++ >= CHECK_SHOWN_MAX)
 		return;
 	va_start(ap, fmt);
 	give(ck, CHECK_WARNING, invariant, at, fmt, ap);

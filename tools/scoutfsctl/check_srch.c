@@ -34,7 +34,7 @@ static struct check_srch srch_get(const struct disk_srch_entry *d)
 	return (struct check_srch){ le64_get(d->hash), le64_get(d->ino), le64_get(d->id) };
 }
 
-static int srch_cmp(const void *a, const void *b)
+int check_cmp_srch(const void *a, const void *b)
 {
 	const struct check_srch *x = a, *y = b;
 
@@ -103,24 +103,24 @@ static void check_leaf(struct file_walk *w, const struct disk_srch_block *b, uin
 			return;
 		}
 		at += len;
-		if (srch_cmp(&e, &first) < 0 || srch_cmp(&e, &last) > 0 ||
-		    srch_cmp(&e, &file_first) < 0 || srch_cmp(&e, &file_last) > 0)
+		if (check_cmp_srch(&e, &first) < 0 || check_cmp_srch(&e, &last) > 0 ||
+		    check_cmp_srch(&e, &file_first) < 0 || check_cmp_srch(&e, &file_last) > 0)
 			check_find(ck, 30, AT_BLOCK(blkno),
 				   "%s: entry %u is outside the bounds of its block or file",
 				   w->name, i);
-		if (w->is_sorted && w->has_prev && srch_cmp(&e, &w->prev) < 0)
+		if (w->is_sorted && w->has_prev && check_cmp_srch(&e, &w->prev) < 0)
 			check_find(ck, 30, AT_BLOCK(blkno),
 				   "%s: entry %u of a sorted file does not ascend", w->name, i);
 		w->prev = e;
 		w->has_prev = true;
 		if (w->entries_count)
-			vec_push(ck, &ck->srch, &e, sizeof(e));
+			sorter_add(ck, &ck->srch, &e);
 	}
 	if (at != bytes)
 		check_find(ck, 30, AT_BLOCK(blkno),
 			   "%s: %u entries take %u bytes, entry_bytes is %u", w->name, nr, at,
 			   bytes);
-	if (nr && srch_cmp(&e, &tail))
+	if (nr && check_cmp_srch(&e, &tail))
 		check_find(ck, 30, AT_BLOCK(blkno),
 			   "%s: the tail of the leaf is not its last entry", w->name);
 	w->entries += nr;
@@ -394,30 +394,30 @@ void check_srch_shared(struct check *ck)
 	}
 }
 
-/* Sort, then keep one of each entry that occurs an odd number of times. */
-static size_t keep_odd(struct vec *v)
+/* The next entry that occurs an odd number of times; false at the end. */
+static bool next_odd(struct check *ck, struct sorter *s, struct check_srch *out)
 {
-	size_t out = 0, i = 0;
+	const struct check_srch *e;
 
-	if (v->nr)
-		qsort(v->p, v->nr, sizeof(struct check_srch), srch_cmp);
-	while (i < v->nr) {
-		struct check_srch e = *VEC_AT(v, struct check_srch, i);
-		size_t run = 0;
+	while ((e = sorter_peek(s))) {
+		bool is_odd = false;
 
-		while (i < v->nr && !srch_cmp(&e, VEC_AT(v, struct check_srch, i))) {
-			run++;
-			i++;
+		*out = *e;
+		while ((e = sorter_peek(s)) && !check_cmp_srch(e, out)) {
+			is_odd = !is_odd;
+			sorter_next(ck, s);
 		}
-		if (run & 1)
-			*VEC_AT(v, struct check_srch, out++) = e;
+		if (is_odd)
+			return true;
 	}
-	return out;
+	return false;
 }
 
 void check_srch_parity(struct check *ck)
 {
-	size_t a = 0, b = 0;
+	const struct check_srch *y;
+	struct check_srch x;
+	bool has_x;
 
 	if (ck->srch_unknown) {
 		check_note(
@@ -425,29 +425,25 @@ void check_srch_parity(struct check *ck)
 			"not checked: srch entries against xattrs (31), since some srch file could not be read");
 		return;
 	}
-	ck->srch.nr = keep_odd(&ck->srch);
-	if (ck->srch_want.nr)
-		qsort(ck->srch_want.p, ck->srch_want.nr, sizeof(struct check_srch), srch_cmp);
-	while (a < ck->srch.nr || b < ck->srch_want.nr) {
-		const struct check_srch *x = a < ck->srch.nr
-						     ? VEC_AT(&ck->srch, struct check_srch, a)
-						     : NULL;
-		const struct check_srch *y = b < ck->srch_want.nr
-						     ? VEC_AT(&ck->srch_want, struct check_srch, b)
-						     : NULL;
-		int cmp = !x ? 1 : !y ? -1 : srch_cmp(x, y);
+	sorter_rewind(ck, &ck->srch);
+	sorter_rewind(ck, &ck->srch_want);
+	has_x = next_odd(ck, &ck->srch, &x);
+	while ((y = sorter_peek(&ck->srch_want)) || has_x) {
+		int cmp = !has_x ? 1 : !y ? -1 : check_cmp_srch(&x, y);
 
 		if (cmp < 0)
-			check_find(ck, 31, AT_INO(x->ino),
+			check_find(ck, 31, AT_INO(x.ino),
 				   "a srch entry (hash %016" PRIx64 ", id %" PRIu64 ") without "
 				   "its xattr",
-				   x->hash, x->id);
+				   x.hash, x.id);
 		if (cmp > 0)
 			check_find(ck, 31, AT_INO(y->ino),
 				   "a srch. xattr (hash %016" PRIx64 ", id %" PRIu64 ") that no "
 				   "srch file lists: searches do not find it",
 				   y->hash, y->id);
-		a += cmp <= 0;
-		b += cmp >= 0;
+		if (cmp <= 0)
+			has_x = next_odd(ck, &ck->srch, &x);
+		if (cmp >= 0)
+			sorter_next(ck, &ck->srch_want);
 	}
 }

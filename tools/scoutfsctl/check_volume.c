@@ -4,14 +4,20 @@
  * partition; then the resolved file system through forest_iter, and what compares it with the
  * rest.
  *
+ * Memory is bounded whatever the volume's size: what has to be compared in another order than the one it is
+ * found in goes through sorters (check_sort.h), and a large map of owners lies in a file.
+ *
  * A later phase is left out, with a note, when an earlier one found what it stands on broken: a
  * wrong tree would otherwise be reported as thousands of missing items.
  */
 #include "check_volume.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* Blocks the resolved walk keeps; a leaf of each tree and the parents above it are what it
  * needs. */
@@ -72,11 +78,47 @@ static void check_file_system(struct check *ck)
 		check_data_partition(ck);
 }
 
+static void open_sorters(struct check *ck)
+{
+	sorter_init(&ck->data, sizeof(struct check_data), check_cmp_data);
+	sorter_init(&ck->inodes, sizeof(struct check_inode), NULL);
+	sorter_init(&ck->dirents, sizeof(struct check_link), check_cmp_link);
+	sorter_init(&ck->backrefs, sizeof(struct check_link), check_cmp_link);
+	sorter_init(&ck->indexes, sizeof(struct check_index), check_cmp_index);
+	sorter_init(&ck->orphans, sizeof(uint64_t), NULL);
+	sorter_init(&ck->totals, sizeof(struct check_total), NULL);
+	sorter_init(&ck->totals_want, sizeof(struct check_total), check_cmp_total);
+	sorter_init(&ck->indx, sizeof(struct key), NULL);
+	sorter_init(&ck->indx_want, sizeof(struct key), check_cmp_key);
+	sorter_init(&ck->srch, sizeof(struct check_srch), check_cmp_srch);
+	sorter_init(&ck->srch_want, sizeof(struct check_srch), check_cmp_srch);
+}
+
+/* Beyond this many blocks (4 TiB) the map of owners lies in a file: the kernel keeps what is in use of it. */
+#define OWNERS_IN_MEMORY	(64u << 20)
+
+static uint8_t *map_owners(struct check *ck)
+{
+	bool in_file = ck->meta_blocks > OWNERS_IN_MEMORY;
+	int fd = in_file ? check_temp_file(ck) : -1;
+	void *p = MAP_FAILED;
+
+	if (!in_file)
+		p = mmap(NULL, ck->meta_blocks, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	else if (fd >= 0 && posix_fallocate(fd, 0, (off_t)ck->meta_blocks) == 0)
+		p = mmap(NULL, ck->meta_blocks, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (fd >= 0)
+		close(fd);
+	return p == MAP_FAILED ? NULL : p;
+}
+
 int check_volume(struct check *ck)
 {
 	uint8_t *block1;
 	int ret;
 
+	open_sorters(ck);
 	block1 = malloc(LARGE_SIZE);
 	if (!block1)
 		return -ENOMEM;
@@ -89,9 +131,9 @@ int check_volume(struct check *ck)
 	if (ret < 0)
 		return ret;
 
-	ck->owner = calloc(ck->meta_blocks, 1);
+	ck->owner = map_owners(ck);
 	if (!ck->owner)
-		return -ENOMEM;
+		return ck->err ? ck->err : -ENOMEM;
 	ret = block_set_open(&ck->bs, &ck->dev, ck->fsid, ck->meta_blocks, CACHE_BLOCKS);
 	if (ret < 0)
 		return ret;
@@ -104,18 +146,22 @@ int check_volume(struct check *ck)
 
 void check_fini(struct check *ck)
 {
-	struct vec *all[] = {
-		&ck->logs,    &ck->srch_files, &ck->compacts,	 &ck->merges,	&ck->bad_items,
-		&ck->data,    &ck->inodes,     &ck->dirents,	 &ck->backrefs, &ck->indexes,
-		&ck->orphans, &ck->totals,     &ck->totals_want, &ck->indx,	&ck->indx_want,
+	struct vec *vecs[] = { &ck->logs, &ck->srch_files, &ck->compacts, &ck->merges,
+			       &ck->bad_items };
+	struct sorter *sorters[] = {
+		&ck->data,    &ck->inodes, &ck->dirents,     &ck->backrefs, &ck->indexes,
+		&ck->orphans, &ck->totals, &ck->totals_want, &ck->indx,	    &ck->indx_want,
 		&ck->srch,    &ck->srch_want,
 	};
 
-	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-		vec_free(all[i]);
+	for (size_t i = 0; i < sizeof(vecs) / sizeof(vecs[0]); i++)
+		vec_free(vecs[i]);
+	for (size_t i = 0; i < sizeof(sorters) / sizeof(sorters[0]); i++)
+		sorter_fini(sorters[i]);
 	if (ck->bs)
 		block_set_close(ck->bs);
 	ck->bs = NULL;
-	free(ck->owner);
+	if (ck->owner)
+		munmap(ck->owner, ck->meta_blocks);
 	ck->owner = NULL;
 }

@@ -12,6 +12,8 @@
 #include "key/key.h"
 #include "log/forest.h"
 
+#include "tools/scoutfsctl/check_sort.h"
+
 #define CHECK_INVARIANTS_NR 33u
 /* Messages of one kind that are given in full; the rest are counted. */
 #define CHECK_SHOWN_MAX 100u
@@ -80,10 +82,8 @@ struct check_inode {
 	uint64_t ino;
 	uint64_t meta_seq;
 	uint64_t data_seq;
-	uint64_t parent; /* directories: from the backref, 0 unknown */
 	uint32_t nlink;
 	uint32_t mode;
-	uint8_t walk; /* of the search for cycles */
 };
 
 struct check_index {
@@ -144,6 +144,8 @@ struct check {
 	/* May be NULL; total 0: not known. */
 	void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
 	void *progress_arg;
+	const char *temp_dir; /* for what memory must not hold; NULL: /var/tmp */
+	size_t sort_bytes;    /* of records of a kind kept in memory; 0: some megabytes */
 
 	/* The answer. */
 	uint64_t findings_nr[CHECK_INVARIANTS_NR + 1]; /* [0] unused */
@@ -152,28 +154,33 @@ struct check {
 	bool is_in_use;				       /* not cleanly unmounted, 6.2 */
 
 	/* Between the phases. */
-	int err; /* first failure of ours: -ENOMEM */
+	int err;	      /* first failure of ours: memory, or a temporary file */
+	const char *err_what; /* what failed, where it was a temporary file */
 	struct disk_super super;
 	unsigned fmt_vers;
 	uint64_t fsid;
 	uint64_t meta_blocks, data_blocks;
 	uint64_t seq_max;    /* no item may be newer (16.1) */
-	uint8_t *owner;	     /* enum check_owner of each large block */
+	uint8_t *owner;	     /* enum check_owner of each large block; mapped */
 	bool blocks_unknown; /* a structure was unreadable: what it owns is not known */
 	bool forest_broken;  /* the resolved view cannot be trusted */
 	bool data_unknown;   /* a tree of data extents was unreadable */
 	bool srch_unknown;   /* some srch file was unreadable */
 	struct block_set *bs;
 	struct forest_roots roots;
+	bool has_root;
+	uint32_t root_mode;
+	/* As many as there are mounts, merges and files of searches. */
 	struct vec logs, srch_files, compacts, merges, bad_items;
-	struct vec data, inodes, dirents, backrefs, indexes, orphans, totals, totals_want, indx,
+	/* As many as there are files: in memory only so far (check_sort.h). */
+	struct sorter data, inodes, dirents, backrefs, indexes, orphans, totals, totals_want, indx,
 		indx_want, srch, srch_want;
 };
 
 /*
  * Check a whole volume.  0: done, the counts say what was found; -EBADMSG: the super is so wrong
  * that nothing can be checked (reported as a finding too); -ENOMEM; -EIO when the super cannot be
- * read.
+ * read; where ck->err_what is set, what the temporary file said (-ENOSPC).
  */
 int check_volume(struct check *ck);
 uint64_t check_findings(const struct check *ck);
@@ -279,7 +286,14 @@ void check_dir_item(struct check_dir *d, const struct item *it);
 /* The end of an inode: inode is NULL if it has no inode item. */
 void check_dir_end(struct check_dir *d, uint64_t ino, const struct disk_inode *inode);
 void check_links(struct check *ck);
-struct check_inode *check_find_inode(const struct check *ck, uint64_t ino);
+int check_cmp_u64(const void *a, const void *b);
+int check_cmp_key(const void *a, const void *b);
+/* The orders of what the sorters hold. */
+int check_cmp_data(const void *a, const void *b);	/* by place */
+int check_cmp_link(const void *a, const void *b);	/* by inode, directory, position */
+int check_cmp_index(const void *a, const void *b);	/* by type, inode, seq */
+int check_cmp_total(const void *a, const void *b);	/* by name */
+int check_cmp_srch(const void *a, const void *b);
 
 /* check_path.c: one path of an inode, from the committed items.  0, or -ENOENT. */
 int check_path(struct check *ck, uint64_t ino, char *buf, size_t size);

@@ -1,7 +1,7 @@
 /*
  * Extended attributes: invariants 25 and 26, and the entries that 31 wants to see.  An attribute
  * is put together from its parts as they pass; tagged ones leave what they must have caused
- * elsewhere (a total, an index item, a srch entry) in arrays that are compared at the end.
+ * elsewhere (a total, an index item, a srch entry) in sorters that are compared at the end.
  */
 #include "check_volume.h"
 
@@ -112,11 +112,10 @@ static void want_tagged(struct check_xattrs *x, unsigned tags, const struct disk
 	uint64_t n[3];
 
 	if (tags & XATTR_TAG_SRCH)
-		vec_push(ck, &ck->srch_want,
-			 &(struct check_srch){ .hash = hash64(xa->name, xa->name_len),
-					       .ino = x->ino,
-					       .id = x->id },
-			 sizeof(struct check_srch));
+		sorter_add(ck, &ck->srch_want,
+			   &(struct check_srch){ .hash = hash64(xa->name, xa->name_len),
+						 .ino = x->ino,
+						 .id = x->id });
 	if (tags & XATTR_TAG_TOTL) {
 		struct check_total t = { .count = 1 };
 
@@ -130,7 +129,7 @@ static void want_tagged(struct check_xattrs *x, unsigned tags, const struct disk
 		t.a = n[0];
 		t.b = n[1];
 		t.c = n[2];
-		vec_push(ck, &ck->totals_want, &t, sizeof(t));
+		sorter_add(ck, &ck->totals_want, &t);
 	}
 	if (tags & XATTR_TAG_INDX) {
 		struct key k = { .zone = ZONE_XATTR_INDX };
@@ -146,7 +145,7 @@ static void want_tagged(struct check_xattrs *x, unsigned tags, const struct disk
 		k.second = n[1] << 56 | x->ino >> 8;
 		k.third = x->ino << 56 | x->id >> 8;
 		k.fourth = (uint8_t)x->id;
-		vec_push(ck, &ck->indx_want, &k, sizeof(k));
+		sorter_add(ck, &ck->indx_want, &k);
 	}
 }
 
@@ -239,7 +238,7 @@ void check_xattrs_end(struct check_xattrs *x)
 	x->next_id = 0;
 }
 
-static int cmp_total(const void *a, const void *b)
+int check_cmp_total(const void *a, const void *b)
 {
 	const struct check_total *x = a, *y = b;
 
@@ -250,77 +249,81 @@ static int cmp_total(const void *a, const void *b)
 	return x->c < y->c ? -1 : x->c > y->c;
 }
 
-/* Sum what the xattrs say per name, dropping sums that are absent on the device too. */
-static void sum_totals(struct vec *v)
+/* The sum of what the xattrs of the next name say; false at the end. */
+static bool next_sum(struct check *ck, struct check_total *sum)
 {
-	size_t out = 0;
+	const struct check_total *t = sorter_peek(&ck->totals_want);
 
-	if (v->nr)
-		qsort(v->p, v->nr, sizeof(struct check_total), cmp_total);
-	for (size_t i = 0; i < v->nr;) {
-		struct check_total t = *VEC_AT(v, struct check_total, i);
-
-		for (i++; i < v->nr && !cmp_total(&t, VEC_AT(v, struct check_total, i)); i++) {
-			t.total += VEC_AT(v, struct check_total, i)->total;
-			t.count += VEC_AT(v, struct check_total, i)->count;
-		}
-		*VEC_AT(v, struct check_total, out++) = t;
+	if (!t)
+		return false;
+	*sum = *t;
+	for (sorter_next(ck, &ck->totals_want);
+	     (t = sorter_peek(&ck->totals_want)) && !check_cmp_total(t, sum);
+	     sorter_next(ck, &ck->totals_want)) {
+		sum->total += t->total;
+		sum->count += t->count;
 	}
-	v->nr = out;
+	return true;
 }
 
 static void check_totals(struct check *ck)
 {
-	size_t a = 0, b = 0;
+	const struct check_total *x;
+	struct check_total y;
+	bool has_y;
 
-	sum_totals(&ck->totals_want);
-	while (a < ck->totals.nr || b < ck->totals_want.nr) {
-		const struct check_total *x = a < ck->totals.nr
-						      ? VEC_AT(&ck->totals, struct check_total, a)
-						      : NULL;
-		const struct check_total *y = b < ck->totals_want.nr ? VEC_AT(&ck->totals_want,
-									      struct check_total, b)
-								     : NULL;
-		int cmp = !x ? 1 : !y ? -1 : cmp_total(x, y);
-		const struct check_total *t = cmp <= 0 ? x : y;
+	sorter_rewind(ck, &ck->totals);
+	sorter_rewind(ck, &ck->totals_want);
+	has_y = next_sum(ck, &y);
+	while ((x = sorter_peek(&ck->totals)) || has_y) {
+		int cmp = !x ? 1 : !has_y ? -1 : check_cmp_total(x, &y);
+		const struct check_total *t = cmp <= 0 ? x : &y;
 
-		if (cmp || x->total != y->total || x->count != y->count)
+		if (cmp || x->total != y.total || x->count != y.count)
 			check_find(
 				ck, 26, NOWHERE,
 				"the total %" PRIu64 ".%" PRIu64 ".%" PRIu64 " is %" PRId64
 				" of %" PRId64 " xattrs, the xattrs sum to %" PRId64 " of %" PRId64,
 				t->a, t->b, t->c, cmp <= 0 ? (int64_t)x->total : 0,
-				cmp <= 0 ? (int64_t)x->count : 0, cmp >= 0 ? (int64_t)y->total : 0,
-				cmp >= 0 ? (int64_t)y->count : 0);
-		a += cmp <= 0;
-		b += cmp >= 0;
+				cmp <= 0 ? (int64_t)x->count : 0, cmp >= 0 ? (int64_t)y.total : 0,
+				cmp >= 0 ? (int64_t)y.count : 0);
+		if (cmp <= 0)
+			sorter_next(ck, &ck->totals);
+		if (cmp >= 0)
+			has_y = next_sum(ck, &y);
 	}
 }
 
-static int cmp_key(const void *a, const void *b) { return key_cmp(a, b); }
+int check_cmp_key(const void *a, const void *b) { return key_cmp(a, b); }
 
 static void check_indx(struct check *ck)
 {
-	size_t a = 0, b = 0;
+	const struct key *x, *y;
 
-	if (ck->indx_want.nr)
-		qsort(ck->indx_want.p, ck->indx_want.nr, sizeof(struct key), cmp_key);
-	while (a < ck->indx.nr || b < ck->indx_want.nr) {
-		const struct key *x = a < ck->indx.nr ? VEC_AT(&ck->indx, struct key, a) : NULL;
-		const struct key *y = b < ck->indx_want.nr ? VEC_AT(&ck->indx_want, struct key, b)
-							   : NULL;
-		int cmp = !x ? 1 : !y ? -1 : key_cmp(x, y);
-		const struct key *k = cmp <= 0 ? x : y;
-		uint64_t ino = k->second << 8 | k->third >> 56;
+	sorter_rewind(ck, &ck->indx);
+	sorter_rewind(ck, &ck->indx_want);
+	for (;;) {
+		const struct key *k;
+		uint64_t ino;
+		int cmp;
 
+		x = sorter_peek(&ck->indx);
+		y = sorter_peek(&ck->indx_want);
+		if (!x && !y)
+			break;
+		cmp = !x ? 1 : !y ? -1 : key_cmp(x, y);
+		k = cmp <= 0 ? x : y;
+		ino = k->second << 8 | k->third >> 56;
 		if (cmp < 0)
 			check_find(ck, 26, AT_ITEM(ino, k),
 				   "an xattr index item without its indx. xattr");
 		if (cmp > 0)
 			check_find(ck, 26, AT_ITEM(ino, k),
 				   "an indx. xattr without its index item");
-		a += cmp <= 0;
-		b += cmp >= 0;
+		if (cmp <= 0)
+			sorter_next(ck, &ck->indx);
+		if (cmp >= 0)
+			sorter_next(ck, &ck->indx_want);
 	}
 }
 

@@ -15,6 +15,7 @@
 
 #include "check_volume.h"
 #include "commands.h"
+#include "read_ahead.h"
 #include "volume.h"
 
 #define EXIT_CLEAN 0
@@ -149,11 +150,36 @@ static void print_summary(const struct check *ck, const struct output *o)
 	       ck->inodes_nr, ck->blocks_nr, ck->data_blocks_nr);
 }
 
+/* A block, and the start of reading those it refers to. */
+static int read_block(void *arg, uint64_t blkno, void *buf)
+{
+	struct volume *v = arg;
+	int ret = device_read(&v->meta, blkno << LARGE_SHIFT, buf, LARGE_SIZE);
+
+	if (ret == 0)
+		read_ahead_children(&v->meta, v->meta.bytes >> LARGE_SHIFT, buf);
+	return ret;
+}
+
+static void say_not_checked(const struct volume *v, const struct check *ck, int err)
+{
+	if (ck->err_what)
+		say_error("check", "could not check %s: %s in %s: %s; give it room, or name another "
+			  "folder in TMPDIR", v->meta.path, ck->err_what, ck->temp_dir,
+			  strerror(-err));
+	else
+		say_error("check", "could not check %s: %s", v->meta.path,
+			  err == -EBADMSG ? "its super block cannot be used" : strerror(-err));
+}
+
 static int run_check(struct volume *v, struct output *o)
 {
+	const char *tmp = getenv("TMPDIR");
+
 	struct disk_super data_super;
 	struct check ck = {
-		.dev = v->dev,
+		.dev = { .arg = v, .read = read_block, .write = v->dev.write,
+			 .random = v->dev.random },
 		.meta_bytes = v->meta.bytes,
 		.data_bytes = v->data.bytes,
 		.data_super = &data_super,
@@ -161,6 +187,7 @@ static int run_check(struct volume *v, struct output *o)
 		.message_arg = o,
 		.progress = print_progress,
 		.progress_arg = o,
+		.temp_dir = tmp && *tmp ? tmp : "/var/tmp",
 	};
 	int ret;
 
@@ -173,8 +200,7 @@ static int run_check(struct volume *v, struct output *o)
 	ret = check_volume(&ck);
 	clear_progress(o);
 	if (ret < 0) {
-		say_error("check", "could not check %s: %s", v->meta.path,
-			  ret == -EBADMSG ? "its super block cannot be used" : strerror(-ret));
+		say_not_checked(v, &ck, ret);
 		ret = EXIT_NOT_RUN;
 	} else {
 		print_summary(&ck, o);
