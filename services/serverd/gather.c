@@ -27,6 +27,8 @@
 #define FAILURES_SAID	5u
 /* Between the end of a merge and the next one: a full device would ask for one with every commit. */
 #define PAUSE_NS	NSEC_PER_SEC
+/* A merge that is wanted is begun after that long without a commit that does. */
+#define IDLE_NS		(3 * NSEC_PER_SEC)
 /* Work in the background: between looks at a merge that runs, and between slices of freeing. */
 #define LOOK_NS		NSEC_PER_SEC
 #define SLICE_NS	(20 * NSEC_PER_MSEC)
@@ -64,9 +66,17 @@ static void release_all(struct server *s)
 		requests_release_gathering(c);
 }
 
-void gather_note(struct server *s, const struct merge_gate *gate)
+/* Ask a mount to commit, whether it has something to commit or not. */
+static void nudge(struct server *s, struct client *c)
 {
 	static const struct msg_sync_log_trees sync;
+
+	stats_inc(&s->conf.stats->log_merge_nudges);
+	server_ask(s, c->info.rid, MSG_sync_log_trees, &sync, 0);
+}
+
+void gather_note(struct server *s, const struct merge_gate *gate)
+{
 	struct gather *g = &s->gather;
 
 	if (!atomic_load(&g->policy.may_begin))
@@ -84,8 +94,33 @@ void gather_note(struct server *s, const struct merge_gate *gate)
 		if (!c || c->nudged == g->attempt)
 			continue;
 		c->nudged = g->attempt;
-		stats_inc(&s->conf.stats->log_merge_nudges);
-		server_ask(s, c->info.rid, MSG_sync_log_trees, &sync, 0);
+		nudge(s, c);
+	}
+}
+
+/*
+ * A merge is wanted and nobody commits, after a big delete that was the last for a while perhaps: then
+ * one mount is asked to.  Its commit begins the merge, or an attempt.
+ */
+static void begin_when_idle(struct server *s, const struct txn_view *v)
+{
+	struct gather *g = &s->gather;
+
+	if (!atomic_load(&g->policy.may_begin) || g->deadline_ns || v->merge.is_running ||
+	    !merge_is_wanted(&g->policy, (unsigned)v->height_max, v->finished_trees_nr, v->meta_is_low)) {
+		g->idle_since_ns = 0;
+		return;
+	}
+	if (!g->idle_since_ns)
+		g->idle_since_ns = s->now_ns;
+	if (s->now_ns < g->idle_since_ns + IDLE_NS)
+		return;
+	g->idle_since_ns = s->now_ns;
+	for (struct client *c = s->clients; c; c = c->next) {
+		if (c->state == CLIENT_UP) {
+			nudge(s, c);
+			return;
+		}
 	}
 }
 
@@ -200,6 +235,7 @@ void gather_tick(struct server *s)
 		g->deadline_ns = 0;
 		release_all(s);
 	}
+	begin_when_idle(s, &v);
 	work(s, &v);
 }
 

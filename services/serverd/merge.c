@@ -30,7 +30,6 @@ struct scan {
 	uint64_t rid;			/* who asks; not active itself */
 	unsigned height;		/* of the tallest tree */
 	unsigned finished_nr;
-	bool has_items;
 	struct merge_gate *gate;
 };
 
@@ -44,7 +43,6 @@ static int scan_tree(void *arg, const struct item *it)
 		return ret;
 	if (lt.item_root.height > sc->height)
 		sc->height = lt.item_root.height;
-	sc->has_items = sc->has_items || lt.item_root.height;
 	if (le64_get(lt.flags) & LOG_TREES_FLAG_FINALIZED) {
 		sc->finished_nr++;
 		return 0;
@@ -55,12 +53,13 @@ static int scan_tree(void *arg, const struct item *it)
 	return 0;
 }
 
-static bool is_wanted(struct txn *t, const struct merge_policy *mp, const struct scan *sc)
+bool merge_is_wanted(const struct merge_policy *mp, unsigned height_max, uint64_t finished_nr,
+		     bool meta_is_low)
 {
-	if (!sc->has_items)
+	if (!height_max)
 		return false;
-	return (mp->min_height && sc->height >= mp->min_height) ||
-	       (mp->min_trees && sc->finished_nr >= mp->min_trees) || txn_meta_is_low(t);
+	return (mp->min_height && height_max >= mp->min_height) ||
+	       (mp->min_trees && finished_nr >= mp->min_trees) || meta_is_low;
 }
 
 /* Whether a merge is under way: 1, 0 or an error. */
@@ -141,7 +140,7 @@ int merge_pass_gate(struct txn *t, struct merge_gate *gate, struct disk_log_tree
 	if (ret != 0)
 		return ret < 0 ? ret : 0;
 	ret = btree_each(txn_blocks(t), &txn_super(t)->logs_root, &KEY_ZEROS, &KEY_ONES, scan_tree, &sc);
-	if (ret == 0 && !is_wanted(t, gate->policy, &sc)) {
+	if (ret == 0 && !merge_is_wanted(gate->policy, sc.height, sc.finished_nr, txn_meta_is_low(t))) {
 		gate->active_nr = 0;
 		return 0;
 	}

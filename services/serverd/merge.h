@@ -14,6 +14,13 @@ struct merge_policy {
 	unsigned min_trees;		/* so many finished trees want one; 0: they do not */
 };
 
+/*
+ * Whether log trees of which the tallest has that height (0: they have no items), and so many are finished,
+ * want a merge: 7.1, and their number is bounded.
+ */
+bool merge_is_wanted(const struct merge_policy *mp, unsigned height_max, uint64_t finished_nr,
+		     bool meta_is_low);
+
 #define MERGE_ACTIVE_MAX	64u
 
 /* One pass through the barrier. */

@@ -345,6 +345,7 @@ static int count_view(struct txn *t, struct txn_view *v)
 					      &t->super.server_meta_freed[i]);
 	v->free_data_blocks = le64_get(t->super.data_alloc.total_len);
 	v->reserved_meta_blocks = reserved_meta(t);
+	v->meta_is_low = txn_meta_is_low(t);
 	return each_item(t, &t->super.logs_root, count_log, &c);
 }
 

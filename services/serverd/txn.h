@@ -55,6 +55,7 @@ struct txn_view {
 	uint64_t free_meta_blocks;	/* 16.6 */
 	uint64_t free_data_blocks;
 	uint64_t reserved_meta_blocks;
+	bool meta_is_low;
 	uint64_t log_trees_nr;
 	uint64_t open_trees_nr;
 	uint64_t finished_trees_nr;

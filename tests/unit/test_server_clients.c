@@ -450,6 +450,26 @@ static void a_lock_waits_for_mounts_of_before_and_goes_on_without_who_is_fenced(
 	world_free(w);
 }
 
+/* Its holder has given the lock back, nothing was written under it, and nobody remembers the number. */
+static void a_write_seq_that_nobody_remembers_is_not_granted_again(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(1, MSG_LOCK_WRITE);
+	uint64_t first;
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	call(w, 1, MSG_open_log_trees, NULL);
+	first = call(w, 1, MSG_lock, &want)->body.lock_reply.write_seq;
+	assert_true(first > 0);
+	stop(w);
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	tell_no_locks(w, 1);
+	assert_true(call(w, 1, MSG_lock, &want)->body.lock_reply.write_seq > first);
+	world_free(w);
+}
+
 /* Its leader was fenced by an operator's word; that its mount is the same is no reason to ask again. */
 static void who_is_known_to_be_fenced_is_not_waited_for(void **state)
 {
@@ -702,13 +722,188 @@ static void abandoned_log_trees_are_finished_at_the_start(void **state)
 	world_free(w);
 }
 
+/* --- log merges: who waits for whom (gather.c) --- */
+
+/* One item under the open transaction of lt, on the device. */
+static void write_item(struct world *w, struct disk_log_trees *lt)
+{
+	struct block_dev bd = { w->dev, dev_read, dev_write, dev_random };
+	struct item it = { .key = key_orphan(2000 + le64_get(lt->get_trans_seq)),
+			   .seq = le64_get(lt->get_trans_seq) };
+	struct block_set *bs;
+	struct meta_alloc ma;
+
+	assert_int_equal(block_set_open(&bs, &bd, FSID, META, 64), 0);
+	meta_alloc_open(&ma, bs, &lt->meta_avail, &lt->meta_freed);
+	assert_int_equal(log_tree_force(bs, &ma, lt, &it), 0);
+	meta_alloc_close(&ma);
+	assert_int_equal(block_set_write(bs), 0);
+	assert_int_equal(dev_flush(w->dev), 0);
+	block_set_close(bs);
+}
+
+static struct disk_log_trees commit_tree(struct world *w, uint64_t rid, const struct disk_log_trees *lt)
+{
+	struct msg_commit_log_trees m = { .log_trees = *lt, .open_next = 1 };
+	struct said *x = call(w, rid, MSG_commit_log_trees, &m);
+
+	assert_int_equal(x->err, 0);
+	return x->body.commit_log_trees_reply.log_trees;
+}
+
+static bool merge_runs(struct world *w)
+{
+	struct txn_view v;
+
+	txn_get_view(worker_txn(w->s->worker), &v);
+	return v.merge.is_running;
+}
+
+/* Two mounts with open transactions, and the first has committed something that wants a merge. */
+static struct world *make_barrier(struct disk_log_trees lt[2])
+{
+	struct world *w = world_make();
+
+	w->conf.log_merge_wait_timeout_ms = 500;
+	for (uint64_t rid = 1; rid <= 2; rid++) {
+		assert_int_equal(greet(w, rid, 0, 0), GREETING_OK);
+		lt[rid - 1] = call(w, rid, MSG_open_log_trees, NULL)->body.open_log_trees_reply.log_trees;
+	}
+	turns(w);
+	w->s->gather.policy.min_height = 1;
+	write_item(w, &lt[0]);
+	lt[0] = commit_tree(w, 1, &lt[0]);
+	/* It is told that it is stored; its next transaction waits. */
+	assert_false(logs_is_open(&lt[0]));
+	assert_int_equal(le64_get(lt[0].nr), 2);
+	assert_int_equal(find(w, ASKED, 2, 0)->type, MSG_sync_log_trees);
+	assert_null(find(w, ASKED, 1, 0));
+	assert_false(merge_runs(w));
+	return w;
+}
+
+static void a_merge_begins_when_the_last_mount_has_committed(void **state)
+{
+	struct disk_log_trees lt[2];
+	struct world *w = make_barrier(lt);
+	uint64_t opening = ask(w, 1, MSG_open_log_trees, NULL);
+	struct msg_sync_log_trees_reply none;
+	struct said *x;
+
+	(void)state;
+	turns(w);
+	assert_null(find(w, RESPONDED, 1, opening));
+	/* Asked once, however long it takes. */
+	assert_null(find(w, ASKED, 2, 0));
+	server_on_response(w->s, 2, 0, 0, MSG_sync_log_trees_reply, &none);
+	assert_int_equal(stats_get(&w->stats.answers_bad), 0);
+	lt[1] = commit_tree(w, 2, &lt[1]);
+	assert_true(logs_is_open(&lt[1]));
+	assert_true(merge_runs(w));
+	WAIT_FOR(w, find(w, RESPONDED, 1, opening));
+	x = find(w, RESPONDED, 1, opening);
+	assert_int_equal(x->err, 0);
+	assert_true(logs_is_open(&x->body.open_log_trees_reply.log_trees));
+	assert_int_equal(stats_get(&w->stats.log_merge_start), 1);
+	assert_int_equal(stats_get(&w->stats.log_merge_wait_timeout), 0);
+	world_free(w);
+}
+
+static void a_mount_that_does_not_commit_delays_others_for_the_timeout_only(void **state)
+{
+	struct disk_log_trees lt[2];
+	struct world *w = make_barrier(lt);
+	uint64_t opening = ask(w, 1, MSG_open_log_trees, NULL);
+	struct said *x;
+
+	(void)state;
+	turns(w);
+	w->now += 499 * NSEC_PER_MSEC;
+	turns(w);
+	assert_null(find(w, RESPONDED, 1, opening));
+	w->now += 2 * NSEC_PER_MSEC;
+	WAIT_FOR(w, find(w, RESPONDED, 1, opening));
+	x = find(w, RESPONDED, 1, opening);
+	lt[0] = x->body.open_log_trees_reply.log_trees;
+	assert_true(logs_is_open(&lt[0]));
+	assert_false(merge_runs(w));
+	assert_int_equal(stats_get(&w->stats.log_merge_wait_timeout), 1);
+	/* For a while nobody is bothered again, and no tree is finished for nothing. */
+	write_item(w, &lt[0]);
+	lt[0] = commit_tree(w, 1, &lt[0]);
+	assert_true(logs_is_open(&lt[0]));
+	assert_int_equal(le64_get(lt[0].nr), 2);
+	turns(w);
+	assert_null(find(w, ASKED, 2, 0));
+	/* Then it is tried again. */
+	w->now += 6 * NSEC_PER_SEC;
+	turns(w);
+	lt[0] = commit_tree(w, 1, &lt[0]);
+	assert_false(logs_is_open(&lt[0]));
+	assert_int_equal(find(w, ASKED, 2, 0)->type, MSG_sync_log_trees);
+	lt[1] = commit_tree(w, 2, &lt[1]);
+	assert_true(merge_runs(w));
+	world_free(w);
+}
+
+/* It is given up while its next transaction waits: that is opened for nobody. */
+static void who_is_given_up_gets_no_tree_any_more(void **state)
+{
+	struct disk_log_trees lt[2];
+	struct world *w = make_barrier(lt);
+	struct txn_view v;
+
+	(void)state;
+	w->ours[w->ours_nr++] = 1;
+	ask(w, 1, MSG_open_log_trees, NULL);
+	turns(w);
+	server_on_disconnected(w->s, 1, w->now);
+	w->now += 21 * NSEC_PER_SEC;
+	WAIT_FOR(w, !client_find(w->s, 1));
+	turns(w);
+	txn_get_view(worker_txn(w->s->worker), &v);
+	assert_int_equal(v.mounted_nr, 1);
+	assert_int_equal(v.open_trees_nr, 1);
+	assert_int_equal(v.finished_trees_nr, 2);
+	world_free(w);
+}
+
+/* Nobody writes any more, and what was written wants a merge. */
+static void a_merge_that_is_wanted_begins_without_load(void **state)
+{
+	struct world *w = world_make();
+	struct disk_log_trees lt;
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	lt = call(w, 1, MSG_open_log_trees, NULL)->body.open_log_trees_reply.log_trees;
+	write_item(w, &lt);
+	lt = commit_tree(w, 1, &lt);
+	assert_true(logs_is_open(&lt));
+	w->s->gather.policy.min_height = 1;
+	turns(w);
+	assert_null(find(w, ASKED, 1, 0));
+	w->now += 10 * NSEC_PER_SEC;
+	turns(w);
+	assert_int_equal(find(w, ASKED, 1, 0)->type, MSG_sync_log_trees);
+	lt = commit_tree(w, 1, &lt);
+	assert_true(logs_is_open(&lt));
+	assert_true(merge_runs(w));
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_mount_is_let_in_when_its_item_is_durable),
 		cmocka_unit_test(a_farewell_is_answered_when_nothing_of_the_mount_is_left),
+		cmocka_unit_test(a_merge_begins_when_the_last_mount_has_committed),
+		cmocka_unit_test(a_mount_that_does_not_commit_delays_others_for_the_timeout_only),
+		cmocka_unit_test(who_is_given_up_gets_no_tree_any_more),
+		cmocka_unit_test(a_merge_that_is_wanted_begins_without_load),
 		cmocka_unit_test(quorum_members_leave_last_and_together),
 		cmocka_unit_test(a_lock_waits_for_mounts_of_before_and_goes_on_without_who_is_fenced),
+		cmocka_unit_test(a_write_seq_that_nobody_remembers_is_not_granted_again),
 		cmocka_unit_test(who_is_known_to_be_fenced_is_not_waited_for),
 		cmocka_unit_test(a_mount_that_stays_away_is_given_up_and_its_locks_with_it),
 		cmocka_unit_test(this_instances_own_mount_is_waited_for),
