@@ -301,6 +301,16 @@ static void count_dirty(struct itx *tx)
 	atomic_fetch_add(&tx->fsd->items->davail, tx->davail_delta);
 }
 
+/* Cursors end before their transaction. */
+static void close_near(struct itx *tx)
+{
+	if (tx->items_mc)
+		mdb_cursor_close(tx->items_mc);
+	if (tx->ranges_mc)
+		mdb_cursor_close(tx->ranges_mc);
+	tx->items_mc = tx->ranges_mc = NULL;
+}
+
 int items_commit(struct itx *tx)
 {
 	struct items *is = tx->fsd->items;
@@ -308,6 +318,7 @@ int items_commit(struct itx *tx)
 	int rc;
 
 	if (!tx->write) {
+		close_near(tx);
 		snapshot_end(is, tx->txn);
 		return 0;
 	}
@@ -315,6 +326,7 @@ int items_commit(struct itx *tx)
 		items_abort(tx);
 		return tx->err;
 	}
+	close_near(tx);
 	rc = mdb_txn_commit(tx->txn);
 	if (!rc) {
 		count_dirty(tx);
@@ -333,6 +345,7 @@ void items_abort(struct itx *tx)
 {
 	struct items *is = tx->fsd->items;
 
+	close_near(tx);
 	if (!tx->write) {
 		snapshot_end(is, tx->txn);
 		return;
@@ -480,12 +493,25 @@ int items_cursor(struct itx *tx, enum items_table table, MDB_cursor **mc)
 	return rc ? items_error(tx, rc, "cursor") : 0;
 }
 
+int items_near(struct itx *tx, enum items_table table, MDB_cursor **mc)
+{
+	MDB_cursor **near = table == TABLE_ITEMS ? &tx->items_mc : &tx->ranges_mc;
+	int ret = *near ? 0 : items_cursor(tx, table, near);
+
+	*mc = *near;
+	return ret;
+}
+
 int rec_get(struct itx *tx, const struct key *key, const struct item_rec **rec)
 {
 	struct ikey k = ikey_of(key);
 	MDB_val mk = mval(k.b, sizeof(k.b)), mv;
-	int rc = mdb_get(tx->txn, items_dbi(tx, TABLE_ITEMS), &mk, &mv);
+	MDB_cursor *mc;
+	int ret = items_near(tx, TABLE_ITEMS, &mc), rc;
 
+	if (ret < 0)
+		return ret;
+	rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET);
 	if (rc == MDB_NOTFOUND)
 		return 0;
 	if (rc)
@@ -534,8 +560,11 @@ int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags,
 	MDB_val mk = mval(k.b, sizeof(k.b)), mv = mval(NULL, bytes);
 	uint8_t copy[sizeof(struct item_rec) + ITEM_CACHED_MAX] __attribute__((aligned(8)));
 	struct item_rec *rec = (struct item_rec *)copy;
-	int rc;
+	MDB_cursor *mc;
+	int ret = items_near(tx, TABLE_ITEMS, &mc), rc;
 
+	if (ret < 0)
+		return ret;
 	/* val may point into the very record that is replaced, so it is copied first. */
 	assert(bytes <= sizeof(copy));
 	memset(copy, 0, sizeof(*rec));
@@ -547,17 +576,23 @@ int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags,
 	memset(rec->val + len, 0, bytes - sizeof(*rec) - len);
 	mv.mv_data = copy;
 	tx->changes++;
-	rc = mdb_put(tx->txn, items_dbi(tx, TABLE_ITEMS), &mk, &mv, 0);
+	rc = mdb_cursor_put(mc, &mk, &mv, 0);
 	return rc ? items_error(tx, rc, "write") : 0;
 }
 
 int rec_del(struct itx *tx, const struct key *key)
 {
 	struct ikey k = ikey_of(key);
-	MDB_val mk = mval(k.b, sizeof(k.b));
-	int rc = mdb_del(tx->txn, items_dbi(tx, TABLE_ITEMS), &mk, NULL);
+	MDB_val mk = mval(k.b, sizeof(k.b)), mv;
+	MDB_cursor *mc;
+	int ret = items_near(tx, TABLE_ITEMS, &mc), rc;
 
+	if (ret < 0)
+		return ret;
 	tx->changes++;
+	rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET);
+	if (!rc)
+		rc = mdb_cursor_del(mc, 0);
 	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "removal") : 0;
 }
 
@@ -613,7 +648,7 @@ static int first_live(struct itx *tx, const struct key *from, const struct key *
 		      struct key *at, const struct item_rec **rec)
 {
 	MDB_cursor *mc;
-	int ret = items_cursor(tx, TABLE_ITEMS, &mc);
+	int ret = items_near(tx, TABLE_ITEMS, &mc);
 
 	if (ret < 0)
 		return ret;
@@ -626,7 +661,6 @@ static int first_live(struct itx *tx, const struct key *from, const struct key *
 		if (!((*rec)->flags & ITEM_REC_DELETED))
 			break;
 	}
-	mdb_cursor_close(mc);
 	return ret;
 }
 
@@ -666,7 +700,7 @@ static int last_live(struct itx *tx, const struct key *from, const struct key *f
 		     struct key *at, const struct item_rec **rec)
 {
 	MDB_cursor *mc;
-	int ret = items_cursor(tx, TABLE_ITEMS, &mc);
+	int ret = items_near(tx, TABLE_ITEMS, &mc);
 
 	if (ret < 0)
 		return ret;
@@ -682,7 +716,6 @@ static int last_live(struct itx *tx, const struct key *from, const struct key *f
 			break;
 		ret = rec_step(tx, mc, MDB_PREV, at, rec);
 	}
-	mdb_cursor_close(mc);
 	return ret;
 }
 
@@ -769,7 +802,8 @@ static int write_dirty(struct itx *tx, const struct key *key, bool is_dirty_alre
 	return rec_put(tx, key, tx->open_gen, flags, val, len);
 }
 
-int item_put(struct itx *tx, const struct key *key, const void *val, size_t len)
+/* replace: an item may be there, and the caller has seen to it that the key is known. */
+static int put(struct itx *tx, const struct key *key, const void *val, size_t len, bool replace)
 {
 	const struct item_rec *rec;
 	struct key first, last;
@@ -783,6 +817,8 @@ int item_put(struct itx *tx, const struct key *key, const void *val, size_t len)
 	if (ret < 0)
 		return ret;
 	if (ret) {
+		if (!replace && !(rec->flags & ITEM_REC_DELETED))
+			return rec->flags & ITEM_REC_BAD ? -EIO : -EEXIST;
 		is_dirty = rec->mark == tx->open_gen;
 		flags = rec->flags & ITEM_REC_PERSISTENT;
 		if (!is_dirty)
@@ -791,15 +827,28 @@ int item_put(struct itx *tx, const struct key *key, const void *val, size_t len)
 		ret = range_find(tx, key, &first, &last);
 		if (ret < 0)
 			return ret;
+		if (!ret && !replace)
+			return not_known(tx, key);
 		assert(ret == 1);
 	}
 	note_recent(tx, key);
 	return write_dirty(tx, key, is_dirty, flags, val, len);
 }
 
+int item_put(struct itx *tx, const struct key *key, const void *val, size_t len)
+{
+	return put(tx, key, val, len, true);
+}
+
+int item_insert(struct itx *tx, const struct key *key, const void *val, size_t len)
+{
+	return put(tx, key, val, len, false);
+}
+
 int item_delete(struct itx *tx, const struct key *key, const void *keep_val, size_t keep_len)
 {
 	const struct item_rec *rec;
+	struct key first, last;
 	bool is_dirty;
 	int ret = may_write(tx, key);
 
@@ -808,8 +857,16 @@ int item_delete(struct itx *tx, const struct key *key, const void *keep_val, siz
 	ret = rec_get(tx, key, &rec);
 	if (ret < 0)
 		return ret;
-	if (ret == 0 || rec->flags & ITEM_REC_DELETED)
+	if (ret == 0) {
+		ret = range_find(tx, key, &first, &last);
+		if (ret < 0)
+			return ret;
+		return ret ? -ENOENT : not_known(tx, key);
+	}
+	if (rec->flags & ITEM_REC_DELETED)
 		return -ENOENT;
+	if (rec->flags & ITEM_REC_BAD)
+		return -EIO;
 	is_dirty = rec->mark == tx->open_gen;
 	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT)) {
 		ret = rec_del(tx, key);

@@ -60,6 +60,11 @@ struct itx {
 	uint64_t changes;	/* of any table so far: what fails without any has not happened */
 	int64_t davail_delta;	/* change of the sum of TABLE_DAVAIL */
 	int err;		/* first LMDB error: it will abort with -EIO or park for room */
+	/* items.c's: cursors that stay where the last look-up was, for the next one is often near;
+	 * the known interval that was found last. */
+	MDB_cursor *items_mc, *ranges_mc;
+	struct key known_first, known_last;
+	bool has_known;
 };
 
 /* path: the runtime directory; size: bytes of the map.  Begins empty unless `keep`. */
@@ -96,8 +101,10 @@ int item_prev(struct itx *tx, const struct key *key, const struct key *first, st
 
 /* Create or replace; dirty in the open generation.  The key must be known (call item_get first). */
 int item_put(struct itx *tx, const struct key *key, const void *val, size_t len);
-/* Delete a known item; leaves a marker where an older version may exist.  keep_val: the marker
- * keeps the value it had (inode items: txn.c needs their old seqs). */
+/* Create what is not there: -EEXIST, or OP_PARKED as item_get. */
+int item_insert(struct itx *tx, const struct key *key, const void *val, size_t len);
+/* Delete an item; leaves a marker where an older version may exist.  keep_val: the marker
+ * keeps the value it had (inode items: txn.c needs their old seqs).  -ENOENT, or OP_PARKED as item_get. */
 int item_delete(struct itx *tx, const struct key *key, const void *keep_val, size_t keep_len);
 /* Leave a deletion marker whether the key is known or not (zone 8, which no lock covers). */
 int item_force_delete(struct itx *tx, const struct key *key);

@@ -107,6 +107,8 @@ int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags,
 	    size_t len);
 int rec_del(struct itx *tx, const struct key *key);
 int items_cursor(struct itx *tx, enum items_table table, MDB_cursor **mc);
+/* The transaction's own cursor of TABLE_ITEMS or TABLE_RANGES: stays open, stands anywhere. */
+int items_near(struct itx *tx, enum items_table table, MDB_cursor **mc);
 /* Whether operations should wait for room. */
 bool items_is_full(struct items *is);
 /* Measure what the tables use, in tx. */

@@ -79,37 +79,58 @@ static int range_ge(struct itx *tx, MDB_cursor *mc, const struct key *key, struc
 int range_find(struct itx *tx, const struct key *key, struct key *first, struct key *last)
 {
 	MDB_cursor *mc;
-	int ret = items_cursor(tx, TABLE_RANGES, &mc);
+	int ret;
 
+	if (tx->has_known && key_cmp(&tx->known_first, key) <= 0 &&
+	    key_cmp(key, &tx->known_last) <= 0) {
+		*first = tx->known_first;
+		*last = tx->known_last;
+		return 1;
+	}
+	ret = items_near(tx, TABLE_RANGES, &mc);
 	if (ret < 0)
 		return ret;
 	ret = range_le(tx, mc, key, first, last);
-	mdb_cursor_close(mc);
-	return ret > 0 ? key_cmp(last, key) >= 0 : ret;
+	if (ret <= 0 || key_cmp(last, key) < 0)
+		return ret < 0 ? ret : 0;
+	tx->known_first = *first;
+	tx->known_last = *last;
+	tx->has_known = true;
+	return 1;
 }
 
 static int range_write(struct itx *tx, const struct key *first, const struct key *last)
 {
 	uint8_t k[KEY_SORT_BYTES], v[KEY_SORT_BYTES];
 	MDB_val mk = mval(k, sizeof(k)), mv = mval(v, sizeof(v));
-	int rc;
+	MDB_cursor *mc;
+	int ret = items_near(tx, TABLE_RANGES, &mc), rc;
 
+	if (ret < 0)
+		return ret;
 	key_to_sortable(first, k);
 	key_to_sortable(last, v);
 	tx->changes++;
-	rc = mdb_put(tx->txn, items_dbi(tx, TABLE_RANGES), &mk, &mv, 0);
+	tx->has_known = false;
+	rc = mdb_cursor_put(mc, &mk, &mv, 0);
 	return rc ? items_error(tx, rc, "known intervals") : 0;
 }
 
 static int range_erase(struct itx *tx, const struct key *first)
 {
 	uint8_t k[KEY_SORT_BYTES];
-	MDB_val mk = mval(k, sizeof(k));
-	int rc;
+	MDB_val mk = mval(k, sizeof(k)), mv;
+	MDB_cursor *mc;
+	int ret = items_near(tx, TABLE_RANGES, &mc), rc;
 
+	if (ret < 0)
+		return ret;
 	key_to_sortable(first, k);
 	tx->changes++;
-	rc = mdb_del(tx->txn, items_dbi(tx, TABLE_RANGES), &mk, NULL);
+	tx->has_known = false;
+	rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET);
+	if (!rc)
+		rc = mdb_cursor_del(mc, 0);
 	return rc ? items_error(tx, rc, "known intervals") : 0;
 }
 
@@ -127,17 +148,18 @@ int range_add(struct itx *tx, const struct key *first, const struct key *last)
 {
 	struct key lo = *first, hi = *last, f, l, at;
 	MDB_cursor *mc;
-	int ret = items_cursor(tx, TABLE_RANGES, &mc);
+	int ret = items_near(tx, TABLE_RANGES, &mc);
 
 	if (ret < 0)
 		return ret;
 	assert(key_cmp(first, last) <= 0);
+	if (tx->has_known && key_cmp(&tx->known_first, first) <= 0 &&
+	    key_cmp(last, &tx->known_last) <= 0)
+		return 0;
 	ret = range_le(tx, mc, first, &f, &l);
 	if (ret > 0) {
-		if (key_cmp(&l, last) >= 0) {
-			mdb_cursor_close(mc);
+		if (key_cmp(&l, last) >= 0)
 			return 0;
-		}
 		at = key_next(l);
 		if (key_cmp(&at, first) >= 0)
 			lo = f;		/* joined; its record is written below with the new end */
@@ -156,15 +178,21 @@ int range_add(struct itx *tx, const struct key *first, const struct key *last)
 			hi = l;
 		at = key_next(f);
 	}
-	mdb_cursor_close(mc);
-	return ret < 0 ? ret : range_write(tx, &lo, &hi);
+	if (ret >= 0)
+		ret = range_write(tx, &lo, &hi);
+	if (ret < 0)
+		return ret;
+	tx->known_first = lo;
+	tx->known_last = hi;
+	tx->has_known = true;
+	return 0;
 }
 
 int range_remove(struct itx *tx, const struct key *first, const struct key *last)
 {
 	struct key f, l, at;
 	MDB_cursor *mc;
-	int ret = items_cursor(tx, TABLE_RANGES, &mc);
+	int ret = items_near(tx, TABLE_RANGES, &mc);
 
 	if (ret < 0)
 		return ret;
@@ -188,7 +216,6 @@ int range_remove(struct itx *tx, const struct key *first, const struct key *last
 		at = key_next(l);
 		ret = range_ge(tx, mc, &at, &f, &l);
 	}
-	mdb_cursor_close(mc);
 	return ret < 0 ? ret : 0;
 }
 

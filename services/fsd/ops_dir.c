@@ -104,66 +104,52 @@ int dir_parent(struct itx *tx, uint64_t dir, uint64_t *parent)
 	return ret;
 }
 
-/* Add or remove the three items of an entry.  They must be known: the callers hold both locks. */
-static int put_entry(struct itx *tx, uint64_t dir, const struct entry *e)
+/*
+ * Add or remove the three items of an entry.  Most likely not to be known is the one by position, so
+ * it comes first; whatever is not lets the transaction go.
+ */
+static void entry_keys(uint64_t dir, const struct entry *e, struct key keys[3])
 {
 	uint64_t ino = le64_get(e->head.ino), pos = le64_get(e->head.pos);
-	struct key keys[3] = { key_dirent(dir, le64_get(e->head.hash), pos), key_readdir(dir, pos),
-			       key_backref(ino, dir, pos) };
-	uint8_t val[sizeof(e->head) + NAME_MAX_BYTES];
-	struct ival iv;
 
+	keys[0] = key_readdir(dir, pos);
+	keys[1] = key_backref(ino, dir, pos);
+	keys[2] = key_dirent(dir, le64_get(e->head.hash), pos);
+}
+
+static int put_entry(struct itx *tx, uint64_t dir, const struct entry *e)
+{
+	uint8_t val[sizeof(e->head) + NAME_MAX_BYTES];
+	struct key keys[3];
+	int ret = 0;
+
+	entry_keys(dir, e, keys);
 	memcpy(val, &e->head, sizeof(e->head));
 	memcpy(val + sizeof(e->head), e->name.bytes, e->name.len);
-	for (unsigned i = 0; i < 3; i++) {
-		int ret = item_get(tx, &keys[i], &iv);
-
-		if (ret == 0) {
-			log_err("directory %llu: position %llu is taken already: run scoutfsctl "
-				"check",
-				(unsigned long long)dir, (unsigned long long)pos);
-			stats_inc(&tx->fsd->stats.corrupt_items);
-			return -EIO;
-		}
-		if (ret != -ENOENT)
-			return ret;
-	}
-	for (unsigned i = 0; i < 3; i++) {
-		int ret = item_put(tx, &keys[i], val, entry_bytes(e));
-
-		if (ret < 0)
-			return ret;
-	}
-	return 0;
+	for (unsigned i = 0; i < 3 && ret == 0; i++)
+		ret = item_insert(tx, &keys[i], val, entry_bytes(e));
+	if (ret != -EEXIST)
+		return ret;
+	log_err("directory %llu: position %llu is taken already: run scoutfsctl check",
+		(unsigned long long)dir, (unsigned long long)le64_get(e->head.pos));
+	stats_inc(&tx->fsd->stats.corrupt_items);
+	return -EIO;
 }
 
 static int remove_entry(struct itx *tx, uint64_t dir, const struct entry *e)
 {
-	uint64_t ino = le64_get(e->head.ino), pos = le64_get(e->head.pos);
-	struct key keys[3] = { key_dirent(dir, le64_get(e->head.hash), pos), key_readdir(dir, pos),
-			       key_backref(ino, dir, pos) };
-	struct ival iv;
+	struct key keys[3];
+	int ret = 0;
 
-	for (unsigned i = 0; i < 3; i++) {
-		int ret = item_get(tx, &keys[i], &iv);
-
-		if (ret == -ENOENT) {
-			log_err("directory %llu: the entry at position %llu lacks one of its three "
-				"items: run scoutfsctl check",
-				(unsigned long long)dir, (unsigned long long)pos);
-			stats_inc(&tx->fsd->stats.corrupt_items);
-			return -EIO;
-		}
-		if (ret < 0)
-			return ret;
-	}
-	for (unsigned i = 0; i < 3; i++) {
-		int ret = item_delete(tx, &keys[i], NULL, 0);
-
-		if (ret < 0)
-			return ret;
-	}
-	return 0;
+	entry_keys(dir, e, keys);
+	for (unsigned i = 0; i < 3 && ret == 0; i++)
+		ret = item_delete(tx, &keys[i], NULL, 0);
+	if (ret != -ENOENT)
+		return ret;
+	log_err("directory %llu: the entry at position %llu lacks one of its three items: run scoutfsctl check",
+		(unsigned long long)dir, (unsigned long long)le64_get(e->head.pos));
+	stats_inc(&tx->fsd->stats.corrupt_items);
+	return -EIO;
 }
 
 static void make_entry(struct entry *e, const struct name *name, uint64_t ino, uint32_t mode,

@@ -572,6 +572,38 @@ static void fresh_item_leaves_no_marker_but_a_committing_one_does(void **state)
 	items_abort(&tx);
 }
 
+static void insert_and_delete_look_before_they_change(void **state)
+{
+	struct key key = key_of(3), other = key_of(4);
+	uint64_t v[2] = { 1, 2 };
+	struct ival iv;
+	struct itx tx;
+
+	(void)state;
+	begin(&tx, true);
+	assert_int_equal(item_insert(&tx, &key, v, 8), -EAGAIN);	/* not known: it may be there */
+	assert_int_equal(item_delete(&tx, &key, NULL, 0), -EAGAIN);
+	assert_int_equal(tx.changes, 0);
+	assert_int_equal(items_set_known(&tx, &key, &key), 0);
+	assert_int_equal(item_delete(&tx, &key, NULL, 0), -ENOENT);
+	assert_int_equal(item_insert(&tx, &key, v, 8), 0);
+	assert_int_equal(item_insert(&tx, &key, v + 1, 8), -EEXIST);
+	assert_int_equal(item_get(&tx, &key, &iv), 0);
+	assert_memory_equal(iv.val, v, 8);
+	assert_int_equal(item_insert(&tx, &other, v, 8), -EAGAIN);
+	/* An interval that was found once is not believed when it has become smaller. */
+	assert_int_equal(items_set_known(&tx, &other, &other), 0);
+	assert_int_equal(item_get(&tx, &other, &iv), -ENOENT);
+	assert_int_equal(range_remove(&tx, &other, &other), 0);
+	assert_int_equal(item_get(&tx, &other, &iv), -EAGAIN);
+	/* What was malformed when it was read is neither replaced nor deleted. */
+	assert_int_equal(items_set_known(&tx, &other, &other), 0);
+	assert_int_equal(rec_put(&tx, &other, 0, ITEM_REC_BAD | ITEM_REC_PERSISTENT, v, 8), 0);
+	assert_int_equal(item_insert(&tx, &other, v, 8), -EIO);
+	assert_int_equal(item_delete(&tx, &other, NULL, 0), -EIO);
+	items_abort(&tx);
+}
+
 static int parked_run(struct itx *tx)
 {
 	struct key first = { .zone = ZONE_FS, .first = 2048 };
@@ -668,6 +700,7 @@ int main(void)
 		T(answers_are_the_newest_or_unknown),
 		T(what_is_dirty_is_never_evicted),
 		T(fresh_item_leaves_no_marker_but_a_committing_one_does),
+		T(insert_and_delete_look_before_they_change),
 		T(full_cache_parks_and_is_usable_again),
 		T(what_is_not_known_parks_for_that_key),
 		T(reopened_cache_has_what_was_committed),
