@@ -680,6 +680,7 @@ int net_client_open(struct net_client **out, const struct net_client_conf *conf,
 		return -ENOMEM;
 	assert(conf->ops.resolve && conf->ops.on_request && conf->keepalive_ms);
 	nc->conf = *conf;
+	nc->term = conf->term;
 	nc->process = process;
 	pthread_mutex_init(&nc->mutex, NULL);
 	session_init(&nc->session);

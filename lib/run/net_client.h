@@ -44,6 +44,9 @@ struct net_client_conf {
 	uint64_t fmt_vers;
 	uint8_t flags;			/* GREETING_FLAG_QUORUM */
 	uint32_t keepalive_ms;		/* a server silent for longer is given up */
+	/* Of the server that accepted this rid last, which an earlier process may have seen: who has
+	 * forgotten the rid since has fenced it.  0: no server knows it yet. */
+	uint64_t term;
 	struct net_client_ops ops;	/* all but resolve and on_request may be NULL */
 	void *arg;
 };

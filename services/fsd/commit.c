@@ -32,6 +32,7 @@
 #include "merge.h"
 #include "net.h"
 #include "reader.h"
+#include "resume.h"
 #include "stream.h"
 #include "txn_impl.h"
 
@@ -164,21 +165,28 @@ int commit_open(struct txn *t)
 
 	ret = block_set_open(&t->bs, &dev, t->fsd->fsid, t->fsd->total_meta_blocks,
 			     COMMIT_CACHE_BLOCKS);
+	if (ret < 0)
+		return ret;
+	ret = net_open_log_trees(t->fsd, &lt);
+	if (ret < 0) {
+		log_err("the leader does not open a transaction for this mount: %s", strerror(-ret));
+		return ret;
+	}
+	ret = resume_gens(t->fsd, &lt);
 	if (ret == 0)
 		ret = items_begin(t->fsd, NULL, false, &tx);
 	if (ret < 0)
 		return ret;
 	t->committed_gen = t->want = load.gen = tx.committed_gen;
 	items_abort(&tx);
-	ret = net_open_log_trees(t->fsd, &lt);
-	if (ret < 0) {
-		log_err("the leader does not open a transaction for this mount: %s", strerror(-ret));
-		return ret;
-	}
 	ret = take_opened(t, &lt, NULL, &load.ex);
 	if (ret == 0)
 		ret = items_run(t->fsd, load_davail, &load);
 	free(load.ex.v);
+	if (ret == 0)
+		ret = commit_clean(t, load.gen);
+	if (ret == 0)
+		ret = items_recount(t->fsd);
 	t->trans_seq = le64_get(lt.get_trans_seq);
 	t->meta_avail = le64_get(lt.meta_avail.total_nr);
 	return ret;
@@ -491,13 +499,22 @@ static int clean_some(struct itx *tx, void *arg)
 	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "clean-up") : 0;
 }
 
+int commit_clean(struct txn *t, uint64_t gen)
+{
+	struct cleaning cl = { .gen = gen };
+	int ret = 0;
+
+	while (ret == 0 && !cl.done)
+		ret = items_run(t->fsd, clean_some, &cl);
+	return ret;
+}
+
 /* next: what the leader opened; NULL: nothing (yet). */
 static int publish(struct txn *t, struct closing *c, const struct disk_log_trees *sent,
 		   const struct disk_log_trees *next)
 {
 	struct published p = { .gen = c->gen, .seq = le64_get(sent->get_trans_seq),
 			       .low = is_low(next ? next : &t->lt) };
-	struct cleaning cl = { .gen = c->gen };
 	int ret = 0;
 
 	txn_doing(t, "finishing the commit");
@@ -515,9 +532,7 @@ static int publish(struct txn *t, struct closing *c, const struct disk_log_trees
 		return ret;
 	stats_inc(&t->fsd->stats.trans_commit_done);
 	txn_publish(t, c->gen);
-	while (ret == 0 && !cl.done)
-		ret = items_run(t->fsd, clean_some, &cl);
-	return ret;
+	return commit_clean(t, c->gen);
 }
 
 int commit_gen(struct txn *t, bool last)
@@ -536,6 +551,8 @@ int commit_gen(struct txn *t, bool last)
 	if (ret < 0)
 		goto out;
 	ret = write_all(t, &c, &lt);
+	if (ret == 0)
+		ret = resume_note_storing(t->fsd, c.gen, &lt);
 	if (ret == 0) {
 		txn_doing(t, "waiting for the leader to store the transaction");
 		ret = store(t, &lt, !last, &next);

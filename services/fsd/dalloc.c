@@ -303,6 +303,63 @@ static int forget_log(struct itx *tx, uint64_t gen)
 	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "log of blocks") : 0;
 }
 
+struct fold {
+	uint64_t from, to;
+	bool more;
+};
+
+static int fold_log(struct itx *tx, void *arg)
+{
+	struct fold *f = arg;
+	uint64_t row[2];
+	MDB_val mk, mv;
+	struct dlog d;
+	unsigned n;
+	int rc = 0;
+
+	f->more = false;
+	for (n = 0; rc == 0; n++) {
+		MDB_cursor *mc;
+		int ret = items_cursor(tx, TABLE_DLOG, &mc);
+
+		if (ret < 0)
+			return ret;
+		row[0] = htobe64(f->from);
+		row[1] = 0;
+		mk = mval(row, sizeof(row));
+		rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE);
+		if (rc == 0 && (memcmp(mk.mv_data, row, sizeof(row[0])) != 0 || n == 512)) {
+			f->more = n == 512;
+			mdb_cursor_close(mc);
+			return 0;
+		}
+		if (rc == 0) {
+			memcpy(row, mk.mv_data, sizeof(row));
+			memcpy(&d, mv.mv_data, sizeof(d));
+			rc = mdb_cursor_del(mc, 0);
+		}
+		mdb_cursor_close(mc);
+		if (rc)
+			break;
+		row[0] = htobe64(f->to);
+		mk = mval(row, sizeof(row));
+		mv = mval(&d, sizeof(d));
+		rc = mdb_put(tx->txn, items_dbi(tx, TABLE_DLOG), &mk, &mv, 0);
+	}
+	return rc == MDB_NOTFOUND ? 0 : items_error(tx, rc, "log of blocks");
+}
+
+int dalloc_fold(struct fsd *fsd, uint64_t from, uint64_t to)
+{
+	struct fold f = { .from = from, .to = to };
+	int ret;
+
+	do {
+		ret = items_run(fsd, fold_log, &f);
+	} while (ret == 0 && f.more);
+	return ret;
+}
+
 /* What a later generation took is not free, whatever the tree says. */
 static int take_again(void *arg, bool alloc, struct extent ext)
 {

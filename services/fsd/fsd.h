@@ -10,6 +10,7 @@
  *   txn.c        generations; commit.c: their commits  net.c     the session with the leader
  *   merge.c      this mount's share of log merges
  *   interrupt.c  killed applications                   ops_ctl.c, caller.c  ioctls
+ *   keep.c       what outlives this process            reply.c   answers the kernel may lack
  */
 #ifndef SCOUTFS_FSD_H
 #define SCOUTFS_FSD_H
@@ -38,6 +39,9 @@ struct orphans;
 struct kcache;
 struct interrupts;
 struct ops;
+struct op_answers;
+struct replies;
+struct keep;
 
 struct fsd {
 	struct instance_conf conf;
@@ -62,6 +66,11 @@ struct fsd {
 	struct kcache *kcache;	/* kcache.c */
 	struct interrupts *interrupts;	/* interrupt.c */
 	struct ops *ops;	/* op.c: workers and what is parked */
+	const struct op_answers *answers;	/* op.h; NULL: nobody records them */
+	struct replies *replies;	/* reply.c */
+	struct keep *keep;	/* keep.c; NULL: nothing outlives the process */
+	/* The kernel's connection is older than this process: what it knows is not all known here. */
+	atomic_bool is_resumed;
 
 	atomic_bool stopping;		/* unmount has begun: no new background work */
 	atomic_bool fenced;		/* the leader has fenced this rid: everything fails with EIO */

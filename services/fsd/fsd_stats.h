@@ -6,6 +6,7 @@
 
 #define FSD_STATS(C)                                                                  \
 	C(fuse_requests,	"Requests from the kernel")                            \
+	C(requests_done_before,	"Requests that an earlier process had done, answered again")   \
 	C(op_parked,		"Times an operation waited for something")             \
 	C(op_wait_lock,		"... for a cluster lock")                              \
 	C(op_wait_items,	"... for items to be read")                            \

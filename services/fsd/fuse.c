@@ -61,17 +61,6 @@ static bool get_name(fuse_req_t req, const char *from, struct name *to)
 	return true;
 }
 
-static struct open_file *new_open_file(uint64_t ino, int flags)
-{
-	struct open_file *of = calloc(1, sizeof(*of));
-
-	if (of) {
-		of->ino = ino;
-		of->flags = flags;
-	}
-	return of;
-}
-
 /* ---- entries --------------------------------------------------------------------------------- */
 
 static void fill_entry(struct fsd *fsd, uint64_t dir, uint64_t ino, const struct cinode *ci,
@@ -107,6 +96,26 @@ static void done_entry(struct op *op, int err)
 	free(d->req_data);
 	free(d);
 }
+
+/* What an earlier process has made, as it is now. */
+static uint64_t answer_ino(const struct op *op)
+{
+	return ((const struct dir_op *)op)->ino;
+}
+
+static int run_made(struct op *op, struct itx *tx)
+{
+	struct dir_op *d = (struct dir_op *)op;
+	int ret;
+
+	d->ino = op->answer;
+	ret = lock_inode(op, d->ino, LOCK_MODE_READ);
+	if (ret == 0)
+		ret = inode_get(tx, d->ino, &d->ci);
+	return ret == -ENOENT ? -ESTALE : ret;
+}
+
+static const struct op_again again_entry = { .answer = answer_ino, .run = run_made };
 
 static void done_lookup(struct op *op, int err)
 {
@@ -155,6 +164,7 @@ static struct dir_op *create_op(fuse_req_t req, fuse_ino_t parent, const char *n
 
 	if (!d)
 		return NULL;
+	d->op.again = &again_entry;
 	d->req = req;
 	d->dir = ino_of_node(parent);
 	d->mode = mode;
@@ -206,22 +216,18 @@ static void done_create(struct op *op, int err)
 {
 	struct dir_op *d = (struct dir_op *)op;
 	struct fuse_file_info *fi = d->req_data;
-	struct open_file *of = (struct open_file *)(uintptr_t)fi->fh;
 	struct fuse_entry_param e;
 
 	fuse_op_done(d->req, op);
 	if (err) {
 		fuse_reply_err(d->req, -err);
-		free(of);
 	} else {
-		of->ino = d->ino;
 		fill_entry(op->fsd, d->dir, d->ino, &d->ci, &e);
 		inode_ref(op->fsd, d->ino, 1);
 		inode_open(op->fsd, d->ino);
 		if (fuse_reply_create(d->req, &e, fi) != 0) {
 			inode_release(op->fsd, d->ino);
 			inode_forget(op->fsd, d->ino, 1);
-			free(of);
 		}
 	}
 	free(fi);
@@ -234,18 +240,16 @@ static void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	struct dir_op *d =
 		create_op(req, parent, name, S_IFREG | (mode & 07777), 0, "create", done_create);
 	struct fuse_file_info *copy = d ? malloc(sizeof(*copy)) : NULL;
-	struct open_file *of = copy ? new_open_file(0, fi->flags) : NULL;
 
 	if (!d)
 		return;
-	if (!of) {
+	if (!copy) {
 		fuse_reply_err(req, ENOMEM);
-		free(copy);
 		free(d);
 		return;
 	}
 	*copy = *fi;
-	copy->fh = (uintptr_t)of;
+	copy->fh = 0;	/* it says nothing: the next process could not know it */
 	copy->keep_cache = 1;	/* a new file: nobody else has pages of it */
 	copy->noflush = 1;
 	d->req_data = copy;
@@ -258,6 +262,7 @@ static void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const
 
 	if (!d)
 		return;
+	d->op.again = &again_entry;
 	d->req = req;
 	d->ino = ino_of_node(ino);
 	d->new_dir = ino_of_node(new_parent);
@@ -349,6 +354,8 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_op_start(req, &a->op);
 }
 
+static const struct op_again again_attr = { .run = attr_run_get };
+
 static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		       struct fuse_file_info *fi)
 {
@@ -359,6 +366,7 @@ static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		return;
 	a->req = req;
 	a->ino = ino_of_node(ino);
+	a->op.again = &again_attr;
 	a->attr = *attr;
 	a->to_set = to_set;
 	fuse_op_start(req, &a->op);
@@ -540,22 +548,18 @@ struct open_op {
 static void done_open(struct op *op, int err)
 {
 	struct open_op *o = (struct open_op *)op;
-	struct open_file *of = (struct open_file *)(uintptr_t)o->fi.fh;
 
 	fuse_op_done(o->a.req, op);
 	if (err) {
 		fuse_reply_err(o->a.req, -err);
-		free(of);
 	} else {
 		/* pages and listings stay while the lock is held: whoever takes it away drops them
 		 * (D4) */
 		o->fi.keep_cache = lock_kernel_timeout(op->fsd, o->a.ino) > 0;
 		o->fi.cache_readdir = o->fi.keep_cache;
 		inode_open(op->fsd, o->a.ino);
-		if (fuse_reply_open(o->a.req, &o->fi) != 0) {
+		if (fuse_reply_open(o->a.req, &o->fi) != 0)
 			inode_release(op->fsd, o->a.ino);
-			free(of);
-		}
 	}
 	free(o);
 }
@@ -563,19 +567,13 @@ static void done_open(struct op *op, int err)
 static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, const char *what)
 {
 	struct open_op *o = new_op(req, sizeof(*o), what, false, attr_run_get, done_open);
-	struct open_file *of = o ? new_open_file(ino_of_node(ino), fi->flags) : NULL;
 
 	if (!o)
 		return;
-	if (!of) {
-		fuse_reply_err(req, ENOMEM);
-		free(o);
-		return;
-	}
 	o->a.req = req;
 	o->a.ino = ino_of_node(ino);
 	o->fi = *fi;
-	o->fi.fh = (uintptr_t)of;
+	o->fi.fh = 0;
 	o->fi.noflush = 1;	/* nothing is kept back until close */
 	fuse_op_start(req, &o->a.op);
 }
@@ -592,8 +590,8 @@ static void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	(void)fi;
 	inode_release(fsd_of(req), ino_of_node(ino));
-	free((void *)(uintptr_t)fi->fh);
 	fuse_reply_err(req, 0);
 }
 
@@ -663,7 +661,6 @@ static struct file_req *file_req(fuse_req_t req, fuse_ino_t ino, uint64_t off, u
 	}
 	rq->req = req;
 	rq->ino = ino_of_node(ino);
-	rq->of = fi ? (struct open_file *)(uintptr_t)fi->fh : NULL;
 	rq->offset = off;
 	rq->len = len;
 	rq->flags = fi ? fi->flags : 0;
@@ -736,8 +733,8 @@ static void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
 		     size_t out_size)
 {
 	stats_inc(&fsd_of(req)->stats.fuse_requests);
-	op_ioctl(fsd_of(req), req, ino_of_node(ino), cmd, arg,
-		 (struct open_file *)(uintptr_t)fi->fh, flags, in, in_size, out_size);
+	(void)fi;
+	op_ioctl(fsd_of(req), req, ino_of_node(ino), cmd, arg, flags, in, in_size, out_size);
 }
 
 /* ---- listings -------------------------------------------------------------------------------- */

@@ -19,14 +19,23 @@ static inline fuse_ino_t node_of_ino(uint64_t ino)
 }
 
 /*
- * kcache_mount: 0 or -errno, said.  kcache_serve answers requests until the mount is gone: 0 after
- * an unmount, else -errno; it returns when no thread of the session runs any more.  kcache_unmount
- * (any other thread) makes it gone: at once, or, while programs use it, detached from the namespace
- * until they let go, and aborted after `grace_ms`.  kcache_abort ends the connection now: programs
- * get ECONNABORTED.
+ * kcache_mount: 0 or -errno, said.  kcache_adopt instead: the connection behind fd, which is older
+ * than this process, goes on; -errno, and fd is the caller's still, unless there is a fsd->kcache now.
+ * kcache_serve answers requests until the mount is gone, or kcache_stop_reading: 0, else -errno; it
+ * returns when no thread of the session runs any more.  kcache_unmount (any other thread) makes it
+ * gone: at once, or, while programs use it, detached from the namespace until they let go, and aborted
+ * after `grace_ms`.  kcache_abort ends the connection now: programs get ECONNABORTED.
  */
 int kcache_mount(struct fsd *fsd);
+int kcache_adopt(struct fsd *fsd, int fd);
 int kcache_serve(struct fsd *fsd);
+/* No more requests are read; returns when that is so. */
+void kcache_stop_reading(struct fsd *fsd);
+bool kcache_is_draining(struct fsd *fsd);
+/* Whether the kernel can be asked for what it has no answer to (Linux 6.9). */
+bool kcache_can_resend(struct fsd *fsd);
+/* Whether this process has served for so long that what it began from was good. */
+bool kcache_has_served(struct fsd *fsd);
 void kcache_unmount(struct fsd *fsd, unsigned grace_ms);
 void kcache_abort(struct fsd *fsd);
 void kcache_free(struct fsd *fsd);
@@ -42,6 +51,18 @@ double kcache_entry_timeout(struct fsd *fsd, uint64_t dir);
 /* Drop cached pages of a range (len 0: to the end). */
 void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64_t len);
 
+/* Whether the kernel has that inode in its tables; "yes" when it cannot be known yet.  For threads that
+ * may block, of a mount that is_resumed. */
+bool kcache_knows(struct fsd *fsd, uint64_t ino);
+
+/* Of the request that the calling thread handles; all 0 in threads that handle none. */
+struct fuse_request_now {
+	uint64_t unique;
+	uint32_t opcode;
+	bool kill_suidgid;	/* write, setattr of size: without CAP_FSETID */
+};
+const struct fuse_request_now *fuse_request(void);
+
 /*
  * op answers req: start it, and end it with EINTR if the application is killed while it waits.
  * fuse_op_done comes first in its done(), before the answer.
@@ -49,17 +70,10 @@ void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64
 void fuse_op_start(fuse_req_t req, struct op *op);
 void fuse_op_done(fuse_req_t req, struct op *op);
 
-/* Per open file, in fi->fh. */
-struct open_file {
-	uint64_t ino;
-	int flags;		/* of open(2) */
-};
-
 /* A request about a file's data. */
 struct file_req {
 	fuse_req_t req;
 	uint64_t ino;
-	struct open_file *of;	/* may be NULL */
 	uint64_t offset;
 	uint64_t len;
 	int flags; /* write: open flags as the kernel sent them; lseek: whence; fallocate: mode */
@@ -71,7 +85,6 @@ struct file_req {
 
 /* ops_ctl.c: any ioctl; answers req. */
 void op_ioctl(struct fsd *fsd, fuse_req_t req, uint64_t ino, unsigned cmd, void *arg,
-	      struct open_file *of, unsigned flags, const void *in, size_t in_size,
-	      size_t out_size);
+	      unsigned flags, const void *in, size_t in_size, size_t out_size);
 
 #endif

@@ -55,6 +55,9 @@ static void inode_enter_gen(struct itx *tx, struct cinode *ci)
 {
 	if (ci->gen == tx->open_gen)
 		return;
+	ci->base_gen = ci->gen > tx->committed_gen ? ci->gen : 0;
+	ci->base_meta_seq = ci->prev_meta_seq;
+	ci->base_data_seq = ci->prev_data_seq;
 	ci->prev_meta_seq = le64_get(ci->d.meta_seq);
 	ci->prev_data_seq = S_ISREG(inode_mode(ci)) ? le64_get(ci->d.data_seq) : SEQ_NONE;
 	ci->gen = tx->open_gen;

@@ -17,6 +17,8 @@ struct cinode {
 	uint64_t prev_meta_seq;
 	uint64_t prev_data_seq;
 	uint64_t gen;		/* generation prev_* belong to; 0: as read, prev_* == d's */
+	/* prev_* as they were for the generation before (base_gen), in case that one is never stored */
+	uint64_t base_meta_seq, base_data_seq, base_gen;
 };
 
 /* From a checked inode item, for reader.c; to disk bytes with real seqs, for txn.c. */

@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "fuse.h"
+#include "reply.h"
 
 #define LOOK_AGAIN_MS	200
 
@@ -107,6 +108,7 @@ static void on_interrupt(fuse_req_t req, void *data)
 void fuse_op_start(fuse_req_t req, struct op *op)
 {
 	fuse_req_interrupt_func(req, on_interrupt, op);
+	reply_begin(op->fsd, op, fuse_request()->unique);
 	op_start(op);
 }
 

@@ -38,6 +38,7 @@ static const char *const table_names[TABLES_NR] = {
 	[TABLE_ITEMS] = "items",	[TABLE_RANGES] = "ranges",	[TABLE_DIRTY] = "dirty",
 	[TABLE_META] = "meta",		[TABLE_GENS] = "gens",		[TABLE_POOL] = "pool",
 	[TABLE_POOL_DIRTY] = "pool_dirty", [TABLE_DAVAIL] = "davail",	[TABLE_DLOG] = "dlog",
+	[TABLE_REPLIES] = "replies",
 };
 
 #define META_GENS	"gens"
@@ -113,10 +114,10 @@ int items_open(struct fsd *fsd, const char *path, size_t size, bool keep)
 	is->map_bytes = size;
 	snprintf(file, sizeof(file), "%s/items.mdb", path);
 	snprintf(lock, sizeof(lock), "%s/items.mdb-lock", path);
-	if (!keep) {
+	if (!keep)
 		unlink(file);
-		unlink(lock);
-	}
+	/* Of a process that is dead: its locks, and its readers. */
+	unlink(lock);
 	rc = -allocate(file, size);
 	if (rc) {
 		log_err("%s: cannot allocate %zu MiB for the item cache: %s; give the runtime directory more room or lower cache_size",
@@ -800,6 +801,60 @@ static int write_dirty(struct itx *tx, const struct key *key, bool is_dirty_alre
 			return ret;
 	}
 	return rec_put(tx, key, tx->open_gen, flags, val, len);
+}
+
+static int recount(struct itx *tx, void *arg)
+{
+	struct dirty_count *d = arg;
+	uint64_t row[2] = { htobe64(tx->open_gen), 0 }, bytes = 0, nr = 0, dlog_nr = 0;
+	MDB_val mk = mval(row, sizeof(row)), mv;
+	const struct item_rec *rec;
+	struct key key;
+	MDB_cursor *mc;
+	int rc, ret = items_cursor(tx, TABLE_DIRTY, &mc);
+
+	if (ret < 0)
+		return ret;
+	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE); rc == 0 && ret >= 0;
+	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
+		key = key_from_sortable((const uint8_t *)mk.mv_data + 8);
+		ret = rec_get(tx, &key, &rec);
+		if (ret <= 0)
+			continue;
+		nr++;
+		bytes += rec->len + ITEM_TREE_BYTES;
+		if (key.zone == ZONE_FS && key.type == TYPE_INODE)
+			bytes += INODE_INDEX_BYTES;
+		txn_touch(tx, &key, rec->val, rec->len);
+	}
+	mdb_cursor_close(mc);
+	if (ret >= 0 && rc != MDB_NOTFOUND)
+		ret = items_error(tx, rc, "dirty list");
+	if (ret >= 0)
+		ret = items_cursor(tx, TABLE_DLOG, &mc);
+	if (ret < 0)
+		return ret;
+	mk = mval(row, sizeof(row));
+	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE); rc == 0;
+	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT))
+		dlog_nr++;
+	mdb_cursor_close(mc);
+	if (rc != MDB_NOTFOUND)
+		return items_error(tx, rc, "log of blocks");
+	atomic_store(&d->bytes, bytes);
+	atomic_store(&d->nr, nr);
+	atomic_store(&d->dlog_nr, dlog_nr);
+	atomic_store(&d->any, nr || dlog_nr);
+	items_measure(tx);
+	return 0;
+}
+
+int items_recount(struct fsd *fsd)
+{
+	struct items *is = fsd->items;
+
+	assert(is->gens.open == is->gens.committed + 1);
+	return items_run(fsd, recount, &is->dirty[is->gens.open & 1]);
 }
 
 /* replace: an item may be there, and the caller has seen to it that the key is known. */

@@ -29,6 +29,7 @@ enum items_table {
 	TABLE_POOL_DIRTY, /* be64 gen, be64 ino, be64 iblock -> nothing */
 	TABLE_DAVAIL,	/* be64 start -> le64 len: free data extents of this mount */
 	TABLE_DLOG,	/* be64 gen, be64 n -> what happened to data blocks in that generation */
+	TABLE_REPLIES,	/* be32 slot -> reply.c's */
 	TABLES_NR,
 };
 
@@ -142,6 +143,9 @@ int items_close_gen(struct fsd *fsd, uint64_t *gen, struct itx *snap,
 uint64_t items_open_gen(struct fsd *fsd);
 /* In tx: everything up to gen is committed; counts from here on in every transaction. */
 int items_set_committed(struct itx *tx, uint64_t gen);
+/* When an earlier process has left something: count what is dirty in the open generation, and tell
+ * txn_touch.  None other may be open. */
+int items_recount(struct fsd *fsd);
 /* What is dirty: of the open generation, and of the one being committed. */
 void items_dirty(struct fsd *fsd, struct items_dirty *open, struct items_dirty *closed);
 /* The same inside a transaction: of its open generation and the one before. */

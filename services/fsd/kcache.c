@@ -1,16 +1,27 @@
 /*
  * The FUSE session: mounting, serving, unmounting; and what the kernel is told to forget
- * (design.md D4).
+ * (design.md D4, D7).
  *
  * A mount ends in one way: the connection goes.  An unmount makes it go when the last user lets go;
  * until then the mount is detached from the namespace, and after a grace it is aborted, so that a
  * stop always ends.
+ *
+ * The connection may be older than the process.  Then the kernel's FUSE_INIT of that time is given to
+ * a new session, whose answer to it goes nowhere, and the kernel is asked to send again what has no
+ * answer.  The kernel's numbers of inodes are the volume's and its file handles mean nothing, so that
+ * any process can go on.
+ *
+ * Requests are read by threads of our own: each knows the number and the flags of the request in
+ * hand, of which libfuse tells its handlers only a part, and all can be made to stop reading between
+ * two requests.
  */
 #include "kcache.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,30 +29,57 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "fuse.h"
 #include "interrupt.h"
+#include "keep.h"
 #include "locks.h"
 #include "log.h"
 #include "orphan.h"
 
-#define FUSE_THREADS		10
+#define FUSE_THREADS		10u
+#define NOTIFY_RESEND		7	/* FUSE_NOTIFY_RESEND, Linux 6.9 */
 #define NOTIFY_INC_EPOCH	8	/* FUSE_NOTIFY_INC_EPOCH, Linux 6.16 */
+#define HAS_RESEND		(1u << 7)	/* FUSE_HAS_RESEND, in the second word of flags */
 #define READ_AHEAD_KB		4096
+/* Answers that an earlier process has written may still be on their way into the kernel's tables. */
+#define KNOWS_ALL_MS		5000u
+/* After that long a process that went on from an earlier one has proved itself. */
+#define SERVED_MS		10000u
 
 struct kcache {
 	struct fuse_session *se;
+	struct fsd *fsd;
 	char mountpoint[CONF_PATH_BYTES];
 	unsigned dev_minor;		/* of the mount: names its connection in /sys/fs/fuse */
 	atomic_bool no_epochs;		/* the kernel does not know them */
 	bool mounted;			/* and nobody has asked for the end */
+	bool can_resend;
+	bool swallow;			/* the answer to a replayed FUSE_INIT */
+	uint64_t begun_ns;
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
 	bool served;			/* kcache_serve has returned */
 	bool unmounting;		/* a thread is in kcache_unmount */
+
+	atomic_bool draining;		/* no more requests are read */
+	atomic_uint idle;		/* threads that wait for one */
+	/* mutex */
+	unsigned threads_nr, running;
+	pthread_t threads[FUSE_THREADS];
+	int err;
 };
+
+/* The request that this thread has in hand. */
+static __thread struct fuse_request_now now;
+
+const struct fuse_request_now *fuse_request(void)
+{
+	return &now;
+}
 
 /* A mount point left by a killed fsd answers ENOTCONN: detach it, or nothing can be mounted there
  * again. */
@@ -145,86 +183,352 @@ static void new_epoch(struct kcache *kc)
 	}
 }
 
+/* ---- reading and answering ------------------------------------------------------------------- */
+
+static void note_request(struct fsd *fsd, const char *buf, size_t len)
+{
+	const struct fuse_in_header *h = (const struct fuse_in_header *)buf;
+	const void *arg = h + 1;
+	size_t arg_len = len - sizeof(*h);
+
+	now = (struct fuse_request_now){ .unique = h->unique, .opcode = h->opcode };
+	if (h->opcode == FUSE_WRITE && arg_len >= sizeof(struct fuse_write_in))
+		now.kill_suidgid = ((const struct fuse_write_in *)arg)->write_flags &
+				   FUSE_WRITE_KILL_SUIDGID;
+	else if (h->opcode == FUSE_SETATTR && arg_len >= sizeof(struct fuse_setattr_in))
+		now.kill_suidgid = ((const struct fuse_setattr_in *)arg)->valid &
+				   FATTR_KILL_SUIDGID;
+	else if (h->opcode == FUSE_INIT && len <= KEEP_INIT_MAX) {
+		memcpy(fsd->keep->head->init, buf, len);
+		atomic_store(&fsd->keep->head->init_len, (uint32_t)len);
+	}
+}
+
+static ssize_t read_request(int fd, void *buf, size_t len, void *userdata)
+{
+	ssize_t n = read(fd, buf, len);
+
+	if (n >= (ssize_t)sizeof(struct fuse_in_header))
+		note_request(userdata, buf, (size_t)n);
+	return n;
+}
+
+static ssize_t write_answer(int fd, struct iovec *iov, int count, void *userdata)
+{
+	struct fsd *fsd = userdata;
+	ssize_t len = 0;
+
+	if (now.opcode == FUSE_INIT && fsd->kcache->swallow) {
+		for (int i = 0; i < count; i++)
+			len += (ssize_t)iov[i].iov_len;
+		return len;
+	}
+	return writev(fd, iov, count);
+}
+
+static int make_session(struct fsd *fsd, int fd)
+{
+	static const struct fuse_custom_io io = { .read = read_request, .writev = write_answer };
+	char *argv[] = { (char *)"scoutfs-fsd", NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
+	struct kcache *kc = calloc(1, sizeof(*kc));
+	int ret;
+
+	if (!kc)
+		return -ENOMEM;
+	pthread_mutex_init(&kc->mutex, NULL);
+	pthread_cond_init(&kc->cond, NULL);
+	kc->fsd = fsd;
+	kc->begun_ns = clock_mono_ns();
+	if (!realpath(fsd->conf.mountpoint, kc->mountpoint))
+		strcpy(kc->mountpoint, fsd->conf.mountpoint);
+	ret = interrupts_start(fsd);
+	if (ret == 0) {
+		kc->se = fuse_session_new(&args, &kcache_fuse_ops, sizeof(kcache_fuse_ops), fsd);
+		ret = kc->se ? 0 : -ENOMEM;
+		fuse_opt_free_args(&args);
+		if (ret == 0)
+			ret = fuse_session_custom_io(kc->se, &io, fd);
+		if (ret < 0)
+			interrupts_stop(fsd);
+	}
+	if (ret < 0) {
+		if (kc->se)
+			fuse_session_destroy(kc->se);
+		free(kc);
+		return ret;
+	}
+	fsd->kcache = kc;
+	return 0;
+}
+
+/* The kernel offers what it can in FUSE_INIT. */
+static bool init_offers_resend(const struct keep_head *h)
+{
+	const struct fuse_in_header *in = (const struct fuse_in_header *)h->init;
+	const struct fuse_init_in *init = (const struct fuse_init_in *)(in + 1);
+
+	return atomic_load(&h->init_len) >= sizeof(*in) + sizeof(*init) &&
+	       init->flags & FUSE_INIT_EXT && init->flags2 & HAS_RESEND;
+}
+
+/* ---- mounting -------------------------------------------------------------------------------- */
+
+static int open_device(void)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC), ret = -errno;
+
+	if (fd >= 0)
+		return fd;
+	log_err("/dev/fuse: %s: load the fuse module (modprobe fuse), or give this container the "
+		"device",
+		strerror(-ret));
+	return ret;
+}
+
+/* The kernel's first request, which is there as soon as it is mounted. */
+static int answer_init(struct kcache *kc)
+{
+	struct fuse_buf buf = { .mem = NULL };
+	int n;
+
+	while ((n = fuse_session_receive_buf(kc->se, &buf)) == -EINTR)
+		;
+	if (n > 0)
+		fuse_session_process_buf(kc->se, &buf);
+	free(buf.mem);
+	now = (struct fuse_request_now){ 0 };
+	if (n <= 0 || !atomic_load(&kc->fsd->keep->head->init_len)) {
+		log_err("%s: the kernel does not begin as it should: %s", kc->mountpoint,
+			n < 0 ? strerror(-n) : "no FUSE_INIT");
+		return n < 0 ? n : -EPROTO;
+	}
+	return 0;
+}
+
 int kcache_mount(struct fsd *fsd)
 {
-	char opts[512];
-	char *argv[] = { (char *)"scoutfs-fsd", (char *)"-o", opts, NULL };
-	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 	struct kcache *kc;
-	char real[CONF_PATH_BYTES];
 	struct stat st;
-	int ret;
+	char opts[256];
+	int ret, fd;
 
 	ret = detach_dead(fsd->conf.mountpoint);
 	if (ret == 0)
 		ret = check_mountpoint(fsd->conf.mountpoint);
 	if (ret < 0)
 		return ret;
-	if (access("/dev/fuse", R_OK | W_OK) < 0) {
-		ret = -errno;
-		log_err("/dev/fuse: %s: load the fuse module (modprobe fuse), or give this "
-			"container the device",
-			strerror(-ret));
-		return ret;
-	}
-	kc = calloc(1, sizeof(*kc));
-	if (!kc)
-		return -ENOMEM;
-	pthread_mutex_init(&kc->mutex, NULL);
-	pthread_cond_init(&kc->cond, NULL);
-	ret = interrupts_start(fsd);
+	fd = open_device();
+	if (fd < 0)
+		return fd;
+	atomic_store(&fsd->keep->head->init_len, 0);
+	atomic_store(&fsd->keep->head->is_drained, 0);
+	atomic_store(&fsd->keep->head->has_no_epochs, 0);
+	ret = make_session(fsd, fd);
 	if (ret < 0) {
-		free(kc);
+		close(fd);
 		return ret;
 	}
-	if (!realpath(fsd->conf.mountpoint, real))
-		strcpy(real, fsd->conf.mountpoint);
-	strcpy(kc->mountpoint, real);
+	kc = fsd->kcache;
 	snprintf(opts, sizeof(opts),
-		 "fsname=%s,subtype=scoutfs,allow_other,default_permissions,dev,suid",
-		 fsd->conf.name);
-	kc->se = fuse_session_new(&args, &kcache_fuse_ops, sizeof(kcache_fuse_ops), fsd);
-	fuse_opt_free_args(&args);
-	if (!kc->se) {
-		interrupts_stop(fsd);
-		free(kc);
-		return -ENOMEM;
-	}
-	fsd->kcache = kc;
-	if (fuse_session_mount(kc->se, kc->mountpoint) != 0) {
-		ret = errno ? -errno : -EPERM;
+		 "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other", fd);
+	if (mount(fsd->conf.name, kc->mountpoint, "fuse.scoutfs", 0, opts) < 0) {
+		ret = -errno;
 		log_err("cannot mount at %s: %s: fsd must run as root, with the right to mount",
 			kc->mountpoint, strerror(-ret));
 		kcache_free(fsd);
 		return ret;
 	}
 	kc->mounted = true;
+	ret = answer_init(kc);
+	if (ret < 0) {
+		kcache_free(fsd);
+		return ret;
+	}
+	kc->can_resend = init_offers_resend(fsd->keep->head);
 	new_epoch(kc);	/* learns whether there are any, before an entry is given out */
+	atomic_store(&fsd->keep->head->has_no_epochs, atomic_load(&kc->no_epochs));
 	if (mount_dev(kc->mountpoint, &st) == 0) {
 		kc->dev_minor = minor(st.st_dev);
 		raise_read_ahead(&st);
 	}
+	atomic_store(&fsd->keep->head->dev_minor, kc->dev_minor);
+	keep_store_descriptor(fd);
 	return 0;
+}
+
+int kcache_adopt(struct fsd *fsd, int fd)
+{
+	struct keep_head *h = fsd->keep->head;
+	struct fuse_buf buf = { 0 };
+	struct kcache *kc;
+	int ret;
+
+	if (!atomic_load(&h->init_len) || atomic_load(&h->init_len) > KEEP_INIT_MAX)
+		return -EINVAL;
+	if (!init_offers_resend(h) && !atomic_load(&h->is_drained)) {
+		log_err("%s: its service has died, and this kernel cannot send again what was on "
+			"its way (Linux 6.9 can): programs on the mount get errors",
+			fsd->conf.mountpoint);
+		return -EOPNOTSUPP;
+	}
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	ret = make_session(fsd, fd);
+	if (ret < 0)
+		return ret;
+	kc = fsd->kcache;
+	kc->dev_minor = atomic_load(&h->dev_minor);
+	kc->can_resend = init_offers_resend(h);
+	atomic_store(&kc->no_epochs, atomic_load(&h->has_no_epochs));
+	kc->mounted = true;
+	kc->swallow = true;
+	now = (struct fuse_request_now){ .opcode = FUSE_INIT };
+	buf.mem = malloc(KEEP_INIT_MAX);
+	if (buf.mem) {
+		buf.size = atomic_load(&h->init_len);
+		memcpy(buf.mem, h->init, buf.size);
+		fuse_session_process_buf(kc->se, &buf);
+		free(buf.mem);
+	}
+	now = (struct fuse_request_now){ 0 };
+	kc->swallow = false;
+	return buf.mem ? 0 : -ENOMEM;
+}
+
+static int ask_to_send_again(struct kcache *kc)
+{
+	struct fuse_out_header msg = { .len = sizeof(msg), .error = NOTIFY_RESEND };
+
+	if (write(fuse_session_fd(kc->se), &msg, sizeof(msg)) == (ssize_t)sizeof(msg))
+		return 0;
+	/* ENODEV: unmounted meanwhile, which the first read tells as well */
+	return errno == ENODEV || errno == ENOENT ? 0 : -errno;
+}
+
+/* ---- serving --------------------------------------------------------------------------------- */
+
+static void *serve_thread(void *arg);
+
+/* Called when nobody is left to wait for requests. */
+static void add_thread(struct kcache *kc)
+{
+	pthread_mutex_lock(&kc->mutex);
+	if (kc->threads_nr < FUSE_THREADS && !atomic_load(&kc->draining)) {
+		atomic_fetch_add(&kc->idle, 1);
+		if (pthread_create(&kc->threads[kc->threads_nr], NULL, serve_thread, kc) == 0) {
+			kc->threads_nr++;
+			kc->running++;
+		} else {
+			atomic_fetch_sub(&kc->idle, 1);	/* those that there are must do */
+		}
+	}
+	pthread_mutex_unlock(&kc->mutex);
+}
+
+static void *serve_thread(void *arg)
+{
+	struct kcache *kc = arg;
+	struct fuse_buf buf = { .mem = NULL };
+	int n = 0;
+
+	while (!atomic_load(&kc->draining)) {
+		n = fuse_session_receive_buf(kc->se, &buf);
+		if (n == -EINTR || n == -EAGAIN)
+			continue;
+		if (n <= 0)
+			break;
+		if (atomic_fetch_sub(&kc->idle, 1) == 1)
+			add_thread(kc);
+		fuse_session_process_buf(kc->se, &buf);
+		now = (struct fuse_request_now){ 0 };
+		atomic_fetch_add(&kc->idle, 1);
+	}
+	free(buf.mem);
+	pthread_mutex_lock(&kc->mutex);
+	if (n < 0 && n != -EINTR && n != -EAGAIN) {
+		kc->err = n;
+		fuse_session_exit(kc->se);
+	}
+	kc->running--;
+	pthread_cond_broadcast(&kc->cond);
+	pthread_mutex_unlock(&kc->mutex);
+	return NULL;
+}
+
+/* Its only use is to end a read. */
+static void on_wake(int sig)
+{
+	(void)sig;
 }
 
 int kcache_serve(struct fsd *fsd)
 {
+	struct sigaction sa = { .sa_handler = on_wake };
 	struct kcache *kc = fsd->kcache;
-	struct fuse_loop_config *cfg = fuse_loop_cfg_create();
 	int ret;
 
-	if (!cfg)
-		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(cfg, 0);
-	fuse_loop_cfg_set_max_threads(cfg, FUSE_THREADS);
-	fuse_loop_cfg_set_idle_threads(cfg, FUSE_THREADS);
-	ret = fuse_session_loop_mt(kc->se, cfg);
-	fuse_loop_cfg_destroy(cfg);
+	sigaction(SIGUSR1, &sa, NULL);
+	if (atomic_load(&fsd->is_resumed) && kc->can_resend) {
+		ret = ask_to_send_again(kc);
+		if (ret < 0) {
+			log_err("%s: the kernel does not send again what had no answer: %s",
+				kc->mountpoint, strerror(-ret));
+			return ret;
+		}
+	}
+	atomic_store(&fsd->keep->head->is_drained, 0);
+	add_thread(kc);
 	pthread_mutex_lock(&kc->mutex);
+	ret = kc->threads_nr ? 0 : -EAGAIN;
+	while (kc->running)
+		pthread_cond_wait(&kc->cond, &kc->mutex);
+	pthread_mutex_unlock(&kc->mutex);
+	for (unsigned i = 0; i < kc->threads_nr; i++)
+		pthread_join(kc->threads[i], NULL);
+	pthread_mutex_lock(&kc->mutex);
+	if (ret == 0)
+		ret = kc->err;
 	kc->served = true;
 	pthread_cond_broadcast(&kc->cond);
 	pthread_mutex_unlock(&kc->mutex);
-	return ret > 0 ? 0 : ret;
+	return ret;
+}
+
+void kcache_stop_reading(struct fsd *fsd)
+{
+	struct kcache *kc = fsd->kcache;
+	struct timespec until;
+
+	pthread_mutex_lock(&kc->mutex);
+	atomic_store(&kc->draining, true);
+	/* A thread may be between its look at `draining` and its read: it is woken until it is gone. */
+	while (kc->running) {
+		for (unsigned i = 0; i < kc->threads_nr; i++)
+			pthread_kill(kc->threads[i], SIGUSR1);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 2000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_sec++;
+			until.tv_nsec -= 1000000000;
+		}
+		pthread_cond_timedwait(&kc->cond, &kc->mutex, &until);
+	}
+	pthread_mutex_unlock(&kc->mutex);
+}
+
+bool kcache_is_draining(struct fsd *fsd)
+{
+	return fsd->kcache && atomic_load(&fsd->kcache->draining);
+}
+
+bool kcache_can_resend(struct fsd *fsd)
+{
+	return fsd->kcache->can_resend;
+}
+
+bool kcache_has_served(struct fsd *fsd)
+{
+	return fsd->kcache && clock_mono_ns() - fsd->kcache->begun_ns > SERVED_MS * NSEC_PER_MSEC;
 }
 
 /* fusectl, where nobody has mounted it: a mount of our own that is in no namespace. */
@@ -318,6 +622,8 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms)
 void kcache_free(struct fsd *fsd)
 {
 	struct kcache *kc = fsd->kcache;
+	struct pollfd pfd = { .events = POLLIN };
+	struct stat st;
 
 	if (!kc)
 		return;
@@ -326,8 +632,12 @@ void kcache_free(struct fsd *fsd)
 		pthread_cond_wait(&kc->cond, &kc->mutex);
 	pthread_mutex_unlock(&kc->mutex);
 	fsd->kcache = NULL;
-	/* Detaches what is mounted only if that is still ours: the connection tells. */
-	fuse_session_unmount(kc->se);
+	/* What stands there is detached only if it is still ours: the connection tells. */
+	pfd.fd = fuse_session_fd(kc->se);
+	if (poll(&pfd, 1, 0) >= 0 && !(pfd.revents & POLLERR) && kc->mounted &&
+	    mount_dev(kc->mountpoint, &st) == 0)
+		umount2(kc->mountpoint, MNT_DETACH);
+	keep_forget_descriptor();
 	interrupts_stop(fsd);
 	fuse_session_destroy(kc->se);
 	pthread_cond_destroy(&kc->cond);
@@ -381,4 +691,14 @@ void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64
 
 	if (iv.kc)
 		inval_one(&iv, ino);
+}
+
+bool kcache_knows(struct fsd *fsd, uint64_t ino)
+{
+	struct kcache *kc = fsd->kcache;
+
+	if (!kc || clock_mono_ns() - kc->begun_ns < KNOWS_ALL_MS * NSEC_PER_MSEC)
+		return true;
+	/* Only attributes are dropped, which waits for nobody. */
+	return fuse_lowlevel_notify_inval_inode(kc->se, node_of_ino(ino), -1, 0) != -ENOENT;
 }

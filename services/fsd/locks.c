@@ -30,6 +30,7 @@
 #include <string.h>
 
 #include "fuse.h"
+#include "keep.h"
 #include "locks_impl.h"
 #include "log.h"
 #include "net.h"
@@ -69,6 +70,7 @@ static struct lock *find_or_make(struct locks *ls, const struct key *start)
 	l->ls = ls;
 	l->start = *start;
 	l->end = key_lock_end(start);
+	l->slot = KEEP_NO_LOCK;
 	l->waiters_tail = &l->waiters;
 	l->invals_tail = &l->invals;
 	l->hash_next = ls->hash[hash_of(start)];
@@ -459,10 +461,45 @@ void locks_granted(struct fsd *fsd, const struct key *key, uint8_t old_mode, uin
 		l->mode = new_mode;
 		if (new_mode == LOCK_MODE_WRITE)
 			l->write_seq = write_seq;
+		keep_note_lock(fsd->keep, &l->slot, &l->start, l->mode, l->write_seq);
 	}
 	locks_pump(ls, l);
 	locks_settle(ls, l);
 	pthread_mutex_unlock(&ls->mutex);
+}
+
+int locks_restore(struct fsd *fsd, uint64_t open_gen)
+{
+	struct locks *ls = fsd->locks;
+	struct keep *k = fsd->keep;
+	int ret = 0;
+
+	pthread_mutex_lock(&ls->mutex);
+	for (uint32_t i = 0; i < KEEP_LOCKS_MAX && ret == 0; i++) {
+		struct key start = k->locks[i].start, whole;
+		uint64_t mode = atomic_load(&k->locks[i].mode);
+		struct lock *l;
+
+		if (mode == LOCK_MODE_NULL)
+			continue;
+		whole = key_lock_start(&start);
+		if (mode > LOCK_MODE_WRITE || !key_eq(&whole, &start) || locks_find(ls, &start)) {
+			ret = -EIO;
+			break;
+		}
+		l = find_or_make(ls, &start);
+		l->mode = (uint8_t)mode;
+		l->write_seq = atomic_load(&k->locks[i].write_seq);
+		l->slot = i;
+		/* Which of them have something dirty nobody remembers. */
+		if (mode == LOCK_MODE_WRITE)
+			l->dirty_gen = open_gen;
+		locks_settle(ls, l);
+	}
+	pthread_mutex_unlock(&ls->mutex);
+	if (ret < 0)
+		log_err("the locks that an earlier process has held make no sense");
+	return ret;
 }
 
 static int state_cmp(const void *a, const void *b)

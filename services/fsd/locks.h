@@ -9,6 +9,9 @@
 enum lock_mode { LOCK_MODE_NULL, LOCK_MODE_READ, LOCK_MODE_WRITE, LOCK_MODE_WRITE_ONLY };
 
 int locks_start(struct fsd *fsd);
+/* Take over what an earlier process has held (keep.h), before anybody asks for a lock or the leader
+ * for them; up to generation open_gen something under them may be dirty.  -EIO: it makes no sense. */
+int locks_restore(struct fsd *fsd, uint64_t open_gen);
 void locks_stop(struct fsd *fsd);
 
 /*

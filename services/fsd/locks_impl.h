@@ -35,6 +35,7 @@ struct lock {
 	unsigned refs;			/* operations that name it, holding it or not */
 	unsigned readers, writers;	/* uses */
 	uint8_t mode;
+	uint32_t slot;			/* keep.h: where its mode is kept */
 	uint8_t revoke_to;		/* while step is not NONE */
 	enum revoke_step step;
 	bool is_requested;		/* an answer of the leader is due */

@@ -7,8 +7,13 @@
  *
  * Stop (SIGTERM, SIGINT, or an unmount by anybody): the kernel lets go, unlinked files nobody uses
  * any more are deleted, the last commit is stored, the leader gets a farewell.  A second signal
- * cuts programs that still use the mount off.  A process that is killed instead leaves all that to
- * the leader.
+ * cuts programs that still use the mount off.
+ *
+ * A process that is killed leaves everything to the next one: the item cache, the pool, the state file
+ * (keep.h), and the kernel's connection with whoever keeps descriptors for it.  The next one goes on
+ * where the last one was, and programs see a pause.  SIGUSR2 asks for just that (a planned restart);
+ * what is different is that requests under way are answered first.  Without a kept connection what
+ * was done is stored all the same, and mounted anew.
  */
 #include <errno.h>
 #include <signal.h>
@@ -27,12 +32,14 @@
 #include "fuse.h"
 #include "inode.h"
 #include "instance.h"
+#include "keep.h"
 #include "locks.h"
 #include "log.h"
 #include "merge.h"
 #include "net.h"
 #include "orphan.h"
 #include "reader.h"
+#include "reply.h"
 #include "sdn.h"
 #include "status.h"
 #include "txn.h"
@@ -41,6 +48,13 @@
 #define WORKERS		4u
 #define UNMOUNT_GRACE_MS 30000u
 #define CALLERS_GRACE_MS 5000u
+/* A restart waits so long for what is under way: the kernel sends again what is not answered then; and
+ * so long where it cannot. */
+#define DRAIN_MS	1000u
+#define DRAIN_ALL_MS	60000u
+#define STORE_MS	2000u	/* for its last commit, which the next process could do as well */
+/* The exit status of a process that the next one goes on from: the units and scoutfsctl know it. */
+#define EXIT_KEPT	75
 
 static struct fsd the_fsd;
 
@@ -54,6 +68,8 @@ void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 	va_end(ap);
 	log_err("%s", text);
 	sdn_status("failed: %s", text);
+	keep_drop(fsd);
+	keep_forget_descriptor();
 	if (!atomic_exchange(&fsd->fenced, true)) {
 		kcache_abort(fsd);
 		umount2(fsd->conf.mountpoint, MNT_DETACH);
@@ -63,6 +79,29 @@ void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 }
 
 /* ---- signals ------------------------------------------------------------------------------- */
+
+/* The process ends, and what it has stays for the next one. */
+static void end_kept(const char *how)
+{
+	log_info("this process ends for the next one to go on%s", how);
+	log_flush();
+	_exit(EXIT_KEPT);
+}
+
+static void plan_restart(struct fsd *fsd)
+{
+	if (atomic_load(&fsd->stopping) || status_get_phase() > PHASE_MOUNTED)
+		return;		/* it is on its way out for good */
+	if (status_get_phase() < PHASE_MOUNTED)
+		end_kept(" (it had not begun to serve)");
+	if (!keep_has_store()) {
+		log_warning("no restart: nobody keeps the kernel's connection for the next process "
+			    "(systemd and scoutfsctl run do)");
+		return;
+	}
+	sdn_status("restarting: requests under way are answered");
+	kcache_stop_reading(fsd);	/* serve() goes on with it */
+}
 
 static void *signal_thread(void *arg)
 {
@@ -74,6 +113,10 @@ static void *signal_thread(void *arg)
 	for (;;) {
 		if (sigwait(set, &sig) != 0 || sig == SIGHUP)
 			continue;
+		if (sig == SIGUSR2) {
+			plan_restart(fsd);
+			continue;
+		}
 		atomic_store(&fsd->stopping, true);
 		if (status_get_phase() == PHASE_DEVICES) {
 			/* Nothing is open at anybody yet, and blockd may never come. */
@@ -103,6 +146,7 @@ static int catch_signals(void)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR2);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	ret = -pthread_create(&thread, NULL, signal_thread, &set);
@@ -237,14 +281,60 @@ static int read_root(struct fsd *fsd)
 
 /* ---- start and stop ------------------------------------------------------------------------ */
 
-static int start_engine(struct fsd *fsd)
+/* The item cache with what an earlier process has left, if that can be gone on from (*is_kept). */
+static int open_cache(struct fsd *fsd, bool *is_kept)
 {
-	int ret = items_open(fsd, fsd->conf.runtime_dir, fsd->conf.cache_size, false);
+	int ret = keep_open(fsd);
 
+	*is_kept = ret == 1;
+	if (ret < 0)
+		return ret;
+	ret = items_open(fsd, fsd->conf.runtime_dir, fsd->conf.cache_size, *is_kept);
+	if (ret < 0 && *is_kept) {
+		log_warning("what an earlier process has left cannot be read; what it had not stored is lost");
+		keep_drop(fsd);
+		keep_close(fsd);
+		*is_kept = false;
+		ret = keep_open(fsd);
+		if (ret == 0)
+			ret = items_open(fsd, fsd->conf.runtime_dir, fsd->conf.cache_size, false);
+	}
+	return ret;
+}
+
+/* The kernel's connection of an earlier process, when there is one and it can be gone on with. */
+static void adopt_connection(struct fsd *fsd, int fd, bool is_kept)
+{
+	if (fd < 0)
+		return;
+	if (is_kept && kcache_adopt(fsd, fd) == 0) {
+		atomic_store(&fsd->is_resumed, true);
+		return;
+	}
+	log_warning("%s: the connection of an earlier process cannot be gone on with: programs get "
+		    "errors, and it is mounted anew",
+		    fsd->conf.mountpoint);
+	if (!fsd->kcache)
+		close(fd);
+	kcache_free(fsd);
+	keep_forget_descriptor();
+}
+
+static int start_engine(struct fsd *fsd, int fd)
+{
+	bool is_kept;
+	int ret = open_cache(fsd, &is_kept);
+
+	if (ret == 0)
+		adopt_connection(fsd, fd, is_kept);
 	if (ret == 0)
 		ret = ops_start(fsd, WORKERS);
 	if (ret == 0)
 		ret = locks_start(fsd);
+	if (ret == 0 && is_kept)
+		ret = locks_restore(fsd, items_open_gen(fsd));
+	if (ret == 0)
+		ret = replies_start(fsd, atomic_load(&fsd->is_resumed));
 	if (ret == 0)
 		ret = txn_init(fsd);
 	if (ret == 0)
@@ -283,13 +373,14 @@ static int start_session(struct fsd *fsd)
 	if (ret < 0)
 		return ret;
 	net_answer_maps(fsd, true);
-	return kcache_mount(fsd);
+	return fsd->kcache ? 0 : kcache_mount(fsd);
 }
 
 /* Whatever was started; `greeted`: the leader knows this mount.  0, or why what was written is not
  * all stored. */
 static int stop_all(struct fsd *fsd, bool greeted)
 {
+	bool was_opened = fsd->orphans;
 	int ret;
 
 	caller_stop(CALLERS_GRACE_MS);
@@ -308,6 +399,9 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	ret = txn_stop(fsd);
 	if (ret < 0)
 		log_err("the last commit could not be stored: %s; what was not fsynced may be lost", strerror(-ret));
+	/* All there was is stored: from here on there is nothing to go on from. */
+	if (ret == 0 && was_opened)
+		keep_drop(fsd);
 	status_phase(PHASE_LEAVING);
 	net_stop(fsd, greeted && ret == 0);
 	status_detach();
@@ -319,11 +413,49 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	inos_stop(fsd);
 	merge_fini(fsd);
 	txn_fini(fsd);
+	replies_stop(fsd);
 	items_close(fsd);
 	kcache_free(fsd);
+	keep_close(fsd);
 	if (fsd->blk)
 		blkcli_close(fsd->blk);
 	return ret;
+}
+
+struct last_commit {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+};
+
+static void last_commit_done(void *arg)
+{
+	struct last_commit *lc = arg;
+
+	pthread_mutex_lock(&lc->lock);
+	lc->done = true;
+	pthread_cond_signal(&lc->cond);
+	pthread_mutex_unlock(&lc->lock);
+}
+
+/* No thread reads requests any more, and the next process is to go on. */
+static void end_for_restart(struct fsd *fsd)
+{
+	static struct last_commit lc = { .lock = PTHREAD_MUTEX_INITIALIZER,
+					 .cond = PTHREAD_COND_INITIALIZER };
+	bool drained = ops_drain_for(fsd, kcache_can_resend(fsd) ? DRAIN_MS : DRAIN_ALL_MS);
+	struct timespec until;
+
+	atomic_store(&fsd->keep->head->is_drained, drained);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += STORE_MS / 1000;
+	txn_commit(fsd, TXN_FSYNC, last_commit_done, &lc);
+	pthread_mutex_lock(&lc.lock);
+	while (!lc.done && pthread_cond_timedwait(&lc.cond, &lc.lock, &until) == 0)
+		;
+	pthread_mutex_unlock(&lc.lock);
+	atomic_store(&fsd->keep->head->resumes, 0);
+	end_kept(drained ? "" : "; some requests have no answer yet");
 }
 
 static int serve(struct fsd *fsd)
@@ -331,9 +463,13 @@ static int serve(struct fsd *fsd)
 	int ret;
 
 	status_phase(PHASE_MOUNTED);
-	log_info("volume %016llx is mounted at %s", (unsigned long long)fsd->fsid, fsd->conf.mountpoint);
+	keep_set_valid(fsd);
+	log_info("volume %016llx %s at %s", (unsigned long long)fsd->fsid,
+		 atomic_load(&fsd->is_resumed) ? "goes on" : "is mounted", fsd->conf.mountpoint);
 	sdn_ready();
 	ret = kcache_serve(fsd);
+	if (ret == 0 && kcache_is_draining(fsd))
+		end_for_restart(fsd);
 	atomic_store(&fsd->stopping, true);
 	sdn_stopping();
 	status_phase(PHASE_UNMOUNTING);
@@ -346,11 +482,12 @@ int main(int argc, char **argv)
 {
 	struct fsd *fsd = &the_fsd;
 	bool done, greeted = false;
-	int status, ret, stored;
+	int status, ret, stored, fd;
 
 	status = conf_from_args(&fsd->conf, argc, argv, &done);
 	if (status || done)
 		return status;
+	fd = keep_take_descriptor();
 	ret = catch_signals();
 	if (ret == 0)
 		ret = instance_check_runtime_dir(&fsd->conf);
@@ -363,7 +500,7 @@ int main(int argc, char **argv)
 	if (ret == 0)
 		ret = open_volume(fsd);
 	if (ret == 0)
-		ret = start_engine(fsd);
+		ret = start_engine(fsd, fd);
 	if (ret == 0) {
 		ret = start_session(fsd);
 		greeted = fsd->txn && status_get_phase() >= PHASE_OPENING;

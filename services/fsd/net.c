@@ -19,6 +19,7 @@
 #include "btree/btree.h"
 #include "clock.h"
 #include "format/super.h"
+#include "keep.h"
 #include "log.h"
 #include "net_client.h"
 #include "op.h"
@@ -156,6 +157,7 @@ static void on_greeted(void *arg, uint64_t term, bool new_server)
 
 	log_debug("greeted by the leader of term %llu", (unsigned long long)term);
 	(void)new_server;
+	atomic_store(&s->fsd->keep->head->term, term);
 	pthread_mutex_lock(&s->lock);
 	s->greeted = true;
 	pthread_cond_broadcast(&s->cond);
@@ -197,18 +199,45 @@ void net_answer_maps(struct fsd *fsd, bool on)
 	pthread_mutex_unlock(&fsd->session->lock);
 }
 
-static void answer_map(struct session_net *s, struct net_req *req,
-		       const struct msg_open_ino_map_query *m)
+struct map_query {
+	struct session_net *s;
+	struct net_req *req;
+	uint64_t group;
+};
+
+static void answer_map(void *arg)
 {
 	struct msg_open_ino_map_query_reply reply = { 0 };
+	struct map_query *q = arg;
+	struct session_net *s = q->s;
 	struct fsd *fsd = s->fsd;
+	bool answers;
 
 	static_assert(sizeof(reply.bits) == 128, "a bit for each inode of a group");
 	pthread_mutex_lock(&s->lock);
-	if (s->answers_maps)
-		inode_use_map(fsd, m->group, (uint8_t *)&reply.bits);
+	answers = s->answers_maps;
 	pthread_mutex_unlock(&s->lock);
-	net_client_respond(fsd->net, req, 0, MSG_open_ino_map_query_reply, &reply);
+	if (answers)
+		inode_use_map(fsd, q->group, (uint8_t *)&reply.bits);
+	else if (atomic_load(&fsd->is_resumed))
+		memset(&reply.bits, 0xff, sizeof(reply.bits));	/* it is not known yet */
+	net_client_respond(fsd->net, q->req, 0, MSG_open_ino_map_query_reply, &reply);
+	free(q);
+}
+
+static void take_map_query(struct session_net *s, struct net_req *req,
+			   const struct msg_open_ino_map_query *m)
+{
+	struct map_query *q = malloc(sizeof(*q));
+
+	if (!q)
+		fsd_fail(s->fsd, "out of memory");
+	*q = (struct map_query){ .s = s, .req = req, .group = m->group };
+	/* The kernel may have to be asked, which this thread must not wait for. */
+	if (atomic_load(&s->fsd->is_resumed))
+		ops_defer(s->fsd, answer_map, q);
+	else
+		answer_map(q);
 }
 
 static void on_request(void *arg, struct net_req *req, unsigned type, const void *msg)
@@ -226,7 +255,7 @@ static void on_request(void *arg, struct net_req *req, unsigned type, const void
 		answer_recover(fsd, req, msg);
 		break;
 	case MSG_open_ino_map_query:
-		answer_map(s, req, msg);
+		take_map_query(s, req, msg);
 		break;
 	case MSG_sync_log_trees:
 		txn_sync_now(fsd);
@@ -402,6 +431,7 @@ int net_start(struct fsd *fsd)
 		.rid = fsd->rid,
 		.fsid = fsd->fsid,
 		.fmt_vers = fsd->fmt_vers,
+		.term = atomic_load(&fsd->keep->head->term),
 		.flags = fsd->conf.quorum_slot != CONF_NO_SLOT ? GREETING_FLAG_QUORUM : 0,
 		.keepalive_ms = fsd->conf.tcp_keepalive_timeout_ms,
 		.ops = { .resolve = resolve, .on_greeted = on_greeted, .on_request = on_request,

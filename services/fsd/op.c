@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "clock.h"
 #include "locks.h"
@@ -111,15 +112,31 @@ static void finish(struct op *op, int err)
 {
 	struct ops *ops = op->fsd->ops;
 	struct op uses = { .fsd = op->fsd, .uses_nr = op->uses_nr };
+	uint32_t reply_slot = op->reply_slot;
 
 	for (unsigned i = 0; i < op->uses_nr; i++)
 		uses.uses[i] = op->uses[i];
 	op->done(op, err);
+	if (reply_slot)
+		ops->fsd->answers->answered(ops->fsd, reply_slot);
 	lock_unuse(&uses);
 	pthread_mutex_lock(&ops->lock);
 	if (--ops->active == 0)
 		pthread_cond_broadcast(&ops->idle);
 	pthread_mutex_unlock(&ops->lock);
+}
+
+/* op has run in tx, with that result.  What changed anything is recorded with its answer. */
+static int record_answer(struct op *op, struct itx *tx, int ret, uint64_t changes_before)
+{
+	const struct op_answers *a = op->fsd->answers;
+	int err;
+
+	if (!a || !op->unique || ret < 0 || (ret == OP_MORE && !op->is_decided) ||
+	    tx->changes == changes_before)
+		return ret;
+	err = a->record(tx, op);
+	return err < 0 ? err : ret;
 }
 
 /* One transaction.  What run() returned, or -EAGAIN: nothing happened, wait for room. */
@@ -131,7 +148,7 @@ static int run_once(struct op *op)
 	ret = items_begin(op->fsd, op, op->writes, &tx);
 	if (ret < 0)
 		return ret;
-	ret = op->run(op, &tx);
+	ret = record_answer(op, &tx, op->run(op, &tx), 0);
 	if (ret < 0) {
 		items_abort(&tx);
 		/* Whatever it made of that: the cache had no room, so it did not fail. */
@@ -194,7 +211,7 @@ static bool run_together(struct fsd *fsd, struct op **v, unsigned nr, int *ret)
 		tx.op = v[i];
 		ret[i] = ends_with(v[i]);
 		if (!ret[i])
-			ret[i] = v[i]->run(v[i], &tx);
+			ret[i] = record_answer(v[i], &tx, v[i]->run(v[i], &tx), changes);
 		if (tx.err || (ret[i] < 0 && tx.changes != changes)) {
 			items_abort(&tx);
 			return false;
@@ -449,6 +466,24 @@ void ops_drain(struct fsd *fsd)
 	while (ops->active || ops->deferring)
 		pthread_cond_wait(&ops->idle, &ops->lock);
 	pthread_mutex_unlock(&ops->lock);
+}
+
+bool ops_drain_for(struct fsd *fsd, unsigned ms)
+{
+	struct ops *ops = fsd->ops;
+	uint64_t now = clock_mono_ns(), end = now + ms * NSEC_PER_MSEC;
+	bool drained;
+
+	/* A look now and then: this is for the end of a process. */
+	for (;;) {
+		pthread_mutex_lock(&ops->lock);
+		drained = !ops->active && !ops->deferring;
+		pthread_mutex_unlock(&ops->lock);
+		if (drained || now >= end)
+			return drained;
+		nanosleep(&(struct timespec){ .tv_nsec = NSEC_PER_MSEC }, NULL);
+		now = clock_mono_ns();
+	}
 }
 
 void ops_stop(struct fsd *fsd)

@@ -19,6 +19,24 @@
 struct op;
 struct lock;
 
+/* bit 63 of a request's number: the kernel has sent it before, to a process that did not answer */
+#define FUSE_UNIQUE_SENT_AGAIN	(1ull << 63)
+
+/* What is needed to answer a request that a process before this one has done (reply.h). */
+struct op_again {
+	/* In the transaction that did it: the one number that its answer is made of; NULL: none. */
+	uint64_t (*answer)(const struct op *op);
+	/* Instead of op's run(): fetch for done() what op->answer stands for.  NULL: nothing. */
+	int (*run)(struct op *op, struct itx *tx);
+};
+/* Who records answers; all may be absent. */
+struct op_answers {
+	/* op's answer is decided in tx: 0, or what run() would return. */
+	int (*record)(struct itx *tx, struct op *op);
+	/* It has been written. */
+	void (*answered)(struct fsd *fsd, uint32_t reply_slot);
+};
+
 /* A lock that an operation has named: locks.c's. */
 struct lock_use {
 	struct lock *lock;
@@ -61,6 +79,13 @@ struct op {
 	struct lock_use uses[OP_LOCKS_MAX];
 	unsigned uses_nr;
 
+	/* The kernel's request that it is for (fuse_op_start sets it), 0: none. */
+	uint64_t unique;
+	const struct op_again *again;
+	uint64_t answer;		/* of a process before this one */
+	uint32_t reply_slot;		/* reply.c's, from 1 */
+	bool is_decided;		/* with OP_MORE: the answer is, though not all is done */
+
 	struct op *next;		/* a queue or wait list it is on */
 	uint64_t started_ns;		/* CLOCK_MONOTONIC, for status: who waits since when */
 
@@ -73,6 +98,7 @@ struct op {
 
 int ops_start(struct fsd *fsd, unsigned workers);
 void ops_drain(struct fsd *fsd);	/* waits until nothing runs or is parked */
+bool ops_drain_for(struct fsd *fsd, unsigned ms);	/* the same, but no longer than that */
 void ops_stop(struct fsd *fsd);		/* the same, and ends the threads */
 
 /* Run in the calling thread until done or parked. */

@@ -136,6 +136,7 @@ int attr_run_set(struct op *op, struct itx *tx)
 	a->ci = ci;
 	if (le32_get(ci.d.flags) & INODE_FLAG_TRUNCATE) {
 		a->truncating = true;
+		op->is_decided = true;	/* the rest may be anybody's work */
 		return OP_MORE;
 	}
 	return 0;

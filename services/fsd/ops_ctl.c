@@ -801,12 +801,11 @@ static bool follows_pointers(unsigned cmd)
 }
 
 void op_ioctl(struct fsd *fsd, fuse_req_t req, uint64_t ino, unsigned cmd, void *arg,
-	      struct open_file *of, unsigned flags, const void *in, size_t in_size, size_t out_size)
+	      unsigned flags, const void *in, size_t in_size, size_t out_size)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct ctl *c;
 
-	(void)of;	/* no command that there is yet looks at what the file was opened for */
 	if (!is_ours(cmd)) {
 		if (is_known_upstream(cmd))
 			stats_inc(&fsd->stats.refused_unsupported);

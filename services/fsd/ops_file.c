@@ -543,6 +543,20 @@ static int write_run(struct op *op, struct itx *tx)
 	return inode_put(tx, rq->ino, &ci, true);
 }
 
+static uint64_t write_answer(const struct op *op)
+{
+	return ((const struct write_op *)op)->len;
+}
+
+static int write_was_done(struct op *op, struct itx *tx)
+{
+	(void)tx;
+	((struct write_op *)op)->len = op->answer;
+	return 0;
+}
+
+static const struct op_again write_again = { .answer = write_answer, .run = write_was_done };
+
 static void write_done(struct op *op, int err)
 {
 	struct write_op *w = (struct write_op *)op;
@@ -587,6 +601,7 @@ void op_write(struct fsd *fsd, struct file_req *rq)
 	w->op.name = "write";
 	w->op.writes = true;
 	w->op.run = write_run;
+	w->op.again = &write_again;
 	w->op.done = write_done;
 	w->rq = rq;
 	if (!rq->write_cache) {

@@ -1,8 +1,8 @@
 /*
  * Which inodes this mount uses, and the end of those that nobody uses any more.
  *
- * An inode is in use while the kernel remembers it (nlookup) or has it open.  One that lost its
- * last link is deleted when it is in use nowhere: under the WRITE lock of its group no mount can
+ * An inode is in use while the kernel remembers it (nlookup) or has it open; after a restart under
+ * the same connection (fsd->is_resumed) the kernel is asked besides.  One that lost its last link is deleted when it is in use nowhere: under the WRITE lock of its group no mount can
  * begin to use it, and the leader says who already does (runtime 10.3, 10.4).  Deleting goes in
  * small transactions and may stop anywhere: the orphan item stays until the last of them, and the
  * scan - at mount and from time to time - finds what was left.  An inode is deleted by one
@@ -16,6 +16,7 @@
 
 #include "clock.h"
 #include "data.h"
+#include "fuse.h"
 #include "locks.h"
 #include "log.h"
 #include "net.h"
@@ -42,6 +43,7 @@ struct ref {
 	uint32_t opens;
 	bool unlinked;		/* lost its last link: delete it when out of use */
 	bool deleting;		/* queued or running */
+	bool held;		/* the kernel knew it when it was asked (fsd->is_resumed) */
 };
 
 struct orphans {
@@ -132,7 +134,7 @@ static void remove_ref(struct orphans *o, struct ref *r)
 
 static bool in_use(const struct ref *r)
 {
-	return r->nlookup || r->opens;
+	return r->nlookup || r->opens || r->held;
 }
 
 /* After any change of r: it goes, or its inode does. */
@@ -172,10 +174,30 @@ struct delete_op {
 	} inodes[DELETE_BATCH];
 };
 
+/*
+ * The kernel may know inodes from an earlier process's answers, which are not counted here.  Under
+ * the lock of their group nobody begins to use an unlinked one.
+ */
+static void hold_known(struct fsd *fsd, uint64_t ino)
+{
+	struct orphans *o = fsd->orphans;
+	struct ref *r;
+
+	if (!atomic_load(&fsd->is_resumed) || !kcache_knows(fsd, ino))
+		return;
+	pthread_mutex_lock(&o->mutex);
+	r = find(o, ino);
+	if (r)
+		r->held = true;
+	pthread_mutex_unlock(&o->mutex);
+}
+
 static void fetch_map(void *arg)
 {
 	struct delete_op *d = arg;
 
+	for (unsigned i = 0; i < d->nr; i++)
+		hold_known(d->op.fsd, d->inodes[i].ino);
 	d->map_err = net_open_ino_map(d->op.fsd, d->inodes[0].ino / INODE_LOCK_GROUP, d->map);
 	d->have_map = true;
 	op_wake(&d->op);
@@ -416,6 +438,8 @@ static void scan(struct orphans *o)
 	for (size_t i = 0; i < s.nr && !o->stopping; i++) {
 		struct ref *r = find(o, s.inos[i]);
 
+		if (r)
+			r->held = false;	/* it is asked for again */
 		if (r && (in_use(r) || r->deleting))
 			continue;
 		r = find_or_add(o, s.inos[i]);
@@ -529,11 +553,13 @@ void orphans_drain(struct fsd *fsd)
 {
 	struct orphans *o = fsd->orphans;
 
+	atomic_store(&fsd->is_resumed, false);
 	pthread_mutex_lock(&o->mutex);
 	for (size_t i = 0; i < o->buckets_nr; i++) {
 		for (struct ref *r = o->buckets[i], *next; r; r = next) {
 			next = r->next;
 			r->nlookup = r->opens = 0;
+			r->held = false;
 			settle(o, r);
 		}
 	}
@@ -582,6 +608,7 @@ void inode_forget(struct fsd *fsd, uint64_t ino, uint64_t nr)
 	r = find(o, ino);
 	if (r) {
 		r->nlookup -= nr < r->nlookup ? nr : r->nlookup;
+		r->held = false;
 		settle(o, r);
 	}
 	pthread_mutex_unlock(&o->mutex);
@@ -650,6 +677,13 @@ void inode_use_map(struct fsd *fsd, uint64_t group, uint8_t map[INODE_LOCK_GROUP
 			map[bit / 8] |= (uint8_t)(1u << bit % 8);
 	}
 	pthread_mutex_unlock(&o->mutex);
+	if (!atomic_load(&fsd->is_resumed))
+		return;
+	for (unsigned bit = 0; bit < INODE_LOCK_GROUP; bit++) {
+		if (!(map[bit / 8] & 1u << bit % 8) &&
+		    kcache_knows(fsd, group * INODE_LOCK_GROUP + bit))
+			map[bit / 8] |= (uint8_t)(1u << bit % 8);
+	}
 }
 
 /* each() may wait for the kernel, which may wait for a thread that wants the mutex: not held. */
@@ -659,7 +693,14 @@ void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last,
 	struct orphans *o = fsd->orphans;
 	uint64_t found[64];
 
-	if (!o || last - first >= UINT64_MAX - 64)
+	if (last - first >= UINT64_MAX - 64)
+		return;
+	if (atomic_load(&fsd->is_resumed)) {
+		for (uint64_t at = 0, all = last - first + 1; at < all; at++)
+			each(arg, first + at);
+		return;
+	}
+	if (!o)
 		return;
 	/* counted, not compared: last may be the greatest number there is */
 	for (uint64_t at = 0, all = last - first + 1; at < all;) {

@@ -20,7 +20,7 @@ bool inode_in_use(struct fsd *fsd, uint64_t ino);
 void inode_unlinked(struct fsd *fsd, uint64_t ino);
 /* Bits of the group's inodes in use here (128 bytes), for open_ino_map queries. */
 void inode_use_map(struct fsd *fsd, uint64_t group, uint8_t map[128]);
-/* Each inode of [first, last] the kernel knows, for cache invalidation. */
+/* Each inode of [first, last] the kernel knows (or may know), for cache invalidation. */
 void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, void (*each)(void *arg, uint64_t ino), void *arg);
 
 #endif

@@ -412,6 +412,35 @@ void pool_usage(struct fsd *fsd, uint64_t *used, uint64_t *total)
 	pthread_mutex_unlock(&p->mutex);
 }
 
+/* What an earlier process has indexed is the index's still; all other pages are free. */
+static int take_over(struct itx *tx, void *arg)
+{
+	struct pool *p = arg;
+	struct pool_rec rec;
+	struct pool_key k;
+	MDB_val key, val;
+	MDB_cursor *cur;
+	int rc = mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_POOL), &cur), ret = 0;
+
+	if (rc)
+		return items_error(tx, rc, "read the pool's index");
+	while ((rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) == 0) {
+		memcpy(&k, key.mv_data, sizeof(k));
+		memcpy(&rec, val.mv_data, sizeof(rec));
+		if (rec.page >= p->pages_nr || p->pages[rec.page].state != PAGE_FREE) {
+			log_err("the pool's index names page %u twice, or beyond its end", rec.page);
+			ret = -EIO;
+			break;
+		}
+		p->pages[rec.page].state = PAGE_INDEXED;
+		p->pages[rec.page].ino = be64toh(k.be_ino);
+		p->pages[rec.page].iblock = be64toh(k.be_iblock);
+		p->free_nr--;
+	}
+	mdb_cursor_close(cur);
+	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "read the pool's index") : ret;
+}
+
 int pool_start(struct fsd *fsd)
 {
 	struct pool *p = calloc(1, sizeof(*p));
@@ -430,6 +459,8 @@ int pool_start(struct fsd *fsd)
 	if (ret < 0)
 		log_err("blockd gave no pool: restart it");
 	fsd->pool = p;
+	if (ret == 0)
+		ret = items_run(fsd, take_over, p);
 	if (ret == 0)
 		ret = -pthread_create(&p->keeper, NULL, keeper, p);
 	if (ret < 0) {
@@ -624,15 +655,83 @@ static int drop_dirty_rows(struct itx *tx, void *arg)
 	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "end a generation of the pool") : 0;
 }
 
-void pool_committed(struct fsd *fsd, struct pool_batch *pb)
+struct fold_rows {
+	uint64_t from, to;
+	bool more;
+};
+
+static int fold_rows(struct itx *tx, void *arg)
 {
-	struct dirty_rows rows = { .gen = pb->gen };
-	struct pool *p = fsd->pool;
+	struct fold_rows *f = arg;
+	struct dirty_key from = { .be_gen = htobe64(f->from) };
+	MDB_val key, val;
+	unsigned n = 0;
+	int ret = 0, rc;
+
+	f->more = false;
+	for (;;) {
+		MDB_cursor *cur;
+		struct dirty_key d;
+		struct pool_rec rec;
+
+		rc = mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_POOL_DIRTY), &cur);
+		if (rc)
+			break;
+		key = (MDB_val){ sizeof(from), &from };
+		rc = mdb_cursor_get(cur, &key, &val, MDB_SET_RANGE);
+		if (rc == 0)
+			memcpy(&d, key.mv_data, sizeof(d));
+		if (rc || d.be_gen != from.be_gen || n++ == SWEEP_BATCH) {
+			f->more = rc == 0 && d.be_gen == from.be_gen;
+			mdb_cursor_close(cur);
+			break;
+		}
+		rc = mdb_cursor_del(cur, 0);
+		mdb_cursor_close(cur);
+		if (rc)
+			break;
+		ret = pool_find(tx, be64toh(d.k.be_ino), be64toh(d.k.be_iblock), &rec);
+		if (ret == -ENOENT) {
+			ret = 0;	/* truncated meanwhile */
+			continue;
+		}
+		if (ret == 0 && tx->open_gen != f->to)
+			ret = -EIO;
+		if (ret == 0)
+			ret = pool_put(tx, be64toh(d.k.be_ino), be64toh(d.k.be_iblock), rec.page,
+				       rec.blkno, true);
+		if (ret < 0)
+			return ret;
+	}
+	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "join generations of the pool") : 0;
+}
+
+int pool_fold(struct fsd *fsd, uint64_t from, uint64_t to)
+{
+	struct fold_rows f = { .from = from, .to = to };
+	int ret;
+
+	do {
+		ret = items_run(fsd, fold_rows, &f);
+	} while (ret == 0 && f.more);
+	return ret;
+}
+
+void pool_clean(struct fsd *fsd, uint64_t gen)
+{
+	struct dirty_rows rows = { .gen = gen };
 
 	do {
 		if (items_run(fsd, drop_dirty_rows, &rows) < 0)
 			fsd_fail(fsd, "the pool's index cannot be updated after a commit");
 	} while (rows.more);
+}
+
+void pool_committed(struct fsd *fsd, struct pool_batch *pb)
+{
+	struct pool *p = fsd->pool;
+
+	pool_clean(fsd, pb->gen);
 	batch_free(fsd, pb);
 	pthread_mutex_lock(&p->mutex);
 	if (is_short(p) || p->waiting) {

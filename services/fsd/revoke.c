@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "keep.h"
 #include "locks_impl.h"
 #include "log.h"
 #include "net.h"
@@ -147,6 +148,7 @@ void revoke_dropped(struct lock *l, int err)
 		fsd_fail(ls->fsd, "items under a revoked lock cannot be dropped");
 	if (l->mode > l->revoke_to)
 		l->mode = l->revoke_to;
+	keep_note_lock(ls->fsd->keep, &l->slot, &l->start, l->mode, l->write_seq);
 	net_invalidate_respond(ls->fsd, in->req, &l->start, in->old_mode, in->new_mode);
 	l->invals = in->next;
 	if (!l->invals)

@@ -16,12 +16,15 @@
 #include "clock.h"
 #include "ctl.h"
 #include "data.h"
+#include "fuse.h"
 #include "items.h"
+#include "keep.h"
 #include "locks.h"
 #include "log.h"
 #include "merge.h"
 #include "net.h"
 #include "op.h"
+#include "reply.h"
 #include "sdn.h"
 #include "txn.h"
 
@@ -173,6 +176,10 @@ static void show(void)
 	waits_for(status.fsd, waiting, sizeof(waiting));
 	if (status.fsd && has_session(status.phase))
 		items_dirty(status.fsd, &open, &closed); /* waits for the writer: see the top */
+	if (status.fsd && status.phase == PHASE_MOUNTED && kcache_has_served(status.fsd)) {
+		atomic_store(&status.fsd->keep->head->resumes, 0);
+		replies_settle(status.fsd);
+	}
 	pthread_mutex_unlock(&status.lock);
 	sdn_status("%s%s%s", words, *waiting ? ", waiting for " : "", waiting);
 	sdn_watchdog();

@@ -647,8 +647,15 @@ int txn_init(struct fsd *fsd)
 int txn_start(struct fsd *fsd)
 {
 	struct txn *t = fsd->txn;
+	struct items_dirty open, closed;
 	int ret = commit_open(t);
 
+	if (ret < 0)
+		return ret;
+	/* What an earlier process has left comes first, so that this one begins with nothing dirty. */
+	items_dirty(fsd, &open, &closed);
+	if (open.any)
+		ret = commit_gen(t, false);
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&t->lock);

@@ -43,6 +43,8 @@ struct txn {
 
 /* Open the mount's log tree and load the data blocks it may use. */
 int commit_open(struct txn *t);
+/* gen is committed, and nothing of it is listed as dirty any more. */
+int commit_clean(struct txn *t, uint64_t gen);
 /* Commit the open generation; with `last` no next transaction is opened.  0, or why this mount must
  * end. */
 int commit_gen(struct txn *t, bool last);

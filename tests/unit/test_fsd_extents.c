@@ -390,7 +390,7 @@ static void check_all(struct file *f)
 	for (uint64_t at = 0; at < f->size; at += IO_MAX)
 		check_read(f, at, IO_MAX);
 	check_read(f, f->size, BLOCK);
-	assert_int_equal(inode_size(&(struct cinode){ get_inode(f).d, 0, 0, 0 }), f->size);
+	assert_int_equal(inode_size(&(struct cinode){ .d = get_inode(f).d }), f->size);
 }
 
 static void do_write(struct file *f, uint64_t off, uint64_t len, bool append, bool mapped)
@@ -450,7 +450,7 @@ static void do_fallocate(struct file *f, uint64_t off, uint64_t len, bool keep)
 
 	op_fallocate(&fsd, new_req(f, off, len, keep ? FALLOC_FL_KEEP_SIZE : 0));
 	ret = await();
-	size = inode_size(&(struct cinode){ get_inode(f).d, 0, 0, 0 });
+	size = inode_size(&(struct cinode){ .d = get_inode(f).d });
 	if (ret == -ENOSPC) {
 		/* a part may be there */
 		assert_true(size >= f->size && (size == f->size || (!keep && size <= off + len)));

@@ -391,6 +391,14 @@ int pool_write(struct fsd *fsd, struct pool_batch *pb)
 	return 0;
 }
 
+int pool_fold(struct fsd *fsd, uint64_t from, uint64_t to)
+{
+	(void)fsd;
+	(void)from;
+	(void)to;
+	return 0;
+}
+
 void pool_committed(struct fsd *fsd, struct pool_batch *pb)
 {
 	assert_true(txn_committed_gen(fsd) >= pb->gen);

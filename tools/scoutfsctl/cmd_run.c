@@ -3,6 +3,10 @@
  * no systemd does it.  It brings them up in order, each when the one before is READY, restarts one
  * that ends, and takes them down in reverse.  It knows nothing of a volume: what it promises is
  * that when it ends nothing it started runs any more.
+ *
+ * A service may have a descriptor kept for its next process, as with systemd's descriptor store
+ * (sd_pid_notify_with_fds(3), FDSTORE=1): fsd does so with the kernel's connection, which would be
+ * gone with its process otherwise.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +34,11 @@
 #define RESTART_MAX_MS	 5000
 #define STOP_LIMIT_MS	 120000 /* then SIGKILL */
 #define OVERRIDES_MAX	 32
+#define LONG_ENOUGH_MS	 1000	/* a service that ran for so long is started again at once */
+#define RESTART_LIMIT_MS 120000
+#define EXIT_KEPT	 75	/* of a service that has ended for its next process to go on */
+#define STORE_NAME_MAX	 32
+#define LISTEN_FDS_START 3
 
 struct child {
 	pid_t pid;
@@ -38,6 +47,8 @@ struct child {
 	uint64_t started_ms;
 	uint64_t restart_ms; /* start again at that time; 0: not waiting */
 	unsigned backoff_ms;
+	int kept_fd; /* -1: none */
+	char kept_name[STORE_NAME_MAX];
 };
 
 struct supervisor {
@@ -101,6 +112,26 @@ static int open_notify(struct supervisor *sv)
 	return 0;
 }
 
+/* In the new process: what was kept, where sd_listen_fds(3) looks for it. */
+static void pass_kept(const struct child *s)
+{
+	char pid[16];
+
+	if (s->kept_fd < 0) {
+		unsetenv("LISTEN_FDS");
+		return;
+	}
+	/* dup2 to itself would leave it to be closed by exec */
+	if (s->kept_fd == LISTEN_FDS_START)
+		fcntl(s->kept_fd, F_SETFD, 0);
+	else
+		dup2(s->kept_fd, LISTEN_FDS_START);
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	setenv("LISTEN_PID", pid, 1);
+	setenv("LISTEN_FDS", "1", 1);
+	setenv("LISTEN_FDNAMES", s->kept_name, 1);
+}
+
 static void start_service(struct supervisor *sv, int i)
 {
 	const char *argv[6 + 2 * OVERRIDES_MAX];
@@ -127,6 +158,7 @@ static void start_service(struct supervisor *sv, int i)
 		sigemptyset(&none);
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		setenv("NOTIFY_SOCKET", sv->notify_path, 1);
+		pass_kept(&sv->s[i]);
 		execv(path, (char *const *)argv);
 		say_error("run", "%s: %s: build it (make) or install it (make install)", path,
 			  strerror(errno));
@@ -154,30 +186,78 @@ static void tell_parent(struct supervisor *sv, char status)
 	}
 }
 
+static bool has_line(const char *text, const char *line)
+{
+	size_t len = strlen(line);
+
+	for (const char *at = text; (at = strstr(at, line)); at += len) {
+		if ((at == text || at[-1] == '\n') && (at[len] == 0 || at[len] == '\n'))
+			return true;
+	}
+	return false;
+}
+
+static void forget_kept(struct child *s)
+{
+	if (s->kept_fd >= 0)
+		close(s->kept_fd);
+	s->kept_fd = -1;
+}
+
+/* fd (-1: none) came with the message. */
+static void take_message(struct child *s, const char *text, int fd)
+{
+	const char *name = strstr(text, "FDNAME=");
+
+	if (has_line(text, "READY=1")) {
+		s->ready = true;
+		s->backoff_ms = 0;
+	}
+	if (has_line(text, "FDSTOREREMOVE=1"))
+		forget_kept(s);
+	if (!has_line(text, "FDSTORE=1") || fd < 0) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	forget_kept(s);
+	s->kept_fd = fd;
+	snprintf(s->kept_name, sizeof(s->kept_name), "%.*s",
+		 name ? (int)strcspn(name + 7, "\n") : 6, name ? name + 7 : "stored");
+}
+
 /* One message of a service: which one is told by the sender's pid. */
 static void read_notify(struct supervisor *sv)
 {
-	char buf[2048], control[CMSG_SPACE(sizeof(struct ucred))];
+	char buf[2048];
+	char control[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int))]
+		__attribute__((aligned(8)));
 	struct iovec iov = { buf, sizeof(buf) - 1 };
 	struct msghdr m = { .msg_iov = &iov,
 			    .msg_iovlen = 1,
 			    .msg_control = control,
 			    .msg_controllen = sizeof(control) };
 	ssize_t n = recvmsg(sv->notify_fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
-	struct ucred cred;
+	struct ucred cred = { .pid = 0 };
+	int fd = -1;
 
-	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
-		return;
-	memcpy(&cred, CMSG_DATA(c), sizeof(cred));
-	buf[n] = 0;
+	for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL; c; c = CMSG_NXTHDR(&m, c)) {
+		if (c->cmsg_level != SOL_SOCKET)
+			continue;
+		if (c->cmsg_type == SCM_CREDENTIALS)
+			memcpy(&cred, CMSG_DATA(c), sizeof(cred));
+		else if (c->cmsg_type == SCM_RIGHTS && fd < 0 && c->cmsg_len == CMSG_LEN(sizeof(fd)))
+			memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	}
+	buf[n > 0 ? n : 0] = 0;
 	for (int i = 0; i < SERVICES_NR; i++) {
-		if (sv->s[i].pid == cred.pid &&
-		    (strncmp(buf, "READY=1", 7) == 0 || strstr(buf, "\nREADY=1"))) {
-			sv->s[i].ready = true;
-			sv->s[i].backoff_ms = 0;
+		if (cred.pid > 0 && sv->s[i].pid == cred.pid) {
+			take_message(&sv->s[i], buf, fd);
+			return;
 		}
 	}
+	if (fd >= 0)
+		close(fd);
 }
 
 /* Start what can be started: each service when those before it are ready. */
@@ -217,9 +297,13 @@ static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 	for (int i = 0; i < SERVICES_NR; i++) {
 		struct child *s = &sv->s[i];
 		bool clean = WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0;
+		bool kept = WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == EXIT_KEPT;
 
 		if (s->pid != pid)
 			continue;
+		/* what it had to say last: perhaps a descriptor to keep */
+		while (poll(&(struct pollfd){ .fd = sv->notify_fd, .events = POLLIN }, 1, 0) > 0)
+			read_notify(sv);
 		s->pid = 0;
 		s->ready = false;
 		runtime_remove_pid(&sv->conf, service_name(i));
@@ -232,12 +316,16 @@ static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 		if (WIFSIGNALED(wstatus))
 			say_error("run", "%s was killed by signal %d", service_name(i),
 				  WTERMSIG(wstatus));
-		else if (!clean || !sv->up)
+		else if ((!clean && !kept) || !sv->up)
 			say_error("run", "%s ended with status %d", service_name(i),
 				  WEXITSTATUS(wstatus));
 		if (!sv->up) {
 			begin_stop(sv, 1); /* it has said why */
 			return;
+		}
+		if (now_ms() - s->started_ms >= LONG_ENOUGH_MS && !s->backoff_ms) {
+			s->restart_ms = now_ms();
+			continue;
 		}
 		s->backoff_ms = s->backoff_ms ? s->backoff_ms * 2 : RESTART_FIRST_MS;
 		if (s->backoff_ms > RESTART_MAX_MS)
@@ -401,8 +489,10 @@ int cmd_run(int argc, char **argv)
 			  argv[optind]);
 		return 1;
 	}
-	for (int i = 0; i < SERVICES_NR; i++)
+	for (int i = 0; i < SERVICES_NR; i++) {
 		sv.s[i].wanted = service_is_wanted(&sv.conf, i);
+		sv.s[i].kept_fd = -1;
+	}
 
 	if (!log) {
 		snprintf(log_buf, sizeof(log_buf), "%s/%s.log", sv.conf.state_dir, sv.conf.name);
@@ -470,6 +560,69 @@ int cmd_stop(int argc, char **argv)
 		nanosleep(&ts, NULL);
 	}
 	return 0;
+}
+
+static bool is_up(const struct instance_conf *conf, int i)
+{
+	static struct service_answer a;
+
+	service_ask(conf, i, &a);
+	return a.err == 0 && (i != SERVICE_FSD || strncmp(a.reply.state, "mounted", 7) == 0);
+}
+
+/* End one process of a running instance and wait for the next: what it did goes on. */
+static int restart_service(const struct instance_conf *conf, int i)
+{
+	pid_t old = runtime_read_pid(conf, service_name(i)), pid;
+	uint64_t limit = now_ms() + RESTART_LIMIT_MS;
+
+	if (!old) {
+		say_error("restart", "%s of %s is not running", service_name(i), conf->name);
+		return 1;
+	}
+	if (kill(old, i == SERVICE_FSD ? SIGUSR2 : SIGTERM) < 0)
+		return verb_failed("restart", -errno);
+	do {
+		struct timespec ts = { .tv_nsec = 10000000 };
+
+		if (now_ms() > limit) {
+			say_error("restart", "%s of %s has not come back: see `%s status`",
+				  service_name(i), conf->name, program_name());
+			return 1;
+		}
+		nanosleep(&ts, NULL);
+		pid = runtime_read_pid(conf, service_name(i));
+	} while (!pid || pid == old || !is_up(conf, i));
+	return 0;
+}
+
+int cmd_restart(int argc, char **argv)
+{
+	struct instance_conf conf;
+	char err[CONF_ERR_BYTES];
+	int ret = 0;
+
+	if (argc != 2 && argc != 3)
+		return usage_error("restart", "name one configuration, after the service if it is to be one");
+	if (argc == 3 && !service_is_known(argv[1]))
+		return usage_error("restart", "'%s' is no service", argv[1]);
+	if (conf_load(&conf, argv[argc - 1], err, sizeof(err)) < 0) {
+		say_error("restart", "%s", err);
+		return 1;
+	}
+	if (!runtime_read_pid(&conf, "run")) {
+		say_error("restart",
+			  "%s is not running under `%s run` (with systemd: systemctl restart "
+			  "scoutfs@%s, or scoutfs-SERVICE@%s)",
+			  conf.name, program_name(), conf.name, conf.name);
+		return 1;
+	}
+	for (int i = 0; i < SERVICES_NR && ret == 0; i++) {
+		if (service_is_wanted(&conf, i) &&
+		    (argc == 2 || strcmp(argv[1], service_name(i)) == 0))
+			ret = restart_service(&conf, i);
+	}
+	return ret;
 }
 
 /* Whether all that a service needs is there, so that its unit does not wait for what cannot come. */

@@ -47,6 +47,9 @@ enum command_group {
 	  "  -l LOG    append what the services say to LOG\n"                                     \
 	  "  -o K=V    override one setting of the configuration\n")                              \
 	C(stop, "stop", GROUP_CORE, "NAME|FILE", "stop what run started", "")                     \
+	C(restart, "restart", GROUP_CORE, "[SERVICE] NAME|FILE",                                  \
+	  "replace the processes of a running instance, or one of them; programs wait meanwhile", \
+	  "  SERVICE   blockd, quorumd, serverd or fsd\n")                                       \
 	C(status, "status", GROUP_CORE, "[NAME|FILE] [-v] [--json]",                              \
 	  "how each service of an instance is, and what it waits for",                            \
 	  "  -v, --verbose                   with counters\n"                                     \

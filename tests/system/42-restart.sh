@@ -1,0 +1,49 @@
+#!/bin/bash
+# The mount outlives each of its services: kill -9 and planned restarts of all of them under a load that
+# checks every answer; programs see a pause and no error.  tests/posix/holdon.c then looks at what a
+# program can have in hand when its mount's process goes.
+. "$(dirname "$0")/../lib/common.sh"
+ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 20 || echo 4)}
+vol_make
+inst_conf
+ok "mount" inst_start
+coproc LOAD { exec "$BUILD/tests/posix/churn" "$MNT" 4 2>&1; }
+exec {from}<&"${LOAD[0]}" {to}>&"${LOAD[1]}"
+pid=$LOAD_PID
+
+# The load's counters since the last question; what it complained of goes to the log.
+report() {
+	echo report >&"$to"
+	while IFS= read -r -t 120 -u "$from" line; do
+		case $line in ops*) set -- $line; done_ops=$2 errors=$4 longest=$6; return 0 ;; *) echo "# $line" ;; esac
+	done
+	done_ops=0 errors=1 longest=none
+	return 1
+}
+restarted() { local p; p=$(inst_pid "$1" 2>/dev/null) && [ -n "$p" ] && [ "$p" != "$2" ] && kill -0 "$p"; }
+# The load has done more: it did not only survive, it goes on.
+goes_on() { report && [ "$done_ops" -gt $(($1 + 50)) ]; }
+
+for service in fsd blockd serverd quorumd; do
+	for how in kill restart; do
+		worst=0
+		for i in $(seq "$ROUNDS"); do
+			report || break
+			was=$done_ops old=$(inst_pid $service)
+			if [ $how = kill ]; then kill -9 "$old"
+			else "$CTL" restart $service "$CONF" || fail "$service: restart $i"; fi
+			wait_for 60 restarted $service "$old" || fail "$service: $how $i: it is started again"
+			wait_for 120 goes_on "$was" || { fail "$service: $how $i: the load goes on" "ops $done_ops, before $was"; break; }
+			[ "$longest" -gt "$worst" ] && worst=$longest
+		done
+		is "$service: no application error in $ROUNDS x $how (longest stall $worst ms)" "$errors" 0
+	done
+done
+echo stop >&"$to"
+while IFS= read -r -t 120 -u "$from" line; do case $line in ops*) last=$line ;; *) echo "# $line" ;; esac; done
+exec {to}>&- {from}<&-
+wait "$pid"; rc=$?
+is "the load ends without an error: ${last:-nothing said}" "$rc" 0
+ok "unmount" inst_stop
+check_clean "clean after the kills and restarts"
+tap_done
