@@ -91,11 +91,13 @@ static void post_record(struct quorumd *qd, enum quorum_event_kind record, uint6
 static void tell_services(struct quorumd *qd)
 {
 	const struct quorum *q = &qd->q;
+	/* A term is one process's: who comes while it is not over yet must not take it up. */
+	bool serving = qd->serving && !qd->server_has_ended;
 	struct msg_leader_state st = {
-		.term = qd->serving ? q->lead_term : q->term,
-		.role = (uint8_t)(qd->serving ? QUORUM_LEADER : QUORUM_FOLLOWER),
+		.term = serving ? q->lead_term : q->term,
+		.role = (uint8_t)(serving ? QUORUM_LEADER : QUORUM_FOLLOWER),
 		.leader_slot = quorum_leader_slot(q),
-		.stop = qd->serving && q->lead == QUORUM_LEAD_STOP,
+		.stop = serving && q->lead == QUORUM_LEAD_STOP,
 	};
 
 	/* A serverd that serves must not hear that it shall not before we know (D7). */
@@ -170,7 +172,7 @@ void quorumd_event(struct quorumd *qd, const struct quorum_in *in)
 	quorum_check(&qd->q);
 	perform(qd, &acts, now);
 	if (qd->q.lead != QUORUM_LEAD_SERVE && qd->q.lead != QUORUM_LEAD_STOP)
-		qd->serving = false;
+		qd->serving = qd->server_has_ended = false;
 	if (qd->fences.is_active &&
 	    (qd->q.lead != QUORUM_LEAD_FENCE || qd->fences.term != qd->q.lead_term))
 		fences_end(qd, &qd->fences);
@@ -355,6 +357,8 @@ static void server_ended(struct quorumd *qd)
 	}
 	log_warning("serverd has ended while it was to serve term %" PRIu64, qd->q.lead_term);
 	stats_inc(&qd->stats.server_gone);
+	qd->server_has_ended = true;
+	tell_services(qd);
 	post(qd, &job);
 }
 

@@ -51,6 +51,7 @@ struct quorumd {
 	struct ctl *ctl;
 	struct quorum q;
 	bool serving;			/* serverd has been told to serve q.lead_term */
+	bool server_has_ended;		/* and is gone, which is not settled yet */
 	bool exiting;
 	int exit_status;
 	uint64_t write_since_ns;	/* of the oldest record that is not written yet, 0: none */
