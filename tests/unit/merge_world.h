@@ -12,6 +12,7 @@
 
 #include <errno.h>
 
+#include "btree/btree_parts.h"
 #include "log/forest.h"
 #include "log/merge_items.h"
 #include "merge/merge_server.h"

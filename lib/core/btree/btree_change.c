@@ -396,7 +396,7 @@ static int step_down(struct path *p, const struct key *key)
 	return 0;
 }
 
-/* One descent to the leaf of key, or to stop_level: p->bl, held.  GO_ON, RESTART, STOP, an error. */
+/* One descent to key's leaf, or to stop_level: p->bl, held.  GO_ON, RESTART, STOP or an error. */
 static int try_descend(struct path *p, const struct key *key)
 {
 	int ret;
@@ -600,30 +600,6 @@ int btree_delete_bounded(struct block_set *bs, struct blkno_alloc *al,
 	return ret == STOP ? 1 : ret;
 }
 
-/* Whether sub's top block can take the place of one that covers exactly *range. */
-static int check_top(struct path *p, const struct disk_btree_root *sub,
-		     const struct key_range *range)
-{
-	struct block *bl;
-	const char *why;
-	struct key last;
-	int ret;
-
-	ret = btree_root_check(sub);
-	if (ret < 0 || sub->height == 0)
-		return ret;
-	ret = btree_block_get(p->bs, block_ref_get(&sub->ref), sub->height - 1u, range, &bl, &why);
-	if (ret < 0)
-		return ret;
-	if (sub->height > 1) {
-		last = btb_nr(bl->data) ? key_at(bl->data, btb_last(bl->data)) : KEY_ZEROS;
-		if (!key_eq(&last, &range->high))
-			ret = -EBADMSG;
-	}
-	block_put(p->bs, bl);
-	return ret;
-}
-
 static bool root_eq(const struct disk_btree_root *a, const struct disk_btree_root *b)
 {
 	return le64_get(a->ref.blkno) == le64_get(b->ref.blkno) &&
@@ -636,31 +612,22 @@ int btree_parent_replace(struct block_set *bs, struct blkno_alloc *al, struct di
 	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_PATH,
 			  .stop_level = 2 };
 	struct disk_btree_root old;
-	struct key_range range;
 	struct key end;
-	int ret, slot;
+	int ret;
 
 	ret = btree_parent_get(bs, root, key, &old, &end);
 	if (ret < 0 || root_eq(&old, sub))
 		return ret;
-	if (root->height <= 2) {
-		ret = check_top(&p, sub, &KEY_RANGE_ALL);
-		if (ret == 0)
-			*root = *sub;
+	ret = btree_parent_fits(bs, root, key, sub);
+	if (ret < 0)
 		return ret;
+	if (root->height <= 2) {
+		*root = *sub;
+		return 0;
 	}
-	if (sub->height != 2)
-		return -EBADMSG;
 	ret = try_descend(&p, key);
-	if (ret == 0) {
-		slot = btb_find_ge(p.bl->data, key);
-		assert(slot >= 0);
-		range = p.range;
-		btree_child_range(p.bl->data, slot, &range);
-		ret = check_top(&p, sub, &range);
-	}
 	if (ret == 0)
-		set_child_ref(p.bl->data, slot, block_ref_get(&sub->ref));
+		set_child_ref(p.bl->data, btb_find_ge(p.bl->data, key), block_ref_get(&sub->ref));
 	path_put(&p);
 	return ret;
 }

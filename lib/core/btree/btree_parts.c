@@ -13,38 +13,77 @@
 
 #include "btree/btree_path.h"
 
-int btree_parent_get(struct block_set *bs, const struct disk_btree_root *root,
-		     const struct key *key, struct disk_btree_root *sub, struct key *end)
+/* The lowest parent that covers key, and the keys it covers. */
+static int find_parent(struct block_set *bs, const struct disk_btree_root *root,
+		       const struct key *key, struct disk_btree_root *sub, struct key_range *range)
 {
 	struct block_ref ref = block_ref_get(&root->ref);
-	struct key_range range = KEY_RANGE_ALL;
 	struct block *bl;
 	const char *why;
 	int ret, slot;
 
 	*sub = *root;
-	*end = range.high;
+	*range = KEY_RANGE_ALL;
 	ret = btree_root_check(root);
-	if (ret < 0)
+	if (ret < 0 || root->height <= 2)
 		return ret;
-	for (unsigned level = root->height - 1u; root->height > 2 && level > 1; level--) {
-		ret = btree_block_get(bs, ref, level, &range, &bl, &why);
+	for (unsigned level = root->height - 1u; level > 1; level--) {
+		ret = btree_block_get(bs, ref, level, range, &bl, &why);
 		if (ret < 0)
 			return ret;
 		slot = btb_find_ge(bl->data, key);
 		if (slot >= 0) {
-			btree_child_range(bl->data, slot, &range);
+			btree_child_range(bl->data, slot, range);
 			ref = block_ref_get(btree_child_ref(bl->data, slot));
 		}
 		block_put(bs, bl);
 		if (slot < 0)
 			return -EBADMSG;
 	}
-	if (root->height > 2) {
-		*sub = (struct disk_btree_root){ .ref = block_ref_put(ref), .height = 2 };
-		*end = range.high;
-	}
+	*sub = (struct disk_btree_root){ .ref = block_ref_put(ref), .height = 2 };
 	return 0;
+}
+
+int btree_parent_get(struct block_set *bs, const struct disk_btree_root *root,
+		     const struct key *key, struct disk_btree_root *sub, struct key *end)
+{
+	struct key_range range;
+	int ret = find_parent(bs, root, key, sub, &range);
+
+	*end = range.high;
+	return ret;
+}
+
+int btree_parent_fits(struct block_set *bs, const struct disk_btree_root *root,
+		      const struct key *key, const struct disk_btree_root *sub)
+{
+	struct disk_btree_root old;
+	struct key_range range;
+	struct block *bl;
+	const char *why;
+	struct item last;
+	int ret;
+
+	ret = find_parent(bs, root, key, &old, &range);
+	if (ret == 0)
+		ret = btree_root_check(sub);
+	if (ret == 0 && root->height > 2 && sub->height != 2)
+		ret = -EBADMSG;
+	if (ret < 0 || sub->height == 0)
+		return ret;
+	ret = btree_block_get(bs, block_ref_get(&sub->ref), sub->height - 1u, &range, &bl, &why);
+	if (ret < 0)
+		return ret;
+	/* A parent's last child reaches exactly to its end, or keys would be nobody's. */
+	if (sub->height > 1) {
+		ret = btb_nr(bl->data) ? 0 : -EBADMSG;
+		if (ret == 0)
+			btb_item(bl->data, btb_last(bl->data), &last);
+		if (ret == 0 && !key_eq(&last.key, &range.high))
+			ret = -EBADMSG;
+	}
+	block_put(bs, bl);
+	return ret;
 }
 
 /* Blocks from the root to a lowest parent; above[0] is the root. */

@@ -50,10 +50,12 @@ int btree_delete_bounded(struct block_set *bs, struct blkno_alloc *al,
 int btree_parent_get(struct block_set *bs, const struct disk_btree_root *root,
 		     const struct key *key, struct disk_btree_root *sub, struct key *end);
 /*
- * Put `sub` in the place of what btree_parent_get gives for key, copying the path.  Nothing of the
- * old one is freed.  -EBADMSG: sub's top block does not fit there, by height, level or keys; it is
- * the only one of sub that is looked at.
+ * Whether `sub` can take the place of what btree_parent_get gives for key: 0, or -EBADMSG when it
+ * does not fit there by height, level or keys.  Only the top block of sub is looked at.
  */
+int btree_parent_fits(struct block_set *bs, const struct disk_btree_root *root,
+		      const struct key *key, const struct disk_btree_root *sub);
+/* Put it there, copying the path.  Nothing of the old one is freed. */
 int btree_parent_replace(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
 			 const struct key *key, const struct disk_btree_root *sub);
 /*

@@ -832,12 +832,15 @@ int merge_server_commit(struct merge_server *ms, uint64_t rid, const struct merg
 	btree_put(ms->bs, &ref);
 	if (ret < 0)
 		return ret;
-	if (!(comp->flags & MERGE_COMPLETE_ERROR) && !fits(&req, comp))
-		return -EINVAL;
 	if (!has_room(ms))
 		return -EINPROGRESS;
 	if (comp->flags & MERGE_COMPLETE_ERROR)
 		return give_back(ms, &req);
+	if (!fits(&req, comp))
+		return -EINVAL;
+	ret = btree_parent_fits(ms->bs, &ms->super->fs_root, &req.start, &comp->root);
+	if (ret < 0)
+		return ret == -EBADMSG || ret == -ESTALE ? -EINVAL : ret;
 	ret = status_with_requests(ms, &st);
 	return ret < 0 ? ret : complete(ms, &st, &req, comp);
 }

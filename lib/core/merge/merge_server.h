@@ -53,15 +53,16 @@ int merge_server_start(struct merge_server *ms);
 /*
  * Work for rid: 0 with *req.  Splices and finishes when it is time to (7.3 step 3, 7.5), which is
  * why it may answer -EINPROGRESS often.  -ENOENT: no merge, or nothing to hand out now; ask again
- * later.  A rid that has a request already is given that one again: it asks because it never got it,
- * or lost the work on it.
+ * later.  A rid that has a request already is given that one again: it asks because it never got
+ * it, or lost the work on it.
  */
 int merge_server_get(struct merge_server *ms, uint64_t rid, struct merge_request *req);
 
 /*
  * Take back a request, as merge_run_result or merge_run_give_up made it.  -ENOENT: rid has no such
  * request (any more): the answer to a repeated commit is success, nothing changes.  -EINVAL: it
- * does not fit the request; nothing changes, and the mount may still give the request up.
+ * does not fit the request, or what was to be on the device is not there; nothing changes, and the
+ * mount may still give the request up.
  */
 int merge_server_commit(struct merge_server *ms, uint64_t rid, const struct merge_complete *comp);
 
