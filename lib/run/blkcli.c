@@ -78,6 +78,15 @@ static void slot_complete(struct blkcli *c, struct slot *s, int result)
 
 	if (result > 0)
 		result = -EIO;
+	/* The connection's thread sends it again when there may be a lease. */
+	if (result == -EKEYEXPIRED && w && c->conf.kind == BLK_KIND_FSD) {
+		s->state = SLOT_WAITING;
+		c->stats.lease_waits++;
+		if (!c->must_resend)
+			client_wake_conn(c);
+		c->must_resend = true;
+		return;
+	}
 	if (w) {
 		if (result < 0)
 			op_fail(s->op, result);
@@ -425,6 +434,41 @@ int blkcli_set_term(struct blkcli *c, uint64_t term)
 int blkcli_revoke(struct blkcli *c, uint64_t rid)
 {
 	return control_run(c, BLKMSG_REVOKE, rid);
+}
+
+/* ---- leases ---- */
+
+void blkcli_lease(struct blkcli *c, uint32_t kind, uint64_t term, uint64_t until_ns)
+{
+	pthread_mutex_lock(&c->lock);
+	c->lease.kind = kind;
+	c->lease.rid = c->conf.rid;
+	c->lease.term = term;
+	c->lease.until_ns = until_ns;
+	c->lease_is_due = true;
+	pthread_mutex_unlock(&c->lock);
+	client_wake_conn(c);
+}
+
+void blkcli_fuse(struct blkcli *c, uint32_t fuse_id)
+{
+	pthread_mutex_lock(&c->lock);
+	c->lease.kind = c->conf.kind;
+	c->lease.rid = c->conf.rid;
+	c->lease.fuse_id = fuse_id;
+	c->lease_is_due = true;
+	pthread_mutex_unlock(&c->lock);
+	client_wake_conn(c);
+}
+
+bool blkcli_waits_for_lease(struct blkcli *c)
+{
+	bool waits;
+
+	pthread_mutex_lock(&c->lock);
+	waits = c->must_resend;
+	pthread_mutex_unlock(&c->lock);
+	return waits;
 }
 
 /* ---- the private region ---- */

@@ -3,7 +3,8 @@
  *
  * Every call may be made by any thread, except open and close.  When blockd dies the client connects
  * again, for ever, and sends again what was not answered: callers just wait longer.  Buffers keep
- * their addresses, for the private region goes along and the pool is the same file.
+ * their addresses, for the private region goes along and the pool is the same file.  So do writes of an fsd
+ * whose lease has run out: nobody else is given its blocks while it may still get another one.
  */
 #ifndef SCOUTFS_BLKCLI_H
 #define SCOUTFS_BLKCLI_H
@@ -62,8 +63,8 @@ struct blkcli_op {
 /*
  * Run all ops and wait for all; returns 0 or the first error in order of ops.  They run in any order
  * and at once: a FLUSH covers writes of earlier calls.  -EINVAL: alignment or range; -ESTALE: a newer
- * term was set; -ENOLINK: the rid was revoked; -EPERM: not this kind's to write; -EIO and others from
- * the device.  -ETIMEDOUT: the deadline came first; what blockd has not answered may still happen, and
+ * term was set; -ENOLINK: the rid was revoked; -EKEYEXPIRED: a serverd's lease has run out; -EPERM: not
+ * this kind's to write; -EIO and others from the device.  -ETIMEDOUT: the deadline came first; what blockd has not answered may still happen, and
  * buffers in the pool or region stay in use until it has; nothing is sent again after that.
  */
 int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr);
@@ -75,6 +76,16 @@ int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr);
 int blkcli_set_term(struct blkcli *c, uint64_t term);
 /* The rid writes no more on this host: on 0 all its writes in flight have ended.  Kinds as above. */
 int blkcli_revoke(struct blkcli *c, uint64_t rid);
+
+/*
+ * Until when (clock_boot_ns) a writer may write: kind fsd for itself, kind quorumd for the serverd of its
+ * rid.  Never blocks, any thread; it is said again to whatever blockd comes.
+ */
+void blkcli_lease(struct blkcli *c, uint32_t kind, uint64_t term, uint64_t until_ns);
+/* Kind fsd: the mount's FUSE connection (/sys/fs/fuse/connections/N), 0: it has none any more. */
+void blkcli_fuse(struct blkcli *c, uint32_t fuse_id);
+/* Kind fsd: whether writes wait for a lease, for the status. */
+bool blkcli_waits_for_lease(struct blkcli *c);
 
 /* What the super blocks say the volume is, as blockd found it. */
 uint64_t blkcli_meta_blocks(const struct blkcli *c);	/* large */
@@ -91,7 +102,7 @@ int blkcli_flush(struct blkcli *c, enum blk_device dev);
 struct block_dev blkcli_block_dev(struct blkcli *c);
 
 struct blkcli_stats {
-	uint64_t ops, bounced, errors, reconnects, resent, timeouts;
+	uint64_t ops, bounced, errors, reconnects, resent, timeouts, lease_waits;
 	bool connected;
 };
 void blkcli_get_stats(struct blkcli *c, struct blkcli_stats *st);

@@ -31,6 +31,7 @@
 
 #define BACKOFF_MIN_MS	10
 #define BACKOFF_MAX_MS	200
+#define RESEND_MS	5	/* for blockd to have heard of the lease that we were given */
 
 /* Positions of descriptors in a hello reply. */
 enum { FD_RING, FD_SQ, FD_CQ, FD_FIRST_REGION };
@@ -85,14 +86,14 @@ void client_kick(struct blkcli *c)
 		ring_bell(c->sq_efd);
 }
 
-/* Wait until the socket has something or is closed (1), or somebody woke us (0). */
-static int wait_readable(struct blkcli *c, int sock)
+/* Wait until the socket has something or is closed (1), or somebody woke us or the time is over (0). */
+static int wait_readable(struct blkcli *c, int sock, int timeout_ms)
 {
 	struct pollfd pfd[2] = { { .fd = sock, .events = POLLIN },
 				 { .fd = c->wake_efd, .events = POLLIN } };
 	uint64_t count;
 
-	if (poll(pfd, 2, -1) < 0)
+	if (poll(pfd, 2, timeout_ms) < 0)
 		return 0;
 	if (pfd[1].revents && read(c->wake_efd, &count, sizeof(count)) < 0)
 		count = 0;
@@ -250,6 +251,9 @@ static int conn_install(struct blkcli *c, int sock, const struct blkmsg_hello_re
 	client_kick(c);
 	if (c->control.state == CONTROL_SENT)
 		c->control.state = CONTROL_WAITING;
+	/* Also what an fsd was given while it said hello. */
+	c->lease_is_due = c->lease.kind != 0;
+	c->must_resend = false;
 	for (struct waiter *w = c->waiters; w; w = w->next)
 		pthread_cond_signal(&w->cond);
 	pthread_cond_broadcast(&c->conn_cond);
@@ -275,13 +279,15 @@ static int conn_greet(struct blkcli *c, int sock)
 
 	pthread_mutex_lock(&c->lock);
 	hello.term = c->conf.term;
+	if (c->conf.kind == BLK_KIND_FSD)
+		hello.lease = c->lease;
 	pthread_mutex_unlock(&c->lock);
 
 	ret = sockfd_send(sock, &hello, sizeof(hello), &c->region_fd, c->region_fd >= 0 ? 1 : 0);
 	if (ret < 0)
 		return ret;
 	/* blockd may take its time: it answers when I/O of our last connection has ended. */
-	while (!wait_readable(c, sock))
+	while (!wait_readable(c, sock, -1))
 		if (is_stopping(c))
 			return -ECANCELED;
 	len = sockfd_recv(sock, &msg, sizeof(msg), fds, BLKMSG_FDS_MAX, &nr);
@@ -303,6 +309,48 @@ static int conn_greet(struct blkcli *c, int sock)
 	}
 	sockfd_close_all(fds, nr);
 	return ret;
+}
+
+static void lease_send(struct blkcli *c)
+{
+	struct blkmsg_lease msg = { .hdr = blkmsg_header(BLKMSG_LEASE) };
+	bool is_due;
+
+	pthread_mutex_lock(&c->lock);
+	is_due = c->lease_is_due;
+	c->lease_is_due = false;
+	msg.lease = c->lease;
+	pthread_mutex_unlock(&c->lock);
+	if (is_due && sockfd_send(c->sock, &msg, sizeof(msg), NULL, 0) < 0)
+		shutdown(c->sock, SHUT_RDWR);
+}
+
+/*
+ * Writes that were refused for want of a lease go out again when we have one, a moment later, for blockd may
+ * not have read of it yet.  due_ns: when, 0: none wait.  For how many ms to sleep; -1: until something happens.
+ */
+static int lease_resend(struct blkcli *c, uint64_t *due_ns)
+{
+	uint64_t now = clock_mono_ns();
+	bool may, is_due;
+
+	pthread_mutex_lock(&c->lock);
+	may = c->must_resend && clock_boot_ns() < c->lease.until_ns;
+	is_due = may && *due_ns && now >= *due_ns;
+	if (is_due) {
+		c->must_resend = may = false;
+		for (size_t i = 0; i < BLKRING_ENTRIES; i++) {
+			if (c->slots[i].state == SLOT_WAITING)
+				client_send_slot(c, &c->slots[i]);
+		}
+		client_kick(c);
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (!may)
+		*due_ns = 0;
+	else if (!*due_ns)
+		*due_ns = now + RESEND_MS * 1000000ull;
+	return may ? RESEND_MS : -1;
 }
 
 static void control_send(struct blkcli *c)
@@ -350,9 +398,13 @@ static int control_receive(struct blkcli *c)
 /* Until the connection is over or we stop. */
 static void conn_serve(struct blkcli *c)
 {
+	uint64_t resend_ns = 0;
+
 	while (!is_stopping(c)) {
+		/* First, so that a control that is answered says that it was heard. */
+		lease_send(c);
 		control_send(c);
-		if (wait_readable(c, c->sock) && control_receive(c) < 0)
+		if (wait_readable(c, c->sock, lease_resend(c, &resend_ns)) && control_receive(c) < 0)
 			return;
 	}
 }

@@ -75,6 +75,9 @@ struct blkcli {
 		int result;
 		struct blkmsg_control msg;
 	} control;
+	struct blk_lease lease;		/* the newest that was said to us */
+	bool lease_is_due;		/* and not to this blockd */
+	bool must_resend;		/* slots wait for a lease: blockd refused their writes */
 	struct blkcli_stats stats;
 
 	pthread_t thread;

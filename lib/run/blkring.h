@@ -53,7 +53,11 @@ enum blk_region {
 	BLK_REGIONS_NR,
 };
 
-/* Unused fields are 0 in a submission.  A completion carries tag and result: 0 or -errno. */
+/*
+ * Unused fields are 0 in a submission.  A completion carries tag and result: 0 or -errno.  A write (DISCARD
+ * too) of an fsd or a serverd is answered -EKEYEXPIRED while its lease has run out; -ESTALE and -ENOLINK
+ * mean that it will never be done.
+ */
 struct blkring_desc {
 	uint8_t op;
 	uint8_t dev;
@@ -197,10 +201,11 @@ static inline int blkring_push(const struct blkring_index *head, struct blkring_
  * Socket messages.  The client's first is a hello; it is answered once, with descriptors in this order:
  * ring, submission eventfd, completion eventfd, private region, pool (kind fsd).  With BLK_HELLO_REGION
  * the hello brings the private region of an earlier connection, which then is used again.  After that
- * the client sends controls, one at a time.
+ * the client sends controls, one at a time, and leases, which have no answer: the newest counts, and is
+ * said again on a new connection.
  */
 #define BLKMSG_MAGIC	0x6b6c6253u
-#define BLKMSG_VERSION	1u
+#define BLKMSG_VERSION	2u
 #define BLKMSG_FDS_MAX	5u
 
 #define BLK_HELLO_REGION	1u
@@ -211,12 +216,26 @@ enum blkmsg_type {
 	BLKMSG_SET_TERM,	/* value: servers of an older term may not write any more */
 	BLKMSG_REVOKE,		/* value: this rid may not write any more */
 	BLKMSG_CONTROL_REPLY,
+	BLKMSG_LEASE,
 };
 
 struct blkmsg_header {
 	uint32_t magic;
 	uint16_t version;
 	uint16_t type;
+};
+
+/*
+ * Until when a writer may write, by CLOCK_BOOTTIME of this host, and the term of the leader that gave it or,
+ * for a serverd, that it serves.  An fsd tells of itself, quorumd of the serverd of its rid.
+ */
+struct blk_lease {
+	uint32_t kind;			/* 0: none is told; then all is 0 */
+	uint32_t fuse_id;		/* fsd: its FUSE connection, cut when it is not there to give up
+					   what the kernel caches; 0: none */
+	uint64_t rid;
+	uint64_t term;
+	uint64_t until_ns;
 };
 
 struct blkmsg_hello {
@@ -226,6 +245,12 @@ struct blkmsg_hello {
 	uint64_t rid;
 	uint64_t term;
 	uint64_t region_bytes;
+	struct blk_lease lease;
+};
+
+struct blkmsg_lease {
+	struct blkmsg_header hdr;
+	struct blk_lease lease;
 };
 
 struct blkmsg_hello_reply {
@@ -259,6 +284,7 @@ union blkmsg {
 	struct blkmsg_hello_reply hello_reply;
 	struct blkmsg_control control;
 	struct blkmsg_control_reply control_reply;
+	struct blkmsg_lease lease;
 };
 
 static inline struct blkmsg_header blkmsg_header(enum blkmsg_type type)

@@ -19,6 +19,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "lease/lease.h"
+
 #define FILE_BYTES_MAX	(1u << 20)
 #define LONGEST_SOCKET	"ctl-quorumd.sock"
 
@@ -56,6 +58,8 @@ static const struct conf_key conf_keys[] = {
 	KEY(KIND_U32, tcp_keepalive_timeout_ms, 3001, 600000),
 	KEY(KIND_U32, client_timeout_ms, 1000, 600000),
 	KEY(KIND_U32, recovery_timeout_ms, 1000, 600000),
+	KEY(KIND_U32, lease_ms, LEASE_MS_MIN, LEASE_MS_MAX),
+	KEY(KIND_U32, longest_io_ms, 1000, 600000),
 	KEY(KIND_U32, log_merge_wait_timeout_ms, 100, 60000),
 	KEY(KIND_U32, log_merge_min_height, 1, 8),
 	KEY(KIND_U32, log_merge_min_trees, 2, 1000),
@@ -281,6 +285,8 @@ int conf_init(struct instance_conf *conf, const char *name, char *err, size_t er
 	conf->tcp_keepalive_timeout_ms = 24000;
 	conf->client_timeout_ms = 20000;
 	conf->recovery_timeout_ms = 30000;
+	conf->lease_ms = LEASE_MS_DEFAULT;
+	conf->longest_io_ms = 30000;
 	conf->log_merge_wait_timeout_ms = 500;
 	conf->log_merge_min_height = 3;
 	conf->log_merge_min_trees = 8;

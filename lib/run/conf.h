@@ -42,6 +42,8 @@ struct instance_conf {
 	uint32_t tcp_keepalive_timeout_ms;
 	uint32_t client_timeout_ms;
 	uint32_t recovery_timeout_ms;
+	uint32_t lease_ms;		/* a leader gives to each mount; longest_io_ms: no write takes longer */
+	uint32_t longest_io_ms;
 	uint32_t log_merge_wait_timeout_ms;	/* while serving: a barrier lasts that long at most */
 	uint32_t log_merge_min_height;		/* a log tree of that height begins a merge */
 	uint32_t log_merge_min_trees;		/* so many finished log trees do */

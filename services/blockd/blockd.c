@@ -183,6 +183,8 @@ static int blockd_open(struct blockd *d)
 	if (ret == 0)
 		ret = tokens_load(&d->tokens, conf->runtime_dir, d->vol.fsid);
 	if (ret == 0)
+		leases_load(d);
+	if (ret == 0)
 		ret = pool_open(&d->pool, conf->runtime_dir, conf->pool_size);
 	if (ret == 0)
 		ret = engine_open(&d->engine, no_uring && strcmp(no_uring, "1") == 0);
@@ -270,9 +272,9 @@ static bool ends_answer(struct blockd *d)
 
 static void loop_sleep(struct blockd *d, bool must_resubmit)
 {
-	int timeout_ms = -1;
+	int timeout_ms = leases_tick(d);
 
-	if (d->watchdog_ns)
+	if (d->watchdog_ns && (timeout_ms < 0 || d->watchdog_ns / 2 / NSEC_PER_MSEC < (uint64_t)timeout_ms))
 		timeout_ms = (int)(d->watchdog_ns / 2 / NSEC_PER_MSEC) + 1;
 	if (must_resubmit)
 		timeout_ms = RESUBMIT_MS;
@@ -302,8 +304,10 @@ static void loop_run(struct blockd *d)
 			blkring_spin_end(&d->spin, now - busy_ns);
 			spin_ns = blkring_spin_ns(&d->spin);
 			busy_ns = now;
-			if (++passes % BUSY_PASSES == 0)
+			if (++passes % BUSY_PASSES == 0) {
+				leases_tick(d);
 				events_wait(d, 0);
+			}
 		} else if (now - busy_ns < spin_ns) {
 			blkring_relax();
 		} else {
@@ -361,6 +365,7 @@ int blockd_main(int argc, char **argv)
 	d->epoll_fd = -1;
 	d->signal_fd = -1;
 	d->pool.fd = -1;
+	pthread_mutex_init(&d->leases_lock, NULL);
 	for (unsigned i = 0; i < BLK_DEVS_NR; i++)
 		d->vol.dev[i].fd = -1;
 	for (unsigned i = 0; i < BLOCKD_IOS_MAX; i++) {

@@ -2,6 +2,7 @@
 #ifndef SCOUTFS_BLOCKD_H
 #define SCOUTFS_BLOCKD_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,9 +11,12 @@
 
 #include "blkring.h"
 #include "blockd_stats.h"
+#include "lease/lease.h"
 
 struct instance_conf;
 struct ctl;
+struct blockd;
+struct msg_status_reply;
 
 #define BLOCKD_CLIENTS_MAX	64
 #define BLOCKD_IOS_MAX		1024		/* in flight, all clients together */
@@ -89,6 +93,26 @@ int tokens_check(const struct tokens *t, uint32_t kind, uint64_t rid, uint64_t t
 int tokens_set_term(struct tokens *t, uint64_t term);
 int tokens_revoke(struct tokens *t, uint64_t rid);
 
+/* ---- lease.c: until when ---- */
+
+#define LEASE_GRACE_NS	3000000000ull	/* for an fsd to be there again, before its mount is cut off */
+
+/*
+ * Load what an earlier blockd was told on this boot of the machine; what cannot be read is told again by its
+ * writers.
+ */
+void leases_load(struct blockd *d);
+/* Take what a client says.  -EINVAL: it has no business to; -ERANGE; -ENOSPC. */
+int leases_set(struct blockd *d, const struct blk_lease *l, uint32_t kind, uint64_t rid);
+/* May this client's write be submitted, and until when (0: for ever)?  0 or -EKEYEXPIRED. */
+int leases_check(const struct blockd *d, uint32_t kind, uint64_t rid, uint64_t term, uint64_t *until_ns);
+/* A writer has connected, or its last connection is gone. */
+void leases_here(struct blockd *d, uint32_t kind, uint64_t rid, bool is_here);
+/* Cut off what is due; when to come again, in ms from now; -1: nothing is under way. */
+int leases_tick(struct blockd *d);
+/* What a status shows; any thread. */
+void leases_fill_status(struct blockd *d, struct msg_status_reply *r);
+
 /* ---- ring.c: descriptors ---- */
 
 struct ring_limits {
@@ -113,6 +137,7 @@ struct io {
 	char *buf;
 	uint64_t off;
 	uint64_t started_ns;
+	uint64_t until_ns;		/* not to be submitted after that (clock_boot_ns); 0: for ever */
 	uint32_t len;
 	uint32_t done;
 	int result;
@@ -146,6 +171,8 @@ struct blockd {
 	struct volume vol;
 	struct pool pool;
 	struct tokens tokens;
+	struct lease_guard leases;
+	pthread_mutex_t leases_lock;	/* the loop's changes, and the status that reads */
 	struct engine *engine;
 	struct ctl *ctl;
 	struct blockd_stats stats;

@@ -25,6 +25,8 @@
 	C(refused_kind, "Writes of blocks that are not the client's to write")		\
 	C(refused_stale_term, "Writes of a server whose term had passed")		\
 	C(refused_revoked, "Writes of a rid that was fenced")				\
+	C(refused_lease, "Writes whose writer had no lease")				\
+	C(fuse_cut, "Mounts cut off because their lease had run out and nobody was there") \
 	C(clients_accepted, "Connections")						\
 	C(clients_refused, "Greetings refused")						\
 	C(clients_lied, "Connections closed because the client broke the rules")	\

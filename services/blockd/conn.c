@@ -9,7 +9,7 @@
  * A closed connection stays, without socket and ring, until its I/O has ended: its buffers are in use,
  * and a new connection of the same writer is not greeted before (else an old write, still under way,
  * could land on a newer one that the new connection made).  For the same reason a control is answered
- * only when no write that it forbids is under way.
+ * only when no write that it forbids is under way; leases are taken meanwhile, or they would run out.
  */
 #include "blockd.h"
 
@@ -63,6 +63,7 @@ struct conn {
 	unsigned refusals_logged;
 	uint64_t flush_errors_seen[BLK_DEVS_NR];
 
+	bool is_deaf;			/* its next message is not wanted yet */
 	bool has_control;		/* a control that was carried out but not answered */
 	struct blkmsg_control control;
 };
@@ -91,6 +92,18 @@ static void conn_release(struct blockd *d, struct conn *c)
 	free(c);
 }
 
+/* Whether the writer has another connection. */
+static bool writer_is_here(const struct blockd *d, const struct conn *c)
+{
+	for (unsigned i = 0; i < BLOCKD_CLIENTS_MAX; i++) {
+		const struct conn *o = d->conns[i];
+
+		if (o && o != c && o->state == CONN_OPEN && o->kind == c->kind && o->rid == c->rid)
+			return true;
+	}
+	return false;
+}
+
 /* why: what the client did wrong, or NULL when it went by itself. */
 static void conn_close(struct blockd *d, struct conn *c, const char *why)
 {
@@ -104,6 +117,8 @@ static void conn_close(struct blockd *d, struct conn *c, const char *why)
 	if (c->state == CONN_HELD || c->has_control)
 		d->controls_held--;
 	c->has_control = false;
+	if (c->kind && !writer_is_here(d, c))
+		leases_here(d, c->kind, c->rid, false);
 	c->state = CONN_CLOSED;
 	/* The client has these descriptors too, so closing ours does not end the watch. */
 	epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, c->sock, NULL);
@@ -128,6 +143,7 @@ static void conn_listen(struct blockd *d, struct conn *c, bool reads)
 	struct epoll_event ev = { .events = reads ? EPOLLIN : 0,
 				  .data.u64 = WATCH_DATA(WATCH_SOCKET, c->index) };
 
+	c->is_deaf = !reads;
 	/* Fails only for a descriptor that is not watched, and this one is. */
 	if (epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, c->sock, &ev) < 0)
 		log_err("epoll: %s", strerror(errno));
@@ -273,6 +289,7 @@ out:
 		for (unsigned i = 0; i < BLK_DEVS_NR; i++)
 			c->flush_errors_seen[i] = d->vol.dev[i].flush_errors;
 		c->state = CONN_OPEN;
+		leases_here(d, c->kind, c->rid, true);
 		log_debug("%s %016" PRIx64 " term %" PRIu64 " connected", conn_name(c), c->rid,
 			  c->term);
 		return 0;
@@ -343,6 +360,12 @@ static void conn_hello(struct blockd *d, struct conn *c, const struct blkmsg_hel
 		conn_close(d, c, why);
 		return;
 	}
+	err = leases_set(d, &h->lease, h->kind, h->rid);
+	if (err < 0 && h->lease.kind) {
+		refuse_hello(d, c->sock, err, "its lease makes no sense");
+		conn_close(d, c, "its lease makes no sense");
+		return;
+	}
 	c->kind = h->kind;
 	c->rid = h->rid;
 	c->term = h->term;
@@ -405,7 +428,6 @@ static void conn_control(struct blockd *d, struct conn *c, const struct blkmsg_c
 		c->has_control = true;
 		c->control = *m;
 		d->controls_held++;
-		conn_listen(d, c, false);
 		return;
 	}
 	if (ret == 0 && m->hdr.type == BLKMSG_SET_TERM && c->kind == BLK_KIND_SERVERD)
@@ -428,7 +450,8 @@ static void held_retry(struct blockd *d)
 			c->has_control = false;
 			if (c->control.hdr.type == BLKMSG_SET_TERM && c->kind == BLK_KIND_SERVERD)
 				c->term = c->control.value;
-			conn_listen(d, c, true);
+			if (c->is_deaf)
+				conn_listen(d, c, true);
 			control_answer(d, c, c->control.id, 0);
 		}
 	}
@@ -450,9 +473,27 @@ static int message_type(const union blkmsg *m, ssize_t len)
 	case BLKMSG_REVOKE:
 		return m->hdr.version == BLKMSG_VERSION && len == sizeof(m->control) ?
 			       m->hdr.type : 0;
+	case BLKMSG_LEASE:
+		return m->hdr.version == BLKMSG_VERSION && len == sizeof(m->lease) ?
+			       BLKMSG_LEASE : 0;
 	default:
 		return 0;
 	}
+}
+
+/* A control whose client was told nothing of the one before waits in the socket. */
+static bool is_next_control(struct conn *c)
+{
+	struct blkmsg_header hdr;
+
+	return recv(c->sock, &hdr, sizeof(hdr), MSG_PEEK | MSG_DONTWAIT) == (ssize_t)sizeof(hdr) &&
+	       (hdr.type == BLKMSG_SET_TERM || hdr.type == BLKMSG_REVOKE);
+}
+
+static void conn_lease(struct blockd *d, struct conn *c, const struct blkmsg_lease *m)
+{
+	if (leases_set(d, &m->lease, c->kind, c->rid) < 0)
+		conn_close(d, c, "it told of a lease that makes no sense or is not its to tell");
 }
 
 void conn_socket_event(struct blockd *d, unsigned index)
@@ -466,9 +507,13 @@ void conn_socket_event(struct blockd *d, unsigned index)
 
 	if (!c || c->state == CONN_CLOSED)
 		return;
-	if (c->state == CONN_HELD || c->has_control) {
+	if (c->is_deaf) {
 		/* We asked not to be told of messages, so this is the end of the connection. */
 		conn_close(d, c, NULL);
+		return;
+	}
+	if (c->has_control && is_next_control(c)) {
+		conn_listen(d, c, false);
 		return;
 	}
 	len = sockfd_recv(c->sock, &msg, sizeof(msg), &fd, c->state == CONN_NEW ? 1 : 0, &fds_nr);
@@ -495,6 +540,8 @@ void conn_socket_event(struct blockd *d, unsigned index)
 		conn_hello(d, c, &msg.hello);
 	} else if (c->state == CONN_OPEN && (type == BLKMSG_SET_TERM || type == BLKMSG_REVOKE)) {
 		conn_control(d, c, &msg.control);
+	} else if (c->state == CONN_OPEN && type == BLKMSG_LEASE) {
+		conn_lease(d, c, &msg.lease);
 	} else {
 		conn_close(d, c, "it sent a message that makes no sense here");
 	}
@@ -543,6 +590,10 @@ static void note_refusal(struct blockd *d, struct conn *c, const struct blkring_
 		why = "these blocks are not its to write";
 		counter = &d->stats.refused_kind;
 		break;
+	case -EKEYEXPIRED:
+		why = "it has no lease";
+		counter = &d->stats.refused_lease;
+		break;
 	}
 	stats_inc(counter);
 	if (c->refusals_logged == REFUSALS_LOGGED_MAX)
@@ -562,6 +613,7 @@ static bool is_write(unsigned op)
 /* Start what a copied-out descriptor asks for, or answer why not. */
 static void conn_start(struct blockd *d, struct conn *c, const struct blkring_desc *desc)
 {
+	uint64_t until_ns = 0;
 	struct io *io;
 	char *base;
 	int ret;
@@ -569,6 +621,8 @@ static void conn_start(struct blockd *d, struct conn *c, const struct blkring_de
 	ret = ring_desc_check(desc, &c->limits);
 	if (ret == 0 && is_write(desc->op))
 		ret = tokens_check(&d->tokens, c->kind, c->rid, c->term);
+	if (ret == 0 && is_write(desc->op))
+		ret = leases_check(d, c->kind, c->rid, c->term, &until_ns);
 	if (ret < 0) {
 		note_refusal(d, c, desc, ret);
 		conn_post(d, c, desc->tag, ret);
@@ -589,6 +643,7 @@ static void conn_start(struct blockd *d, struct conn *c, const struct blkring_de
 		.off = desc->dev_off,
 		.len = desc->len,
 		.started_ns = clock_mono_ns(),
+		.until_ns = until_ns,
 	};
 	if (desc->op == BLK_OP_READ || desc->op == BLK_OP_WRITE)
 		io->buf = base + desc->region_off;
@@ -701,6 +756,10 @@ static int io_result(struct blockd *d, struct conn *c, const struct io *io)
 	struct device *dev = &d->vol.dev[io->dev];
 	int result = io->result;
 
+	if (result == -EKEYEXPIRED) {
+		stats_inc(&d->stats.refused_lease);
+		return result;
+	}
 	if (result < 0 && !(io->op == BLK_OP_DISCARD && result == -EOPNOTSUPP))
 		log_err("%s %s: %s of %u bytes at %" PRIu64 " for %s failed: %s; check the device",
 			dev->name, dev->path, names[io->op], io->len, io->off, conn_name(c),

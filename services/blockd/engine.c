@@ -22,6 +22,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "log.h"
 
 #define RING_SQ_ENTRIES	256
@@ -79,8 +80,18 @@ static int io_transfer(struct io *io)
 	return 0;
 }
 
+/* Right before it goes to the kernel, which may be long after it was allowed. */
+static bool is_too_late(const struct io *io)
+{
+	return io->until_ns && clock_boot_ns() >= io->until_ns;
+}
+
 static void io_run(struct io *io)
 {
+	if (is_too_late(io)) {
+		io->result = -EKEYEXPIRED;
+		return;
+	}
 	switch (io->op) {
 	case BLK_OP_FLUSH:
 		io->result = fdatasync(io->fd) < 0 ? -errno : 0;
@@ -206,6 +217,11 @@ static void ring_queue(struct engine *e, struct io *io)
 /* What a completion means.  Whether the operation has ended; if not it was queued again. */
 static bool ring_ended(struct engine *e, struct io *io, int res)
 {
+	if ((res == -EINTR || res == -EAGAIN || (res > 0 && io->done + (uint32_t)res < io->len)) &&
+	    is_too_late(io)) {
+		io->result = -EKEYEXPIRED;
+		return true;
+	}
 	if (res == -EINTR || res == -EAGAIN) {
 		ring_queue(e, io);
 		return false;

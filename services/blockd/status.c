@@ -1,6 +1,6 @@
 /*
  * What blockd tells of itself on its status socket.  Runs on the thread of that socket: it reads only
- * atomics and what never changes.
+ * atomics, what never changes, and leases under their lock.
  */
 #include "blockd.h"
 
@@ -15,7 +15,7 @@ STATS_DESCS(blockd_stats, BLOCKD_STATS);
 
 static void fill_status(void *arg, struct msg_status_reply *r)
 {
-	const struct blockd *d = arg;
+	struct blockd *d = arg;
 	unsigned held = d->controls_held;
 	unsigned ios = d->ios_nr;
 
@@ -44,6 +44,7 @@ static void fill_status(void *arg, struct msg_status_reply *r)
 	ctl_add_value(r, "pool_bytes", d->pool.bytes);
 	ctl_add_value(r, "min_term", d->tokens.min_term);
 	ctl_add_value(r, "rids_revoked", d->tokens.revoked_nr);
+	leases_fill_status(d, r);
 	CTL_ADD_STATS(r, blockd_stats, &d->stats);
 }
 

@@ -27,6 +27,7 @@
 struct blkcli;
 struct net_client;
 struct session_net;
+struct lease_keeper;
 struct items;
 struct locks;
 struct reader;
@@ -54,6 +55,7 @@ struct fsd {
 	struct blkcli *blk;
 	struct net_client *net;
 	struct session_net *session;	/* net.c */
+	struct lease_keeper *lease;	/* lease.c */
 	struct items *items;
 	struct locks *locks;
 	struct reader *reader;

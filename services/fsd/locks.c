@@ -560,7 +560,8 @@ double lock_kernel_timeout(struct fsd *fsd, uint64_t ino)
 	covered = l && l->mode != LOCK_MODE_NULL &&
 		  (l->step == REVOKE_NONE || l->revoke_to == LOCK_MODE_READ);
 	pthread_mutex_unlock(&fsd->locks->mutex);
-	return covered ? KERNEL_TIMEOUT_S : 0.0;
+	/* Without a lease nothing that was read is good for longer than the answer. */
+	return covered && !ops_are_held(fsd) ? KERNEL_TIMEOUT_S : 0.0;
 }
 
 void locks_counts(struct fsd *fsd, uint64_t *held, uint64_t *waiting)

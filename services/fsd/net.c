@@ -20,6 +20,7 @@
 #include "clock.h"
 #include "format/super.h"
 #include "keep.h"
+#include "lease.h"
 #include "log.h"
 #include "net_client.h"
 #include "op.h"
@@ -157,6 +158,7 @@ static void on_greeted(void *arg, uint64_t term, bool new_server)
 
 	log_debug("greeted by the leader of term %llu", (unsigned long long)term);
 	(void)new_server;
+	lease_greeted(s->fsd, term);
 	atomic_store(&s->fsd->keep->head->term, term);
 	pthread_mutex_lock(&s->lock);
 	s->greeted = true;
@@ -452,10 +454,15 @@ int net_start(struct fsd *fsd)
 	pthread_condattr_destroy(&attr);
 	say_none(s, "no leader was looked for yet");
 	fsd->session = s;
-	ret = net_client_start(&fsd->net, &conf);
+	ret = lease_open(fsd);
+	if (ret == 0)
+		ret = net_client_start(&fsd->net, &conf);
+	if (ret < 0)
+		fsd->net = NULL;
+	else
+		ret = lease_start(fsd);
 	if (ret < 0) {
 		log_err("the session with the leader cannot start: %s", strerror(-ret));
-		fsd->net = NULL;
 		net_stop(fsd, false);
 	}
 	return ret;
@@ -501,8 +508,10 @@ void net_stop(struct fsd *fsd, bool farewell)
 			log_warning("the leader has not answered this mount's farewell: %s; all is committed, and the leader cleans up after a while",
 				    strerror(-ret));
 	}
+	lease_stop(fsd);
 	if (fsd->net)
 		net_client_stop(fsd->net);
+	lease_close(fsd);
 	fsd->net = NULL;
 	fsd->session = NULL;
 	pthread_mutex_destroy(&s->lock);

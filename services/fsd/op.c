@@ -48,6 +48,8 @@ struct ops {
 	struct op *write_head, **write_tail;	/* for write transactions, first come first served */
 	bool is_writing;			/* somebody runs what is queued there */
 	struct op *parked_head;		/* newest first */
+	atomic_bool is_held;		/* nobody runs; changed with the lock held */
+	struct op *held_head;		/* who would; newest first */
 	struct deferred *defer_head, **defer_tail;
 	unsigned active;		/* operations that run or are parked */
 	unsigned deferring;		/* work queued or running */
@@ -164,12 +166,70 @@ static int run_once(struct op *op)
 	return ret;
 }
 
-/* Why op ends without running; 0: it runs. */
+static bool cancel_hold(struct op *op)
+{
+	struct ops *ops = op->fsd->ops;
+	struct op **p;
+	bool found;
+
+	pthread_mutex_lock(&ops->lock);
+	for (p = &ops->held_head; *p && *p != op; p = &(*p)->next)
+		;
+	found = *p;
+	if (found)
+		*p = op->next;
+	pthread_mutex_unlock(&ops->lock);
+	return found;
+}
+
+static void wait_held(struct op *op)
+{
+	struct ops *ops = op->fsd->ops;
+	bool is_held;
+
+	pthread_mutex_lock(&ops->lock);
+	is_held = atomic_load(&ops->is_held);
+	if (is_held) {
+		op->next = ops->held_head;
+		ops->held_head = op;
+		atomic_store(&op->cancel, cancel_hold);
+	}
+	pthread_mutex_unlock(&ops->lock);
+	if (!is_held)
+		op_wake(op);
+}
+
+void ops_hold(struct fsd *fsd, bool on)
+{
+	struct ops *ops = fsd->ops;
+	struct op *op, *next;
+
+	pthread_mutex_lock(&ops->lock);
+	atomic_store(&ops->is_held, on);
+	op = on ? NULL : ops->held_head;
+	if (!on)
+		ops->held_head = NULL;
+	pthread_mutex_unlock(&ops->lock);
+	for (; op; op = next) {
+		next = op->next;
+		op_wake(op);
+	}
+}
+
+bool ops_are_held(struct fsd *fsd)
+{
+	return fsd->ops && atomic_load(&fsd->ops->is_held);
+}
+
+/* Why op ends, or waits, without running; 0: it runs. */
 static int ends_with(struct op *op)
 {
 	if (op->err)
 		return op->err;
-	return atomic_load(&op->interrupted) && !op->progressed ? -EINTR : 0;
+	if (atomic_load(&op->interrupted) && !op->progressed)
+		return -EINTR;
+	return atomic_load_explicit(&op->fsd->ops->is_held, memory_order_relaxed) ?
+		       op_park(op, wait_held) : 0;
 }
 
 /* op has run; ret is what came of it.  False: it wants to run again. */

@@ -125,6 +125,13 @@ static inline int op_park(struct op *op, void (*wait)(struct op *op))
 	return -EINPROGRESS;
 }
 
+/*
+ * While on, no operation begins: whoever would run waits, until it is switched off (its application can be
+ * killed meanwhile).  What runs already goes on.
+ */
+void ops_hold(struct fsd *fsd, bool on);
+bool ops_are_held(struct fsd *fsd);
+
 /* How many operations run or are parked. */
 unsigned ops_active(struct fsd *fsd);
 /* Oldest parked operation, for status: name and age; false if none. */

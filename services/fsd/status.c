@@ -18,6 +18,7 @@
 #include "data.h"
 #include "fuse.h"
 #include "items.h"
+#include "lease.h"
 #include "keep.h"
 #include "locks.h"
 #include "log.h"
@@ -86,6 +87,10 @@ static void waits_for(struct fsd *fsd, char *buf, size_t size)
 	}
 	if (!has_session(status.phase))
 		return;
+	if (ops_are_held(fsd)) {
+		snprintf(buf, size, "a lease from the leader");
+		return;
+	}
 	txn_get_status(fsd, &ts);
 	if (ts.busy_since_ns && seconds(ts.busy_since_ns) > 2) {
 		snprintf(buf, size, "a commit (%s), for %.0f s", ts.doing,
@@ -110,12 +115,15 @@ static void add_gauges(struct fsd *fsd, struct msg_status_reply *r)
 	struct items_dirty open, closed;
 	struct merge_progress mp;
 	struct txn_status ts;
-	uint64_t used, size, held, waiting;
+	uint64_t used, size, held, waiting, left_ms, losses;
 
 	txn_get_status(fsd, &ts);
 	items_dirty(fsd, &open, &closed);
 	items_usage(fsd, &used, &size);
 	locks_counts(fsd, &held, &waiting);
+	left_ms = lease_left_ms(fsd, &losses);
+	ctl_add_value(r, "lease_left_ms", left_ms);
+	ctl_add_value(r, "lease_losses", losses);
 	ctl_add_value(r, "open_gen", ts.open_gen);
 	ctl_add_value(r, "committed_gen", ts.committed_gen);
 	ctl_add_value(r, "trans_seq", ts.trans_seq);

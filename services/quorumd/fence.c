@@ -4,9 +4,10 @@
  *
  * A rid that this host recorded as its own, and that is not the running one, is fenced at once: its
  * processes could only write through the blockd that we are connected to, since that holds the
- * devices' lock, and that blockd is told to refuse the rid.  Any other rid needs somebody's word:
- * an operator's
- * (`scoutfsctl fence ack`) now, an agent's in a later version.  What is known is kept in the runtime
+ * devices' lock, and that blockd is told to refuse the rid.  A leader that we have heard itself lives by a
+ * lease from a majority, which has left it when it elected us: when that has run out, and the longest write
+ * with it, its server writes no more; its mount is none of our business, and may go on.  Any other rid
+ * needs somebody's word: an operator's or an agent's (`scoutfsctl fence ack`).  What is known is kept in the runtime
  * directory (fenced.h) before anything is built on it: serverd finds it there, which may see the same rid
  * among the mounts of the volume, and so does a new quorumd, which derives its questions from the device.
  */
@@ -17,9 +18,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clock.h"
 #include "ctl.h"
 #include "fenced.h"
 #include "instance.h"
+#include "lease/lease.h"
 #include "log.h"
 
 static bool is_in(struct quorumd *qd, const uint64_t *rids, const size_t *nr, uint64_t rid)
@@ -60,6 +63,17 @@ static void revoke(struct quorumd *qd, struct fences *f, size_t i)
 	f->is_revoking[i] = slot_io_post(qd->io, &job) == 0;
 }
 
+/* When what the lease of that leader allowed is over; 0: it has none that we know of. */
+static uint64_t lapse_ns(const struct quorumd *qd, const struct quorum_fence *w, uint64_t since_ns)
+{
+	uint64_t lease_ns = quorum_lease_of(&qd->q, w->slot, w->term);
+
+	if (!lease_ns)
+		return 0;
+	return since_ns + lease_ns + lease_drift_ns(lease_ns) +
+	       qd->conf.longest_io_ms * NSEC_PER_MSEC;
+}
+
 /* What the operator may have to do about a rid that cannot be fenced at once. */
 static void start_one(struct quorumd *qd, struct fences *f, size_t i)
 {
@@ -76,6 +90,10 @@ static void start_one(struct quorumd *qd, struct fences *f, size_t i)
 	} else if (fenced_has(&qd->conf, w->rid) == 1) {
 		log_notice("%s is known to be fenced", text);
 		revoke(qd, f, i);
+	} else if (f->lapse_ns[i]) {
+		log_notice("%s has not said that it stopped: its lease is waited for, %llu s; sooner with: "
+			   "scoutfsctl fence ack %016" PRIx64, text,
+			   (f->lapse_ns[i] - f->since_ns) / NSEC_PER_SEC, w->rid);
 	} else {
 		log_warning(
 			"%s led this volume and has not said that it stopped; make sure that its host is "
@@ -92,9 +110,12 @@ void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slot
 
 	pthread_mutex_lock(&qd->mutex);
 	*f = (struct fences){ .is_active = true, .term = term, .since_ns = now };
+	qd->unfenced = 0;
 	for (size_t i = 0; i < nr; i++) {
-		if (term != 0 || all[i].slot == qd->slot)
-			f->wanted[f->nr++] = all[i];
+		if (term == 0 && all[i].slot != qd->slot)
+			continue;
+		f->lapse_ns[f->nr] = term ? lapse_ns(qd, &all[i], now) : 0;
+		f->wanted[f->nr++] = all[i];
 	}
 	pthread_mutex_unlock(&qd->mutex);
 	for (size_t i = 0; i < f->nr; i++)
@@ -108,14 +129,23 @@ void fences_end(struct quorumd *qd, struct fences *f)
 	pthread_mutex_unlock(&qd->mutex);
 }
 
-bool fences_step(struct quorumd *qd, struct fences *f)
+uint64_t fences_lapse_ns(const struct fences *f)
+{
+	uint64_t latest = 0;
+
+	for (size_t i = 0; i < f->nr; i++)
+		latest = f->lapse_ns[i] > latest ? f->lapse_ns[i] : latest;
+	return latest;
+}
+
+bool fences_step(struct quorumd *qd, struct fences *f, uint64_t now)
 {
 	bool is_done = true;
 
 	for (size_t i = 0; i < f->nr; i++) {
 		uint64_t rid = f->wanted[i].rid;
 
-		if (is_fenced(qd, rid))
+		if (is_fenced(qd, rid) || (f->lapse_ns[i] && now >= f->lapse_ns[i]))
 			continue;
 		is_done = false;
 		if (!f->is_revoking[i] && is_acked(qd, rid))
@@ -194,6 +224,44 @@ int fences_ack(struct quorumd *qd, uint64_t rid, char *text, size_t size)
 	return ret;
 }
 
+int fences_fail(struct quorumd *qd, uint64_t rid, char *text, size_t size)
+{
+	bool leads = false;
+
+	if (!is_waited_for(qd, rid)) {
+		snprintf(text, size, "nobody waits for rid %016" PRIx64
+			 "; `scoutfsctl status` shows what is waited for", rid);
+		return -ENOENT;
+	}
+	pthread_mutex_lock(&qd->mutex);
+	for (size_t i = 0; qd->fences.is_active && i < qd->fences.nr; i++)
+		leads = leads || qd->fences.wanted[i].rid == rid;
+	if (leads)
+		qd->unfenced = rid;
+	pthread_mutex_unlock(&qd->mutex);
+	if (!leads) {
+		snprintf(text, size, "rid %016" PRIx64 " led from this host's slot: no other member can see "
+			 "to it; this one goes on waiting", rid);
+		return -EBUSY;
+	}
+	snprintf(text, size, "rid %016" PRIx64 " is not fenced: this host gives its term up", rid);
+	log_warning("rid %016" PRIx64 " could not be fenced: this host gives its term up, so that another may "
+		    "try", rid);
+	return 0;
+}
+
+bool fences_failed(struct quorumd *qd, const struct fences *f)
+{
+	bool failed = false;
+
+	pthread_mutex_lock(&qd->mutex);
+	for (size_t i = 0; i < f->nr && qd->unfenced; i++)
+		failed = failed || f->wanted[i].rid == qd->unfenced;
+	qd->unfenced = 0;
+	pthread_mutex_unlock(&qd->mutex);
+	return failed;
+}
+
 void fences_text(struct quorumd *qd, const struct fences *f, char *buf, size_t size)
 {
 	buf[0] = 0;
@@ -205,6 +273,9 @@ void fences_text(struct quorumd *qd, const struct fences *f, char *buf, size_t s
 		describe(qd, &f->wanted[i], text, sizeof(text));
 		if (f->is_revoking[i])
 			snprintf(buf, size, "blockd to refuse %s", text);
+		else if (f->lapse_ns[i])
+			snprintf(buf, size, "the lease of %s to run out; sooner: scoutfsctl fence ack %016" PRIx64,
+				 text, f->wanted[i].rid);
 		else
 			snprintf(
 				buf, size,

@@ -31,6 +31,7 @@
 #include "ctl.h"
 #include "format/super.h"
 #include "instance.h"
+#include "lease/lease.h"
 #include "log.h"
 #include "sdn.h"
 
@@ -39,6 +40,7 @@
 #define ADOPT_NS	(3 * NSEC_PER_SEC)	/* a running serverd says hello twice a second */
 #define FENCE_WAIT_NS	(30 * NSEC_PER_SEC)	/* then another member may try, if there is one */
 #define TICK_MAX_NS	(1 * NSEC_PER_SEC)
+#define LEASE_STEPS	8u			/* serverd's lease is told so often in its time */
 
 /* A signal's only effects: the end before the loop runs, a ring in it. */
 static volatile sig_atomic_t is_looping, is_asked_to_stop;
@@ -84,7 +86,7 @@ static void post_record(struct quorumd *qd, enum quorum_event_kind record, uint6
 	struct slot_job job = { .kind = SLOT_JOB_RECORD, .record = record, .term = term };
 
 	if (qd->writes_nr++ == 0)
-		qd->write_since_ns = clock_mono_ns();
+		qd->write_since_ns = clock_boot_ns();
 	post(qd, &job);
 }
 
@@ -98,6 +100,7 @@ static void tell_services(struct quorumd *qd)
 		.role = (uint8_t)(serving ? QUORUM_LEADER : QUORUM_FOLLOWER),
 		.leader_slot = quorum_leader_slot(q),
 		.stop = serving && q->lead == QUORUM_LEAD_STOP,
+		.lease_until_ns = serving && qd->lease_term == q->lead_term ? qd->lease_until_ns : 0,
 	};
 
 	/* A serverd that serves must not hear that it shall not before we know (D7). */
@@ -108,6 +111,26 @@ static void tell_services(struct quorumd *qd)
 		st.leader_port = qd->ports[st.leader_slot];
 	}
 	local_tell(qd->local, &st);
+}
+
+/*
+ * How long this host's serverd may write, to blockd before anything lets it begin (the connection is the one
+ * that SLOT_JOB_SET_TERM goes through), then to serverd.  Whether there is news.
+ */
+static bool tell_lease(struct quorumd *qd, uint64_t now)
+{
+	uint64_t timeout_ns = qd->q.conf.heartbeat_timeout_ns;
+	uint64_t until = quorum_lease_until(&qd->q, now);
+
+	if (!until)
+		return false;
+	until -= lease_drift_ns(timeout_ns);
+	if (qd->lease_term == qd->q.lead_term && until < qd->lease_until_ns + timeout_ns / LEASE_STEPS)
+		return false;
+	qd->lease_term = qd->q.lead_term;
+	qd->lease_until_ns = until;
+	blkcli_lease(qd->blk, BLK_KIND_SERVERD, qd->lease_term, until);
+	return true;
 }
 
 /* The machine has decided; do it. */
@@ -163,13 +186,14 @@ void quorumd_event(struct quorumd *qd, const struct quorum_in *in)
 {
 	enum quorum_lead lead = qd->q.lead;
 	enum quorum_role role = qd->q.role;
-	uint64_t term = qd->q.term, now = clock_mono_ns();
+	uint64_t term = qd->q.term, now = clock_boot_ns();
 	uint8_t leader = quorum_leader_slot(&qd->q);
-	bool serving = qd->serving;
+	bool serving = qd->serving, has_lease_news;
 	struct quorum_acts acts;
 
 	quorum_step(&qd->q, in, now, &acts);
 	quorum_check(&qd->q);
+	has_lease_news = tell_lease(qd, now);
 	perform(qd, &acts, now);
 	if (qd->q.lead != QUORUM_LEAD_SERVE && qd->q.lead != QUORUM_LEAD_STOP)
 		qd->serving = qd->server_has_ended = false;
@@ -177,7 +201,7 @@ void quorumd_event(struct quorumd *qd, const struct quorum_in *in)
 	    (qd->q.lead != QUORUM_LEAD_FENCE || qd->fences.term != qd->q.lead_term))
 		fences_end(qd, &qd->fences);
 	if (lead != qd->q.lead || role != qd->q.role || term != qd->q.term ||
-	    serving != qd->serving || leader != quorum_leader_slot(&qd->q))
+	    serving != qd->serving || leader != quorum_leader_slot(&qd->q) || has_lease_news)
 		tell_services(qd);
 }
 
@@ -201,7 +225,7 @@ static void record_done(struct quorumd *qd, const struct slot_job *job)
 				.record = job->record,
 				.term = job->term };
 
-	qd->write_since_ns = --qd->writes_nr ? clock_mono_ns() : 0;
+	qd->write_since_ns = --qd->writes_nr ? clock_boot_ns() : 0;
 	if (job->result == 0) {
 		stats_inc(&qd->stats.slot_writes);
 		quorumd_event(qd, &in);
@@ -243,7 +267,7 @@ static void scan_done(struct quorumd *qd, const struct slot_job *job)
 		return;
 	}
 	fences_begin(qd, f, &job->slots, job->purpose == PURPOSE_LEAD ? job->term : 0,
-		     clock_mono_ns());
+		     clock_boot_ns());
 }
 
 /* Our slot is looked at once nobody can serve a term that it shows. */
@@ -324,18 +348,20 @@ static void check_adoption(struct quorumd *qd, uint64_t now)
 
 static void check_fences(struct quorumd *qd, uint64_t now)
 {
-	if (qd->clean.is_active && fences_step(qd, &qd->clean)) {
+	if (qd->clean.is_active && fences_step(qd, &qd->clean, now)) {
 		fences_end(qd, &qd->clean);
 		quorumd_event_kind(qd, QUORUM_IN_CLEAN, 0);
 	}
 	if (!qd->fences.is_active)
 		return;
-	if (fences_step(qd, &qd->fences)) {
+	if (fences_step(qd, &qd->fences, now)) {
 		uint64_t term = qd->fences.term;
 
 		fences_end(qd, &qd->fences);
 		quorumd_event_kind(qd, QUORUM_IN_FENCED, term);
-	} else if (slots_nr(qd) > 1 && now >= qd->fences.since_ns + FENCE_WAIT_NS) {
+	} else if (fences_failed(qd, &qd->fences) ||
+		   (slots_nr(qd) > 1 && now >= qd->fences.since_ns + FENCE_WAIT_NS &&
+		    now >= fences_lapse_ns(&qd->fences))) {
 		quorumd_event_kind(qd, QUORUM_IN_FENCE_FAILED, qd->fences.term);
 	}
 }
@@ -416,7 +442,7 @@ static void loop(struct quorumd *qd)
 			[FD_SERVER] = { local_server_fd(qd->local), POLLIN, 0 },
 			[FD_PEERS] = { qd->peers ? peers_fd(qd->peers) : -1, POLLIN, 0 },
 		};
-		uint64_t now = clock_mono_ns(), t = earliest(qd, now, watchdog_ns);
+		uint64_t now = clock_boot_ns(), t = earliest(qd, now, watchdog_ns);
 
 		if (poll(fds, FDS,
 			 t <= now ? 0 : (int)((t - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC)) < 0 &&
@@ -435,7 +461,7 @@ static void loop(struct quorumd *qd)
 		jobs_done(qd);
 		if (fds[FD_SERVER].fd >= 0 && (fds[FD_SERVER].revents & POLLIN))
 			server_ended(qd);
-		now = clock_mono_ns();
+		now = clock_boot_ns();
 		local_dispatch(qd->local, now);
 		check_adoption(qd, now);
 		check_fences(qd, now);
@@ -547,7 +573,7 @@ static int start_machine(struct quorumd *qd)
 		conf.leader_on_disk = conf.leader_on_disk ||
 				      (i != qd->slot && quorum_slot_is_led(&done->slots, i));
 	own = done->slots.events[qd->slot];
-	now = clock_mono_ns();
+	now = clock_boot_ns();
 	if (quorum_slot_is_led(&done->slots, qd->slot) && own[QUORUM_EVENT_ELECT].rid == qd->rid) {
 		qd->adopt_term = own[QUORUM_EVENT_ELECT].term;
 		qd->adopt_until_ns = now + ADOPT_NS;
@@ -579,7 +605,7 @@ static int start(struct quorumd *qd)
 		return ret;
 	strcpy(qd->shown.state, "starting");
 	strcpy(qd->shown.waiting, "blockd");
-	qd->shown.since_ns = clock_mono_ns();
+	qd->shown.since_ns = clock_boot_ns();
 	qd->shown.leader_slot = qd->shown.voted_for = MSG_NO_SLOT;
 	/* Before blockd: a service that is there already must not be disturbed. */
 	ret = status_start(qd);

@@ -2,7 +2,8 @@
  * quorumd: this node's vote.  What its parts share; README.md tells how they fit together.
  *
  * One thread, the loop in main.c, owns everything here but the worker that does slot I/O
- * (slot_io.c) and what the status socket's thread reads under `mutex`.
+ * (slot_io.c) and what the status socket's thread reads under `mutex`.  Times are clock_boot_ns(): a host
+ * that slept must not take old heartbeats for fresh ones.
  */
 #ifndef SCOUTFS_QUORUMD_H
 #define SCOUTFS_QUORUMD_H
@@ -33,6 +34,7 @@ struct fences {
 	size_t nr;
 	struct quorum_fence wanted[QUORUM_FENCES_MAX];
 	bool is_revoking[QUORUM_FENCES_MAX];	/* blockd has been told; its answer ends it */
+	uint64_t lapse_ns[QUORUM_FENCES_MAX];	/* when its lease and all it allowed are over; 0: unknown */
 };
 
 struct quorumd {
@@ -56,6 +58,7 @@ struct quorumd {
 	int exit_status;
 	uint64_t write_since_ns;	/* of the oldest record that is not written yet, 0: none */
 	unsigned writes_nr;
+	uint64_t lease_term, lease_until_ns;	/* what blockd and serverd were told */
 	uint64_t adopt_term; /* != 0: our slot shows that we lead; serverd's word is awaited */
 	uint64_t adopt_until_ns;
 	struct fences clean, fences;	/* our own slot's; all */
@@ -67,9 +70,10 @@ struct quorumd {
 	size_t acked_nr;
 	uint64_t fenced[FENCED_RIDS_MAX];	/* rids that cannot write any more */
 	size_t fenced_nr;
+	uint64_t unfenced;	/* a rid that an operator or agent says could not be fenced; 0: none */
 	struct {
 		char state[256], waiting[256], fence_text[256];
-		uint64_t since_ns;
+		uint64_t since_ns, lease_until_ns;
 		uint64_t term, lead_term;
 		uint8_t role, voted_for, leader_slot;
 		enum quorum_lead lead;
@@ -140,12 +144,18 @@ void peers_send(struct peers *p, const struct msg_quorum_state *st);
 void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slots *slots,
 		  uint64_t term, uint64_t now_ns);
 void fences_end(struct quorumd *qd, struct fences *f);
-/* Go on; whether all are fenced by now. */
-bool fences_step(struct quorumd *qd, struct fences *f);
+/* Go on; whether all are fenced by now, or their leases are over. */
+bool fences_step(struct quorumd *qd, struct fences *f, uint64_t now_ns);
+/* When the last lease that is waited for is over; 0: none is. */
+uint64_t fences_lapse_ns(const struct fences *f);
+/* Somebody has said that a rid of f could not be fenced; asked once. */
+bool fences_failed(struct quorumd *qd, const struct fences *f);
 /* A REVOKE job has come back. */
 void fences_revoked(struct quorumd *qd, const struct slot_job *job);
 /* An operator's word that rid does not run any more (any thread).  -ENOENT: nobody waits for it. */
 int fences_ack(struct quorumd *qd, uint64_t rid, char *text, size_t size);
+/* The word that it could not be made certain (any thread).  -ENOENT: nobody waits for it. */
+int fences_fail(struct quorumd *qd, uint64_t rid, char *text, size_t size);
 /* What is waited for, in words; "" for nothing. */
 void fences_text(struct quorumd *qd, const struct fences *f, char *buf, size_t size);
 /* A text "fence" for each rid that needs an operator's word: "RID: why" (any thread). */

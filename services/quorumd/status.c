@@ -71,6 +71,7 @@ void status_update(struct quorumd *qd, uint64_t now)
 	qd->shown.voted_for = qd->q.voted_for;
 	qd->shown.leader_slot = quorum_leader_slot(&qd->q);
 	qd->shown.server = qd->q.server;
+	qd->shown.lease_until_ns = quorum_lease_until(&qd->q, now) ? qd->lease_until_ns : 0;
 	qd->shown.is_server_here = qd->q.is_server_here;
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
 		qd->shown.heard_ns[i] = qd->q.peers[i].is_heard ? qd->q.peers[i].heard_ns : 0;
@@ -81,7 +82,7 @@ void status_update(struct quorumd *qd, uint64_t now)
 static void fill_status(void *arg, struct msg_status_reply *reply)
 {
 	struct quorumd *qd = arg;
-	uint64_t now = clock_mono_ns();
+	uint64_t now = clock_boot_ns();
 
 	pthread_mutex_lock(&qd->mutex);
 	snprintf(reply->state, sizeof(reply->state), "%s", qd->shown.state);
@@ -94,6 +95,9 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	ctl_add_text(reply, "role", "%s", role_names[qd->shown.role]);
 	ctl_add_text(reply, "server", "%s",
 		     qd->shown.is_server_here ? server_names[qd->shown.server] : "absent");
+	if (qd->shown.lease_until_ns > now)
+		ctl_add_text(reply, "lease", "serverd may write for %llu ms",
+			     (unsigned long long)(qd->shown.lease_until_ns - now) / NSEC_PER_MSEC);
 	ctl_add_text(reply, "vote_for", qd->shown.voted_for == MSG_NO_SLOT ? "nobody" : "slot %u",
 		     qd->shown.voted_for);
 	ctl_add_text(reply, "leader", qd->shown.leader_slot == MSG_NO_SLOT ? "none" : "slot %u",
@@ -122,8 +126,9 @@ static int command(void *arg, const char *verb, const char *arg_text, char *text
 	char *end;
 	int ret;
 
-	if (strcmp(verb, "fence-ack") != 0) {
-		snprintf(text, size, "quorumd knows no '%s'; it knows fence-ack RID", verb);
+	if (strcmp(verb, "fence-ack") != 0 && strcmp(verb, "fence-fail") != 0) {
+		snprintf(text, size, "quorumd knows no '%s'; it knows fence-ack RID and fence-fail RID",
+			 verb);
 		return -EOPNOTSUPP;
 	}
 	errno = 0;
@@ -133,7 +138,8 @@ static int command(void *arg, const char *verb, const char *arg_text, char *text
 		snprintf(text, size, "'%.64s' is not a rid: give its 16 hex digits", arg_text);
 		return -EINVAL;
 	}
-	ret = fences_ack(qd, rid, text, size);
+	ret = strcmp(verb, "fence-ack") == 0 ? fences_ack(qd, rid, text, size) :
+					       fences_fail(qd, rid, text, size);
 	/* It can only fail by being rung already. */
 	if (write(qd->wake_fd, &one, sizeof(one)) < 0)
 		return ret;

@@ -8,10 +8,12 @@
  * Who is given up: mounts of an earlier server that do not come back and tell their locks within the
  * recovery window; mounts that stay away longer than client_timeout_ms; mounts that answer the lock
  * server with nonsense.  A rid that this host recorded is stopped at once through blockd, which
- * holds the devices' locks (design.md D6).  For others somebody must say that it was done: `scoutfsctl
- * fence ack RID`; if that was said before, of whichever service, it is not asked again (fenced.h).  The mount of this very instance is not given up for staying away: it shares its rid
- * with this server, and its dirty state waits in the runtime directory for its next process (D7); if
- * it is gone for good the operator says so in the same way.
+ * holds the devices' locks (design.md D6).  Of others that have greeted this server the lease is waited for
+ * (lease.c): when that, the drift of clocks and the longest write are over they write no more.  Of the rest
+ * somebody must say that it was done: `scoutfsctl fence ack RID`; if that was said before, of whichever
+ * service, it is not asked again (fenced.h).  The mount of this very instance is not given up for staying
+ * away: it shares its rid with this server, and its dirty state waits in the runtime directory for its next
+ * process (D7); if it is gone for good the operator says so in the same way.
  *
  * The state is client->state; set_state() is the only place that changes it.
  */
@@ -125,6 +127,7 @@ static void update_gate(struct server *s)
 static void remember_fenced(struct server *s, struct client *c)
 {
 	c->is_fenced = true;
+	lease_granter_close(&c->lease);
 	s->fenced[s->fenced_nr++ % SERVER_FENCED_MAX] = c->info.rid;
 }
 
@@ -224,8 +227,9 @@ static void reclaim(struct server *s, struct client *c)
 
 /* --- giving up --- */
 
-static void wait_for_ack(struct client *c)
+static void wait_for_fence(struct client *c)
 {
+	uint64_t over_ns = lease_over_in_ns(c);
 	uint32_t a = c->info.addr;
 
 	set_state(c, CLIENT_FENCE_WAIT);
@@ -235,6 +239,14 @@ static void wait_for_ack(struct client *c)
 			    "it is gone for good, run: scoutfsctl fence ack %016llx",
 			    (unsigned long long)c->info.rid, c->reason,
 			    (unsigned long long)c->info.rid);
+		return;
+	}
+	if (over_ns != LEASE_NEVER) {
+		c->deadline_ns = c->server->now_ns + over_ns;
+		log_notice("mount %016llx (%u.%u.%u.%u) is to be fenced: %s.  Its lease is waited for, %llu s; "
+			   "sooner with: scoutfsctl fence ack %016llx", (unsigned long long)c->info.rid,
+			   a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255, c->reason,
+			   over_ns / NSEC_PER_SEC, (unsigned long long)c->info.rid);
 		return;
 	}
 	log_warning("mount %016llx (%u.%u.%u.%u) is to be fenced: %s.  Make sure that it cannot write "
@@ -270,7 +282,7 @@ static void revoked(struct task *task, int err)
 	if (err != -ENOENT)
 		log_err("mount %016llx is over and could not be stopped through blockd: %s",
 			(unsigned long long)c->info.rid, strerror(-err));
-	wait_for_ack(c);
+	wait_for_fence(c);
 }
 
 void client_fence(struct server *s, struct client *c, const char *reason)
@@ -281,7 +293,7 @@ void client_fence(struct server *s, struct client *c, const char *reason)
 	/* This instance's own mount: without its token this server could not write either. */
 	if (c->info.rid == s->conf.rid) {
 		if (c->state != CLIENT_FENCE_WAIT)
-			wait_for_ack(c);
+			wait_for_fence(c);
 		return;
 	}
 	stats_inc(&s->conf.stats->fences);
@@ -315,6 +327,33 @@ int server_fence_ack(struct server *s, uint64_t rid)
 	reclaim(s, c);
 	server_perform(s);
 	return 0;
+}
+
+int server_fence_fail(struct server *s, uint64_t rid)
+{
+	struct client *c = client_find(s, rid);
+
+	if (!c || c->state != CLIENT_FENCE_WAIT)
+		return -ENOENT;
+	stats_inc(&s->conf.stats->fence_fails);
+	/* Never serve on with a fence that failed (runtime.md 2): whoever leads next asks for it again. */
+	server_fail(s, -EHOSTUNREACH, "a mount could not be fenced");
+	return 0;
+}
+
+/* Its lease ran out long ago, by a clock that may have run while ours stood still. */
+static void lapsed(struct server *s, struct client *c)
+{
+	uint64_t over_ns = lease_over_in_ns(c);
+
+	if (over_ns > 0) {
+		c->deadline_ns = s->now_ns + over_ns;
+		return;
+	}
+	stats_inc(&s->conf.stats->fence_lapses);
+	log_notice("mount %016llx is fenced: its lease is over, and the longest write with it",
+		   (unsigned long long)c->info.rid);
+	reclaim(s, c);
 }
 
 int client_expect(struct server *s, const struct mount_info *m, const char *is_over)
@@ -360,6 +399,7 @@ static void welcome(struct server *s, struct client *c)
 		if (!c->is_connected)
 			expect_reconnect(c, s->now_ns);
 	}
+	lease_greeted(c);
 	if (!c->was_greeted) {
 		c->was_greeted = true;
 		ret = omap_add_member(s->omap, c->info.rid);
@@ -607,12 +647,14 @@ static void client_tick(struct server *s, struct client *c)
 	case CLIENT_UP:
 		client_fence(s, c, "its connection was gone for client_timeout_ms");
 		break;
+	case CLIENT_FENCE_WAIT:
+		lapsed(s, c);
+		break;
 	case CLIENT_STUCK:
 		reclaim(s, c);
 		break;
 	case CLIENT_MOUNTING:
 	case CLIENT_REVOKING:
-	case CLIENT_FENCE_WAIT:
 	case CLIENT_RECLAIMING:
 		break;
 	}

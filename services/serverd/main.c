@@ -54,6 +54,7 @@ struct daemon {
 	int signal_fd;
 	int wake_fd;			/* blockd is there, or an operator has said something */
 	uint64_t last_term;		/* served last, or being served */
+	uint64_t lease_until_ns;	/* clock_boot_ns: what quorumd has said of it */
 	enum server_status last_state;
 	uint64_t state_since_ns;
 	uint64_t stop_by_ns;		/* when the last commit must have ended; 0: not stopping */
@@ -65,6 +66,7 @@ struct daemon {
 	struct blkcli *blk_opened;
 	uint64_t acks[ACKS_MAX];
 	size_t acks_nr;
+	uint64_t unfenced;		/* a rid that could not be fenced; 0: none */
 };
 
 /* --- the volume through blockd --- */
@@ -102,6 +104,17 @@ static int rid_is_ours(void *arg, uint64_t rid)
 static int rid_is_fenced(void *arg, uint64_t rid)
 {
 	return fenced_has(&((struct daemon *)arg)->conf, rid);
+}
+
+static uint64_t boot_ns(void *arg)
+{
+	(void)arg;
+	return clock_boot_ns();
+}
+
+static uint64_t lease_until_ns(void *arg)
+{
+	return ((struct daemon *)arg)->lease_until_ns;
 }
 
 static void wake_loop(struct daemon *d)
@@ -249,8 +262,12 @@ static uint64_t wanted_term(struct daemon *d, uint64_t now)
 
 	if (d->is_leaving || !d->blk)
 		return 0;
-	if (leader_state(d->leader, &st))
+	if (leader_state(d->leader, &st)) {
+		if (st.role == QUORUM_LEADER && st.term == d->last_term &&
+		    st.lease_until_ns > d->lease_until_ns)
+			d->lease_until_ns = st.lease_until_ns;
 		return st.role == QUORUM_LEADER && !st.stop ? st.term : 0;
+	}
 	/* quorumd is silent: what is served is served on until others may have elected somebody. */
 	if (d->server && now - leader_last_heard_ns(d->leader) <
 			 d->conf.heartbeat_timeout_ms * NSEC_PER_MSEC)
@@ -273,6 +290,8 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.rid_is_fenced = rid_is_fenced,
 		.listen = listen_at_slot,
 		.unlisten = unlisten,
+		.boot_ns = boot_ns,
+		.lease_until_ns = lease_until_ns,
 		.net = { net_greeted, net_respond, net_request, net_drop },
 		.arg = d,
 		.stats = &d->stats,
@@ -280,6 +299,7 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 	int ret;
 
 	d->last_term = term;
+	d->lease_until_ns = 0;
 	ret = server_start(&d->server, &sc, now);
 	if (ret < 0) {
 		log_err("term %llu cannot be served: %s", (unsigned long long)term, strerror(-ret));
@@ -369,7 +389,10 @@ static void waiting_text(const struct daemon *d, char *buf, size_t size)
 	struct msg_leader_state st;
 
 	buf[0] = '\0';
-	if (w)
+	if (w && w->deadline_ns)
+		snprintf(buf, size, "mount %016llx: %s; its lease is over in %llu s",
+			 (unsigned long long)w->info.rid, w->reason, lease_over_in_ns(w) / NSEC_PER_SEC);
+	else if (w)
 		snprintf(buf, size, "mount %016llx: %s; fence it, then: scoutfsctl fence ack %016llx",
 			 (unsigned long long)w->info.rid, w->reason,
 			 (unsigned long long)w->info.rid);
@@ -471,6 +494,9 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	if (d->conf.insecure)
 		ctl_add_text(reply, "insecure", "yes: everybody on the network may talk to this service");
 	for (const struct client *c = d->server ? d->server->clients : NULL; c; c = c->next) {
+		if (c->state == CLIENT_UP || c->state == CLIENT_EXPECTED)
+			ctl_add_text(reply, "lease", "mount %016llx: lasts %llu ms",
+				     (unsigned long long)c->info.rid, lease_left_ns(c) / NSEC_PER_MSEC);
 		if (c->state == CLIENT_FENCE_WAIT)
 			ctl_add_text(reply, "fence", "%016llx: %s", (unsigned long long)c->info.rid,
 				     c->reason);
@@ -479,7 +505,7 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	pthread_mutex_unlock(&d->lock);
 }
 
-static int ack_fence(struct daemon *d, const char *arg_text, char *text, size_t text_size)
+static int end_fence(struct daemon *d, bool is_fenced, const char *arg_text, char *text, size_t text_size)
 {
 	const struct client *c = NULL;
 	unsigned long long rid;
@@ -498,6 +524,12 @@ static int ack_fence(struct daemon *d, const char *arg_text, char *text, size_t 
 			 "confirmed", rid);
 		return -ENOENT;
 	}
+	if (!is_fenced) {
+		d->unfenced = rid;
+		snprintf(text, text_size, "mount %016llx is not fenced: this server stops, so that another may "
+			 "try", rid);
+		return 0;
+	}
 	if (d->acks_nr == ACKS_MAX) {
 		snprintf(text, text_size, "too many at once, say it again");
 		return -EBUSY;
@@ -513,14 +545,15 @@ static int ack_fence(struct daemon *d, const char *arg_text, char *text, size_t 
 static int command(void *arg, const char *verb, const char *arg_text, char *text, size_t text_size)
 {
 	struct daemon *d = arg;
+	bool is_ack = strcmp(verb, "fence-ack") == 0;
 	int ret;
 
-	if (strcmp(verb, "fence-ack") != 0) {
-		snprintf(text, text_size, "%s: serverd knows only fence-ack RID", verb);
+	if (!is_ack && strcmp(verb, "fence-fail") != 0) {
+		snprintf(text, text_size, "%s: serverd knows only fence-ack RID and fence-fail RID", verb);
 		return -EOPNOTSUPP;
 	}
 	pthread_mutex_lock(&d->lock);
-	ret = ack_fence(d, arg_text, text, text_size);
+	ret = end_fence(d, is_ack, arg_text, text, text_size);
 	pthread_mutex_unlock(&d->lock);
 	if (ret == 0)
 		wake_loop(d);
@@ -554,6 +587,9 @@ static void take_wakes(struct daemon *d)
 			server_fence_ack(d->server, d->acks[i]);
 	}
 	d->acks_nr = 0;
+	if (d->unfenced && d->server)
+		server_fence_fail(d->server, d->unfenced);
+	d->unfenced = 0;
 	if (!d->blk && d->blk_err < 0) {
 		log_err("blockd does not let this service in: %s", strerror(-d->blk_err));
 		d->is_leaving = true;

@@ -361,6 +361,9 @@ static void take_request(struct server *s, uint64_t rid, uint64_t handle, unsign
 	case MSG_statfs:
 		on_statfs(s, rid, handle);
 		break;
+	case MSG_lease:
+		lease_request(s, c, handle);
+		break;
 	default:
 		stats_inc(&s->conf.stats->requests_unknown);
 		server_respond(s, rid, handle, -EOPNOTSUPP, msg_reply_type(type), NULL);

@@ -8,6 +8,7 @@
 #define SCOUTFS_SERVERD_H
 
 #include "conf.h"
+#include "lease/lease.h"
 #include "lock_fsm.h"
 #include "logs.h"
 #include "merge.h"
@@ -45,6 +46,12 @@ struct server_conf {
 	int (*listen)(void *arg, const struct txn_view *view);
 	/* Loop: stop listening. */
 	void (*unlisten)(void *arg);
+	/*
+	 * Loop: the clock of leases, and until when by it this server may write and give them.  NULL: now_ns
+	 * and for ever.
+	 */
+	uint64_t (*boot_ns)(void *arg);
+	uint64_t (*lease_until_ns)(void *arg);
 	struct server_net net;
 	void *arg;				/* of all the calls above */
 	struct serverd_stats *stats;
@@ -70,7 +77,9 @@ struct client {
 	bool is_fenced;			/* it may not come back */
 	bool has_farewell;
 	uint64_t farewell_handle;
-	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; STUCK */
+	struct lease_granter lease;
+	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; FENCE_WAIT: its
+					   lease is over; STUCK */
 	const char *reason;		/* why it was given up */
 	struct txn_job *held;		/* requests.c: tasks that wait for its locks */
 	struct txn_job *gathering;	/* ... and for a merge to begin */
@@ -92,6 +101,7 @@ struct gather {
 	bool is_working;		/* the background task is the worker's */
 	uint64_t work_at_ns;		/* when it is due; 0: there is nothing to do */
 	bool is_alarmed;		/* trees pile up, and it was said */
+	bool was_low;			/* metadata, when last looked at */
 };
 
 /* Rids given up in this term are remembered, so that they are told so. */
@@ -145,8 +155,10 @@ void server_on_disconnected(struct server *s, uint64_t rid, uint64_t since_ns);
 void server_on_reconnected(struct server *s, uint64_t rid);
 void server_on_left(struct server *s, uint64_t rid);
 
-/* An operator says that rid can write no more.  -ENOENT: nobody waits for that. */
+/* An operator or agent says that rid can write no more.  -ENOENT: nobody waits for that. */
 int server_fence_ack(struct server *s, uint64_t rid);
+/* Or that this could not be made certain: the server stops, and the next one tries again.  -ENOENT. */
+int server_fence_fail(struct server *s, uint64_t rid);
 
 /* --- between the parts of the server --- */
 
@@ -183,5 +195,13 @@ void gather_note(struct server *s, const struct merge_gate *gate);
 /* What time and the last commits have made possible. */
 void gather_tick(struct server *s);
 uint64_t gather_deadline(const struct server *s);
+
+/* lease.c: a mount that lives by leases has greeted us; it asks for time. */
+void lease_greeted(struct client *c);
+void lease_request(struct server *s, struct client *c, uint64_t handle);
+/* In how long nothing of it can reach a device any more; LEASE_NEVER: unknown. */
+uint64_t lease_over_in_ns(const struct client *c);
+/* How long what it was given lasts, by our clock. */
+uint64_t lease_left_ns(const struct client *c);
 
 #endif

@@ -29,6 +29,10 @@
 	C(answers_bad, "Answers of mounts that could not be used")			\
 	C(fences, "Mounts given up")							\
 	C(fence_acks, "Fences that an operator confirmed")				\
+	C(fence_lapses, "Fences that were over with the mount's lease")			\
+	C(fence_fails, "Fences that an operator or agent could not do")			\
+	C(leases_given, "Leases given to mounts")					\
+	C(leases_refused, "... not given: this server's own had run out, or the mount was given up") \
 	C(reclaims, "Mounts whose resources were given back")				\
 	C(reclaim_errors, "Reclaims that failed")					\
 	C(terms, "Terms served")

@@ -222,6 +222,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "blkio: %s: %s\n", argv[2], strerror(-ret));
 		return 1;
 	}
+	/* As long as blockd believes; nobody else uses the volume. */
+	blkcli_lease(cli, BLK_KIND_FSD, 1, clock_boot_ns() + 110 * NSEC_PER_SEC);
 	region = blkcli_region(cli, &len);
 	base = blkcli_data_blocks(cli) / 2 << SMALL_SHIFT;
 	if (strcmp(argv[1], "rate") == 0) {

@@ -234,8 +234,10 @@ static inline int teardown(void **state)
 	return 0;
 }
 
-static inline struct blkcli *client_as(const struct fixture *fx, uint32_t kind, uint64_t rid,
-				       uint64_t term)
+#define LEASE_NS	(100 * NSEC_PER_SEC)	/* longer than any test takes */
+
+static inline struct blkcli *client_without_lease(const struct fixture *fx, uint32_t kind, uint64_t rid,
+						  uint64_t term)
 {
 	struct blkcli_conf conf = { .socket_path = fx->sock, .kind = kind, .rid = rid, .term = term,
 				    .region_bytes = REGION_BYTES, .deadline_ms = DEADLINE_S * 1000 };
@@ -246,6 +248,30 @@ static inline struct blkcli *client_as(const struct fixture *fx, uint32_t kind, 
 		show_log();
 		fail_msg("no connection to blockd: %s", strerror(-ret));
 	}
+	return c;
+}
+
+/* As quorumd does: this host's serverd may write in that term. */
+static inline void lease_server(const struct fixture *fx, uint64_t rid, uint64_t term)
+{
+	struct blkcli *q = client_without_lease(fx, BLK_KIND_QUORUMD, rid, 0);
+
+	blkcli_lease(q, BLK_KIND_SERVERD, term, clock_boot_ns() + LEASE_NS);
+	/* When a control is answered what was said before it is known. */
+	assert_int_not_equal(blkcli_set_term(q, 0), -ETIMEDOUT);
+	blkcli_close(q);
+}
+
+static inline struct blkcli *client_as(const struct fixture *fx, uint32_t kind, uint64_t rid,
+				       uint64_t term)
+{
+	struct blkcli *c;
+
+	if (kind == BLK_KIND_SERVERD)
+		lease_server(fx, rid, term);
+	c = client_without_lease(fx, kind, rid, term);
+	if (kind == BLK_KIND_FSD)
+		blkcli_lease(c, kind, 1, clock_boot_ns() + LEASE_NS);
 	return c;
 }
 

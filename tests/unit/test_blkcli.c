@@ -381,6 +381,7 @@ static void pool_and_region_survive(void **state)
 	ups = downs = 0;
 	start(fx);
 	assert_int_equal(blkcli_open(&c, &conf), 0);
+	blkcli_lease(c, BLK_KIND_FSD, 1, clock_boot_ns() + LEASE_NS);
 	pool = blkcli_pool(c, &len);
 	region = blkcli_region(c, &len);
 	fill(pool, 65536, 5);
@@ -479,6 +480,7 @@ static void a_passed_term_writes_no_more(void **state)
 
 	/* Not even by way of a new blockd; and a server's own token follows the term it sets. */
 	assert_int_equal(blkcli_set_term(new, 6), 0);
+	lease_server(fx, RID, 6);
 	stop(fx, SIGKILL);
 	start(fx);
 	assert_int_equal(blkcli_write_small(old, BLK_DEV_META, 512, buf), -ESTALE);
@@ -527,6 +529,102 @@ static void a_revoked_rid_writes_no_more(void **state)
 	free(buf);
 }
 
+/* ---- leases ---- */
+
+struct late_write {
+	struct blkcli *c;
+	char *buf;
+	atomic_int result;	/* 1: not back yet */
+};
+
+static void *write_late(void *arg)
+{
+	struct late_write *w = arg;
+
+	atomic_store(&w->result, blkcli_write_small(w->c, BLK_DEV_META, 512, w->buf));
+	return NULL;
+}
+
+/* A mount's write waits for its lease and is done then, whatever happens to blockd meanwhile. */
+static void a_mounts_write_waits_for_its_lease(void **state)
+{
+	struct fixture *fx = *state;
+	struct late_write w = { .result = 1 };
+	struct blkcli_stats st = { 0 };
+	char *read_back = aligned_alloc(4096, 4096);
+	pthread_t thread;
+
+	w.buf = aligned_alloc(4096, 4096);
+	memset(w.buf, 0x77, 4096);
+	start(fx);
+	w.c = client_without_lease(fx, BLK_KIND_FSD, RID, 0);
+	/* Reading needs none. */
+	assert_int_equal(blkcli_read_small(w.c, BLK_DEV_META, 512, read_back), 0);
+	assert_int_equal(pthread_create(&thread, NULL, write_late, &w), 0);
+	while (!blkcli_waits_for_lease(w.c))
+		poll(NULL, 0, 2);
+	stop(fx, SIGKILL);
+	start(fx);
+	/* One that has run out does not help. */
+	blkcli_lease(w.c, BLK_KIND_FSD, 1, clock_boot_ns() - 1);
+	while (blkcli_get_stats(w.c, &st), st.lease_waits < 2)
+		poll(NULL, 0, 2);
+	assert_int_equal(atomic_load(&w.result), 1);
+	device_read(fx->meta, 512 << 12, read_back, 4096);
+	assert_memory_not_equal(read_back, w.buf, 4096);
+	blkcli_lease(w.c, BLK_KIND_FSD, 1, clock_boot_ns() + LEASE_NS);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(atomic_load(&w.result), 0);
+	assert_false(blkcli_waits_for_lease(w.c));
+	device_read(fx->meta, 512 << 12, read_back, 4096);
+	assert_memory_equal(read_back, w.buf, 4096);
+	blkcli_close(w.c);
+	free(w.buf);
+	free(read_back);
+}
+
+/* The record of leases becomes one of another boot. */
+static int change_boot_id(const struct fixture *fx)
+{
+	char path[192];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), "%s/leases", fx->run);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	ret = pwrite(fd, "00000000", 8, strlen("boot ")) == 8 ? 0 : -EIO;
+	close(fd);
+	return ret;
+}
+
+/* The lease is known to the next blockd before its client says a word. */
+static void a_lease_survives_blockd(void **state)
+{
+	struct fixture *fx = *state;
+	struct blkcli *serverd;
+	char *buf = aligned_alloc(4096, 4096);
+
+	memset(buf, 3, 4096);
+	start(fx);
+	serverd = client_without_lease(fx, BLK_KIND_SERVERD, RID, 4);
+	assert_int_equal(blkcli_write_small(serverd, BLK_DEV_META, 512, buf), -EKEYEXPIRED);
+	lease_server(fx, RID, 5);
+	assert_int_equal(blkcli_write_small(serverd, BLK_DEV_META, 512, buf), -EKEYEXPIRED);
+	assert_int_equal(blkcli_set_term(serverd, 5), 0);
+	assert_int_equal(blkcli_write_small(serverd, BLK_DEV_META, 512, buf), 0);
+	stop(fx, SIGKILL);
+	start(fx);
+	assert_int_equal(blkcli_write_small(serverd, BLK_DEV_META, 512, buf), 0);
+	stop(fx, SIGTERM);
+	/* Of another boot it says nothing. */
+	assert_int_equal(change_boot_id(fx), 0);
+	start(fx);
+	assert_int_equal(blkcli_write_small(serverd, BLK_DEV_META, 512, buf), -EKEYEXPIRED);
+	blkcli_close(serverd);
+	free(buf);
+}
+
 static const struct CMUnitTest tests[] = {
 	TEST(what_is_written_is_read_again),
 	TEST_THREADS(what_is_written_is_read_again),
@@ -542,6 +640,9 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_deadline_ends_a_call),
 	TEST(a_passed_term_writes_no_more),
 	TEST(a_revoked_rid_writes_no_more),
+	TEST(a_mounts_write_waits_for_its_lease),
+	TEST_THREADS(a_mounts_write_waits_for_its_lease),
+	TEST(a_lease_survives_blockd),
 };
 
 BLOCKD_RIG_MAIN(tests)

@@ -21,6 +21,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "clock.h"
+#include "conf.h"
 #include "format/format.h"
 #include "services/blockd/blockd.h"
 #include "sockfd.h"
@@ -90,6 +92,7 @@ void engine_sleep_end(struct engine *e)
 
 struct fixture {
 	char dir[64];
+	struct instance_conf conf;
 	struct blockd d;
 };
 
@@ -123,6 +126,10 @@ static int setup(void **state)
 	d->vol.dev[1] = (struct device){ .name = "data_device", .path = "D", .volume_bytes = 64 << 20 };
 	d->pool.fd = memfd_create("pool", MFD_CLOEXEC);
 	d->pool.bytes = 1 << 20;
+	strcpy(fx->conf.runtime_dir, fx->dir);
+	strcpy(fx->conf.name, "no-such-mount");
+	d->conf = &fx->conf;
+	pthread_mutex_init(&d->leases_lock, NULL);
 	assert_int_equal(tokens_load(&d->tokens, fx->dir, 7), 0);
 	d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	d->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -150,6 +157,8 @@ static int teardown(void **state)
 	snprintf(path, sizeof(path), "%s/s", fx->dir);
 	unlink(path);
 	snprintf(path, sizeof(path), "%s/tokens", fx->dir);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/leases", fx->dir);
 	unlink(path);
 	assert_int_equal(rmdir(fx->dir), 0);
 	free(fx);
@@ -216,10 +225,30 @@ static bool is_welcome(struct raw *r)
 	return true;
 }
 
-static void join(struct fixture *fx, struct raw *r, uint32_t kind, uint64_t rid, uint64_t term)
+/* Without a lease. */
+static void join_only(struct fixture *fx, struct raw *r, uint32_t kind, uint64_t rid, uint64_t term)
 {
 	say_hello(fx, r, kind, rid, term);
 	assert_true(is_welcome(r));
+}
+
+static void join(struct fixture *fx, struct raw *r, uint32_t kind, uint64_t rid, uint64_t term)
+{
+	uint64_t now = clock_boot_ns();
+
+	assert_true(lease_guard_set(&fx->d.leases, kind, rid, term, now + LEASE_SPAN_MAX_NS, now) >= 0);
+	join_only(fx, r, kind, rid, term);
+}
+
+static void lease(struct fixture *fx, struct raw *r, uint32_t kind, uint64_t rid, uint64_t term,
+		  uint64_t until_ns)
+{
+	struct blkmsg_lease m = { .hdr = blkmsg_header(BLKMSG_LEASE),
+				  .lease = { .kind = kind, .rid = rid, .term = term,
+					     .until_ns = until_ns } };
+
+	assert_int_equal(sockfd_send(r->sock, &m, sizeof(m), NULL, 0), 0);
+	turn(&fx->d);
 }
 
 static void leave(struct fixture *fx, struct raw *r)
@@ -476,6 +505,152 @@ static void a_sleeping_client_is_rung_and_a_waking_one_is_not(void **state)
 	leave(fx, &r);
 }
 
+/* ---- leases ---- */
+
+static void nobody_writes_without_a_lease(void **state)
+{
+	uint64_t far = clock_boot_ns() + 60 * NSEC_PER_SEC;
+	struct fixture *fx = *state;
+	struct raw fsd, serverd, quorumd;
+
+	join_only(fx, &fsd, BLK_KIND_FSD, VICTIM, 0);
+	join_only(fx, &serverd, BLK_KIND_SERVERD, 1, 4);
+	join_only(fx, &quorumd, BLK_KIND_QUORUMD, 1, 0);
+	ask(fx, &fsd, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	assert_int_equal(answer(&fsd), -EKEYEXPIRED);
+	ask(fx, &serverd, BLK_OP_WRITE, BLK_DEV_META, 65536);
+	assert_int_equal(answer(&serverd), -EKEYEXPIRED);
+	assert_null(started);
+	assert_int_equal(fx->d.stats.refused_lease, 2);
+	/* Reading, flushing, and the elections themselves need none. */
+	ask(fx, &fsd, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF);
+	ask(fx, &fsd, BLK_OP_FLUSH, BLK_DEV_DATA, 0);
+	ask(fx, &quorumd, BLK_OP_WRITE, BLK_DEV_META, QUORUM_FIRST_BLKNO << SMALL_SHIFT);
+	end_all(&fx->d);
+	assert_int_equal(answer(&fsd), 0);
+	assert_int_equal(answer(&fsd), 0);
+	assert_int_equal(answer(&quorumd), 0);
+
+	lease(fx, &fsd, BLK_KIND_FSD, VICTIM, 1, far);
+	ask(fx, &fsd, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	end_all(&fx->d);
+	assert_int_equal(answer(&fsd), 0);
+	/* For a server, of its very term. */
+	lease(fx, &quorumd, BLK_KIND_SERVERD, 1, 5, far);
+	ask(fx, &serverd, BLK_OP_WRITE, BLK_DEV_META, 65536);
+	assert_int_equal(answer(&serverd), -EKEYEXPIRED);
+	control(fx, &serverd, BLKMSG_SET_TERM, 5);
+	assert_int_equal(control_answer(&serverd), 0);
+	ask(fx, &serverd, BLK_OP_WRITE, BLK_DEV_META, 65536);
+	end_all(&fx->d);
+	assert_int_equal(answer(&serverd), 0);
+	leave(fx, &fsd);
+	leave(fx, &serverd);
+	leave(fx, &quorumd);
+}
+
+static void a_lease_ends_by_itself(void **state)
+{
+	struct fixture *fx = *state;
+	uint64_t until = clock_boot_ns() + 20 * NSEC_PER_MSEC;
+	struct raw fsd;
+
+	join_only(fx, &fsd, BLK_KIND_FSD, VICTIM, 0);
+	lease(fx, &fsd, BLK_KIND_FSD, VICTIM, 1, until);
+	while (clock_boot_ns() < until)
+		poll(NULL, 0, 1);
+	ask(fx, &fsd, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	assert_int_equal(answer(&fsd), -EKEYEXPIRED);
+	assert_null(started);
+	leave(fx, &fsd);
+}
+
+static bool is_closed(struct raw *r)
+{
+	char c;
+
+	return recv(r->sock, &c, 1, MSG_DONTWAIT) == 0;
+}
+
+static void nobody_tells_of_a_lease_that_is_not_his(void **state)
+{
+	uint64_t now = clock_boot_ns(), far = now + 60 * NSEC_PER_SEC;
+	struct fixture *fx = *state;
+	const struct { uint32_t kind, told; uint64_t rid, until; } lies[] = {
+		{ BLK_KIND_FSD, BLK_KIND_FSD, VICTIM + 1, far },
+		{ BLK_KIND_FSD, BLK_KIND_SERVERD, VICTIM, far },
+		{ BLK_KIND_SERVERD, BLK_KIND_SERVERD, VICTIM, far },
+		{ BLK_KIND_QUORUMD, BLK_KIND_FSD, VICTIM, far },
+		{ BLK_KIND_QUORUMD, BLK_KIND_SERVERD, VICTIM + 1, far },
+		{ BLK_KIND_TOOL, BLK_KIND_FSD, VICTIM, far },
+		{ BLK_KIND_FSD, BLK_KIND_FSD, VICTIM, now + 10 * LEASE_SPAN_MAX_NS },
+	};
+	struct raw r;
+
+	for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+		join_only(fx, &r, lies[i].kind, VICTIM, 0);
+		lease(fx, &r, lies[i].told, lies[i].rid, 1, lies[i].until);
+		assert_true(is_closed(&r));
+		leave(fx, &r);
+	}
+	assert_null(lease_guard_find(&fx->d.leases, BLK_KIND_FSD, VICTIM + 1));
+	assert_null(lease_guard_find(&fx->d.leases, BLK_KIND_SERVERD, VICTIM));
+}
+
+static void leases_are_taken_while_a_control_is_held(void **state)
+{
+	uint64_t far = clock_boot_ns() + 60 * NSEC_PER_SEC;
+	struct fixture *fx = *state;
+	struct raw victim, quorumd, serverd;
+
+	join(fx, &victim, BLK_KIND_FSD, VICTIM, 0);
+	join_only(fx, &quorumd, BLK_KIND_QUORUMD, 1, 0);
+	join_only(fx, &serverd, BLK_KIND_SERVERD, 1, 3);
+	ask(fx, &victim, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	control(fx, &quorumd, BLKMSG_REVOKE, VICTIM);
+	assert_int_equal(control_answer(&quorumd), 1);
+	lease(fx, &quorumd, BLK_KIND_SERVERD, 1, 3, far);
+	ask(fx, &serverd, BLK_OP_WRITE, BLK_DEV_META, 65536);
+	assert_int_equal(answer(&serverd), 1);
+	assert_non_null(started);
+	/* The next control waits for its turn, and a lease behind it as well. */
+	control(fx, &quorumd, BLKMSG_REVOKE, VICTIM);
+	lease(fx, &quorumd, BLK_KIND_SERVERD, 1, 4, far);
+	turn(&fx->d);
+	assert_true(lease_guard_find(&fx->d.leases, BLK_KIND_SERVERD, 1)->term == 3);
+	end_all(&fx->d);
+	assert_int_equal(control_answer(&quorumd), 0);
+	for (int i = 0; i < 3; i++)
+		turn(&fx->d);
+	assert_int_equal(control_answer(&quorumd), 0);
+	assert_true(lease_guard_find(&fx->d.leases, BLK_KIND_SERVERD, 1)->term == 4);
+	leave(fx, &victim);
+	leave(fx, &quorumd);
+	leave(fx, &serverd);
+}
+
+static void a_dead_mount_is_noticed_with_its_last_connection(void **state)
+{
+	struct fixture *fx = *state;
+	const struct lease_right *right;
+	struct raw a, b;
+
+	join(fx, &a, BLK_KIND_FSD, VICTIM, 0);
+	join(fx, &b, BLK_KIND_FSD, VICTIM, 0);
+	right = lease_guard_find(&fx->d.leases, BLK_KIND_FSD, VICTIM);
+	assert_true(right->is_here);
+	leave(fx, &a);
+	assert_true(right->is_here);
+	leave(fx, &b);
+	assert_false(right->is_here);
+	/* Its connection is cut only if that is a mount of ours: nothing happens to others. */
+	fx->d.leases.v[0].fuse_id = 0xfffff;
+	fx->d.leases.v[0].until_ns = 1;
+	fx->d.leases.v[0].gone_ns = 1;
+	assert_int_equal(leases_tick(&fx->d), -1);
+	assert_int_equal(fx->d.stats.fuse_cut, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -489,6 +664,11 @@ int main(void)
 		TEST(a_failed_flush_is_told_to_everybody_once),
 		TEST(operations_in_flight_are_bounded_and_none_is_lost),
 		TEST(a_sleeping_client_is_rung_and_a_waking_one_is_not),
+		TEST(nobody_writes_without_a_lease),
+		TEST(a_lease_ends_by_itself),
+		TEST(nobody_tells_of_a_lease_that_is_not_his),
+		TEST(leases_are_taken_while_a_control_is_held),
+		TEST(a_dead_mount_is_noticed_with_its_last_connection),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
