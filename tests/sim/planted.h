@@ -21,7 +21,14 @@
 	  "a leader that nobody hears goes on writing")					\
 	P(quorum_half_is_enough, quorum, 300, "half of the votes make a leader")	\
 	P(quorum_waits_for_a_fence_for_ever, quorum, 1000,				\
-	  "a leader whose fence fails does not let another try")
+	  "a leader whose fence fails does not let another try")			\
+	P(lease_clocks_are_equal, lease, 4000, "nobody thinks of clocks that drift")	\
+	P(lease_counts_from_the_answer, lease, 4000,					\
+	  "a mount counts its lease from the answer, the leader from when it gave it")	\
+	P(lease_of_earlier_leaders_forgotten, lease, 1000,				\
+	  "a leader waits only for the leases that it gave itself")			\
+	P(lease_never_runs_out, lease, 1000, "blockd does not look at the time")		\
+	P(lease_asks_no_more, lease, 1000, "a mount that was refused once asks no more")
 
 enum planted_bug {
 	PLANTED_none,

@@ -13,12 +13,14 @@
 #include <assert.h>
 #include <string.h>
 
+#include "util/planted.h"
+
 #define RETRY_NS	100000000ull
 
 uint64_t lease_drift_ns(uint64_t lease_ns)
 {
 	/* Quartz is good for 1 in 10,000, a virtual machine's clock for 1 in 1,000 at worst. */
-	return lease_ns / 50;
+	return PLANTED(lease_clocks_are_equal) ? 0 : lease_ns / 50;
 }
 
 void lease_holder_init(struct lease_holder *h)
@@ -37,7 +39,8 @@ static struct lease_hold_act *emit(struct lease_hold_acts *out, enum lease_hold_
 static void granted(struct lease_holder *h, const struct lease_hold_in *in, uint64_t now,
 		    struct lease_hold_acts *out)
 {
-	uint64_t until = h->asked_ns + in->lease_ns - lease_drift_ns(in->lease_ns);
+	uint64_t from = PLANTED(lease_counts_from_the_answer) ? now : h->asked_ns;
+	uint64_t until = from + in->lease_ns - lease_drift_ns(in->lease_ns);
 	struct lease_hold_act *a;
 
 	h->next_ask_ns = h->asked_ns + in->lease_ns / 3;
@@ -100,7 +103,7 @@ void lease_holder_step(struct lease_holder *h, const struct lease_hold_in *in, u
 		if (!is_answer)
 			break;
 		h->is_asked = false;
-		h->next_ask_ns = now + RETRY_NS;
+		h->next_ask_ns = PLANTED(lease_asks_no_more) ? LEASE_NEVER : now + RETRY_NS;
 		break;
 	case LEASE_HOLD_FENCED:
 		if (h->state == LEASE_HOLDER_HELD)
