@@ -546,6 +546,20 @@ EDIT(merge_running, put_status(v, 1, 0); put_request(v))
 EDIT(merge_no_status, put_request(v))
 EDIT(merge_count, put_status(v, 2, 0); put_request(v))
 
+/* All keys from first of a zone on. */
+static void put_range(struct vol *v, uint8_t zone, uint64_t first)
+{
+	struct key ones = KEY_ONES, start = { .zone = zone, .first = first }, key = start;
+	struct disk_merge_range r = { key_to_disk(&start), key_to_disk(&ones) };
+
+	key.zone = ZONE_MERGE_RANGE;
+	put_in(v, &v->super.log_merge, &key, 0, &r, sizeof(r));
+}
+
+EDIT(merge_range_waits, put_status(v, 0, 0); put_range(v, ZONE_FS, 7))
+EDIT(merge_ranges_overlap, put_status(v, 0, 0); put_range(v, ZONE_FS, 7); put_range(v, ZONE_FS, 99))
+EDIT(merge_range_overlaps_request, put_status(v, 1, 0); put_request(v); put_range(v, ZONE_ORPHAN, 0))
+
 /* The log tree that was merged is being freed: some of it is back in the allocators already. */
 static void merge_freeing(struct vol *v)
 {
@@ -692,11 +706,14 @@ static const struct spoil spoils[] = {
 	S(compact_no_state, 32),
 	S(merge_no_status, 33),
 	S(merge_count, 33),
+	S(merge_ranges_overlap, 33),
+	S(merge_range_overlaps_request, 33),
 	/* Sound, if unusual. */
 	S(grow_tree, 0),
 	S(compact_log, 0),
 	S(compact_delete, 0),
 	S(merge_running, 0),
+	S(merge_range_waits, 0),
 	S(merge_complete_waits, 0),
 	S(merge_freeing, 0),
 };

@@ -41,12 +41,59 @@ static bool was_spliced(const struct merge_complete *c)
 	return !le64_get(c->meta_avail.ref.blkno) && !le64_get(c->meta_freed.ref.blkno);
 }
 
+/* A part of the keys that somebody is to merge, or has merged. */
+struct part {
+	struct key start, end;
+	const struct key *key;	/* of its item */
+	uint64_t seq, input_seq;	/* 0: it has none */
+};
+
 struct counts {
 	const struct check_merge *status;
+	struct vec parts;
 	struct merge_status st;
 	uint64_t requests, completes, ranges;
 	bool is_splicing;
 };
+
+static void add_part(struct check *ck, struct counts *n, const struct part *p)
+{
+	if (key_cmp(&p->start, &p->end) > 0)
+		check_find(ck, 33, AT_KEY(p->key), "log_merge: its keys end before they start");
+	else
+		vec_push(ck, &n->parts, p, sizeof(*p));
+}
+
+static int cmp_part(const void *a, const void *b)
+{
+	return key_cmp(&((const struct part *)a)->start, &((const struct part *)b)->start);
+}
+
+/* Two that share keys would be merged twice, and may share a parent (14.2). */
+static void check_parts(struct check *ck, struct counts *n)
+{
+	const struct part *widest = NULL;
+
+	if (n->parts.nr)
+		qsort(n->parts.p, n->parts.nr, sizeof(struct part), cmp_part);
+	for (size_t i = 0; i < n->parts.nr; i++) {
+		const struct part *p = VEC_AT(&n->parts, struct part, i);
+
+		if (widest && key_cmp(&p->start, &widest->end) <= 0)
+			check_find(ck, 33, AT_KEY(p->key),
+				   "log_merge: its keys are also those of the item before it");
+		if (!widest || key_cmp(&p->end, &widest->end) > 0)
+			widest = p;
+		if (p->seq > ck->seq_max)
+			check_find(ck, 33, AT_KEY(p->key),
+				   "log_merge: the seq %" PRIu64 " is beyond the volume's %" PRIu64,
+				   p->seq, ck->seq_max);
+		if (n->status && p->input_seq && p->input_seq != n->st.seq)
+			check_find(ck, 33, AT_KEY(p->key),
+				   "a merge request is of merge %" PRIu64 ", the one that runs is %" PRIu64,
+				   p->input_seq, n->st.seq);
+	}
+}
 
 static void bad_value(struct check *ck, const struct key *key, const char *why)
 {
@@ -62,8 +109,6 @@ static void walk_request(struct check *ck, const struct merge_request *r, const 
 			 "meta_avail of a merge request");
 	check_alloc_list(ck, &r->meta_freed, OWNER_MERGE_LIST, OWNER_ENTRY_MERGE,
 			 "meta_freed of a merge request");
-	if (key_cmp(&r->start, &r->end) > 0)
-		check_find(ck, 33, AT_KEY(key), "a merge request ends before it starts");
 	if (root < ck->meta_blocks && ck->owner[root] != OWNER_FS_ROOT && !ck->blocks_unknown)
 		check_find(ck, 33, AT_BLOCK_KEY(root, key),
 			   "the subtree of a merge request is not in fs_root");
@@ -112,6 +157,8 @@ static void look_at(struct check *ck, const struct check_merge *m, struct counts
 
 		if (merge_range_get(&it, &r, &why))
 			bad_value(ck, &m->key, why);
+		else
+			add_part(ck, n, &(struct part){ r.start, r.end, &m->key, 0, 0 });
 		n->ranges++;
 		break;
 	}
@@ -119,10 +166,12 @@ static void look_at(struct check *ck, const struct check_merge *m, struct counts
 		struct merge_request r;
 
 		n->requests++;
-		if (merge_request_get(&it, &r, &why))
+		if (merge_request_get(&it, &r, &why)) {
 			bad_value(ck, &m->key, why);
-		else
-			walk_request(ck, &r, &m->key);
+			break;
+		}
+		add_part(ck, n, &(struct part){ r.start, r.end, &m->key, r.seq, r.input_seq });
+		walk_request(ck, &r, &m->key);
 		break;
 	}
 	case ZONE_MERGE_COMPLETE: {
@@ -133,6 +182,7 @@ static void look_at(struct check *ck, const struct check_merge *m, struct counts
 			bad_value(ck, &m->key, why);
 		} else {
 			n->is_splicing |= was_spliced(&c);
+			add_part(ck, n, &(struct part){ c.start, c.end, &m->key, c.seq, 0 });
 			walk_complete(ck, &c, &m->key);
 		}
 		break;
@@ -161,14 +211,15 @@ void check_merge_items(struct check *ck)
 	for (size_t i = 0; i < ck->merges.nr && !ck->err; i++)
 		look_at(ck, VEC_AT(&ck->merges, struct check_merge, i), &n);
 	if (t.is_broken)
-		return;
+		goto out;
+	check_parts(ck, &n);
 	if (!n.status) {
 		if (n.requests || n.completes || n.ranges)
 			check_find(ck, 33, NOWHERE,
 				   "log_merge has %" PRIu64 " requests, %" PRIu64
 				   " completions and %" PRIu64 " ranges but no status item",
 				   n.requests, n.completes, n.ranges);
-		return;
+		goto out;
 	}
 	if (n.st.seq > ck->seq_max)
 		check_find(ck, 33, AT_KEY(&n.status->key),
@@ -182,6 +233,8 @@ void check_merge_items(struct check *ck)
 		check_find(ck, 33, AT_KEY(&n.status->key),
 			   "nr_complete is %" PRIu64 ", there are %" PRIu64 " completions",
 			   n.st.nr_complete, n.completes);
+out:
+	vec_free(&n.parts);
 }
 
 void check_merge_shared(struct check *ck)
