@@ -33,6 +33,8 @@ void op_lseek(struct fsd *fsd, struct file_req *rq);
  * told once (take_error).  Call it first: an operation that has locks already does not wait any more.
  */
 int data_wait_pending(struct op *op, uint64_t ino, bool take_error);
+/* Before requests are read: apply what an earlier process has answered and not applied. */
+int data_start_pending(struct fsd *fsd);
 
 /* ---- for txn.c: the data of one generation ---- */
 

@@ -38,7 +38,7 @@ static const char *const table_names[TABLES_NR] = {
 	[TABLE_ITEMS] = "items",	[TABLE_RANGES] = "ranges",	[TABLE_DIRTY] = "dirty",
 	[TABLE_META] = "meta",		[TABLE_GENS] = "gens",		[TABLE_POOL] = "pool",
 	[TABLE_POOL_DIRTY] = "pool_dirty", [TABLE_DAVAIL] = "davail",	[TABLE_DLOG] = "dlog",
-	[TABLE_REPLIES] = "replies",
+	[TABLE_REPLIES] = "replies",	[TABLE_PENDING] = "pending",
 };
 
 #define META_GENS	"gens"

@@ -364,6 +364,8 @@ static int start_session(struct fsd *fsd)
 	ret = txn_start(fsd);
 	if (ret == 0)
 		ret = read_root(fsd);
+	if (ret == 0)
+		ret = data_start_pending(fsd);
 	if (ret == 0 && atomic_load(&fsd->stopping))
 		ret = -EINTR;
 	if (ret == 0)

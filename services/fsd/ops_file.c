@@ -33,12 +33,14 @@
 
 /*
  * Those of one inode are applied one after the other, as they came: two may be about the same page, and
- * what waits for locks or room may be overtaken.
+ * what waits for locks or room may be overtaken.  Each lies in the item cache, with its bytes, from before
+ * its answer until the transaction that applies it.
  */
 struct pending {
 	struct pending *next;
 	uint64_t ino;
-	unsigned nr;			/* one runs, the others are in the queue */
+	unsigned nr;			/* running, or in the queue */
+	unsigned running;
 	int err;
 	struct op *queue, **queue_tail;
 	struct op *waiting;
@@ -46,6 +48,7 @@ struct pending {
 static struct {
 	pthread_mutex_t mutex;
 	struct pending *list;	/* few files are written through mappings at once */
+	uint64_t last_id;
 } pendings = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
 static struct pending *pending_find(uint64_t ino)
@@ -57,26 +60,74 @@ static struct pending *pending_find(uint64_t ino)
 	return p;
 }
 
-/* 1: op is the only one, start it; 0: it will be started; or -ENOMEM. */
-static int pending_begin(uint64_t ino, struct op *op)
+static void pending_forget(struct pending *p)
+{
+	struct pending **at = &pendings.list;
+
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	free(p);
+}
+
+/* The mutex is held.  NULL: no memory. */
+static struct pending *pending_find_or_make(uint64_t ino)
+{
+	struct pending *p = pending_find(ino);
+
+	if (p)
+		return p;
+	p = calloc(1, sizeof(*p));
+	if (p) {
+		p->ino = ino;
+		p->queue_tail = &p->queue;
+		p->next = pendings.list;
+		pendings.list = p;
+	}
+	return p;
+}
+
+static bool pending_is_there(uint64_t ino)
+{
+	struct pending *p;
+	bool is_there;
+
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find(ino);
+	is_there = p && p->nr;
+	pthread_mutex_unlock(&pendings.mutex);
+	return is_there;
+}
+
+/* op runs already: those that come from now on wait for it. */
+static int pending_add_running(uint64_t ino)
+{
+	struct pending *p;
+
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find_or_make(ino);
+	if (p) {
+		p->nr++;
+		p->running++;
+	}
+	pthread_mutex_unlock(&pendings.mutex);
+	return p ? 0 : -ENOMEM;
+}
+
+/* 1: nothing is before op, start it; 0: it will be started; or -ENOMEM. */
+static int pending_add(uint64_t ino, struct op *op)
 {
 	struct pending *p;
 	int ret = -ENOMEM;
 
 	pthread_mutex_lock(&pendings.mutex);
-	p = pending_find(ino);
-	if (!p) {
-		p = calloc(1, sizeof(*p));
-		if (p) {
-			p->ino = ino;
-			p->queue_tail = &p->queue;
-			p->next = pendings.list;
-			pendings.list = p;
-		}
-	}
+	p = pending_find_or_make(ino);
 	if (p) {
-		ret = p->nr++ == 0;
-		if (!ret) {
+		p->nr++;
+		ret = p->running == 0;
+		if (ret) {
+			p->running++;
+		} else {
 			*p->queue_tail = op;
 			p->queue_tail = &op->next;
 		}
@@ -87,31 +138,26 @@ static int pending_begin(uint64_t ino, struct op *op)
 
 static void pending_end(uint64_t ino, int err)
 {
-	struct op *wake = NULL, *next_op;
+	struct op *wake = NULL, *next_op = NULL;
 	struct pending *p;
 
 	pthread_mutex_lock(&pendings.mutex);
 	p = pending_find(ino);
 	if (err)
 		p->err = err;
-	next_op = p->queue;
-	if (next_op) {
+	if (--p->running == 0 && p->queue) {
+		next_op = p->queue;
 		p->queue = next_op->next;
 		if (!p->queue)
 			p->queue_tail = &p->queue;
 		next_op->next = NULL;
+		p->running++;
 	}
 	if (--p->nr == 0) {
 		wake = p->waiting;
 		p->waiting = NULL;
-		if (!p->err) {
-			struct pending **at = &pendings.list;
-
-			while (*at != p)
-				at = &(*at)->next;
-			*at = p->next;
-			free(p);
-		}
+		if (!p->err)
+			pending_forget(p);
 	}
 	pthread_mutex_unlock(&pendings.mutex);
 	if (next_op)
@@ -155,13 +201,8 @@ int data_wait_pending(struct op *op, uint64_t ino, bool take_error)
 		op->need.page.ino = ino;
 		ret = op_park(op, pending_wait);
 	} else if (p && take_error) {
-		struct pending **at = &pendings.list;
-
 		ret = p->err;
-		while (*at != p)
-			at = &(*at)->next;
-		*at = p->next;
-		free(p);
+		pending_forget(p);
 	}
 	pthread_mutex_unlock(&pendings.mutex);
 	return ret;
@@ -348,7 +389,87 @@ struct write_op {
 	struct { uint32_t page; uint64_t iblock; } used[WRITE_PAGES_MAX];	/* of them, by this run */
 	unsigned used_nr;
 	uint64_t offset, len;			/* what this run wrote */
+	uint64_t pending_id;			/* it is answered, and lies in the cache under that */
 };
+
+/* ---- pending writes in the cache: TABLE_PENDING ---- */
+
+/* Its bytes follow. */
+struct pending_rec {
+	uint64_t ino, offset;
+};
+
+static MDB_val pending_key(uint64_t id, uint64_t *be)
+{
+	*be = htobe64(id);
+	return (MDB_val){ sizeof(*be), be };
+}
+
+static int put_pending(struct itx *tx, void *arg)
+{
+	struct write_op *w = arg;
+	uint64_t be;
+	MDB_val mk = pending_key(w->pending_id, &be), mv = { sizeof(struct pending_rec) + w->rq->len, NULL };
+	struct pending_rec rec = { .ino = w->rq->ino, .offset = w->rq->offset };
+	int rc = mdb_put(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, &mv, MDB_RESERVE);
+
+	if (rc)
+		return items_error(tx, rc, "pending write");
+	memcpy(mv.mv_data, &rec, sizeof(rec));
+	memcpy((uint8_t *)mv.mv_data + sizeof(rec), w->rq->buf, w->rq->len);
+	return 0;
+}
+
+static int del_pending(struct itx *tx, void *arg)
+{
+	struct write_op *w = arg;
+	uint64_t be;
+	MDB_val mk = pending_key(w->pending_id, &be);
+	int rc = mdb_del(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, NULL);
+
+	tx->changes++;
+	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "pending write") : 0;
+}
+
+/* Store the write so that it can be answered before it is applied. */
+static int keep_pending(struct write_op *w)
+{
+	int ret;
+
+	pthread_mutex_lock(&pendings.mutex);
+	w->pending_id = ++pendings.last_id;
+	pthread_mutex_unlock(&pendings.mutex);
+	ret = items_run(w->op.fsd, put_pending, w);
+	if (ret < 0)
+		w->pending_id = 0;
+	return ret;
+}
+
+/*
+ * A write from a mapping that needs a lock.  The kernel may wait for this page while it holds what a
+ * revoke waits for: it must not wait for us.
+ */
+static void wait_lock_answered(struct op *op)
+{
+	struct write_op *w = (struct write_op *)op;
+	fuse_req_t req = w->rq->req;
+	int ret = pending_add_running(w->rq->ino);
+
+	if (ret == 0) {
+		ret = keep_pending(w);
+		if (ret < 0)
+			pending_end(w->rq->ino, 0);
+	}
+	if (ret < 0) {
+		op_fail(op, ret);
+		return;
+	}
+	op->unique = 0;	/* no record of its answer is needed any more */
+	fuse_op_done(req, op);
+	atomic_store(&op->interrupted, false);	/* nor does it end with who asked for it */
+	fuse_reply_write(req, w->rq->len);
+	lock_wait(op);
+}
 
 /* An interrupted truncation comes first: 0 when there is none, OP_MORE after a part of it. */
 static int finish_truncate(struct itx *tx, uint64_t ino, struct cinode *ci)
@@ -466,7 +587,7 @@ static int write_blocks(struct write_op *w, struct itx *tx, struct cinode *ci)
 			ret = extent_next(tx, w->rq->ino, iblock, &before);
 			was_mapped = ret == 0 && extent_has(&before, iblock) && extent_is_online(&before);
 			ret = map_for_write(tx, w->rq->ino, ci, iblock, last - iblock + 1, &hint, &ext);
-			if (ret == -ENOSPC && at > w->offset) {
+			if (ret == -ENOSPC && at > w->offset && !w->rq->write_cache) {
 				w->len = at - w->offset;	/* what fits is written */
 				return 0;
 			}
@@ -497,8 +618,11 @@ static int write_run(struct op *op, struct itx *tx)
 	ret = rq->write_cache ? 0 : data_wait_pending(op, rq->ino, false);
 	if (ret == 0)
 		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 16, true);
-	if (ret == 0)
+	if (ret == 0) {
 		ret = lock_inode(op, rq->ino, LOCK_MODE_WRITE);
+		if (ret == OP_PARKED && rq->write_cache && !w->pending_id)
+			op->wait = wait_lock_answered;
+	}
 	if (ret == 0)
 		ret = inode_get(tx, rq->ino, &ci);
 	if (ret == -ENOENT)
@@ -511,6 +635,8 @@ static int write_run(struct op *op, struct itx *tx)
 		ret = quota_check(op, tx, QUOTA_DATA, le64_get(ci.d.proj), le32_get(ci.d.uid), le32_get(ci.d.gid));
 	if (ret == 0)
 		ret = finish_truncate(tx, rq->ino, &ci);
+	if (ret == 0 && w->pending_id)
+		ret = del_pending(tx, w);
 	if (ret != 0)
 		return ret;
 
@@ -564,7 +690,7 @@ static void write_done(struct op *op, int err)
 	struct pool *pool = op->fsd->pool;
 	unsigned from = 0;
 
-	if (!rq->write_cache)
+	if (!w->pending_id)
 		fuse_op_done(rq->req, op);
 	if (!err) {
 		/* pages are used in the order in which they were taken */
@@ -572,55 +698,149 @@ static void write_done(struct op *op, int err)
 			pool_indexed(pool, w->used[from].page, rq->ino, w->used[from].iblock);
 	}
 	pool_give(pool, w->pages + from, w->pages_nr - from);
-	if (rq->write_cache)
+	if (w->pending_id) {
+		if (err && items_run(op->fsd, del_pending, w) < 0)
+			log_err("inode %llu: a write that failed is tried again when this mount starts again",
+				(unsigned long long)rq->ino);
 		pending_end(rq->ino, err);
-	else if (err)
+	} else if (err) {
 		fuse_reply_err(rq->req, -err);
-	else
-		fuse_reply_write(rq->req, w->len);
+	} else {
+		/* a mapped page beyond the end is taken, though nothing of it is kept */
+		fuse_reply_write(rq->req, rq->write_cache ? rq->len : w->len);
+	}
 	free(rq->buf);
 	free(rq);
 	free(w);
 }
 
-void op_write(struct fsd *fsd, struct file_req *rq)
+static struct write_op *new_write(struct fsd *fsd, struct file_req *rq)
 {
 	struct write_op *w = calloc(1, sizeof(*w));
-	fuse_req_t req = rq->req;
-	size_t len;
-	int turn;
 
-	if (!w || rq->len > (WRITE_PAGES_MAX - 2) * SMALL_SIZE) {
-		fuse_reply_err(rq->req, w && rq->len > (WRITE_PAGES_MAX - 2) * SMALL_SIZE ? EINVAL : ENOMEM);
-		free(w);
-		free(rq->buf);
-		free(rq);
-		return;
+	if (w) {
+		w->op.fsd = fsd;
+		w->op.name = "write";
+		w->op.writes = true;
+		w->op.run = write_run;
+		w->op.again = &write_again;
+		w->op.done = write_done;
+		w->rq = rq;
 	}
-	w->op.fsd = fsd;
-	w->op.name = "write";
-	w->op.writes = true;
-	w->op.run = write_run;
-	w->op.again = &write_again;
-	w->op.done = write_done;
-	w->rq = rq;
-	if (!rq->write_cache) {
+	return w;
+}
+
+/* Writes from a mapping of this file are answered and not applied: so is this one. */
+static int queue_write(struct write_op *w)
+{
+	fuse_req_t req = w->rq->req;
+	size_t len = w->rq->len;
+	int ret = keep_pending(w), turn;
+
+	if (ret < 0)
+		return ret;
+	turn = pending_add(w->rq->ino, &w->op);
+	if (turn < 0) {
+		if (items_run(w->op.fsd, del_pending, w) < 0)
+			fsd_fail(w->op.fsd, "out of memory");
+		return turn;
+	}
+	fuse_reply_write(req, len);	/* w and its rq may be gone */
+	if (turn)
+		op_start(&w->op);
+	return 0;
+}
+
+void op_write(struct fsd *fsd, struct file_req *rq)
+{
+	bool is_too_long = rq->len > (WRITE_PAGES_MAX - 2) * SMALL_SIZE;
+	struct write_op *w = is_too_long ? NULL : new_write(fsd, rq);
+	int err = is_too_long ? EINVAL : ENOMEM;
+
+	if (w && rq->write_cache && pending_is_there(rq->ino)) {
+		err = -queue_write(w);
+		if (!err)
+			return;
+	} else if (w) {
 		fuse_op_start(rq->req, &w->op);
 		return;
 	}
-	/* the kernel may wait for this page while it holds what a revoke waits for: never let it wait for us */
-	len = rq->len;
-	turn = pending_begin(rq->ino, &w->op);
-	if (turn < 0) {
-		fuse_reply_err(req, ENOMEM);
-		free(w);
-		free(rq->buf);
-		free(rq);
-		return;
+	fuse_reply_err(rq->req, err);
+	free(w);
+	free(rq->buf);
+	free(rq);
+}
+
+/* ---- what an earlier process has answered and not applied ---- */
+
+struct load {
+	struct fsd *fsd;
+	struct write_op *first, **tail;
+};
+
+static int load_pending(struct itx *tx, void *arg)
+{
+	struct load *l = arg;
+	MDB_val mk, mv;
+	MDB_cursor *cur;
+	uint64_t be;
+	int rc = mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_PENDING), &cur), ret = 0;
+
+	if (rc)
+		return items_error(tx, rc, "pending writes");
+	while (ret == 0 && (rc = mdb_cursor_get(cur, &mk, &mv, MDB_NEXT)) == 0) {
+		struct pending_rec rec;
+		struct file_req *rq = calloc(1, sizeof(*rq));
+		struct write_op *w = rq ? new_write(l->fsd, rq) : NULL;
+		size_t len = mv.mv_size - sizeof(rec);
+
+		if (w)
+			rq->buf = malloc(len ? len : 1);
+		if (!w || !rq->buf) {
+			free(w);
+			free(rq);
+			ret = -ENOMEM;
+			break;
+		}
+		memcpy(&be, mk.mv_data, sizeof(be));
+		memcpy(&rec, mv.mv_data, sizeof(rec));
+		memcpy(rq->buf, (const uint8_t *)mv.mv_data + sizeof(rec), len);
+		rq->ino = rec.ino;
+		rq->offset = rec.offset;
+		rq->len = len;
+		rq->write_cache = true;
+		w->pending_id = be64toh(be);
+		*l->tail = w;
+		l->tail = (struct write_op **)&w->op.next;
 	}
-	fuse_reply_write(req, len);	/* rq may be gone */
-	if (turn)
-		op_start(&w->op);
+	mdb_cursor_close(cur);
+	return ret == 0 && rc != MDB_NOTFOUND ? items_error(tx, rc, "pending writes") : ret;
+}
+
+int data_start_pending(struct fsd *fsd)
+{
+	struct load l = { .fsd = fsd };
+	struct write_op *next;
+	int ret, turn;
+
+	l.tail = &l.first;
+	ret = items_run(fsd, load_pending, &l);
+	for (struct write_op *w = l.first; w; w = next) {
+		next = (struct write_op *)w->op.next;
+		w->op.next = NULL;
+		if (w->pending_id > pendings.last_id)
+			pendings.last_id = w->pending_id;
+		turn = ret < 0 ? ret : pending_add(w->rq->ino, &w->op);
+		if (turn > 0) {
+			op_queue(&w->op);
+		} else if (turn < 0) {
+			ret = turn;
+			free(w->rq->buf);
+			free(w->rq);
+			free(w);
+		}
+	}
+	return ret;
 }
 
 /* ---- fallocate -------------------------------------------------------------------------------------- */

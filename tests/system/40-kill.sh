@@ -40,12 +40,16 @@ exec {to}>&- {from}<&-
 wait "$pid"; rc=$?
 is "the load ends without an error: ${last:-nothing said}" "$rc" 0
 
-# fsd: its mount dies with it, and comes back by itself, also where the kernel remembers the old root
+# fsd: what it leaves is not of the next one's version (42-restart.sh has the other case).  Its mount dies with
+# it, and comes back by itself, also where the kernel remembers the old root.
 echo kept >"$MNT/kept" && sync "$MNT" && stat "$MNT" >/dev/null
 old=$(inst_pid fsd)
+kill -STOP "$old"
+printf '\377' | dd of="$TMP/run/keep" bs=1 seek=8 conv=notrunc status=none
 kill -9 "$old"
 mounted_again() { restarted fsd "$old" && [ "$(cat "$MNT/kept" 2>/dev/null)" = kept ]; }
-ok "fsd: the mount comes back after a kill" wait_for 60 mounted_again
+ok "fsd: what another version left is not gone on from; the mount comes back" wait_for 60 mounted_again
+ok "fsd: and it says so" grep -q "state of an earlier process is not used: another version" "$LOG"
 ok "fsd: and can be written" touch "$MNT/after"
 ok "unmount" inst_stop
 check_clean "clean after the kills"

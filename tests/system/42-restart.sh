@@ -44,6 +44,31 @@ while IFS= read -r -t 120 -u "$from" line; do case $line in ops*) last=$line ;; 
 exec {to}>&- {from}<&-
 wait "$pid"; rc=$?
 is "the load ends without an error: ${last:-nothing said}" "$rc" 0
+
+# what a program has in hand
+coproc HAND { exec "$BUILD/tests/posix/holdon" "$MNT" 2>&1; }
+exec {from}<&"${HAND[0]}" {to}>&"${HAND[1]}"
+pid=$HAND_PID
+hand_is_ready() {
+	while IFS= read -r -t 120 -u "$from" line; do
+		case $line in ready) return 0 ;; "not ok"*) fail "${line#not ok - }" ;; *) echo "# $line" ;; esac
+	done
+	return 1
+}
+hand_is_ready || fail "holdon begins"
+for i in $(seq $((ROUNDS * 2))); do
+	old=$(inst_pid fsd)
+	if [ $((i % 2)) = 1 ]; then kill -9 "$old"; else "$CTL" restart fsd "$CONF" || fail "restart $i"; fi
+	wait_for 60 restarted fsd "$old" || fail "fsd is started again ($i)"
+	echo "go on" >&"$to"
+	hand_is_ready || { fail "holdon goes on ($i)"; break; }
+done
+echo quit >&"$to"
+while IFS= read -r -t 120 -u "$from" line; do
+	case $line in ok*) pass "${line#ok - }" ;; "not ok"*) fail "${line#not ok - }" ;; *) echo "# $line" ;; esac
+done
+exec {to}>&- {from}<&-
+wait "$pid" 2>/dev/null
 ok "unmount" inst_stop
 check_clean "clean after the kills and restarts"
 tap_done
