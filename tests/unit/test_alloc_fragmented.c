@@ -180,7 +180,7 @@ static struct dev *maker_close(struct maker *m)
 
 /* --- a server that counts --- */
 
-enum what { OPEN, COMMIT, RECLAIM, NUMBERS };
+enum what { OPEN, COMMIT, RECLAIM, NUMBERS, FREE };
 
 struct fjob {
 	struct txn_job job;
@@ -216,6 +216,8 @@ static int fjob_run(struct txn_job *job, struct txn *t)
 		return mounts_reclaim(t, j->rid);
 	case NUMBERS:
 		return inos_take(t, 1, &start, &nr);
+	case FREE:
+		return merge_background(t);
 	}
 	return -EINVAL;
 }
@@ -315,7 +317,7 @@ static uint64_t pieces_in(struct server *s, const struct disk_alloc_root *root)
 
 static uint64_t pieces_nr(void)
 {
-	return env("PIECES", 24000);
+	return env("PIECES", 16000);
 }
 
 static void a_dead_mount_that_owned_every_second_block_is_reclaimed(void **state)
@@ -444,11 +446,70 @@ static void a_mount_lives_on_a_volume_of_single_blocks(void **state)
 	server_stop(&s);
 }
 
+/* A tree of `nr` large items that a merge has left to be freed. */
+static void put_freeing(struct maker *m, uint64_t nr)
+{
+	uint8_t val[ITEM_VAL_MAX] = { 0 };
+	struct disk_merge_freeing f = { .seq = le64_of(50) };
+	struct item it = { .val = val, .val_len = sizeof(val), .seq = 9 };
+
+	for (uint64_t i = 0; i < nr; i++) {
+		it.key = key_xattr(2000 + i, 1, 0, 0);
+		assert_int_equal(btree_insert(m->bs, &m->al, &f.root, &it), 0);
+	}
+	it = (struct item){ .key = { .zone = ZONE_MERGE_FREEING, .first = 50 }, .val = &f,
+			    .val_len = sizeof(f) };
+	assert_int_equal(btree_insert(m->bs, &m->al, &m->super.log_merge, &it), 0);
+}
+
+static void a_merged_tree_is_freed_in_commits_of_bounded_size(void **state)
+{
+	uint64_t n = pieces_nr(), first = 1028 + REGION, commits = 0, free_at_first;
+	struct txn_view view;
+	struct server s;
+	struct maker m;
+
+	(void)state;
+	rng = 3;
+	meta_blocks = first + 2 * n;
+	data_blocks = DATA_FIRST_BLKNO + n;
+	maker_open(&m);
+	put_singles(&m, &m.super.meta_alloc[0], first, n);
+	put_singles(&m, &m.super.meta_alloc[1], first + 1, n);
+	assert_int_equal(free_extents_insert(m.bs, &m.al, &m.super.data_alloc,
+					     (struct extent){ DATA_FIRST_BLKNO, n }), 0);
+	put_freeing(&m, 2 * n);
+	server_start(&s, maker_close(&m));
+	txn_get_view(s.t, &view);
+	free_at_first = view.free_meta_blocks;
+	while (view.super.log_merge.height > 0) {
+		struct fjob j = { .what = FREE };
+		uint64_t before = view.free_meta_blocks;
+
+		run(&s, &j);
+		txn_get_view(s.t, &view);
+		commits += s.commits;
+		assert_true(s.commits > 0);
+		assert_true(s.blocks_max <= COMMIT_BLOCKS_MAX);
+		/* What it frees is bounded too: it all has to go into the lists and trees. */
+		assert_true(view.free_meta_blocks <= before + TXN_JOB_BLOCKS);
+	}
+	print_message("%llu blocks freed in %llu commits\n",
+		      (unsigned long long)(view.free_meta_blocks - free_at_first),
+		      (unsigned long long)commits);
+	assert_true(view.free_meta_blocks - free_at_first >= 2 * n / 70);
+	assert_true(commits >= 2);
+	settle(&s, n);
+	check_volume(s.dev);
+	server_stop(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_dead_mount_that_owned_every_second_block_is_reclaimed),
 		cmocka_unit_test(a_mount_lives_on_a_volume_of_single_blocks),
+		cmocka_unit_test(a_merged_tree_is_freed_in_commits_of_bounded_size),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
