@@ -29,6 +29,11 @@
 #define PAUSE_NS	NSEC_PER_SEC
 /* A merge that is wanted is begun after that long without a commit that does. */
 #define IDLE_NS		(3 * NSEC_PER_SEC)
+/*
+ * After that long without any commit what lies in log trees is merged, little as it may be: reading gets
+ * cheaper, and what was deleted is given back.
+ */
+#define QUIET_NS	(15 * NSEC_PER_SEC)
 /* Work in the background: between looks at a merge that runs, and between slices of freeing. */
 #define LOOK_NS		NSEC_PER_SEC
 #define SLICE_NS	(20 * NSEC_PER_MSEC)
@@ -98,6 +103,20 @@ void gather_note(struct server *s, const struct merge_gate *gate)
 	}
 }
 
+/* Whether nobody has committed for long, but because a nudge of ours asked for it. */
+static bool is_quiet(struct server *s, const struct txn_view *v)
+{
+	struct gather *g = &s->gather;
+	uint64_t seq = le64_get(v->super.hdr.seq);
+
+	if ((seq != g->commit_seq && !g->is_nudged) || v->merge.is_running || v->merge.freeing)
+		g->commit_ns = s->now_ns;
+	if (seq != g->commit_seq)
+		g->is_nudged = false;
+	g->commit_seq = seq;
+	return s->now_ns >= g->commit_ns + QUIET_NS;
+}
+
 /*
  * A merge is wanted and nobody commits, after a big delete that was the last for a while perhaps: then
  * one mount is asked to.  Its commit begins the merge, or an attempt.
@@ -105,9 +124,12 @@ void gather_note(struct server *s, const struct merge_gate *gate)
 static void begin_when_idle(struct server *s, const struct txn_view *v)
 {
 	struct gather *g = &s->gather;
+	bool quiet = is_quiet(s, v);
 
+	atomic_store(&g->policy.is_idle, quiet && g->is_nudged);
 	if (!atomic_load(&g->policy.may_begin) || g->deadline_ns || v->merge.is_running ||
-	    !merge_is_wanted(&g->policy, (unsigned)v->height_max, v->finished_trees_nr, v->meta_is_low)) {
+	    !(merge_is_wanted(&g->policy, (unsigned)v->height_max, v->finished_trees_nr, v->meta_is_low) ||
+	      (quiet && v->height_max >= MERGE_IDLE_HEIGHT))) {
 		g->idle_since_ns = 0;
 		return;
 	}
@@ -118,6 +140,8 @@ static void begin_when_idle(struct server *s, const struct txn_view *v)
 	g->idle_since_ns = s->now_ns;
 	for (struct client *c = s->clients; c; c = c->next) {
 		if (c->state == CLIENT_UP) {
+			g->is_nudged = true;
+			atomic_store(&g->policy.is_idle, quiet);
 			nudge(s, c);
 			return;
 		}
@@ -139,6 +163,21 @@ static void attempt_failed(struct server *s)
 			    "log_merge_wait_timeout_ms", (unsigned long long)g->active[0],
 			    g->active_nr > 1 ? " and others do" : " does",
 			    s->conf.conf->log_merge_wait_timeout_ms);
+}
+
+/*
+ * Room is there again.  Mounts refuse to allocate as long as their own lists say LOW, and an idle one would
+ * hear of it only with its next commit.
+ */
+static void tell_if_not_low(struct server *s, const struct txn_view *v)
+{
+	struct gather *g = &s->gather;
+
+	for (struct client *c = s->clients; c && g->was_low && !v->meta_is_low; c = c->next) {
+		if (c->state == CLIENT_UP)
+			nudge(s, c);
+	}
+	g->was_low = v->meta_is_low;
 }
 
 /* A merge begins or ends with a commit; both are seen in what that has published. */
@@ -235,6 +274,7 @@ void gather_tick(struct server *s)
 		g->deadline_ns = 0;
 		release_all(s);
 	}
+	tell_if_not_low(s, &v);
 	begin_when_idle(s, &v);
 	work(s, &v);
 }

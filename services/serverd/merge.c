@@ -59,6 +59,7 @@ bool merge_is_wanted(const struct merge_policy *mp, unsigned height_max, uint64_
 	if (!height_max)
 		return false;
 	return (mp->min_height && height_max >= mp->min_height) ||
+	       (atomic_load(&mp->is_idle) && height_max >= MERGE_IDLE_HEIGHT) ||
 	       (mp->min_trees && finished_nr >= mp->min_trees) || meta_is_low;
 }
 

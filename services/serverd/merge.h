@@ -7,9 +7,13 @@
 
 #include "txn.h"
 
+/* More than one block. */
+#define MERGE_IDLE_HEIGHT	2u
+
 /* What the loop allows; read by the worker whenever a mount's tree is to be opened. */
 struct merge_policy {
 	atomic_bool may_begin;		/* trees may be finished now, so that a merge can begin */
+	atomic_bool is_idle;		/* nobody writes: a tree of MERGE_IDLE_HEIGHT wants a merge */
 	unsigned min_height;		/* a tree of that height wants a merge; 0: none does */
 	unsigned min_trees;		/* so many finished trees want one; 0: they do not */
 };

@@ -93,6 +93,9 @@ struct gather {
 	uint64_t deadline_ns;		/* of the attempt that runs; 0: none does */
 	uint64_t next_try_ns;
 	uint64_t idle_since_ns;		/* a merge is wanted, and nobody begins it; 0: not so */
+	uint64_t commit_seq;		/* the last commit seen, of anything */
+	uint64_t commit_ns;
+	bool is_nudged;			/* the next one is what begin_when_idle asked for */
 	unsigned failures;		/* in a row */
 	uint64_t active[MERGE_ACTIVE_MAX];	/* who kept it from beginning when last seen */
 	unsigned active_nr;

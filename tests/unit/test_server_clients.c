@@ -724,22 +724,29 @@ static void abandoned_log_trees_are_finished_at_the_start(void **state)
 
 /* --- log merges: who waits for whom (gather.c) --- */
 
-/* One item under the open transaction of lt, on the device. */
-static void write_item(struct world *w, struct disk_log_trees *lt)
+/* Items under the open transaction of lt, on the device. */
+static void write_items(struct world *w, struct disk_log_trees *lt, unsigned nr)
 {
 	struct block_dev bd = { w->dev, dev_read, dev_write, dev_random };
-	struct item it = { .key = key_orphan(2000 + le64_get(lt->get_trans_seq)),
-			   .seq = le64_get(lt->get_trans_seq) };
+	struct item it = { .seq = le64_get(lt->get_trans_seq) };
 	struct block_set *bs;
 	struct meta_alloc ma;
 
 	assert_int_equal(block_set_open(&bs, &bd, FSID, META, 64), 0);
 	meta_alloc_open(&ma, bs, &lt->meta_avail, &lt->meta_freed);
-	assert_int_equal(log_tree_force(bs, &ma, lt, &it), 0);
+	for (unsigned i = 0; i < nr; i++) {
+		it.key = key_orphan(2000 + 10000 * it.seq + i);
+		assert_int_equal(log_tree_force(bs, &ma, lt, &it), 0);
+	}
 	meta_alloc_close(&ma);
 	assert_int_equal(block_set_write(bs), 0);
 	assert_int_equal(dev_flush(w->dev), 0);
 	block_set_close(bs);
+}
+
+static void write_item(struct world *w, struct disk_log_trees *lt)
+{
+	write_items(w, lt, 1);
 }
 
 static struct disk_log_trees commit_tree(struct world *w, uint64_t rid, const struct disk_log_trees *lt)
@@ -892,6 +899,40 @@ static void a_merge_that_is_wanted_begins_without_load(void **state)
 	world_free(w);
 }
 
+/* Nothing wants a merge, but nobody has written for long, and there is more than a block to gain. */
+static void what_lies_in_log_trees_is_merged_when_nobody_writes(void **state)
+{
+	struct world *w = world_make();
+	struct disk_log_trees lt;
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	lt = call(w, 1, MSG_open_log_trees, NULL)->body.open_log_trees_reply.log_trees;
+	write_item(w, &lt);
+	lt = commit_tree(w, 1, &lt);
+	turns(w);
+	w->now += 16 * NSEC_PER_SEC;
+	turns(w);
+	w->now += 4 * NSEC_PER_SEC;
+	turns(w);
+	assert_null(find(w, ASKED, 1, 0));
+	write_items(w, &lt, 3000);
+	assert_int_equal(lt.item_root.height, 2);
+	lt = commit_tree(w, 1, &lt);
+	turns(w);
+	w->now += 14 * NSEC_PER_SEC;
+	turns(w);
+	assert_null(find(w, ASKED, 1, 0));
+	w->now += 2 * NSEC_PER_SEC;
+	turns(w);
+	w->now += 4 * NSEC_PER_SEC;
+	turns(w);
+	assert_int_equal(find(w, ASKED, 1, 0)->type, MSG_sync_log_trees);
+	lt = commit_tree(w, 1, &lt);
+	assert_true(merge_runs(w));
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -901,6 +942,7 @@ int main(void)
 		cmocka_unit_test(a_mount_that_does_not_commit_delays_others_for_the_timeout_only),
 		cmocka_unit_test(who_is_given_up_gets_no_tree_any_more),
 		cmocka_unit_test(a_merge_that_is_wanted_begins_without_load),
+		cmocka_unit_test(what_lies_in_log_trees_is_merged_when_nobody_writes),
 		cmocka_unit_test(quorum_members_leave_last_and_together),
 		cmocka_unit_test(a_lock_waits_for_mounts_of_before_and_goes_on_without_who_is_fenced),
 		cmocka_unit_test(a_write_seq_that_nobody_remembers_is_not_granted_again),
