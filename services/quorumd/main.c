@@ -235,6 +235,10 @@ static void record_done(struct quorumd *qd, const struct slot_job *job)
 	if (job->result == -EEXIST)
 		log_err("quorum slot %u is used by another mount at the same time: give each mount a slot of its own",
 			qd->slot);
+	else if (job->result == -ESTALE)
+		log_err("quorum slot %u: %s gave an older block than the one written last; it cannot be relied on: "
+			"this member ends",
+			qd->slot, qd->conf.meta_device);
 	else
 		log_err("quorum slot %u: %s cannot be recorded: %s; this member cannot prove that it leads and ends",
 			qd->slot, record_name(job->record), strerror(-job->result));
@@ -568,6 +572,7 @@ static int start_machine(struct quorumd *qd)
 		free(done);
 		return -EIO;
 	}
+	qd->slot_write_nr = done->slots.write_nr[qd->slot];
 	conf.first_term = quorum_slots_max_term(&done->slots);
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
 		conf.leader_on_disk = conf.leader_on_disk ||

@@ -2,7 +2,7 @@
  * Quorum blocks.
  *
  * A record is read, checked, changed in one event, written and flushed; nothing of it is believed
- * before the flush has ended.  Whoever fences must see every configured slot, so the reader says
+ * before the flush has ended.  A block that is older than what we wrote is refused.  Whoever fences must see every configured slot, so the reader says
  * which blocks could not be read; the fence list is only for a complete set.
  */
 #include "quorum_slot.h"
@@ -45,6 +45,7 @@ void quorum_slots_read(const struct quorum_dev *dev, uint64_t fsid, uint32_t pre
 			continue;
 		}
 		out->readable |= 1u << i;
+		out->write_nr[i] = le64_get(b.write_nr);
 		for (unsigned e = 0; e < QUORUM_EVENTS_NR; e++) {
 			/* An event with rid 0 never happened (6.2). */
 			if (le64_get(b.events[e].rid) == 0)
@@ -125,7 +126,8 @@ size_t quorum_slots_to_fence(const struct quorum_slots *s, uint64_t rid, uint64_
 }
 
 int quorum_slot_record(const struct quorum_dev *dev, uint64_t fsid, unsigned slot, uint64_t rid,
-		       enum quorum_event_kind kind, uint64_t term, struct timespec now)
+		       enum quorum_event_kind kind, uint64_t term, struct timespec now,
+		       uint64_t *last_nr)
 {
 	_Alignas(4096) struct disk_quorum_block b;
 	struct disk_quorum_event *e = &b.events[kind];
@@ -137,6 +139,9 @@ int quorum_slot_record(const struct quorum_dev *dev, uint64_t fsid, unsigned slo
 		return ret;
 	if (kind != QUORUM_EVENT_BEGIN && le64_get(b.events[QUORUM_EVENT_BEGIN].rid) != rid)
 		return -EEXIST;
+	/* Writing an old block again would take back what we have promised since. */
+	if (le64_get(b.write_nr) < *last_nr && !PLANTED(quorum_believes_an_old_block))
+		return -ESTALE;
 	write_nr = le64_get(b.write_nr) + 1;
 	b.write_nr = le64_of(write_nr);
 	e->write_nr = le64_of(write_nr);
@@ -146,5 +151,8 @@ int quorum_slot_record(const struct quorum_dev *dev, uint64_t fsid, unsigned slo
 	e->ts.nsec = le32_of((uint32_t)now.tv_nsec);
 	b.hdr.crc = le32_of(block_crc(&b, sizeof(b)));
 	ret = dev->write(dev->arg, slot_blkno(slot), &b);
-	return ret < 0 ? ret : dev->flush(dev->arg);
+	ret = ret < 0 ? ret : dev->flush(dev->arg);
+	if (ret == 0)
+		*last_nr = write_nr;
+	return ret;
 }

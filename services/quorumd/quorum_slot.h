@@ -28,6 +28,7 @@ struct quorum_slots {
 	uint32_t present;	/* configured in the super */
 	uint32_t readable;	/* of these, whose block could be read and was right */
 	int error;		/* the first that made one unreadable, else 0 */
+	uint64_t write_nr[QUORUM_SLOTS_MAX];	/* how often each block was written */
 	struct quorum_event_rec events[QUORUM_SLOTS_MAX][QUORUM_EVENTS_NR];
 };
 
@@ -59,10 +60,13 @@ size_t quorum_slots_to_fence(const struct quorum_slots *s, uint64_t rid, uint64_
 			     struct quorum_fence out[QUORUM_FENCES_MAX]);
 
 /*
- * Record an event in our block, durably.  -EEXIST: the slot is used by another mount at the same
- * time (BEGIN is not ours); -EBADMSG: the block is damaged; errors of the device.
+ * Record an event in our block, durably.  *write_nr is the last write of the block that we know of (of the
+ * scan at the start, then ours), and is this one afterwards.  -EEXIST: the slot is used by another mount at
+ * the same time (BEGIN is not ours); -ESTALE: the device gave a block that is older than that write; -EBADMSG:
+ * the block is damaged; errors of the device.
  */
 int quorum_slot_record(const struct quorum_dev *dev, uint64_t fsid, unsigned slot, uint64_t rid,
-		       enum quorum_event_kind kind, uint64_t term, struct timespec now);
+		       enum quorum_event_kind kind, uint64_t term, struct timespec now,
+		       uint64_t *write_nr);
 
 #endif

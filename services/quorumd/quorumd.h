@@ -48,6 +48,7 @@ struct quorumd {
 	void *zmq_ctx;
 	struct blkcli *blk;
 	struct slot_io *io;
+	uint64_t slot_write_nr;		/* of our block; slot_io's thread's, once there are records */
 	struct local *local;
 	struct peers *peers;		/* NULL with one slot */
 	struct ctl *ctl;

@@ -76,7 +76,7 @@ static void run(struct quorumd *qd, struct slot_job *job)
 	switch (job->kind) {
 	case SLOT_JOB_RECORD:
 		job->result = quorum_slot_record(&dev, qd->fsid, qd->slot, qd->rid, job->record,
-						 job->term, clock_real());
+						 job->term, clock_real(), &qd->slot_write_nr);
 		return;
 	case SLOT_JOB_SCAN:
 		quorum_slots_read(&dev, qd->fsid, qd->present, &job->slots);

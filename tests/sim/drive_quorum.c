@@ -337,7 +337,7 @@ static unsigned members(struct sim *s)
 	uint64_t n = sim_rnd(s, 200);
 
 	/* The great ones cost the most, and find the least. */
-	return n == 0 ? 8 + (unsigned)sim_rnd(s, 8) : sizes[sim_rnd(s, sizeof(sizes))];
+	return n < 2 ? 8 + (unsigned)sim_rnd(s, 8) : sizes[sim_rnd(s, sizeof(sizes))];
 }
 
 static void format(struct qw_world *w)
@@ -417,6 +417,8 @@ static void run(struct sim *s)
 	w->hosts = sim_alloc(s, w->nr * sizeof(*w->hosts));
 	w->disk = sim_disk_new(s, "meta", 1 + w->nr, SMALL_SIZE);
 	kinds = draw_faults(s);
+	if (sim_rnd(s, 4) == 0)
+		w->old_block_pm = (unsigned)sim_rnd(s, 30);
 	w->longest_io_ns = sim_disk_longest_ns(s);
 	format(w);
 	c = check_quorum_new(s, w->disk, w->nr);

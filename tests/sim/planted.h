@@ -9,19 +9,21 @@
 
 #define PLANTED_BUGS(P)									\
 	P(frame_loses_in_order, frame, 50, "a connection loses a message without a break")	\
-	P(quorum_speaks_before_durable, quorum, 300,					\
+	P(quorum_speaks_before_durable, quorum, 2000,					\
 	  "a member speaks of a term, and votes in it, before its block shows it")	\
-	P(quorum_forgets_its_vote, quorum, 300,						\
+	P(quorum_forgets_its_vote, quorum, 3000,						\
 	  "a restarted member votes in the term that it began in")			\
 	P(quorum_overtaken_serves, quorum, 1000,					\
 	  "who is elected and finds a later ELECT serves all the same")			\
-	P(quorum_stops_too_early, quorum, 300,						\
+	P(quorum_stops_too_early, quorum, 1000,						\
 	  "STOP is recorded before serverd is down")					\
-	P(quorum_leads_without_a_majority, quorum, 2000,					\
+	P(quorum_leads_without_a_majority, quorum, 4000,					\
 	  "a leader that nobody hears goes on writing")					\
-	P(quorum_half_is_enough, quorum, 300, "half of the votes make a leader")	\
+	P(quorum_half_is_enough, quorum, 1000, "half of the votes make a leader")	\
 	P(quorum_waits_for_a_fence_for_ever, quorum, 1000,				\
 	  "a leader whose fence fails does not let another try")			\
+	P(quorum_believes_an_old_block, quorum, 1000,					\
+	  "a record is made in a block that is older than the one written last")	\
 	P(lease_clocks_are_equal, lease, 4000, "nobody thinks of clocks that drift")	\
 	P(lease_counts_from_the_answer, lease, 4000,					\
 	  "a mount counts its lease from the answer, the leader from when it gave it")	\

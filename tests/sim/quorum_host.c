@@ -166,6 +166,7 @@ static void event(struct sim *s, struct qw_host *h, const struct quorum_in *in)
 			  h->m.q.role == QUORUM_LEADER ? "leader" :
 			  h->m.q.role == QUORUM_CANDIDATE ? "candidate" : "follower",
 			  (unsigned long long)h->m.q.term);
+	renew_right(s, h);
 	if (perform(s, h, &acts))
 		return;
 	if (h->m.q.lead != QUORUM_LEAD_SERVE && h->m.q.lead != QUORUM_LEAD_STOP)
@@ -173,7 +174,6 @@ static void event(struct sim *s, struct qw_host *h, const struct quorum_in *in)
 	if (h->m.fences.is_active &&
 	    (h->m.q.lead != QUORUM_LEAD_FENCE || h->m.fences.term != h->m.q.lead_term))
 		h->m.fences.is_active = false;
-	renew_right(s, h);
 	if (lead != h->m.q.lead || role != h->m.q.role || term != h->m.q.term ||
 	    serving != h->m.is_serving)
 		tell_server(s, h);
@@ -291,6 +291,7 @@ static void begin(struct sim *s, struct qw_host *h, const struct quorum_slots *s
 		sim_proc_restart(s, h->qp, RESTART_NS);
 		return;
 	}
+	h->m.write_nr = slots->write_nr[h->slot];
 	conf.first_term = quorum_slots_max_term(slots);
 	for (unsigned i = 0; i < h->w->nr; i++)
 		conf.leader_on_disk = conf.leader_on_disk ||
@@ -419,7 +420,7 @@ static void record_read(struct sim *s, struct qw_host *h)
 
 	h->io.is_record_made = false;
 	ret = quorum_slot_record(&dev, QW_FSID, h->slot, h->rid, job->record, job->term,
-				 (struct timespec){ 1, 0 });
+				 (struct timespec){ 1, 0 }, &h->m.write_nr);
 	if (ret < 0 || !h->io.is_record_made) {
 		job_ended(s, h, ret, NULL);
 		return;
@@ -465,7 +466,11 @@ static void read_blocks(struct sim *s, struct qw_host *h, unsigned first, unsign
 		struct block_read *r = sim_alloc(s, sizeof(*r));
 
 		*r = (struct block_read){ h, i };
-		sim_disk_read(s, h->w->disk, h->qp, 1 + i, h->io.blocks[i], block_read, r);
+		/* A device that forgets is found out by who wrote; of others nobody could know. */
+		if (nr == 1 && h->m.is_running && sim_is_faulty(s) && sim_chance(s, h->w->old_block_pm))
+			sim_disk_read_old(s, h->w->disk, h->qp, 1 + i, h->io.blocks[i], block_read, r);
+		else
+			sim_disk_read(s, h->w->disk, h->qp, 1 + i, h->io.blocks[i], block_read, r);
 	}
 }
 

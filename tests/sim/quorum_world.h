@@ -66,6 +66,7 @@ struct qw_host {
 		bool is_job_running;
 		uint64_t write_since_ns;
 		unsigned writes_nr;
+		uint64_t write_nr;	/* of our block */
 		uint64_t adopt_term, adopt_until_ns;
 		bool is_serving;	/* serverd has been told to */
 		struct qw_fences fences, clean;
@@ -104,6 +105,7 @@ struct qw_world {
 	uint64_t heartbeat_ns, fence_wait_ns, longest_io_ns;
 	struct sim_disk *disk;
 	struct qw_host *hosts;
+	unsigned old_block_pm;		/* the device answers a record's read with an older block */
 	bool is_agent_dead;		/* nobody answers fence requests */
 };
 

@@ -176,6 +176,9 @@ void sim_disk_write(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t b
  */
 void sim_disk_read(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t blkno, void *buf,
 		   sim_call_fn *done, void *arg);
+/* The same on a device that answers with the block as it was before its last change. */
+void sim_disk_read_old(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t blkno, void *buf,
+		       sim_call_fn *done, void *arg);
 /* The host of a process has lost power: its writes under way are lost, have landed, or are torn. */
 void sim_disk_drop(struct sim *s, struct sim_disk *d, unsigned proc);
 /* All writes under way of a process land now: who waits for them is certain that none comes later. */

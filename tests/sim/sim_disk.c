@@ -2,7 +2,7 @@
  * Devices of small blocks: every I/O takes its time, some take very long, some fail, and what was
  * under way when the host lost power is lost, whole, or torn between sectors.
  *
- * A write is durable when it lands: whoever models a volatile cache writes again what was not flushed.
+ * A device may also answer with what a block was before.  A write is durable when it lands: whoever models a volatile cache writes again what was not flushed.
  * A write that was answered with an error may have landed all the same.
  */
 #include "sim_impl.h"
@@ -17,7 +17,7 @@ struct sim_io {
 	struct sim_io *next;
 	struct sim_disk *disk;
 	unsigned proc;
-	bool is_write, is_over;
+	bool is_write, is_over, is_old;
 	int result;
 	bool lands;
 	uint64_t life;
@@ -31,7 +31,7 @@ struct sim_disk {
 	const char *name;
 	uint64_t nr;
 	size_t block_size;
-	uint8_t *data;
+	uint8_t *data, *old;		/* old: each block before its last change */
 	struct sim_io *under_way;
 };
 
@@ -42,6 +42,7 @@ struct sim_disk *sim_disk_new(struct sim *s, const char *name, uint64_t nr, size
 	assert(block_size % SECTOR == 0);
 	*d = (struct sim_disk){ .name = name, .nr = nr, .block_size = block_size };
 	d->data = sim_alloc(s, nr * block_size);
+	d->old = sim_alloc(s, nr * block_size);
 	return d;
 }
 
@@ -71,6 +72,7 @@ static void land(struct sim *s, struct sim_io *io)
 {
 	uint8_t *to = io->disk->data + io->blkno * io->disk->block_size;
 
+	memcpy(io->disk->old + io->blkno * io->disk->block_size, to, io->disk->block_size);
 	memcpy(to, io->buf, io->disk->block_size);
 	sim_trace(s, io->proc, "%s: block %llu lands", io->disk->name, (unsigned long long)io->blkno);
 	sim_publish(s, &(struct sim_fact){ .kind = SIM_FACT_LANDED,
@@ -84,7 +86,8 @@ static void land(struct sim *s, struct sim_io *io)
 static void finish(struct sim *s, struct sim_io *io)
 {
 	if (!io->is_write)
-		memcpy(io->buf, sim_disk_block(io->disk, io->blkno), io->disk->block_size);
+		memcpy(io->buf, (io->is_old ? io->disk->old : io->disk->data) +
+				io->blkno * io->disk->block_size, io->disk->block_size);
 	else if (io->lands)
 		land(s, io);
 	if (io->result)
@@ -141,16 +144,28 @@ void sim_disk_write(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t b
 	submit(s, io);
 }
 
+static void read_block(struct sim *s, struct sim_io io)
+{
+	struct sim_io *p = sim_alloc(s, sizeof(*p));
+
+	*p = io;
+	if (sim_chance(s, s->faults.read_error_pm))
+		p->result = EIO;
+	submit(s, p);
+}
+
 void sim_disk_read(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t blkno, void *buf,
 		   sim_call_fn *done, void *arg)
 {
-	struct sim_io *io = sim_alloc(s, sizeof(*io));
+	read_block(s, (struct sim_io){ .disk = d, .proc = proc, .blkno = blkno, .buf = buf,
+				       .done = done, .arg = arg });
+}
 
-	*io = (struct sim_io){ .disk = d, .proc = proc, .blkno = blkno, .buf = buf, .done = done,
-			       .arg = arg };
-	if (sim_chance(s, s->faults.read_error_pm))
-		io->result = EIO;
-	submit(s, io);
+void sim_disk_read_old(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t blkno, void *buf,
+		       sim_call_fn *done, void *arg)
+{
+	read_block(s, (struct sim_io){ .disk = d, .proc = proc, .is_old = true, .blkno = blkno,
+				       .buf = buf, .done = done, .arg = arg });
 }
 
 void sim_disk_drop(struct sim *s, struct sim_disk *d, unsigned proc)

@@ -106,6 +106,7 @@ struct member {
 	bool is_alive;			/* quorumd runs */
 	uint64_t rid;
 	uint64_t incarnation;
+	uint64_t write_nr;		/* of its block */
 	struct quorum q;
 	uint64_t down_until_ns;
 	/* Its slot's writer: in order, one at a time. */
@@ -418,7 +419,7 @@ static void run_jobs(unsigned i)
 
 		memmove(m->jobs, m->jobs + 1, --m->jobs_nr * sizeof(m->jobs[0]));
 		ret = quorum_slot_record(&dev, FSID, i, m->rid, job.record, job.term,
-					 (struct timespec){ 1, 0 });
+					 (struct timespec){ 1, 0 }, &m->write_nr);
 		CHECK(ret == 0, "slot %u: record %d: %d", i, job.record, ret);
 		step(i, &in);
 	}
@@ -1020,11 +1021,12 @@ static void a_record_changes_one_event_and_is_durable(void **state)
 	struct quorum_dev dev = disk_dev(&d);
 	struct disk_quorum_block before;
 	struct timespec ts = { 1700000000, 123456789 };
+	uint64_t nr = 0;
 
 	(void)state;
 	disk_format(&d);
 	before = d.written[3];
-	assert_int_equal(quorum_slot_record(&dev, FSID, 3, 77, QUORUM_EVENT_BEGIN, 9, ts), 0);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 3, 77, QUORUM_EVENT_BEGIN, 9, ts, &nr), 0);
 	assert_int_equal(d.flushes, 1);
 	assert_int_equal(le64_get(d.durable[3].write_nr), 1);
 	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].rid), 77);
@@ -1032,7 +1034,7 @@ static void a_record_changes_one_event_and_is_durable(void **state)
 	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].write_nr), 1);
 	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].ts.sec), 1700000000);
 	assert_int_equal(le32_get(d.durable[3].events[QUORUM_EVENT_BEGIN].ts.nsec), 123456789);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 3, 77, QUORUM_EVENT_ELECT, 10, ts), 0);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 3, 77, QUORUM_EVENT_ELECT, 10, ts, &nr), 0);
 	assert_int_equal(le64_get(d.durable[3].write_nr), 2);
 	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].write_nr), 1);
 	assert_int_equal(le64_get(d.durable[3].hdr.seq), 1);
@@ -1043,6 +1045,35 @@ static void a_record_changes_one_event_and_is_durable(void **state)
 	assert_memory_equal(d.durable[3].unused, before.unused, sizeof(before.unused));
 	before = d.written[2];
 	assert_int_equal(le64_get(before.write_nr), 0);
+	assert_int_equal(nr, 2);
+}
+
+/* Found by the simulator: an ELECT that is written over by an older block hides a server. */
+static void a_device_that_gives_old_blocks_is_not_written_to(void **state)
+{
+	static struct disk d;
+	struct quorum_dev dev = disk_dev(&d);
+	struct disk_quorum_block before, after;
+	struct timespec ts = { 1, 0 };
+	struct quorum_slots s;
+	uint64_t nr;
+
+	(void)state;
+	disk_format(&d);
+	quorum_slots_read(&dev, FSID, 1, &s);
+	nr = s.write_nr[0];
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_BEGIN, 1, ts, &nr), 0);
+	before = d.written[0];
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_ELECT, 2, ts, &nr), 0);
+	after = d.written[0];
+	d.written[0] = before;
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 3, ts, &nr), -ESTALE);
+	assert_memory_equal(&d.written[0], &before, sizeof(before));
+	d.written[0] = after;
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 3, ts, &nr), 0);
+	quorum_slots_read(&dev, FSID, 1, &s);
+	assert_int_equal(s.write_nr[0], 3);
+	assert_int_equal(s.events[0][QUORUM_EVENT_ELECT].term, 2);
 }
 
 static void a_slot_used_twice_and_a_damaged_block_are_refused(void **state)
@@ -1050,18 +1081,19 @@ static void a_slot_used_twice_and_a_damaged_block_are_refused(void **state)
 	static struct disk d;
 	struct quorum_dev dev = disk_dev(&d);
 	struct timespec ts = { 1, 0 };
+	uint64_t nr = 0, nr_1 = 0;
 	struct quorum_slots s;
 
 	(void)state;
 	disk_format(&d);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 1, ts), -EEXIST);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_BEGIN, 1, ts), 0);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 2, QUORUM_EVENT_BEGIN, 1, ts), 0);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 2, ts), -EEXIST);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 1, ts, &nr), -EEXIST);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_BEGIN, 1, ts, &nr), 0);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 2, QUORUM_EVENT_BEGIN, 1, ts, &nr), 0);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 2, ts, &nr), -EEXIST);
 	assert_int_equal(le64_get(d.written[0].write_nr), 2);
 	d.written[0].events[0].term = le64_of(99);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 2, QUORUM_EVENT_TERM, 2, ts), -EBADMSG);
-	assert_int_equal(quorum_slot_record(&dev, FSID + 1, 1, 2, QUORUM_EVENT_BEGIN, 2, ts),
+	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 2, QUORUM_EVENT_TERM, 2, ts, &nr), -EBADMSG);
+	assert_int_equal(quorum_slot_record(&dev, FSID + 1, 1, 2, QUORUM_EVENT_BEGIN, 2, ts, &nr_1),
 			 -EBADMSG);
 	quorum_slots_read(&dev, FSID, 7, &s);
 	assert_int_equal(s.readable, 6);
@@ -1070,13 +1102,13 @@ static void a_slot_used_twice_and_a_damaged_block_are_refused(void **state)
 	quorum_slots_read(&dev, FSID, 7, &s);
 	assert_int_equal(s.readable, 0);
 	assert_int_equal(s.error, -EIO);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts), -EIO);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts, &nr_1), -EIO);
 	d.read_error = 0;
 	d.write_error = -ENOLINK;
-	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts), -ENOLINK);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts, &nr_1), -ENOLINK);
 	d.write_error = 0;
 	d.flush_error = -EIO;
-	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts), -EIO);
+	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts, &nr_1), -EIO);
 }
 
 static void the_fence_list_is_as_specified(void **state)
@@ -1168,6 +1200,7 @@ int main(void)
 		cmocka_unit_test(a_lease_is_what_a_majority_has_heard),
 		cmocka_unit_test(a_leader_counts_its_lease_from_when_it_spoke),
 		cmocka_unit_test(a_record_changes_one_event_and_is_durable),
+		cmocka_unit_test(a_device_that_gives_old_blocks_is_not_written_to),
 		cmocka_unit_test(a_slot_used_twice_and_a_damaged_block_are_refused),
 		cmocka_unit_test(the_fence_list_is_as_specified),
 		cmocka_unit_test(who_finds_a_later_leader_on_the_device_does_not_serve),
