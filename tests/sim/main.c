@@ -3,7 +3,8 @@
  *
  *   sim                      TAP: every machine, determinism, every planted bug
  *   sim -s SEED [-m NAME] [-p BUG] [-t]   one world (of each machine), -t with its trace
- *   -n SEEDS  worlds in all (default 10,000)     -f FIRST  the first seed     -j N  processes
+ *   -n SEEDS  worlds in all (default 10,000), -l SECONDS of them at most
+ *   -f FIRST  the first seed     -j N  processes
  *
  * Worlds run in child processes, so that a machine that crashes or hangs is a failure with a seed
  * like any other; an assertion of a machine ends its world, not the run.
@@ -23,10 +24,13 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define JOBS_MAX		16u
+#define MACHINES_MAX		32u
 #define WORLD_SECONDS_MAX	60u	/* of a machine under load; a world takes milliseconds */
+#define ROUND_SEEDS		2000u	/* between two looks at the time */
 #define RERUNS			20u	/* for determinism */
 
 enum planted_bug planted_bug;
@@ -156,22 +160,23 @@ static void explain(const struct sim_machine *m, const struct report *r)
 	       planted_bug ? " PLANT=" : "", planted_bug ? bugs[planted_bug].name : "");
 }
 
-static void test_machine(const struct sim_machine *m, uint64_t first, uint64_t nr, unsigned jobs,
-			 struct report *reports)
-{
-	bool is_ok = true;
-	char what[128];
+/* What became of a machine's seeds. */
+struct tally {
+	uint64_t done;
+	bool is_failed;
+};
 
-	run_children(m, first, nr, jobs, reports);
+static void run_seeds(const struct sim_machine *m, uint64_t first, uint64_t nr, unsigned jobs,
+		      struct report *reports, struct tally *t)
+{
+	run_children(m, first + t->done, nr, jobs, reports);
 	for (unsigned j = 0; j < jobs; j++) {
 		if (!reports[j].is_failed)
 			continue;
-		is_ok = false;
+		t->is_failed = true;
 		explain(m, &reports[j]);
 	}
-	snprintf(what, sizeof(what), "%s: %llu seeds from %llu", m->name, (unsigned long long)nr,
-		 (unsigned long long)first);
-	result(is_ok, what);
+	t->done += nr;
 }
 
 static void test_determinism(const struct sim_machine *m, uint64_t first, struct report *r)
@@ -211,7 +216,7 @@ static void test_planted(enum planted_bug bug, uint64_t first, struct report *r)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [-n SEEDS] [-f FIRST] [-j PROCESSES] [-m MACHINE]\n"
+	fprintf(stderr, "usage: sim [-n SEEDS] [-l SECONDS] [-f FIRST] [-j PROCESSES] [-m MACHINE]\n"
 			"       sim -s SEED [-m MACHINE] [-p BUG] [-t]\n"
 			"machines:");
 	for (size_t i = 0; i < sim_machines_nr; i++)
@@ -243,57 +248,98 @@ static int run_one(const struct sim_machine *only, uint64_t seed, bool is_traced
 	return status;
 }
 
-static void run_all(const struct sim_machine *only, uint64_t first, uint64_t nr, unsigned jobs)
+struct plan {
+	const struct sim_machine *only;
+	uint64_t first, nr;
+	uint64_t seconds;	/* 0: as long as it takes */
+	unsigned jobs;
+};
+
+static uint64_t shares(const struct plan *p)
+{
+	uint64_t nr = 0;
+
+	for (size_t i = 0; i < sim_machines_nr; i++) {
+		if (!p->only || sim_machines[i] == p->only)
+			nr += sim_machines[i]->share;
+	}
+	return nr;
+}
+
+/* All machines, round by round, so that each has its share however soon the time is up. */
+static void run_machines(const struct plan *p, struct report *reports)
+{
+	struct tally tallies[MACHINES_MAX] = { 0 };
+	uint64_t all = shares(p), round = p->seconds ? ROUND_SEEDS : p->nr;
+	time_t end = time(NULL) + (time_t)p->seconds;
+	char what[128];
+
+	assert(sim_machines_nr <= MACHINES_MAX);
+	for (uint64_t done = 0; done < p->nr && (!p->seconds || time(NULL) < end); done += round) {
+		uint64_t nr = p->nr - done < round ? p->nr - done : round;
+
+		for (size_t i = 0; i < sim_machines_nr; i++) {
+			const struct sim_machine *m = sim_machines[i];
+
+			if ((!p->only || m == p->only) && !tallies[i].is_failed)
+				run_seeds(m, p->first, (nr * m->share + all - 1) / all, p->jobs, reports,
+					  &tallies[i]);
+		}
+	}
+	for (size_t i = 0; i < sim_machines_nr; i++) {
+		if (p->only && sim_machines[i] != p->only)
+			continue;
+		snprintf(what, sizeof(what), "%s: %llu seeds from %llu", sim_machines[i]->name,
+			 (unsigned long long)tallies[i].done, (unsigned long long)p->first);
+		result(!tallies[i].is_failed, what);
+	}
+}
+
+static void run_all(const struct plan *p)
 {
 	struct report *reports = mmap(NULL, JOBS_MAX * sizeof(*reports), PROT_READ | PROT_WRITE,
 				      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	uint64_t shares = 0;
 
 	if (reports == MAP_FAILED) {
 		printf("Bail out! no memory\n");
 		exit(1);
 	}
+	run_machines(p, reports);
 	for (size_t i = 0; i < sim_machines_nr; i++) {
-		if (!only || sim_machines[i] == only)
-			shares += sim_machines[i]->share;
-	}
-	for (size_t i = 0; i < sim_machines_nr; i++) {
-		const struct sim_machine *m = sim_machines[i];
-
-		if (only && m != only)
-			continue;
-		test_machine(m, first, (nr * m->share + shares - 1) / shares, jobs, reports);
-		test_determinism(m, first, reports);
+		if (!p->only || sim_machines[i] == p->only)
+			test_determinism(sim_machines[i], p->first, reports);
 	}
 	for (unsigned b = 1; b < PLANTED_BUGS_NR; b++) {
-		if (!only || !strcmp(bugs[b].machine, only->name))
-			test_planted((enum planted_bug)b, first, reports);
+		if (!p->only || !strcmp(bugs[b].machine, p->only->name))
+			test_planted((enum planted_bug)b, p->first, reports);
 	}
 	printf("1..%u\n", test_nr);
 }
 
 int main(int argc, char **argv)
 {
-	const struct sim_machine *only = NULL;
-	uint64_t first = 1, nr = 10000, seed = 0;
+	struct plan p = { .first = 1, .nr = 10000, .jobs = 1 };
 	bool is_one = false, is_traced = false;
-	unsigned jobs = 1;
+	uint64_t seed = 0;
 	int c;
 
-	while ((c = getopt(argc, argv, "n:f:j:m:s:p:t")) != -1) {
+	while ((c = getopt(argc, argv, "n:l:f:j:m:s:p:t")) != -1) {
 		switch (c) {
 		case 'n':
-			nr = strtoull(optarg, NULL, 0);
+			p.nr = strtoull(optarg, NULL, 0);
+			break;
+		case 'l':
+			p.seconds = strtoull(optarg, NULL, 0);
 			break;
 		case 'f':
-			first = strtoull(optarg, NULL, 0);
+			p.first = strtoull(optarg, NULL, 0);
 			break;
 		case 'j':
-			jobs = (unsigned)strtoul(optarg, NULL, 0);
+			p.jobs = (unsigned)strtoul(optarg, NULL, 0);
 			break;
 		case 'm':
-			only = machine_find(optarg);
-			if (!only)
+			p.only = machine_find(optarg);
+			if (!p.only)
 				return usage();
 			break;
 		case 's':
@@ -304,7 +350,7 @@ int main(int argc, char **argv)
 			for (unsigned b = 1; b < PLANTED_BUGS_NR; b++) {
 				if (!strcmp(bugs[b].name, optarg)) {
 					planted_bug = (enum planted_bug)b;
-					only = machine_find(bugs[b].machine);
+					p.only = machine_find(bugs[b].machine);
 				}
 			}
 			if (!planted_bug)
@@ -317,13 +363,13 @@ int main(int argc, char **argv)
 			return usage();
 		}
 	}
-	if (optind != argc || !nr || !jobs || jobs > JOBS_MAX || (!is_one && planted_bug))
+	if (optind != argc || !p.nr || !p.jobs || p.jobs > JOBS_MAX || (!is_one && planted_bug))
 		return usage();
 	/* The next world needs what this one frees. */
 	mallopt(M_MMAP_THRESHOLD, 1 << 28);
 	mallopt(M_TRIM_THRESHOLD, 1 << 28);
 	if (is_one)
-		return run_one(only, seed, is_traced);
-	run_all(only, first, nr, jobs);
+		return run_one(p.only, seed, is_traced);
+	run_all(&p);
 	return is_bad;
 }
