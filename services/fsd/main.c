@@ -88,19 +88,33 @@ static void end_kept(const char *how)
 	_exit(EXIT_KEPT);
 }
 
-static void plan_restart(struct fsd *fsd)
+static atomic_bool restart_wanted;	/* as soon as there is something to go on from */
+
+/* Whether SIGUSR2 is to be taken for SIGTERM. */
+static bool plan_restart(struct fsd *fsd)
 {
-	if (atomic_load(&fsd->stopping) || status_get_phase() > PHASE_MOUNTED)
-		return;		/* it is on its way out for good */
-	if (status_get_phase() < PHASE_MOUNTED)
-		end_kept(" (it had not begun to serve)");
+	sigset_t pending;
+
+	/* With systemd a stop is both, SIGTERM first: then it is on its way out for good. */
+	sigpending(&pending);
+	if (sigismember(&pending, SIGTERM) == 1 || atomic_load(&fsd->stopping) ||
+	    status_get_phase() > PHASE_MOUNTED)
+		return false;
+	if (status_get_phase() == PHASE_DEVICES)
+		end_kept(" (it had not begun)");
+	if (status_get_phase() < PHASE_MOUNTED) {
+		atomic_store(&restart_wanted, true);
+		/* One that begins anew has nothing yet that another could go on from. */
+		return !fsd->keep || !atomic_load(&fsd->keep->head->is_valid);
+	}
 	if (!keep_has_store()) {
 		log_warning("no restart: nobody keeps the kernel's connection for the next process "
 			    "(systemd and scoutfsctl run do)");
-		return;
+		return false;
 	}
 	sdn_status("restarting: requests under way are answered");
 	kcache_stop_reading(fsd);	/* serve() goes on with it */
+	return false;
 }
 
 static void *signal_thread(void *arg)
@@ -113,10 +127,8 @@ static void *signal_thread(void *arg)
 	for (;;) {
 		if (sigwait(set, &sig) != 0 || sig == SIGHUP)
 			continue;
-		if (sig == SIGUSR2) {
-			plan_restart(fsd);
+		if (sig == SIGUSR2 && !plan_restart(fsd))
 			continue;
-		}
 		atomic_store(&fsd->stopping, true);
 		if (status_get_phase() == PHASE_DEVICES) {
 			/* Nothing is open at anybody yet, and blockd may never come. */
@@ -469,6 +481,8 @@ static int serve(struct fsd *fsd)
 	log_info("volume %016llx %s at %s", (unsigned long long)fsd->fsid,
 		 atomic_load(&fsd->is_resumed) ? "goes on" : "is mounted", fsd->conf.mountpoint);
 	sdn_ready();
+	if (atomic_load(&restart_wanted))
+		end_for_restart(fsd);
 	ret = kcache_serve(fsd);
 	if (ret == 0 && kcache_is_draining(fsd))
 		end_for_restart(fsd);

@@ -1,0 +1,93 @@
+#!/bin/bash
+# The units, in one node of the rig: systemctl restart and kill -9 of each service under a load that checks
+# every answer; the mount outlives its process in systemd's descriptor store.  A stop unmounts all the same.
+. "$(dirname "$0")/../lib/common.sh"
+export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=16G
+RIG=$TOP/tests/rig/rig
+rig_down() { local rc=$?; "$RIG" down; return $rc; }
+trap 'rig_down; cleanup' EXIT
+MNT=/mnt/units$$
+ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 20 || echo 3)}
+DAEMONS="blockd quorumd serverd fsd"
+
+node() { "$RIG" exec n1 "$@"; }
+unit() { case $1 in fsd) echo scoutfs@mnt.service ;; *) echo "scoutfs-$1@mnt.service" ;; esac; }
+property() { node systemctl show -P "$2" "$(unit "$1")"; }
+journal() { node journalctl --no-pager -q -o cat -n "${1:-60}" -u 'scoutfs*@mnt.service'; }
+checked() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "$out
+$(journal)"; fi; }
+all_are() {
+	local d
+	for d in runtime $DAEMONS unmount; do
+		case " $1 " in *" $(property $d ActiveState) "*) ;; *) return 1 ;; esac
+	done
+}
+
+ok "a node boots" "$RIG" up
+ok "the build is staged" make -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install
+cp "$BUILD/tests/posix/churn" "$BUILD/tests/posix/holdon" "$RIG_DIR/shared/"
+ok "and installed in the node" node sh -ec 'rm -rf /etc/scoutfs; cp -a --no-preserve=ownership /shared/stage/. /; systemd-sysusers;
+	systemd-tmpfiles --create scoutfs.conf; systemctl daemon-reload'
+out=$(node systemd-analyze verify scoutfs-unmount@mnt.service 2>&1)
+is "systemd-analyze verify finds nothing" "$out" ""
+ok "mkfs" node scoutfsctl mkfs -A -Q 0,127.0.0.1,12345 /dev/shared0 /dev/shared1
+node sh -c "mkdir -p $MNT; printf '%s\n' 'meta_device = /dev/shared0' 'data_device = /dev/shared1' \
+	'mountpoint = $MNT' 'quorum_slot = 0' 'cache_size = 64M' 'pool_size = 64M' >/etc/scoutfs/mnt.conf"
+checked "systemctl start scoutfs@mnt" node timeout 120 systemctl start scoutfs@mnt
+
+coproc LOAD { exec "$RIG" exec n1 /shared/churn "$MNT" 4 2>&1; }
+exec {from}<&"${LOAD[0]}" {to}>&"${LOAD[1]}"
+pid=$LOAD_PID
+report() {
+	echo report >&"$to"
+	while IFS= read -r -t 120 -u "$from" line; do
+		case $line in ops*) set -- $line; done_ops=$2 errors=$4 longest=$6; return 0 ;; *) echo "# $line" ;; esac
+	done
+	done_ops=0 errors=1 longest=none
+	return 1
+}
+restarted() { local p; p=$(property "$1" MainPID); [ "$p" != 0 ] && [ "$p" != "$2" ] && [ "$(property "$1" ActiveState)" = active ]; }
+goes_on() { report && [ "$done_ops" -gt $(($1 + 50)) ]; }
+for service in fsd blockd serverd quorumd; do
+	for how in kill restart; do
+		worst=0
+		for i in $(seq "$ROUNDS"); do
+			report || break
+			was=$done_ops old=$(property $service MainPID)
+			if [ $how = kill ]; then node kill -9 "$old"
+			else node timeout 120 systemctl restart "$(unit $service)" || fail "systemctl restart $service ($i)" "$(journal)"; fi
+			wait_for 60 restarted $service "$old" || fail "$service: $how $i: it is started again" "$(journal)"
+			wait_for 120 goes_on "$was" || { fail "$service: $how $i: the load goes on" "$(journal)"; break; }
+			[ "$longest" -gt "$worst" ] && worst=$longest
+		done
+		is "$service: no application error in $ROUNDS x $how (longest stall $worst ms)" "$errors" 0
+	done
+done
+echo stop >&"$to"
+while IFS= read -r -t 120 -u "$from" line; do case $line in ops*) last=$line ;; *) echo "# $line" ;; esac; done
+exec {to}>&- {from}<&-
+wait "$pid"; rc=$?
+is "the load ends without an error: ${last:-nothing said}" "$rc" 0
+is "fsd is no failed unit" "$(property fsd Result)" success
+
+checked "systemctl stop scoutfs@mnt" node timeout 200 systemctl stop scoutfs@mnt
+nok "it is not mounted any more" node mountpoint -q $MNT
+if wait_for 120 all_are inactive; then pass "all units have stopped"; else
+	fail "all units have stopped" "$(node systemctl --no-pager list-units --all 'scoutfs*'; journal)"; fi
+nok "the journal speaks of no lost or failed thing" sh -c '"$1" exec n1 journalctl -q -o cat -u scoutfs@mnt | grep -E "cannot be gone on|not used|lost"' - "$RIG"
+checked "check: clean" node scoutfsctl check /dev/shared0 /dev/shared1
+
+# a stop that begins with umount(8), and one of a mount that is in use
+checked "started again" node timeout 120 systemctl start scoutfs@mnt
+ok "umount" node umount $MNT
+ok "umount stops everything" wait_for 120 all_are inactive
+checked "started again" node timeout 120 systemctl start scoutfs@mnt
+coproc USER { exec "$RIG" exec n1 sh -c "cd $MNT && echo in && exec sleep 600"; }
+read -r -t 60 _ <&"${USER[0]}"
+checked "systemctl stop of a mount in use" node timeout 200 systemctl stop scoutfs@mnt
+nok "unmounts it" node mountpoint -q $MNT
+kill "$USER_PID" 2>/dev/null; node pkill -x sleep
+ok "all units have stopped after all" wait_for 120 all_are inactive
+checked "check at the end: clean" node scoutfsctl check /dev/shared0 /dev/shared1
+[ "$tap_failed" = 0 ] || journal 200 | sed 's/^/# /'
+tap_done
