@@ -27,6 +27,11 @@
 /* A list is refilled from less than half, to a whole block (10.2). */
 #define LIST_LOW	4092u
 /*
+ * What a mount has freed stays in its own list until it is this much: to take a few would write one more
+ * block in each commit.  The list's first block keeps more room than a mount counts on (LIST_LOW).
+ */
+#define FREED_WORTH	512u
+/*
  * A mount reads all pieces of its data_avail into its cache when it is given more, so it gets no more than
  * about this many: from a volume in pieces it comes back sooner instead.
  */
@@ -182,9 +187,10 @@ static int refill_data(struct txn *t, struct disk_log_trees *lt)
 /* Everything between a committed item and an open one, but for the storing of it. */
 static int prepare(struct txn *t, struct disk_log_trees *lt)
 {
-	int ret;
+	int ret = 0;
 
-	ret = splice_list(t, &lt->meta_freed);
+	if (le64_get(lt->meta_freed.total_nr) >= FREED_WORTH || txn_meta_is_low(t))
+		ret = splice_list(t, &lt->meta_freed);
 	if (ret == 0)
 		ret = move_all(t, &txn_super(t)->data_alloc, &lt->data_freed);
 	if (ret == 0)

@@ -7,9 +7,9 @@
  * happened, or when somebody else has written the super, nothing is written any more.
  *
  * How: trees are changed in a private copy of the super, on blocks taken from the active allocation list
- * (format 10.3).  commit() refills the idle avail list, moves what it can of the idle freed list into the
- * tree that is not allocated from, writes the blocks, flushes, looks at the super once more, writes
- * it, flushes.  Then the lists change places, and the trees too when the one in use runs low.  So a
+ * (format 10.3).  commit() refills the idle avail list, moves the idle freed list, or what it can of it, into the
+ * tree that is not allocated from once that is worth it, writes the blocks, flushes, looks at the super
+ * once more, writes it, flushes.  Then the lists change places, and the trees too when the one in use runs low.  So a
  * block freed by one commit can be allocated at the earliest by the next but one.
  *
  * A job that fails has usually left trees half changed.  Instead of undoing, everything since the last
@@ -42,6 +42,8 @@
 #define STEP_ROOM	150u
 /* What moving freed blocks to a tree may take in one commit. */
 #define DRAIN_BLOCKS	800u
+/* So few are left in the list: moving them would write a block of the tree in each commit. */
+#define DRAIN_WORTH	512u
 /* Empty commits that may be made to come to room again. */
 #define ROOM_COMMITS_MAX	80u
 
@@ -411,12 +413,15 @@ static int refill_idle_list(struct txn *t)
 	return ret;
 }
 
-static int drain_idle_list(struct txn *t)
+/* all: also what is not worth it, because there may be need of it. */
+static int drain_idle_list(struct txn *t, bool all)
 {
 	struct disk_alloc_list_head *head = &t->super.server_meta_freed[!t->active];
 	uint32_t began = room(t), most;
 	int ret = -EINPROGRESS;
 
+	if (!all && le64_get(head->total_nr) < DRAIN_WORTH && !txn_meta_is_low(t))
+		return 0;
 	while (ret == -EINPROGRESS && room(t) >= STEP_ROOM &&
 	       began - room(t) + STEP_ROOM <= DRAIN_BLOCKS) {
 		most = DRAIN_BLOCKS - (began - room(t));
@@ -475,7 +480,7 @@ static int commit(struct txn *t)
 		return 0;
 	ret = refill_idle_list(t);
 	if (ret == 0)
-		ret = drain_idle_list(t);
+		ret = drain_idle_list(t, false);
 	meta_alloc_close(&t->ma);
 	if (ret == 0) {
 		t->super.seq = le64_of(seq_last(t->seq));
@@ -523,7 +528,7 @@ static int make_room(struct txn *t)
 			     room(t) < TXN_JOB_BLOCKS + TXN_CLOSE_BLOCKS; i++) {
 		ret = refill_idle_list(t);
 		if (ret == 0)
-			ret = drain_idle_list(t);
+			ret = drain_idle_list(t, true);
 		if (ret == 0 && !is_changed(t)) {
 			/* Nothing to move: the other pair may still be the better one. */
 			if (le64_get(t->super.server_meta_avail[!t->active].total_nr) <=
