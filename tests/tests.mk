@@ -91,16 +91,18 @@ check: test-programs headers-check purity-check
 		$(SYSTEM_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
 
 sanitize:
-	@$(MAKE) --no-print-directory -s BUILD=$(ASAN_BUILD) SAN="$(asan_flags)" CFLAGS="-O1 -g" unit fuzz all
+	@$(MAKE) --no-print-directory -s BUILD=$(ASAN_BUILD) SAN="$(asan_flags)" CFLAGS="-O1 -g" unit fuzz all \
+		$(ASAN_BUILD)/tests/sim
 	@$(MAKE) --no-print-directory -s BUILD=$(TSAN_BUILD) SAN="$(tsan_flags)" CFLAGS="-O1 -g" \
 		$(UNIT_THREADED:%=$(TSAN_BUILD)/tests/unit/%)
-	@$(RUN) $(UNIT_SRC:tests/unit/%.c=unit:$(ASAN_BUILD)/tests/unit/%) \
+	@SIM_SEEDS=500 $(RUN) $(UNIT_SRC:tests/unit/%.c=unit:$(ASAN_BUILD)/tests/unit/%) \
+		sim:$(ASAN_BUILD)/tests/sim \
 		$(FUZZ_SRC:tests/fuzz/%.c=fuzz:$(ASAN_BUILD)/tests/fuzz/%) \
 		$(UNIT_THREADED:%=unit:$(TSAN_BUILD)/tests/unit/%)
 
 # The long ones: the same system tests with more rounds, hours allowed.
 soak: test-programs
-	@SOAK=1 SYSTEM_TIMEOUT=$(or $(SOAK_TIMEOUT),14400) SIM_SEEDS=$(or $(SEEDS),1000000) $(RUN) \
+	@SOAK=1 SYSTEM_TIMEOUT=$(or $(SOAK_TIMEOUT),14400) SIM_SEEDS=$(or $(SEEDS),1000000) SIM_SECONDS=1800 $(RUN) \
 		sim:$(SIM_BIN) $(SYSTEM_TESTS:%=system:%) $(SOAK_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
 
 # Every header compiles alone.
