@@ -10,6 +10,7 @@
 extern const struct sim_machine sim_machine_frame;
 extern const struct sim_machine sim_machine_quorum;
 extern const struct sim_machine sim_machine_lease;
+extern const struct sim_machine sim_machine_cluster;
 
 extern const struct sim_machine *const sim_machines[];
 extern const size_t sim_machines_nr;

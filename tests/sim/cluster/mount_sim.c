@@ -1,0 +1,971 @@
+/*
+ * A mount: operations that use locks, read items under them and write them; generations and their
+ * commits.  The lock table and its revokes, the session, the log tree and the reading of the forest are
+ * fsd's and lib/core's; around them stands the least that fsd does (items.c, txn.c, commit.c, reader.c,
+ * net.c, notifier.c), with time between its steps.
+ *
+ * What must be as in fsd, for the checkers to say something about the product: items are known only while
+ * their lock is held; a revoke's commit covers every generation in which the lock was written under; roots
+ * are fetched again after each grant; an item's seq is the greater of the transaction's and the lock's.
+ */
+#include "mount_sim.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "log/forest.h"
+#include "services/fsd/data.h"
+#include "services/fsd/fuse.h"
+#include "services/fsd/net.h"
+#include "services/fsd/reader.h"
+#include "services/fsd/txn.h"
+
+#define TURN_MIN_NS	(20 * SIM_US)
+#define COMMIT_NS	(3 * SIM_SEC)
+#define CLEAN_MAX	64u
+#define RETRY_NS	(100 * SIM_MS)
+
+struct mount_sim *mount_of_fsd(struct fsd *fsd)
+{
+	return (struct mount_sim *)fsd;
+}
+
+static struct sim *sim_of(const struct mount_sim *m)
+{
+	return m->node->sim;
+}
+
+static uint64_t some(const struct mount_sim *m, uint64_t max_ns)
+{
+	return sim_rnd(sim_of(m), max_ns);
+}
+
+/* --- what locks.c and revoke.c need ------------------------------------------------------------ */
+
+void fsd_fail(struct fsd *fsd, const char *fmt, ...)
+{
+	sim_fail(sim_of(mount_of_fsd(fsd)), "a mount gives up: %s", fmt);
+}
+
+static void queue_op(struct mount_sim *m, struct op *op)
+{
+	op->next = NULL;
+	*m->run_last = op;
+	m->run_last = &op->next;
+	((struct mop *)op)->is_queued = true;
+}
+
+void op_wake(struct op *op)
+{
+	queue_op(mount_of_fsd(op->fsd), op);
+}
+
+bool ops_are_held(struct fsd *fsd)
+{
+	(void)fsd;
+	return false;
+}
+
+void reader_roots_stale(struct fsd *fsd)
+{
+	mount_of_fsd(fsd)->roots_are_stale = true;
+}
+
+uint64_t txn_committed_gen(struct fsd *fsd)
+{
+	return mount_of_fsd(fsd)->committed_gen;
+}
+
+void txn_commit_to(struct fsd *fsd, enum txn_why why, uint64_t gen, void (*then)(void *arg), void *arg)
+{
+	(void)why;
+	mount_commit(mount_of_fsd(fsd), gen, then, arg);
+}
+
+void txn_commit(struct fsd *fsd, enum txn_why why, void (*then)(void *arg), void *arg)
+{
+	(void)why, (void)then, (void)arg;
+	sim_fail(sim_of(mount_of_fsd(fsd)), "a lock is revoked with dirty items that it was not told of");
+}
+
+struct lock_call {
+	struct mount_sim *m;
+	struct msg_lock msg;
+};
+
+static void lock_answered(void *arg, int err, unsigned type, const void *reply)
+{
+	struct lock_call *c = arg;
+	const struct msg_lock_reply *r = reply;
+
+	(void)type;
+	if (err == 0) {
+		/* What is granted after a farewell nobody uses. */
+		if (r->write_seq && !c->m->is_bye_sent)
+			cluster_fact(c->m->node, FACT_GRANTED_SEQ, cluster_lock(&r->key), r->write_seq,
+				     0);
+		locks_granted(&c->m->fsd, &r->key, r->old_mode, r->new_mode, r->write_seq);
+	} else if (err != -ESHUTDOWN && err != -ENOLINK) {
+		sim_fail(sim_of(c->m), "a lock request was answered with an error: %d", err);
+	}
+	free(c);
+}
+
+void net_lock_request(struct fsd *fsd, const struct key *key, uint8_t old_mode, uint8_t new_mode)
+{
+	struct lock_call *c = malloc(sizeof(*c));
+
+	*c = (struct lock_call){ mount_of_fsd(fsd), { *key, old_mode, new_mode } };
+	mount_call(c->m, MSG_lock, &c->msg, lock_answered, c);
+}
+
+void net_invalidate_respond(struct fsd *fsd, struct net_req *req, const struct key *key,
+			    uint8_t old_mode, uint8_t new_mode)
+{
+	struct msg_lock_invalidate_reply reply = { *key, old_mode, new_mode };
+
+	net_client_respond(mount_of_fsd(fsd)->nc, req, 0, MSG_lock_invalidate_reply, &reply);
+}
+
+/* --- revokes ----------------------------------------------------------------------------------- */
+
+static void drop_items(struct mount_sim *m, unsigned group)
+{
+	for (unsigned i = 0; i < CLUSTER_ITEMS; i++) {
+		struct mitem *it = &m->items[cluster_item(group, i)];
+
+		SIM_CHECK(sim_of(m), it->dirty_gen <= m->committed_gen,
+			  "a lock is given up with item %u of generation %llu dirty, %llu is committed",
+			  i, (unsigned long long)it->dirty_gen,
+			  (unsigned long long)m->committed_gen);
+		*it = (struct mitem){ .is_known = false };
+	}
+}
+
+/* One piece of the notifier's work; the next follows. */
+static void revoke_step(struct sim *s, void *arg, uint64_t life)
+{
+	struct mount_sim *m = arg;
+	struct lock *l;
+
+	(void)s, (void)life;
+	node_enter(m->node);
+	l = m->revoking;
+	m->revoking = NULL;
+	pthread_mutex_lock(&m->fsd.locks->mutex);
+	if (l->step == REVOKE_NOTIFY) {
+		revoke_notified(l);
+		if (revoke_has_to_notify(l))
+			m->revoking = l;
+	} else {
+		unsigned lock = cluster_lock(&l->start);
+
+		if (revoke_has_to_drop(l) && lock != CLUSTER_RENAME)
+			drop_items(m, lock);
+		revoke_dropped(l, 0);
+	}
+	pthread_mutex_unlock(&m->fsd.locks->mutex);
+	if (m->revoking)
+		sim_call_proc(sim_of(m), m->node->proc, some(m, 5 * SIM_MS), revoke_step, m, 0);
+	node_leave(m->node);
+}
+
+static void revoke_more(struct mount_sim *m)
+{
+	if (m->revoking || !m->fsd.locks)
+		return;
+	pthread_mutex_lock(&m->fsd.locks->mutex);
+	m->revoking = revoke_next(m->fsd.locks);
+	if (m->revoking)
+		revoke_has_to_notify(m->revoking);
+	pthread_mutex_unlock(&m->fsd.locks->mutex);
+	if (m->revoking)
+		sim_call_proc(sim_of(m), m->node->proc, some(m, 5 * SIM_MS), revoke_step, m, 0);
+}
+
+/* --- the session ------------------------------------------------------------------------------- */
+
+static int resolve(void *arg, char *buf, size_t size)
+{
+	struct mount_sim *m = arg;
+	struct cluster *cl = m->node->cl;
+	unsigned i = cl->leader;
+
+	/* What is read of the quorum blocks may be old. */
+	if (sim_is_faulty(cl->sim) && sim_chance(cl->sim, 50))
+		i = (unsigned)sim_rnd(cl->sim, cl->servers_nr);
+	snprintf(buf, size, "tcp://%u", cl->servers[i].proc);
+	return 0;
+}
+
+static void open_tree(struct mount_sim *m);
+
+static void on_greeted(void *arg, uint64_t term, bool new_server)
+{
+	struct mount_sim *m = arg;
+
+	(void)term, (void)new_server;
+	if (m->state != MOUNT_GREETING)
+		return;
+	m->state = MOUNT_OPENING;
+	open_tree(m);
+}
+
+static void on_fenced(void *arg)
+{
+	struct mount_sim *m = arg;
+
+	/* It ends itself; that it has is for the operator to say. */
+	m->state = MOUNT_GONE;
+}
+
+static void answer_recover(struct mount_sim *m, struct net_req *req, const struct msg_lock_recover *r)
+{
+	struct lock_state held[3];	/* few, so that there are several rounds */
+	struct msg_lock_recover_reply *reply = calloc(1, sizeof(*reply));
+
+	reply->locks_nr = (uint32_t)locks_recover(&m->fsd, &r->key, held, 3);
+	for (uint32_t i = 0; i < reply->locks_nr; i++) {
+		reply->locks[i].key = held[i].key;
+		reply->locks[i].mode = held[i].mode;
+		reply->locks[i].write_seq = held[i].write_seq;
+	}
+	net_client_respond(m->nc, req, 0, MSG_lock_recover_reply, reply);
+	free(reply);
+}
+
+static void on_request(void *arg, struct net_req *req, unsigned type, const void *msg)
+{
+	struct msg_open_ino_map_query_reply bits = { 0 };
+	const struct msg_open_ino_map_query *map = msg;
+	const struct msg_lock_invalidate *inv = msg;
+	struct mount_sim *m = arg;
+
+	switch (type) {
+	case MSG_lock_invalidate:
+		locks_invalidate(&m->fsd, req, &inv->key, inv->old_mode, inv->new_mode);
+		break;
+	case MSG_lock_recover:
+		answer_recover(m, req, msg);
+		break;
+	case MSG_open_ino_map_query:
+		if (map->group >= 1 && map->group <= CLUSTER_GROUPS_MAX)
+			memcpy(&bits.bits, m->in_use[map->group - 1], sizeof(bits.bits));
+		net_client_respond(m->nc, req, 0, MSG_open_ino_map_query_reply, &bits);
+		break;
+	case MSG_sync_log_trees:
+		m->wants_commit = true;
+		net_client_respond(m->nc, req, 0, MSG_sync_log_trees_reply, NULL);
+		break;
+	default:
+		net_client_respond(m->nc, req, -EOPNOTSUPP, 0, NULL);
+	}
+}
+
+void mount_call(struct mount_sim *m, unsigned type, const void *msg,
+		void (*done)(void *arg, int err, unsigned type, const void *reply), void *arg)
+{
+	int ret = net_client_call(m->nc, type, msg, done, arg);
+
+	if (ret == -ENOLINK)
+		done(arg, ret, 0, NULL);
+	else
+		SIM_CHECK(sim_of(m), ret == 0, "%s cannot be asked: %d", msg_name(type), ret);
+}
+
+/* --- generations and commits ------------------------------------------------------------------- */
+
+static void begin_commit(struct mount_sim *m);
+
+static void tree_opened(void *arg, int err, unsigned type, const void *reply)
+{
+	const struct msg_open_log_trees_reply *r = reply;
+	struct mount_sim *m = arg;
+
+	(void)type;
+	m->is_opening = false;
+	if (err == -ESHUTDOWN || err == -ENOLINK)
+		return;
+	SIM_CHECK(sim_of(m), err == 0, "a log tree is not opened: %d", err);
+	m->lt = r->log_trees;
+	SIM_CHECK(sim_of(m), le64_get(m->lt.get_trans_seq) > le64_get(m->lt.commit_trans_seq),
+		  "a log tree that was asked for is not open");
+	m->is_open = true;
+	if (m->state == MOUNT_OPENING) {
+		m->state = MOUNT_RUNNING;
+		sim_trace(sim_of(m), m->node->proc, "is mounted as %llx", (unsigned long long)m->rid);
+		merge_sim_start(m);
+	}
+}
+
+static void open_tree(struct mount_sim *m)
+{
+	if (m->is_open || m->is_opening)
+		return;
+	m->is_opening = true;
+	mount_call(m, MSG_open_log_trees, NULL, tree_opened, m);
+}
+
+void mount_commit(struct mount_sim *m, uint64_t gen, void (*fn)(void *arg), void *arg)
+{
+	m->wants_commit = m->wants_commit || gen >= m->open_gen;
+	if (!fn)
+		return;
+	SIM_CHECK(sim_of(m), m->thens_nr < MOUNT_THENS, "too much waits for a commit");
+	m->thens[m->thens_nr++] = (struct then){ gen, fn, arg };
+}
+
+static void call_thens(struct mount_sim *m)
+{
+	for (unsigned i = 0; i < m->thens_nr; i++) {
+		struct then t = m->thens[i];
+
+		if (t.gen > m->committed_gen)
+			continue;
+		m->thens[i--] = m->thens[--m->thens_nr];
+		t.fn(t.arg);
+	}
+}
+
+/* Whether an operation runs, or has left something behind that is to be committed. */
+static bool has_work(const struct mount_sim *m)
+{
+	for (unsigned i = 0; i < MOUNT_OPS; i++) {
+		if (m->ops[i].state != MOP_NONE && m->ops[i].state != MOP_SYNC)
+			return true;
+	}
+	for (uint64_t i = 0; i < m->node->cl->groups_nr * CLUSTER_ITEMS; i++) {
+		if (m->items[i].dirty_gen > m->committed_gen && m->items[i].dirty_gen != m->closing_gen)
+			return true;
+	}
+	return false;
+}
+
+static void committed(void *arg, int err, unsigned type, const void *reply)
+{
+	const struct msg_commit_log_trees_reply *r = reply;
+	struct mount_sim *m = arg;
+
+	(void)type;
+	if (err == -ESHUTDOWN || err == -ENOLINK)
+		return;
+	SIM_CHECK(sim_of(m), err == 0, "a commit is refused: %d", err);
+	m->lt = r->log_trees;
+	m->is_open = le64_get(m->lt.get_trans_seq) > le64_get(m->lt.commit_trans_seq);
+	m->committed_gen = m->closing_gen;
+	m->closing_gen = 0;
+	cluster_fact(m->node, FACT_COMMITTED, m->committed_gen, 0, 0);
+	if (!m->is_open && (m->state == MOUNT_RUNNING || has_work(m)))
+		open_tree(m);
+}
+
+static int put_item(struct mount_sim *m, struct meta_alloc *ma, uint64_t item, uint64_t value)
+{
+	struct key key = cluster_item_key(item);
+	uint64_t seq = le64_get(m->lt.get_trans_seq), write_seq = lock_write_seq(&m->fsd, &key);
+	struct item it = { .key = key, .seq = write_seq > seq ? write_seq : seq, .val = &value,
+			   .val_len = sizeof(value) };
+
+	if (!value) {
+		it.flags = ITEM_FLAG_DELETION;
+		it.val_len = 0;
+	}
+	return log_tree_force(m->bs, ma, &m->lt, &it);
+}
+
+/* Stream the generation that is closing out. */
+static void write_out(struct sim *s, void *arg, uint64_t gen)
+{
+	struct msg_commit_log_trees msg = { .open_next = true };
+	struct mount_sim *m = arg;
+	struct meta_alloc ma;
+	int ret = 0;
+
+	node_enter(m->node);
+	meta_alloc_open(&ma, m->bs, &m->lt.meta_avail, &m->lt.meta_freed);
+	for (uint64_t i = 0; i < m->node->cl->groups_nr * CLUSTER_ITEMS && ret == 0; i++) {
+		struct mitem *it = &m->items[i];
+
+		if (it->closing)
+			ret = put_item(m, &ma, i, it->closing_value);
+		it->closing = false;
+	}
+	meta_alloc_close(&ma);
+	if (ret == 0)
+		ret = block_set_write(m->bs);
+	if (ret == 0)
+		ret = vol_flush(m->node);
+	SIM_CHECK(s, ret == 0 || m->node->is_zombie || vol_is_revoked(m->node->cl->vol, m->rid),
+		  "generation %llu cannot be written: %d", (unsigned long long)gen, ret);
+	msg.log_trees = m->lt;
+	/* The last one of a mount that leaves opens nothing. */
+	msg.open_next = m->state == MOUNT_RUNNING || has_work(m);
+	if (ret == 0) {
+		cluster_fact(m->node, FACT_COMMIT_SENT, gen, 0, 0);
+		mount_call(m, MSG_commit_log_trees, &msg, committed, m);
+	}
+	node_leave(m->node);
+}
+
+static void begin_commit(struct mount_sim *m)
+{
+	if (m->closing_gen || !m->is_open || m->state < MOUNT_RUNNING || m->state == MOUNT_GONE)
+		return;
+	m->wants_commit = m->is_commit_due = false;
+	for (uint64_t i = 0; i < m->node->cl->groups_nr * CLUSTER_ITEMS; i++) {
+		struct mitem *it = &m->items[i];
+
+		if (it->dirty_gen <= m->committed_gen)
+			continue;
+		it->closing = true;
+		it->closing_value = it->value;
+	}
+	m->closing_gen = m->open_gen++;
+	sim_trace(sim_of(m), m->node->proc, "generation %llu is closed",
+		  (unsigned long long)m->closing_gen);
+	sim_call_proc(sim_of(m), m->node->proc, some(m, 10 * SIM_MS), write_out, m, m->closing_gen);
+}
+
+static void commit_timer(struct sim *s, void *arg, uint64_t value)
+{
+	struct mount_sim *m = arg;
+
+	(void)value;
+	node_enter(m->node);
+	m->is_commit_due = true;
+	sim_call_proc(s, m->node->proc, COMMIT_NS, commit_timer, m, 0);
+	node_leave(m->node);
+}
+
+/* --- reading ----------------------------------------------------------------------------------- */
+
+static void read_items(struct sim *s, void *arg, uint64_t value);
+
+static void roots_came(void *arg, int err, unsigned type, const void *reply)
+{
+	const struct msg_get_roots_reply *r = reply;
+	struct mount_sim *m = arg;
+
+	(void)type;
+	m->roots_are_asked = false;
+	if (err == -ESHUTDOWN || err == -ENOLINK)
+		return;
+	SIM_CHECK(sim_of(m), err == 0, "roots are refused: %d", err);
+	m->roots = (struct forest_roots){ r->fs_root, r->logs_root, r->srch_root, r->log_merge };
+	m->has_roots = true;
+}
+
+static int read_group(struct mount_sim *m, unsigned group)
+{
+	for (unsigned i = 0; i < CLUSTER_ITEMS; i++) {
+		uint64_t nr = cluster_item(group, i), value = 0;
+		struct key key = cluster_item_key(nr);
+		uint8_t val[ITEM_VAL_MAX];
+		struct item it;
+		int ret;
+
+		if (m->items[nr].is_known)
+			continue;
+		ret = forest_lookup(m->reader, &m->roots, &key, &it, val);
+		if (ret < 0 && ret != -ENOENT)
+			return ret;
+		if (ret == 0)
+			memcpy(&value, val, sizeof(value));
+		m->items[nr] = (struct mitem){ .is_known = true, .value = value };
+	}
+	return 0;
+}
+
+static void read_items(struct sim *s, void *arg, uint64_t value)
+{
+	struct mount_sim *m = arg;
+
+	(void)value;
+	node_enter(m->node);
+	m->is_reading = false;
+	for (unsigned i = 0; i < MOUNT_OPS && m->has_roots && !m->roots_are_stale; i++) {
+		struct mop *o = &m->ops[i];
+		int ret;
+
+		if (!o->waits_for_items)
+			continue;
+		ret = read_group(m, o->waits_for_items - 1);
+		if (ret == -ESTALE) {
+			m->roots_are_stale = true;
+			break;
+		}
+		SIM_CHECK(s, ret == 0, "items cannot be read: %d", ret);
+		o->waits_for_items = 0;
+		queue_op(m, &o->op);
+	}
+	node_leave(m->node);
+}
+
+/* Whatever somebody waits for is asked for, or read. */
+static void read_more(struct mount_sim *m)
+{
+	bool is_wanted = false;
+
+	for (unsigned i = 0; i < MOUNT_OPS; i++)
+		is_wanted = is_wanted || m->ops[i].waits_for_items;
+	if (!is_wanted || m->roots_are_asked || m->is_reading)
+		return;
+	if (!m->has_roots || m->roots_are_stale) {
+		/* A grant from here on makes what is answered stale. */
+		m->roots_are_stale = false;
+		m->roots_are_asked = true;
+		mount_call(m, MSG_get_roots, NULL, roots_came, m);
+		return;
+	}
+	m->is_reading = true;
+	sim_call_proc(sim_of(m), m->node->proc, some(m, 3 * SIM_MS), read_items, m, 0);
+}
+
+static bool is_known(const struct mount_sim *m, unsigned group)
+{
+	for (unsigned i = 0; i < CLUSTER_ITEMS; i++) {
+		if (!m->items[cluster_item(group, i)].is_known)
+			return false;
+	}
+	return true;
+}
+
+/* --- operations -------------------------------------------------------------------------------- */
+
+static int take_lock(struct mop *o, unsigned i)
+{
+	if (o->lock[i] == CLUSTER_RENAME)
+		return lock_rename(&o->op);
+	return lock_inode(&o->op, cluster_ino(o->lock[i]), o->mode[i]);
+}
+
+static void tell_uses(struct mop *o, bool begin)
+{
+	for (unsigned i = 0; i < o->nr; i++)
+		cluster_fact(o->m->node, begin ? FACT_HOLD : FACT_UNHOLD, o->lock[i], o->mode[i], 0);
+	o->holds = begin;
+}
+
+static void end_op(struct mop *o)
+{
+	struct mount_sim *m = o->m;
+	uint64_t mask = 0;
+
+	if (o->holds)
+		tell_uses(o, false);
+	lock_unuse(&o->op);
+	for (unsigned i = 0; i < o->nr; i++)
+		mask |= 1ull << o->lock[i];
+	if (o->state != MOP_LOCKS) {
+		m->done_nr++;
+		cluster_fact(m->node, FACT_DONE, mask, 0, 0);
+	}
+	o->state = MOP_NONE;
+	o->waits_for_items = 0;
+}
+
+static void synced(void *arg)
+{
+	struct mop *o = arg;
+
+	if (o->state == MOP_SYNC)
+		end_op(o);
+}
+
+/* The answer of an operation is out. */
+static void answered(struct sim *s, void *arg, uint64_t value)
+{
+	struct mop *o = arg;
+	struct mount_sim *m = o->m;
+
+	(void)s, (void)value;
+	node_enter(m->node);
+	if (o->is_sync && o->gen > m->committed_gen) {
+		tell_uses(o, false);
+		lock_unuse(&o->op);
+		o->state = MOP_SYNC;
+		mount_commit(m, o->gen, synced, o);
+	} else {
+		end_op(o);
+	}
+	node_leave(m->node);
+}
+
+static void use_inodes(struct mop *o, unsigned group)
+{
+	struct mount_sim *m = o->m;
+	unsigned nr = (unsigned)sim_rnd(sim_of(m), 8);
+	uint8_t *bits = m->in_use[group];
+
+	if (bits[0] >> nr & 1) {
+		cluster_fact(m->node, FACT_CLOSED, group * 1024 + nr, 0, 0);
+		bits[0] = (uint8_t)(bits[0] & ~(1u << nr));
+	} else {
+		bits[0] = (uint8_t)(bits[0] | 1u << nr);
+		cluster_fact(m->node, FACT_OPENED, group * 1024 + nr, 0, 0);
+	}
+}
+
+static void work(struct mop *o)
+{
+	struct mount_sim *m = o->m;
+	struct cluster *cl = m->node->cl;
+	bool wrote = false;
+
+	tell_uses(o, true);
+	for (unsigned i = 0; i < o->nr; i++) {
+		sim_trace(cl->sim, m->node->proc, "operation %u has lock %u in mode %u",
+			  (unsigned)(o - m->ops), o->lock[i], o->mode[i]);
+		if (o->lock[i] == CLUSTER_RENAME)
+			continue;
+		for (unsigned j = 0; j < CLUSTER_ITEMS; j++)
+			cluster_fact(m->node, FACT_READ, cluster_item(o->lock[i], j),
+				     m->items[cluster_item(o->lock[i], j)].value, 0);
+		if (sim_chance(cl->sim, 200))
+			use_inodes(o, o->lock[i]);
+		if (o->mode[i] == LOCK_MODE_WRITE && sim_chance(cl->sim, 900)) {
+			uint64_t item = cluster_item(o->lock[i], (unsigned)sim_rnd(cl->sim, CLUSTER_ITEMS));
+			uint64_t value = sim_chance(cl->sim, 250) ? 0 : ++cl->last_value;
+
+			m->items[item].value = value;
+			m->items[item].dirty_gen = m->open_gen;
+			cluster_fact(m->node, FACT_WRITE, item, value, m->open_gen);
+			wrote = true;
+		}
+	}
+	o->gen = m->open_gen;
+	if (wrote)
+		lock_note_dirty(&o->op, m->open_gen);
+	o->state = MOP_HOLD;
+	sim_call_proc(cl->sim, m->node->proc, some(m, 20 * SIM_MS), answered, o, 0);
+}
+
+static void run_op(struct mop *o)
+{
+	struct mount_sim *m = o->m;
+
+	o->is_queued = false;
+	if (o->state != MOP_LOCKS)
+		return;
+	atomic_store(&o->op.cancel, NULL);
+	for (unsigned i = 0; i < o->nr; i++) {
+		if (take_lock(o, i)) {
+			o->op.wait(&o->op);
+			return;
+		}
+	}
+	for (unsigned i = 0; i < o->nr; i++) {
+		if (o->lock[i] == CLUSTER_RENAME || is_known(m, o->lock[i]))
+			continue;
+		o->waits_for_items = o->lock[i] + 1;
+		return;
+	}
+	work(o);
+}
+
+static void new_op(struct sim *s, void *arg, uint64_t value);
+
+static void next_op_later(struct mop *o)
+{
+	sim_call_proc(sim_of(o->m), o->m->node->proc, some(o->m, 300 * SIM_MS), new_op, o, 0);
+}
+
+static void add_lock(struct mop *o, unsigned lock, uint8_t mode)
+{
+	for (unsigned i = 0; i < o->nr; i++) {
+		if (o->lock[i] == lock)
+			return;
+	}
+	o->lock[o->nr] = lock;
+	o->mode[o->nr++] = mode;
+}
+
+/* An application wants something, if it does not wait for anything. */
+static void new_op(struct sim *s, void *arg, uint64_t value)
+{
+	struct mop *o = arg;
+	struct mount_sim *m = o->m;
+	bool (*cancel)(struct op *op);
+	unsigned nr;
+
+	(void)value;
+	node_enter(m->node);
+	next_op_later(o);
+	cancel = atomic_load(&o->op.cancel);
+	if (o->state == MOP_LOCKS && cancel && sim_chance(s, 20)) {
+		/* It was interrupted. */
+		atomic_store(&o->op.cancel, NULL);
+		if (cancel(&o->op))
+			end_op(o);
+	}
+	if (o->state == MOP_NONE && !o->is_queued && m->state == MOUNT_RUNNING && !m->node->cl->is_ending) {
+		*o = (struct mop){ .op = { .fsd = &m->fsd, .name = "op" }, .m = m,
+				   .state = MOP_LOCKS };
+		nr = 1 + (unsigned)sim_rnd(s, 2);
+		if (sim_chance(s, 100))
+			add_lock(o, CLUSTER_RENAME, LOCK_MODE_WRITE);
+		while (nr--)
+			add_lock(o, (unsigned)sim_rnd(s, m->node->cl->groups_nr),
+				 sim_chance(s, 500) ? LOCK_MODE_WRITE : LOCK_MODE_READ);
+		o->is_sync = sim_chance(s, 200);
+		queue_op(m, &o->op);
+	}
+	node_leave(m->node);
+}
+
+/* --- questions ---------------------------------------------------------------------------------- */
+
+struct question {
+	struct mount_sim *m;
+	uint64_t nr;
+	uint64_t group;
+};
+
+static void inos_came(void *arg, int err, unsigned type, const void *reply)
+{
+	const struct msg_alloc_inodes_reply *r = reply;
+	struct question *q = arg;
+
+	(void)type;
+	if (err == 0) {
+		cluster_fact(q->m->node, FACT_ANSWERED, q->nr, 0, 0);
+		cluster_fact(q->m->node, FACT_INOS, r->start, r->nr, 0);
+	}
+	free(q);
+}
+
+static void map_came(void *arg, int err, unsigned type, const void *reply)
+{
+	const struct msg_open_ino_map_reply *r = reply;
+	struct question *q = arg;
+
+	(void)type;
+	if (err == 0)
+		sim_publish(sim_of(q->m), &(struct sim_fact){
+			.kind = FACT_MAP, .proc = q->m->node->proc, .v = { q->group, q->nr },
+			.buf = &r->bits, .len = sizeof(r->bits) });
+	free(q);
+}
+
+static void ask_something(struct sim *s, void *arg, uint64_t value)
+{
+	struct mount_sim *m = arg;
+	struct cluster *cl = m->node->cl;
+	struct question *q;
+
+	(void)value;
+	node_enter(m->node);
+	sim_call_proc(s, m->node->proc, SIM_SEC + some(m, 2 * SIM_SEC), ask_something, m, 0);
+	if (m->state == MOUNT_RUNNING && !cl->is_ending) {
+		q = malloc(sizeof(*q));
+		*q = (struct question){ m, cl->last_question++ % 10240 + 1, sim_rnd(s, cl->groups_nr) };
+		if (sim_chance(s, 500)) {
+			struct msg_alloc_inodes msg = { .count = q->nr };
+
+			cluster_fact(m->node, FACT_ASKED, q->nr, 0, 0);
+			mount_call(m, MSG_alloc_inodes, &msg, inos_came, q);
+		} else {
+			struct msg_open_ino_map msg = { .group = q->group + 1 };
+
+			cluster_fact(m->node, FACT_MAP_ASKED, q->group, q->nr, 0);
+			mount_call(m, MSG_open_ino_map, &msg, map_came, q);
+		}
+	}
+	node_leave(m->node);
+}
+
+/* --- leaving ------------------------------------------------------------------------------------ */
+
+static void bye_answered(void *arg, int err, unsigned type, const void *reply)
+{
+	struct mount_sim *m = arg;
+
+	(void)type, (void)reply;
+	if (err == -ESHUTDOWN || err == -ENOLINK)
+		return;
+	SIM_CHECK(sim_of(m), err == 0, "a farewell is refused: %d", err);
+	m->state = MOUNT_GONE;
+	cluster_fact(m->node, FACT_FENCED, m->rid, 0, 0);
+}
+
+/* Whether the item of this rid is gone from the volume, so that the farewell was heard. */
+static int is_bye_heard(void *arg)
+{
+	struct mount_sim *m = arg;
+	struct key key = key_mounted_client(m->rid);
+	struct disk_super super;
+	struct btree_ref ref;
+	int ret;
+
+	vol_read_super(m->node, &super);
+	ret = btree_lookup(m->reader, &super.mounted_clients, &key, &ref);
+	if (ret == 0)
+		btree_put(m->reader, &ref);
+	return ret == -ENOENT ? 1 : ret == 0 ? 0 : -EAGAIN;
+}
+
+static void close_inodes(struct mount_sim *m)
+{
+	for (unsigned g = 0; g < CLUSTER_GROUPS_MAX; g++) {
+		for (unsigned i = 0; i < 8; i++) {
+			if (m->in_use[g][0] >> i & 1)
+				cluster_fact(m->node, FACT_CLOSED, g * 1024 + i, 0, 0);
+		}
+		m->in_use[g][0] = 0;
+	}
+}
+
+static void leave_more(struct mount_sim *m)
+{
+	if (m->state != MOUNT_LEAVING || m->is_bye_sent || m->closing_gen)
+		return;
+	for (unsigned i = 0; i < MOUNT_OPS; i++) {
+		if (m->ops[i].state != MOP_NONE)
+			return;
+	}
+	if (has_work(m)) {
+		m->wants_commit = true;
+		open_tree(m);
+		return;
+	}
+	close_inodes(m);
+	m->is_bye_sent = true;
+	sim_trace(sim_of(m), m->node->proc, "says farewell");
+	SIM_CHECK(sim_of(m), net_client_call_farewell(m->nc, is_bye_heard, m, bye_answered, m) == 0,
+		  "a farewell cannot be said");
+}
+
+void mount_sim_leave(struct node *n)
+{
+	if (sim_proc_is_alive(n->sim, n->proc) && n->mount->state == MOUNT_RUNNING) {
+		n->mount->state = MOUNT_LEAVING;
+		merge_sim_end(n->mount);
+		node_poke(n, 0);
+	}
+}
+
+/* --- the process -------------------------------------------------------------------------------- */
+
+static void begin_life(struct node *n)
+{
+	struct mount_sim *m = n->mount;
+	struct net_client_conf conf = {
+		.rid = ++n->cl->last_rid, .fsid = CLUSTER_FSID, .fmt_vers = 2,
+		.keepalive_ms = n->cl->keepalive_ms,
+		.ops = { .resolve = resolve, .on_greeted = on_greeted, .on_request = on_request,
+			 .on_fenced = on_fenced },
+		.arg = m,
+	};
+	struct block_dev dev = vol_dev(n);
+	uint64_t done_nr = m->done_nr;
+
+	memset(m, 0, sizeof(*m));
+	m->node = n;
+	m->done_nr = done_nr;
+	m->rid = conf.rid;
+	m->open_gen = 1;
+	m->run_last = &m->run_first;
+	m->fsd.conf.lock_idle_count = n->cl->idle_locks;
+	cluster_fact(n, FACT_MOUNTED, m->rid, 0, 0);
+	SIM_CHECK(n->sim, block_set_open(&m->bs, &dev, CLUSTER_FSID, CLUSTER_META_BLOCKS, CLEAN_MAX) == 0 &&
+			  block_set_open(&m->reader, &dev, CLUSTER_FSID, CLUSTER_META_BLOCKS, CLEAN_MAX) == 0 &&
+			  locks_open(&m->fsd) == 0 &&
+			  net_client_open(&m->nc, &conf, ++n->cl->last_process) == 0,
+		  "a mount cannot start");
+	for (unsigned i = 0; i < MOUNT_OPS; i++) {
+		m->ops[i].m = m;
+		next_op_later(&m->ops[i]);
+	}
+	sim_call_proc(n->sim, n->proc, COMMIT_NS, commit_timer, m, 0);
+	sim_call_proc(n->sim, n->proc, some(m, 3 * SIM_SEC), ask_something, m, 0);
+}
+
+static void turn(struct node *n)
+{
+	struct mount_sim *m = n->mount;
+	uint64_t now = clock_mono_ns(), at;
+
+	if (!m->nc)
+		begin_life(n);
+	net_client_turn(m->nc);
+	call_thens(m);
+	while (m->run_first) {
+		struct op *op = m->run_first;
+
+		m->run_first = op->next;
+		if (!m->run_first)
+			m->run_last = &m->run_first;
+		run_op((struct mop *)op);
+	}
+	revoke_more(m);
+	read_more(m);
+	if (m->wants_commit || m->is_commit_due)
+		begin_commit(m);
+	leave_more(m);
+	net_client_turn(m->nc);
+	at = net_client_deadline(m->nc);
+	if (net_sim_has_input(n) || m->run_first)
+		at = now;
+	if (at < now + TURN_MIN_NS)
+		at = now + TURN_MIN_NS;
+	if (n->is_zombie)
+		return;
+	sim_timer_set(n->sim, n->proc, at == UINT64_MAX ? SIM_NEVER : at);
+	/* Unmounted, or fenced: somebody mounts again. */
+	if (m->state == MOUNT_GONE)
+		sim_proc_restart(n->sim, n->proc, sim_between(n->sim, 100 * SIM_MS, 2 * SIM_SEC));
+}
+
+static void bury(struct node *n)
+{
+	struct mount_sim *m = n->mount;
+
+	if (!m->nc)
+		return;
+	merge_sim_end(m);
+	net_client_close(m->nc);
+	m->nc = NULL;
+	locks_close(&m->fsd);
+	block_set_abort(m->bs);
+	block_set_close(m->bs);
+	block_set_close(m->reader);
+}
+
+uint64_t mount_sim_rid(const struct node *n)
+{
+	return n->mount->rid;
+}
+
+uint64_t mount_sim_done(const struct node *n)
+{
+	return n->mount->done_nr;
+}
+
+bool mount_sim_is_running(const struct node *n)
+{
+	return sim_proc_is_alive(n->sim, n->proc) && n->mount->state == MOUNT_RUNNING;
+}
+
+bool mount_sim_is_idle(const struct node *n)
+{
+	const struct mount_sim *m = n->mount;
+
+	return mount_sim_is_running(n) && !m->closing_gen && !m->run_first && !m->revoking &&
+	       !has_work(m);
+}
+
+void mount_sim_init(struct cluster *cl, unsigned i)
+{
+	static const char *const names[CLUSTER_MOUNTS_MAX] = { "mount0", "mount1", "mount2", "mount3",
+							       "mount4" };
+	struct node *n = &cl->mounts[i];
+
+	n->index = i;
+	n->mount = sim_alloc(cl->sim, sizeof(*n->mount));
+	n->turn = turn;
+	n->bury = bury;
+	node_init(n, cl, names[i]);
+}
