@@ -314,6 +314,12 @@ static int open_cache(struct fsd *fsd, bool *is_kept)
 	return ret;
 }
 
+/* blockd cuts it when this mount's lease has run out and no fsd is there. */
+static void register_connection(struct fsd *fsd)
+{
+	blkcli_fuse(fsd->blk, atomic_load(&fsd->keep->head->dev_minor));
+}
+
 /* The kernel's connection of an earlier process, when there is one and it can be gone on with. */
 static void adopt_connection(struct fsd *fsd, int fd, bool is_kept)
 {
@@ -321,6 +327,7 @@ static void adopt_connection(struct fsd *fsd, int fd, bool is_kept)
 		return;
 	if (is_kept && kcache_adopt(fsd, fd) == 0) {
 		atomic_store(&fsd->is_resumed, true);
+		register_connection(fsd);
 		return;
 	}
 	log_warning("%s: the connection of an earlier process cannot be gone on with: programs get "
@@ -387,7 +394,12 @@ static int start_session(struct fsd *fsd)
 	if (ret < 0)
 		return ret;
 	net_answer_maps(fsd, true);
-	return fsd->kcache ? 0 : kcache_mount(fsd);
+	if (fsd->kcache)
+		return 0;
+	ret = kcache_mount(fsd);
+	if (ret == 0)
+		register_connection(fsd);
+	return ret;
 }
 
 /* Whatever was started; `greeted`: the leader knows this mount.  0, or why what was written is not
@@ -397,6 +409,8 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	bool was_opened = fsd->orphans;
 	int ret;
 
+	if (fsd->blk)
+		blkcli_fuse(fsd->blk, 0);
 	caller_stop(CALLERS_GRACE_MS);
 	if (fsd->ops)
 		/* Requests of a connection that was cut still count inodes in use. */

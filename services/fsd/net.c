@@ -158,8 +158,8 @@ static void on_greeted(void *arg, uint64_t term, bool new_server)
 
 	log_debug("greeted by the leader of term %llu", (unsigned long long)term);
 	(void)new_server;
-	lease_greeted(s->fsd, term);
 	atomic_store(&s->fsd->keep->head->term, term);
+	lease_greeted(s->fsd, term);
 	pthread_mutex_lock(&s->lock);
 	s->greeted = true;
 	pthread_cond_broadcast(&s->cond);

@@ -1,7 +1,8 @@
 /*
- * `scoutfsctl fence`: what waits for somebody to say that a mount is dead for certain, and saying
- * it. The word goes only to the service that waits for that rid, and that service decides; nothing
- * is acknowledged in advance.
+ * `scoutfsctl fence`: what waits for somebody to say that a mount is dead for certain, and saying that it
+ * is, or that this could not be made certain (interface.md 5: then the leader stops, and the next one tries
+ * again). The word goes only to the service that waits for that rid, and that service decides; nothing
+ * is said in advance.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,7 +22,8 @@ static const enum service fencers[] = { SERVICE_QUORUMD, SERVICE_SERVERD };
 #define FENCERS_NR (sizeof(fencers) / sizeof(fencers[0]))
 
 struct request {
-	uint64_t rid; /* ack; 0: list */
+	uint64_t rid;		/* ack, fail; 0: list */
+	const char *verb;	/* of the services' status sockets */
 	unsigned waiting_nr, silent_nr, asked_nr, failed_nr;
 };
 
@@ -41,7 +43,7 @@ static void tell(struct request *rq, const struct instance_conf *conf, enum serv
 
 	ctl_path(conf, service_name(s), path, sizeof(path));
 	snprintf(rid, sizeof(rid), "%016" PRIx64, rq->rid);
-	ret = reply ? ctl_do(path, COMMAND_MS, "fence-ack", rid, reply) : -ENOMEM;
+	ret = reply ? ctl_do(path, COMMAND_MS, rq->verb, rid, reply) : -ENOMEM;
 	if (ret < 0) {
 		say_error("fence", "%s of %s: %s", service_name(s), conf->name,
 			  service_err_text(ret));
@@ -112,7 +114,8 @@ int cmd_fence(int argc, char **argv)
 	struct request rq = { .rid = 0 };
 	int names_at = 2, nr;
 
-	if (strcmp(action, "ack") == 0) {
+	if (strcmp(action, "ack") == 0 || strcmp(action, "fail") == 0) {
+		rq.verb = action[0] == 'a' ? "fence-ack" : "fence-fail";
 		if (argc < 3 || !parse_rid(argv[2], &rq.rid))
 			return usage_error("fence",
 					   "%s: a rid has up to 16 hexadecimal digits, as "
@@ -120,7 +123,7 @@ int cmd_fence(int argc, char **argv)
 					   argc < 3 ? action : argv[2]);
 		names_at = 3;
 	} else if (strcmp(action, "list") != 0) {
-		return usage_error("fence", "say list or ack RID");
+		return usage_error("fence", "say list, ack RID or fail RID");
 	}
 	if (argc > names_at + 1)
 		return usage_error("fence", "name one configuration, or none for all of them");

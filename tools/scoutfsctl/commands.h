@@ -55,10 +55,11 @@ enum command_group {
 	  "  -v, --verbose                   with counters\n"                                     \
 	  "      --json                      one JSON object per instance and line\n"             \
 	  "  Exit status: 0 healthy, 1 degraded, 2 not running.\n")                               \
-	C(fence, "fence", GROUP_CORE, "list|ack RID [NAME|FILE]",                                 \
+	C(fence, "fence", GROUP_CORE, "list|ack RID|fail RID [NAME|FILE]",                        \
 	  "mounts that must be dead before the volume goes on: list, or say so",                  \
 	  "  list      the rids that are waited for, one a line: RID INSTANCE SERVICE REASON\n"   \
-	  "  ack RID   that mount cannot write any more: its host is off, or cut off\n")          \
+	  "  ack RID   that mount cannot write any more: its host is off, or cut off\n"           \
+	  "  fail RID  that could not be made certain: the leader stops, the next one asks again\n") \
 	C(runtime, "runtime", GROUP_DEBUG, "start|stop|has-slot|ready SERVICE NAME|FILE",         \
 	  "prepare the runtime directory of an instance (for the units)", "")                     \
 	C(print, "print", GROUP_DEBUG, "[-S] [--json] META",                                      \
