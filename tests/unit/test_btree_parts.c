@@ -177,6 +177,34 @@ static void a_change_stops_before_it_needs_more_than_it_may_have(void **state)
 	rig_close(&r);
 }
 
+/* The first item makes a tree, and the last takes it away: that needs a block too. */
+static void a_tree_is_neither_made_nor_removed_without_room(void **state)
+{
+	struct disk_btree_root root;
+	struct item it = item_at(1, 1);
+	struct bounded b;
+	struct rig r;
+
+	(void)state;
+	build(&r, &root, 0);
+	bounded_open(&b, &r, false);
+	refill(&b, 0);
+	assert_int_equal(btree_force_bounded(r.bs, &b.al, &root, &it, &b.bounds), 1);
+	assert_int_equal(root.height, 0);
+	refill(&b, 1);
+	assert_int_equal(btree_force_bounded(r.bs, &b.al, &root, &it, &b.bounds), 0);
+	refill(&b, 0);
+	assert_int_equal(btree_delete_bounded(r.bs, &b.al, &root, &it.key, &b.bounds), 1);
+	assert_int_equal(root.height, 1);
+	refill(&b, 1);
+	b.bounds.keep_root = true;
+	assert_int_equal(btree_delete_bounded(r.bs, &b.al, &root, &it.key, &b.bounds), 1);
+	b.bounds.keep_root = false;
+	assert_int_equal(btree_delete_bounded(r.bs, &b.al, &root, &it.key, &b.bounds), 0);
+	assert_int_equal(root.height, 0);
+	rig_close(&r);
+}
+
 /* Take the lowest parent of key out, force or delete until it stops, and put it back. */
 static uint64_t work_below_parent(struct rig *r, struct disk_btree_root *root, bool deletes,
 				  uint64_t n)
@@ -438,6 +466,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_change_stops_before_it_needs_more_than_it_may_have),
+		cmocka_unit_test(a_tree_is_neither_made_nor_removed_without_room),
 		cmocka_unit_test(a_parent_that_stops_changes_goes_on_when_it_is_rebalanced),
 		cmocka_unit_test(a_parent_in_good_shape_is_left_alone),
 		cmocka_unit_test(only_what_fits_takes_a_parents_place),

@@ -343,6 +343,7 @@ static void many_inputs_vanish_at_once(void **state)
 	struct client *c = &w->clients[0];
 
 	(void)state;
+	w->is_tight = true;
 	for (unsigned i = 0; i < 150; i++) {
 		write_some(w, i % MOUNTS, HABIT_SPARSE, 3);
 		if (i % MOUNTS == MOUNTS - 1)
