@@ -73,7 +73,7 @@ static inline int memdev_read(void *arg, uint64_t blkno, void *buf)
 {
 	struct memdev *md = arg;
 
-	md->reads++;
+	__atomic_fetch_add(&md->reads, 1, __ATOMIC_RELAXED);	/* check reads from two threads */
 	if (md->fail_reads_after == 0)
 		return md->read_err;
 	if (md->fail_reads_after > 0)

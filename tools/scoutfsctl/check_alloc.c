@@ -304,6 +304,14 @@ static void data_overlap(struct check *ck, const struct check_data *a, const str
 		   other->len, who);
 }
 
+/* Which of them has the next extent: what is free, or what files have. */
+static struct sorter *first_data(struct check *ck)
+{
+	const struct check_data *x = sorter_peek(&ck->data), *y = sorter_peek(&ck->mapped);
+
+	return !y || (x && check_cmp_data(x, y) <= 0) ? &ck->data : &ck->mapped;
+}
+
 /* Extents come in by owner; sorted by place they must touch exactly (16.5). */
 void check_data_partition(struct check *ck)
 {
@@ -318,7 +326,9 @@ void check_data_partition(struct check *ck)
 			"not checked: whether every data block belongs to something (15), since some trees "
 			"could not be read");
 	}
-	for (sorter_rewind(ck, &ck->data); (d = sorter_peek(&ck->data)); sorter_next(ck, &ck->data)) {
+	sorter_rewind(ck, &ck->data);
+	sorter_rewind(ck, &ck->mapped);
+	for (struct sorter *s; (s = first_data(ck)) && (d = sorter_peek(s)); sorter_next(ck, s)) {
 		ck->data_blocks_nr += d->len;
 		if (d->start < end)
 			data_overlap(ck, &widest, d);

@@ -155,7 +155,7 @@ static void extent_item(struct pass *p, const struct item *it)
 		ck->data_unknown = true;
 		return;
 	}
-	sorter_add(ck, &ck->data,
+	sorter_add(ck, &ck->mapped,
 		   &(struct check_data){ .start = e.blkno, .len = e.len, .ino = p->ino });
 }
 
@@ -360,31 +360,37 @@ static int walk_items(struct pass *p)
 	ret = forest_iter_open(&fi, ck->bs, &ck->roots, &start, &end);
 	if (ret < 0)
 		return ret;
-	while (!ck->err && !(ret = forest_iter_next(fi, &it)))
+	while (!ck->err && !atomic_load(&ck->is_cancelled) && !(ret = forest_iter_next(fi, &it)))
 		if (!item_check(TREE_FS, ck->fmt_vers, &it, &why))
 			one_item(p, &it);
 	forest_iter_close(fi);
+	if (atomic_load(&ck->is_cancelled))
+		return -ECANCELED;
 	if (ret != -ENOENT)
 		return ret;
 	end_inode(p);
 	return 0;
 }
 
-void check_items(struct check *ck)
+int check_items_walk(struct check *ck)
 {
 	struct pass p = { .ck = ck, .dir = check_dir_alloc(ck), .xattrs = check_xattrs_alloc(ck) };
-	uint64_t before = check_findings(ck);
 	int ret = p.dir && p.xattrs ? walk_items(&p) : -ENOMEM;
 
 	check_dir_free(p.dir);
 	check_xattrs_free(p.xattrs);
-	if (ret == -ENOMEM)
+	return ret;
+}
+
+void check_items_end(struct check *ck, int ret)
+{
+	if (ret == -ENOMEM && !ck->err)
 		ck->err = ret;
 	if (ck->err)
 		return;
 	if (ret < 0) {
 		/* Every block was found sound by now: a finding above is why readers refuse. */
-		if (before)
+		if (check_findings(ck))
 			check_note(
 				ck,
 				"not checked: files and directories (19-29): readers refuse the log trees for "

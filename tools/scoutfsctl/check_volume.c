@@ -2,7 +2,8 @@
  * The whole check, in order: super and quorum, then every structure of blocks (each block read
  * once and claimed for its owner), the lists that may name blocks still in use, the metadata
  * partition; then the resolved file system through forest_iter, and what compares it with the
- * rest.
+ * rest.  That walk of the file system runs beside the structures, in a thread of its own, and its findings
+ * are told afterwards (check_resolve.c).
  *
  * Memory is bounded whatever the volume's size: what has to be compared in another order than the one it is
  * found in goes through sorters (check_sort.h), and a large map of owners lies in a file.
@@ -19,9 +20,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Blocks the resolved walk keeps; a leaf of each tree and the parents above it are what it
- * needs. */
-#define CACHE_BLOCKS 512u
+/* Blocks kept for finding paths, and for the walk of the file system where it has no thread. */
+#define CACHE_BLOCKS 256u
 
 uint64_t check_findings(const struct check *ck)
 {
@@ -59,15 +59,21 @@ static void check_structures(struct check *ck)
 		check_meta_partition(ck);
 }
 
-static void check_file_system(struct check *ck)
+static void check_file_system(struct check *ck, struct check_resolve *resolve)
 {
-	check_bad_items(ck);
+	int ret;
+
+	if (!ck->err)
+		check_bad_items(ck);
+	ret = check_resolve_end(ck, resolve);
+	if (ck->err)
+		return;
 	if (ck->forest_broken) {
 		check_note(
 			ck,
 			"not checked: files and directories (19-29), since the trees that hold them are damaged");
 	} else {
-		check_items(ck);
+		check_items_end(ck, ret);
 		if (!ck->err && !ck->forest_broken) {
 			check_links(ck);
 			check_tagged(ck);
@@ -78,9 +84,10 @@ static void check_file_system(struct check *ck)
 		check_data_partition(ck);
 }
 
-static void open_sorters(struct check *ck)
+void check_sorters_open(struct check *ck)
 {
 	sorter_init(&ck->data, sizeof(struct check_data), check_cmp_data);
+	sorter_init(&ck->mapped, sizeof(struct check_data), check_cmp_data);
 	sorter_init(&ck->inodes, sizeof(struct check_inode), NULL);
 	sorter_init(&ck->dirents, sizeof(struct check_link), check_cmp_link);
 	sorter_init(&ck->backrefs, sizeof(struct check_link), check_cmp_link);
@@ -115,10 +122,11 @@ static uint8_t *map_owners(struct check *ck)
 
 int check_volume(struct check *ck)
 {
+	struct check_resolve *resolve;
 	uint8_t *block1;
 	int ret;
 
-	open_sorters(ck);
+	check_sorters_open(ck);
 	block1 = malloc(LARGE_SIZE);
 	if (!block1)
 		return -ENOMEM;
@@ -138,26 +146,32 @@ int check_volume(struct check *ck)
 	if (ret < 0)
 		return ret;
 	forest_roots_of_super(&ck->super, &ck->roots);
+	resolve = check_resolve_begin(ck);
 	check_structures(ck);
-	if (!ck->err)
-		check_file_system(ck);
+	check_file_system(ck, resolve);
 	return ck->err;
+}
+
+void check_sorters_fini(struct check *ck)
+{
+	struct sorter *sorters[] = {
+		&ck->data,    &ck->mapped,  &ck->inodes, &ck->dirents,	   &ck->backrefs,
+		&ck->indexes, &ck->orphans, &ck->totals, &ck->totals_want, &ck->indx,
+		&ck->indx_want, &ck->srch,  &ck->srch_want,
+	};
+
+	for (size_t i = 0; i < sizeof(sorters) / sizeof(sorters[0]); i++)
+		sorter_fini(sorters[i]);
 }
 
 void check_fini(struct check *ck)
 {
 	struct vec *vecs[] = { &ck->logs, &ck->srch_files, &ck->compacts, &ck->merges,
 			       &ck->bad_items };
-	struct sorter *sorters[] = {
-		&ck->data,    &ck->inodes, &ck->dirents,     &ck->backrefs, &ck->indexes,
-		&ck->orphans, &ck->totals, &ck->totals_want, &ck->indx,	    &ck->indx_want,
-		&ck->srch,    &ck->srch_want,
-	};
 
 	for (size_t i = 0; i < sizeof(vecs) / sizeof(vecs[0]); i++)
 		vec_free(vecs[i]);
-	for (size_t i = 0; i < sizeof(sorters) / sizeof(sorters[0]); i++)
-		sorter_fini(sorters[i]);
+	check_sorters_fini(ck);
 	if (ck->bs)
 		block_set_close(ck->bs);
 	ck->bs = NULL;

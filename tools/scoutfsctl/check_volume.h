@@ -5,6 +5,8 @@
 #ifndef SCOUTFSCTL_CHECK_VOLUME_H
 #define SCOUTFSCTL_CHECK_VOLUME_H
 
+#include <stdatomic.h>
+
 #include "btree/block.h"
 #include "btree/btree_block.h"
 #include "format/format.h"
@@ -154,6 +156,7 @@ struct check {
 	bool is_in_use;				       /* not cleanly unmounted, 6.2 */
 
 	/* Between the phases. */
+	atomic_bool is_cancelled; /* what is being done is not wanted any more; any thread */
 	int err;	      /* first failure of ours: memory, or a temporary file */
 	const char *err_what; /* what failed, where it was a temporary file */
 	struct disk_super super;
@@ -173,7 +176,7 @@ struct check {
 	/* As many as there are mounts, merges and files of searches. */
 	struct vec logs, srch_files, compacts, merges, bad_items;
 	/* As many as there are files: in memory only so far (check_sort.h). */
-	struct sorter data, inodes, dirents, backrefs, indexes, orphans, totals, totals_want, indx,
+	struct sorter data, mapped, inodes, dirents, backrefs, indexes, orphans, totals, totals_want, indx,
 		indx_want, srch, srch_want;
 };
 
@@ -270,8 +273,21 @@ void check_srch_file(struct check *ck, const struct disk_srch_file *f, enum chec
 void check_srch_shared(struct check *ck);
 void check_srch_parity(struct check *ck);
 
-/* check_inodes.c, check_xattrs.c, check_links.c: the resolved view. */
-void check_items(struct check *ck);
+/*
+ * check_inodes.c, check_xattrs.c, check_links.c: the resolved view.  The walk fills the sorters and says what
+ * it finds; 0, -ECANCELED, or why it could not be done.  The end compares what was gathered; ret is what
+ * the walk returned.
+ */
+int check_items_walk(struct check *ck);
+void check_items_end(struct check *ck, int ret);
+/* check_resolve.c: the same walk beside the structures, in a thread of its own. */
+struct check_resolve;
+/* NULL: it could not be started (or ck->err); then it is done by check_resolve_end. */
+struct check_resolve *check_resolve_begin(struct check *ck);
+/* Take over what it found, if ck can use it; returns what check_items_walk returned.  Frees r. */
+int check_resolve_end(struct check *ck, struct check_resolve *r);
+void check_sorters_open(struct check *ck);
+void check_sorters_fini(struct check *ck);
 struct check_xattrs;
 struct check_xattrs *check_xattrs_alloc(struct check *ck);
 void check_xattrs_free(struct check_xattrs *x);
