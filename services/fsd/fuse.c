@@ -369,6 +369,7 @@ static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	a->op.again = &again_attr;
 	a->attr = *attr;
 	a->to_set = to_set;
+	a->kill_suidgid = fuse_request()->kill_suidgid;
 	fuse_op_start(req, &a->op);
 }
 
@@ -690,6 +691,7 @@ static void fs_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *buf
 	if (!rq)
 		return;
 	rq->write_cache = fi->writepage;
+	rq->kill_suidgid = fuse_request()->kill_suidgid;
 	rq->buf = dst.buf[0].mem = malloc(size ? size : 1);
 	if (!rq->buf) {
 		fuse_reply_err(req, ENOMEM);
@@ -725,6 +727,7 @@ static void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 	if (!rq)
 		return;
 	rq->flags = mode;
+	rq->kill_suidgid = rq->uid != 0;	/* the kernel does not say */
 	op_fallocate(fsd_of(req), rq);
 }
 

@@ -51,6 +51,8 @@ double kcache_entry_timeout(struct fsd *fsd, uint64_t dir);
 /* Drop cached pages of a range (len 0: to the end). */
 void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64_t len);
 
+/* ino's attributes have changed without the kernel's knowing; waits for nothing. */
+void kcache_forget_attributes(struct fsd *fsd, uint64_t ino);
 /* Whether the kernel has that inode in its tables; "yes" when it cannot be known yet.  For threads that
  * may block, of a mount that is_resumed. */
 bool kcache_knows(struct fsd *fsd, uint64_t ino);
@@ -78,6 +80,7 @@ struct file_req {
 	uint64_t len;
 	int flags; /* write: open flags as the kernel sent them; lseek: whence; fallocate: mode */
 	bool write_cache;	/* FUSE_WRITE_CACHE: from the page cache of a mapping */
+	bool kill_suidgid;	/* who changes the data may not keep setuid and setgid */
 	void *buf;		/* write: malloc'd copy, owned by the request */
 	uint32_t uid, gid;
 	int pid;

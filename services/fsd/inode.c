@@ -104,6 +104,20 @@ void inode_init(struct itx *tx, struct cinode *ci, uint32_t mode, uint32_t uid, 
 	ci->d.crtime = ci->d.ctime;
 }
 
+bool inode_drop_suidgid(struct cinode *ci)
+{
+	uint32_t mode = inode_mode(ci), drop = 0;
+
+	if (S_ISDIR(mode))
+		return false;
+	if (mode & S_ISUID)
+		drop |= S_ISUID;
+	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
+		drop |= S_ISGID;
+	ci->d.mode = le32_of(mode & ~drop);
+	return drop;
+}
+
 struct disk_timespec disk_time(const struct timespec *ts)
 {
 	return (struct disk_timespec){ .sec = le64_of((uint64_t)ts->tv_sec),

@@ -40,6 +40,9 @@ int inode_delete(struct itx *tx, uint64_t ino, struct cinode *ci);
 void inode_touch(struct cinode *ci, unsigned which);	/* CLOCK_REALTIME */
 
 void inode_to_stat(const struct cinode *ci, uint64_t ino, struct stat *st);
+/* A file's setuid goes, and its setgid if its group may execute it (without, it is no privilege); whether
+ * anything did. */
+bool inode_drop_suidgid(struct cinode *ci);
 struct disk_timespec disk_time(const struct timespec *ts);
 
 static inline uint32_t inode_mode(const struct cinode *ci) { return le32_get(ci->d.mode); }

@@ -123,6 +123,9 @@ int attr_run_set(struct op *op, struct itx *tx)
 		ci.d.uid = le32_of(a->attr.st_uid);
 	if (a->to_set & FUSE_SET_ATTR_GID)
 		ci.d.gid = le32_of(a->attr.st_gid);
+	/* As Linux does, also when root gives a file away.  An explicit mode says what is to stay. */
+	if (a->kill_suidgid || (a->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+		inode_drop_suidgid(&ci);
 	if (a->to_set & FUSE_SET_ATTR_MODE) {
 		ci.d.mode = le32_of((inode_mode(&ci) & S_IFMT) | (a->attr.st_mode & 07777));
 		ret = acl_chmod(tx, a->ino, &ci, inode_mode(&ci));

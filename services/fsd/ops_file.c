@@ -389,6 +389,7 @@ struct write_op {
 	struct { uint32_t page; uint64_t iblock; } used[WRITE_PAGES_MAX];	/* of them, by this run */
 	unsigned used_nr;
 	uint64_t offset, len;			/* what this run wrote */
+	bool dropped_suidgid;
 	uint64_t pending_id;			/* it is answered, and lies in the cache under that */
 };
 
@@ -665,6 +666,7 @@ static int write_run(struct op *op, struct itx *tx)
 		return ret;
 	if (w->offset + w->len > inode_size(&ci))
 		ci.d.size = le64_of(w->offset + w->len);
+	w->dropped_suidgid = rq->kill_suidgid && inode_drop_suidgid(&ci);
 	inode_touch(&ci, INODE_MTIME | INODE_CTIME);
 	return inode_put(tx, rq->ino, &ci, true);
 }
@@ -676,8 +678,11 @@ static uint64_t write_answer(const struct op *op)
 
 static int write_was_done(struct op *op, struct itx *tx)
 {
+	struct write_op *w = (struct write_op *)op;
+
 	(void)tx;
-	((struct write_op *)op)->len = op->answer;
+	w->len = op->answer;
+	w->dropped_suidgid = w->rq->kill_suidgid;	/* perhaps: the kernel is told once more */
 	return 0;
 }
 
@@ -698,6 +703,9 @@ static void write_done(struct op *op, int err)
 			pool_indexed(pool, w->used[from].page, rq->ino, w->used[from].iblock);
 	}
 	pool_give(pool, w->pages + from, w->pages_nr - from);
+	/* Before the answer: the file may be executed right after it. */
+	if (!err && w->dropped_suidgid)
+		kcache_forget_attributes(op->fsd, rq->ino);
 	if (w->pending_id) {
 		if (err && items_run(op->fsd, del_pending, w) < 0)
 			log_err("inode %llu: a write that failed is tried again when this mount starts again",
@@ -849,6 +857,7 @@ struct fallocate_op {
 	struct op op;
 	struct file_req *rq;
 	uint64_t at;		/* own memory: blocks before it are allocated and committed */
+	bool dropped_suidgid;
 };
 
 static int fallocate_run(struct op *op, struct itx *tx)
@@ -905,6 +914,8 @@ static int fallocate_run(struct op *op, struct itx *tx)
 		left -= got.len;
 		n++;
 	}
+	f->dropped_suidgid = rq->kill_suidgid && inode_drop_suidgid(&ci);
+	n += f->dropped_suidgid;	/* something has changed */
 	if (!(rq->flags & FALLOC_FL_KEEP_SIZE)) {
 		uint64_t reached = at > last ? end : at << SMALL_SHIFT;
 
@@ -929,6 +940,8 @@ static void fallocate_done(struct op *op, int err)
 	struct fallocate_op *f = (struct fallocate_op *)op;
 
 	fuse_op_done(f->rq->req, op);
+	if (!err && f->dropped_suidgid)
+		kcache_forget_attributes(op->fsd, f->rq->ino);
 	fuse_reply_err(f->rq->req, -err);
 	free(f->rq);
 	free(f);

@@ -73,6 +73,30 @@ chmod 711 "$TMP"; chmod 777 "$MNT"
 ok "its owner writes to a set-user-ID file" setpriv --reuid 65534 --regid 65534 --clear-groups \
 	sh -c "printf x >>'$MNT/suid'"
 is "writing took set-user-ID away" "$(stat -c %a "$MNT/suid")" 755
+# who may not keep them: as on a local disk, in each way that changes a file; and what the kernel then executes
+as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+suid_file() { cp /usr/bin/id "$MNT/suid2"; chown "${2:-65534:65534}" "$MNT/suid2"; chmod "$1" "$MNT/suid2"; stat -c %a "$MNT/suid2" >/dev/null; }
+mode_after() { local t=$1 mode=$2 want=$3; shift 3; suid_file "$mode"; "$@" 2>/dev/null; is "$t" "$(stat -c %a "$MNT/suid2")" "$want"; }
+mode_after "a write by another user takes both" 6775 775 as_nobody sh -c "printf x >>'$MNT/suid2'"
+mode_after "setgid without group execution is none" 6765 2765 as_nobody sh -c "printf x >>'$MNT/suid2'"
+mode_after "truncation takes both" 6775 775 as_nobody truncate -s 100 "$MNT/suid2"
+mode_after "O_TRUNC takes both" 6775 775 as_nobody sh -c ": >'$MNT/suid2'"
+mode_after "fallocate takes both" 6775 775 as_nobody fallocate -l 8M "$MNT/suid2"
+mode_after "chown by root takes both" 6775 775 chown 1:1 "$MNT/suid2"
+mode_after "chgrp by the owner takes both" 6775 775 as_nobody chgrp 65534 "$MNT/suid2"
+mode_after "root may write and keep them" 6775 6775 sh -c "printf x >>'$MNT/suid2'"
+mode_after "root may truncate and keep them" 6775 6775 truncate -s 100 "$MNT/suid2"
+suid_file 4777 0:0
+is "a setuid file runs as its owner" "$(as_nobody "$MNT/suid2" -u)" 0
+as_nobody dd if=/usr/bin/id of="$MNT/suid2" conv=notrunc bs=1M status=none
+is "right after a write by another it does not" "$(as_nobody "$MNT/suid2" -u)" 65534
+capable() { python3 -c 'import os, sys; os.setxattr(sys.argv[1], "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))' "$MNT/suid2" &&
+	getfattr --absolute-names -d -m security.capability "$MNT/suid2" 2>/dev/null | grep -q capability; }
+loses() { local t=$1; shift; suid_file 755 65534:65534; capable || fail "$t: has a capability at first"; "$@" 2>/dev/null
+	nok "$t" sh -c 'getfattr --absolute-names -d -m security.capability "$1" 2>/dev/null | grep -q capability' - "$MNT/suid2"; }
+loses "a write takes file capabilities" sh -c "printf x >>'$MNT/suid2'"
+loses "a truncation does" truncate -s 50 "$MNT/suid2"
+loses "chown does" chown 1:1 "$MNT/suid2"
 
 # ---- a full data device: an error, nothing lost, room again after deletion
 fill() { dd if=/dev/zero of="$MNT/fill" bs=1M count=4096 status=none; }
