@@ -4,8 +4,10 @@
  *
  * An operation ends once, when all its bytes are done or with the first error.  What ends short is
  * continued here, and a read or write that moves nothing is -EIO: the device is smaller than it said.
- * DISCARD always goes to a helper thread, for the ioctl blocks.  Buffers are never touched by us, only
- * by the kernel, so a client that takes its pages away gets -EFAULT and we live on.
+ * DISCARD always goes to a helper thread, for the ioctl blocks.  So does what a file cannot take without
+ * waiting, a write into a hole above all: the kernel's own threads would do such writes to one file one
+ * after the other.  Buffers are never touched by us, only by the kernel, so a client that takes its pages
+ * away gets -EFAULT and we live on.
  */
 #include "blockd.h"
 
@@ -28,7 +30,7 @@
 #define RING_SQ_ENTRIES	256
 #define RING_CQ_ENTRIES	(2 * BLOCKD_IOS_MAX)
 #define THREADS_ALONE	8	/* when they do everything */
-#define THREADS_HELPING	1
+#define THREADS_HELPING	4	/* when the ring does what it can without waiting */
 
 struct engine {
 	bool has_ring;
@@ -202,9 +204,11 @@ static void ring_queue(struct engine *e, struct io *io)
 	switch (io->op) {
 	case BLK_OP_READ:
 		io_uring_prep_read(sqe, io->fd, io->buf + io->done, len, off);
+		sqe->rw_flags = io->is_bdev ? 0 : RWF_NOWAIT;
 		break;
 	case BLK_OP_WRITE:
 		io_uring_prep_write(sqe, io->fd, io->buf + io->done, len, off);
+		sqe->rw_flags = io->is_bdev ? 0 : RWF_NOWAIT;
 		break;
 	default:
 		io_uring_prep_fsync(sqe, io->fd, IORING_FSYNC_DATASYNC);
@@ -222,7 +226,11 @@ static bool ring_ended(struct engine *e, struct io *io, int res)
 		io->result = -EKEYEXPIRED;
 		return true;
 	}
-	if (res == -EINTR || res == -EAGAIN) {
+	if (res == -EAGAIN || (res == -EOPNOTSUPP && !io->is_bdev)) {
+		thread_queue(e, io);
+		return false;
+	}
+	if (res == -EINTR) {
 		ring_queue(e, io);
 		return false;
 	}
