@@ -118,6 +118,7 @@ static int take_opened(struct txn *t, const struct disk_log_trees *lt,
 		merge_kick(t->fsd);
 	}
 	t->lt = *lt;
+	atomic_store(&t->opened_ns, clock_mono_ns());
 	for (;;) {
 		ret = room_opened(t->room, t->bs, lt);
 		if (ret == 0 && !is_known)

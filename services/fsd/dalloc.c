@@ -227,9 +227,7 @@ int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext)
 			return ret;
 		if (!low && tx->op)
 			return op_park(tx->op, txn_wait_room);
-		/* What others give back we hear of with the leader's next answer; have one soon. */
-		txn_sync(tx->fsd);
-		return -ENOSPC;
+		return txn_no_space(tx->fsd, tx->op);
 	}
 	len = from.start + from.len - start;
 	if (len > want)

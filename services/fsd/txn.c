@@ -28,6 +28,8 @@
 #include "txn_impl.h"
 
 #define GEN_BYTES_MAX	(64ull << 20)
+/* How long the leader's word that there is no more space is believed without asking again. */
+#define LOW_KNOWN_NS	(3 * NSEC_PER_SEC)
 
 /* ---- asking for commits -------------------------------------------------------------------- */
 
@@ -218,6 +220,35 @@ void txn_wait_room(struct op *op)
 		op_wake(op);
 }
 
+/* Until the leader's next answer, which is asked for. */
+static void wait_answer(struct op *op)
+{
+	struct txn *t = op->fsd->txn;
+	bool now;
+
+	pthread_mutex_lock(&t->lock);
+	now = t->ended;
+	if (!now) {
+		t->sync = true;
+		op->next = t->room_ops;
+		t->room_ops = op;
+		atomic_store(&op->cancel, cancel_wait);
+		pthread_cond_signal(&t->work);
+	}
+	pthread_mutex_unlock(&t->lock);
+	if (now)
+		op_wake(op);
+}
+
+int txn_no_space(struct fsd *fsd, struct op *op)
+{
+	if (op && clock_mono_ns() - atomic_load(&fsd->txn->opened_ns) > LOW_KNOWN_NS)
+		return op_park(op, wait_answer);
+	/* What others give back we hear of with the leader's next answer; have one soon. */
+	txn_sync(fsd);
+	return -ENOSPC;
+}
+
 static void wake_list(struct op *op, int err)
 {
 	struct op *next;
@@ -340,11 +371,8 @@ int txn_hold(struct op *op, struct itx *tx, unsigned items_nr, bool allocating)
 		room_clean(t->room);
 		room_need(t->room, &open, items_nr, st.ms_entries, &rn);
 	}
-	if (allocating && rn.is_low) {
-		/* What others give back we hear of with the leader's next answer; have one soon. */
-		txn_sync(op->fsd);
-		return -ENOSPC;
-	}
+	if (allocating && rn.is_low)
+		return txn_no_space(op->fsd, op);
 	if (rn.need > rn.have && rn.is_low && !open.any && !closed.any)
 		return -ENOSPC;	/* not even the first change would fit, and there is no more */
 	if (rn.need > rn.have || open.bytes + closed.bytes > size / 2)

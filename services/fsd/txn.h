@@ -60,6 +60,11 @@ int txn_inode_count_add(struct itx *tx, int delta);
 void txn_touch(struct itx *tx, const struct key *key, const void *val, size_t len);
 /* op->wait: until a commit has made room (anywhere: metadata, data, the cache). */
 void txn_wait_room(struct op *op);
+/*
+ * The leader has said LOW, so there is no space: -ENOSPC, or, where it has said so some time ago,
+ * OP_PARKED until it has been asked again (op may be NULL: then -ENOSPC).
+ */
+int txn_no_space(struct fsd *fsd, struct op *op);
 /* Have the leader refill this mount's allocators, with a commit even if nothing is dirty. */
 void txn_sync(struct fsd *fsd);
 /* The same at once: the leader asks, for others wait for this mount. */

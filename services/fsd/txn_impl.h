@@ -38,6 +38,7 @@ struct txn {
 	struct block_set *bs;
 	uint64_t next_sync_ns;
 
+	_Atomic uint64_t opened_ns;	/* when lt came; any thread */
 	struct room *room;		/* locks itself */
 };
 
