@@ -40,13 +40,13 @@ static void drop_range(struct world *w, struct key start)
 	assert_int_equal(btree_delete(w->r.bs, &w->r.al, &w->now.super.log_merge, &start), 0);
 }
 
-static void plant_next(struct world *w, struct key next)
+static void plant_status(struct world *w, struct key next, uint64_t seq)
 {
 	struct merge_status st = count(w).status;
 	const struct disk_merge_status d = { .next_range_key = key_to_disk(&next),
 					     .nr_requests = le64_of(st.nr_requests),
 					     .nr_complete = le64_of(st.nr_complete),
-					     .seq = le64_of(st.seq) };
+					     .seq = le64_of(seq) };
 
 	put_merge_item(w, (struct key){ .zone = ZONE_MERGE_STATUS }, &d, sizeof(d));
 }
@@ -116,7 +116,7 @@ static void plant_collision(struct world *w, struct key rest)
 	drop_range(w, KEY_ZEROS);
 	plant_range(w, zone16, ones);
 	plant_range(w, in_zone(rest, ZONE_XATTR_TOTL), last12);
-	plant_next(w, zone16);
+	plant_status(w, zone16, count(w).status.seq);
 	commit(w);
 }
 
@@ -307,6 +307,11 @@ static void the_first_request_waits_for_the_commit_of_the_status(void **state)
 	assert_int_equal(merge_server_start(&w->ms), 0);
 	assert_int_equal(merge_server_get(&w->ms, RID(0), &req), -EINPROGRESS);
 	commit(w);
+	/* Also when it is another merge's that is committed: its inputs are others. */
+	begin(w);
+	plant_status(w, KEY_ZEROS, count(w).status.seq + 1);
+	assert_int_equal(merge_server_get(&w->ms, RID(0), &req), -EINPROGRESS);
+	crash(w);
 	assert_int_equal(call_server(w, CALL_GET, 0, &req, NULL), 0);
 	assert_int_equal(le64_get(req.logs_root.ref.blkno),
 			 le64_get(w->now.super.logs_root.ref.blkno));
