@@ -32,7 +32,7 @@
 #include "services/fsd/net.h"
 #include "services/fsd/op.h"
 #include "services/fsd/reader.h"
-#include "services/fsd/txn.h"
+#include "services/fsd/txn_impl.h"
 
 #define FSID		0x1234567890abcdefull
 #define RID		77u
@@ -63,6 +63,7 @@ static struct {
 	unsigned commits, finalize_every, list_nr;
 	unsigned hold_every;		/* such a commit is answered without the next transaction */
 	atomic_bool is_holding;		/* who asks for that waits */
+	atomic_bool is_low;		/* it says that there is no space */
 	atomic_uint waits;
 	unsigned flushes;
 	bool flushed;			/* nothing was written since the last flush */
@@ -249,6 +250,7 @@ static void open_next(void)
 						   &leader.lt.data_freed, UINT64_MAX, 100000,
 						   &moved),
 				 0);
+	leader.lt.meta_avail.flags = le32_of(atomic_load(&leader.is_low) ? ALLOC_FLAG_LOW : 0);
 	leader.lt.get_trans_seq = le64_of(++leader.seq);
 	put_lt();
 }
@@ -1077,6 +1079,60 @@ static void short_lists_make_operations_wait_and_nothing_is_lost(void **state)
 	assert_int_equal(stats_get(&fsd.stats.trans_commit_retry), 0);
 }
 
+static void wait_until_low(void)
+{
+	struct txn_status st;
+	time_t end = time(NULL) + DEADLINE_S;
+
+	do {
+		txn_get_status(&fsd, &st);
+		assert_true(time(NULL) < end);
+		usleep(1000);
+	} while (!st.is_low);
+}
+
+/* An xattr on the first inode; what the program is told. */
+static int try_xattr(void)
+{
+	struct step *s = &the_step;
+
+	memset(s, 0, sizeof(*s));
+	s->what = XATTR;
+	s->mi = inodes[0];
+	return run_op(s);
+}
+
+/* The leader has said LOW, and then nothing was asked for a long time. */
+static void be_idle_and_low(void)
+{
+	atomic_store(&leader.is_low, true);
+	txn_sync_now(&fsd);
+	wait_until_low();
+	atomic_store(&fsd.txn->opened_ns, 0);
+}
+
+static void that_there_was_no_space_long_ago_is_asked_again_before_it_is_told(void **state)
+{
+	uint64_t seq;
+
+	(void)state;
+	leader.finalize_every = leader.hold_every = 0;
+	fsd.conf.commit_interval_ms = 60000;
+	do_step(&inodes[0], CREATE);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	/* It still is so: told, but only after the leader has said so again. */
+	be_idle_and_low();
+	seq = last_seq();
+	assert_int_equal(try_xattr(), -ENOSPC);
+	assert_true(last_seq() > seq);
+	/* It is so no more: nobody is told. */
+	be_idle_and_low();
+	atomic_store(&leader.is_low, false);
+	do_step(&inodes[0], XATTR);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	check_device();
+}
+
 static void sequence_is_told_when_it_is_committed(void **state)
 {
 	struct minode *mi = &inodes[0];
@@ -1114,6 +1170,7 @@ int main(void)
 			short_lists_make_operations_wait_and_nothing_is_lost, setup_short_lists,
 			teardown),
 		T(sequence_is_told_when_it_is_committed),
+		T(that_there_was_no_space_long_ago_is_asked_again_before_it_is_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
