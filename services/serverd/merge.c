@@ -113,6 +113,11 @@ static unsigned ctx_room(void *arg)
 	return room < left ? room : left;
 }
 
+static unsigned ctx_room_at_end(void *arg)
+{
+	return txn_room(((struct ctx *)arg)->t);
+}
+
 static struct merge_server *ctx_init(struct ctx *c, struct txn *t)
 {
 	*c = (struct ctx){
@@ -121,7 +126,7 @@ static struct merge_server *ctx_init(struct ctx *c, struct txn *t)
 		.ms = { .bs = txn_blocks(t), .al = txn_alloc(t), .super = txn_super(t),
 			.stable = txn_stable(t), .freed = txn_meta_freed(t),
 			.meta_avail = txn_meta_avail(t), .arg = c, .next_seq = ctx_next_seq,
-			.room = ctx_room },
+			.room = ctx_room, .room_at_end = ctx_room_at_end },
 	};
 	return &c->ms;
 }

@@ -349,8 +349,8 @@ static void many_inputs_vanish_at_once(void **state)
 
 	(void)state;
 	w->is_tight = true;
-	for (unsigned i = 0; i < 150; i++) {
-		write_some(w, i % MOUNTS, HABIT_SPARSE, 3);
+	for (unsigned i = 0; i < 500; i++) {
+		write_some(w, i % MOUNTS, HABIT_SPARSE, 2);
 		if (i % MOUNTS == MOUNTS - 1)
 			finalize_all(w);
 	}

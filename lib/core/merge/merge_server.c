@@ -584,15 +584,16 @@ static int finish(struct merge_server *ms, const struct merge_status *st)
 {
 	const struct key zeros = KEY_ZEROS, ones = KEY_ONES;
 	struct input_items in = { .input_seq = st->seq };
-	size_t need;
+	size_t need, has;
 	int ret;
 
 	ret = btree_each(ms->bs, &ms->super->logs_root, &zeros, &ones, add_input, &in);
 	/* A bloom block each, and the blocks of the trees that the items are in. */
 	need = in.nr + in.nr / 32 + 2 * RECORD_BLOCKS;
+	has = ms->room_at_end ? ms->room_at_end(ms->arg) : ms->room(ms->arg);
 	if (ret == 0 && need > ALLOC_LIST_ENTRIES)
 		ret = -ENOSPC;
-	else if (ret == 0 && ms->room(ms->arg) < need)
+	else if (ret == 0 && has < need)
 		ret = -EINPROGRESS;
 	for (size_t i = 0; i < in.nr && ret == 0; i++)
 		ret = retire_input(ms, &in.v[i]);

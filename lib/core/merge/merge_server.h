@@ -42,6 +42,11 @@ struct merge_server {
 	 * How many blocks can still be allocated, and as many freed, before this must be committed.
 	 */
 	unsigned (*room)(void *arg);
+	/*
+	 * The same for the end of a merge, which cannot be divided, where room() holds back what
+	 * others may want; NULL: room() does not.  It takes a block for each input and some more.
+	 */
+	unsigned (*room_at_end)(void *arg);
 };
 
 /*
