@@ -1,10 +1,6 @@
 #!/bin/bash
-# Full devices.  Data: whoever writes is told, what was acknowledged is there, deleting gives the space
-# back.  Metadata: what would consume space is refused, what gives back works, and nothing is lost.
-#
-# What is true of metadata until log merge is there: a deleted item leaves a marker in the mount's log tree, and
-# leaves that hold only markers are not given back.  So deleting everything does not end LOW, not even with
-# an unmount; what a new mount can still write is what the old one's lists had not used.
+# A full data device: whoever writes is told, also who stores to a mapping; what was acknowledged is there, what has
+# blocks can be overwritten, and deleting gives the space back.  74-full.sh has more writers and the metadata device.
 . "$(dirname "$0")/../lib/common.sh"
 
 cat >"$TMP/writer.py" <<'PY'
@@ -53,9 +49,7 @@ PY
 verify() { cat "$@" | python3 "$TMP/verify.py"; }
 no_space() { local out; out=$("$@" 2>&1) && { echo "succeeded: $*"; return 1; }; case $out in *"No space left"*) ;; *) echo "$out"; return 1 ;; esac; }
 statvfs() { python3 -c 'import os, sys; v = os.statvfs(sys.argv[1]); print(getattr(v, sys.argv[2]))' "$MNT" "$1"; }
-says() { "$CTL" status --json "$CONF" 2>/dev/null | grep -qE "\"$1\": ?$2[,}]"; }
 
-# ---- a full data device, several writers
 DATA_BYTES=$((320 << 20))
 vol_make 8G $DATA_BYTES 2>/dev/null
 inst_conf pool_size=16M
@@ -110,74 +104,4 @@ free_data() { [ "$(statvfs f_bavail)" -ge $((DATA_BYTES / 4096 - 65)) ]; }
 ok "after deleting everything all blocks are available" wait_for 60 free_data
 ok "unmount" inst_stop
 check_clean "clean after that"
-
-# ---- a full metadata device
-# The leader keeps 34681 large blocks for one mount (format 2.3) and gives it 8185 more, of which it gets the
-# next ones when half of them are gone.  So this device is just large enough not to be LOW at first.
-vol_make 3400M 1G 2>/dev/null
-inst_conf cache_size=256M
-ok "mount a volume with little metadata" inst_start
-says meta_is_low 0 && pass "it is not LOW yet" || fail "it is not LOW yet"
-mkdir "$MNT/d"
-cat >"$TMP/xattrs.py" <<'PY'
-# xattrs.py DIR fill|verify LIST: files with xattrs until there is no space; what was acknowledged is in LIST.
-import errno, os, random, sys
-top, what, path = sys.argv[1:]
-def value(i, k): return random.Random(i * 16 + k).randbytes(60000)
-if what == "fill":
-    out = open(path, "w")
-    try:
-        for i in range(20000):
-            os.close(os.open("%s/f%d" % (top, i), os.O_CREAT | os.O_WRONLY))
-            for k in range(4):
-                os.setxattr("%s/f%d" % (top, i), "user.%d" % k, value(i, k))
-                print(i, k, file=out)
-    except OSError as e:
-        sys.exit(0 if e.errno == errno.ENOSPC else str(e))
-    sys.exit("20,000 files and there is still space")
-nr = 0
-for line in open(path):
-    i, k = map(int, line.split())
-    if os.getxattr("%s/f%d" % (top, i), "user.%d" % k) != value(i, k):
-        sys.exit("f%d user.%d differs" % (i, k))
-    nr += 1
-if nr < 400: sys.exit("only %d" % nr)
-PY
-echo contents >"$MNT/d/data"
-ok "xattrs until there is no space, and only that" timeout 300 python3 "$TMP/xattrs.py" "$MNT/d" fill "$TMP/xlist"
-ok "what was acknowledged is there ($(wc -l <"$TMP/xlist") xattrs)" python3 "$TMP/xattrs.py" "$MNT/d" verify "$TMP/xlist"
-ok "status says LOW" says meta_is_low 1
-is "no block is available" "$(statvfs f_bavail)" 0
-is "nor a file" "$(statvfs f_favail)" 0
-ok "no file is made" no_space touch "$MNT/new"
-ok "no directory" no_space mkdir "$MNT/new"
-ok "no link" no_space ln "$MNT/d/data" "$MNT/new"
-ok "no symbolic link" no_space ln -s d/data "$MNT/new"
-ok "no rename" no_space mv "$MNT/d/data" "$MNT/d/moved"
-ok "no xattr" no_space setfattr -n user.new -v x "$MNT/d/data"
-ok "no data is written" no_space dd if=/dev/zero of="$MNT/d/data" bs=1 count=1 seek=9 conv=notrunc
-is "what was refused has changed nothing" "$(cd "$MNT" && ls && cat d/data)" "d
-contents"
-ok "fsync works" sync "$MNT/d"
-ok "removing an xattr works" setfattr -x user.0 "$MNT/d/f0"
-ok "truncation works" truncate -s 0 "$MNT/d/data"
-ok "unlink works" rm "$MNT/d/f1"
-sed -i '/^[01] /d' "$TMP/xlist"
-ok "all that is durable" sync "$MNT/d"
-power_cut
-ok "mount after a power cut" inst_start
-ok "what was acknowledged is there after a power cut" python3 "$TMP/xattrs.py" "$MNT/d" verify "$TMP/xlist"
-nok "what was unlinked is not" test -e "$MNT/d/f1"
-is "what was truncated is empty" "$(stat -c %s "$MNT/d/data")" 0
-# The dead mount's lists went back, so there may be some room; use it up.
-mkdir -p "$MNT/e" 2>/dev/null && timeout 300 python3 "$TMP/xattrs.py" "$MNT/e" fill "$TMP/xlist2"
-ok "it is LOW again" wait_for 60 says meta_is_low 1
-ok "everything can be deleted" rm -rf "$MNT/d" "$MNT/e"
-is "and is gone" "$(ls "$MNT")" ""
-ok "unmount" inst_stop
-check_clean "clean after a full metadata device"
-ok "it mounts again" inst_start
-is "it is empty" "$(ls "$MNT")" ""
-ok "unmount again" inst_stop
-check_clean "and clean again"
 tap_done
