@@ -15,6 +15,7 @@
 #include "log.h"
 #include "net.h"
 #include "txn.h"
+#include "util/planted.h"
 
 /* Passes over the kernel's caches while reads go on; what the last one misses, AUTO_INVAL_DATA
  * catches: attributes carry no timeout any more, so the next read compares them first. */
@@ -88,9 +89,12 @@ void revoke_drained(struct lock *l)
 {
 	struct fsd *fsd = l->ls->fsd;
 
-	if (l->step != REVOKE_DRAIN || l->writers || (l->revoke_to == LOCK_MODE_NULL && l->readers))
+	if (l->step != REVOKE_DRAIN)
 		return;
-	if (l->dirty_gen > txn_committed_gen(fsd)) {
+	if ((l->writers || (l->revoke_to == LOCK_MODE_NULL && l->readers)) &&
+	    !PLANTED(revoke_waits_for_nobody))
+		return;
+	if (l->dirty_gen > txn_committed_gen(fsd) && !PLANTED(revoke_forgets_to_commit)) {
 		l->step = REVOKE_COMMIT;
 		txn_commit_to(fsd, TXN_LOCK, l->dirty_gen, committed, l);
 		return;

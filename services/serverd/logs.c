@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "util/planted.h"
 /* Extents moved between two looks at the room that is left, and looks in one run: others wait for us. */
 #define MOVE_STEP	8u
 #define MOVE_STEPS_MAX	512u
@@ -374,7 +375,7 @@ int logs_commit(struct txn *t, uint64_t rid, const struct disk_log_trees *in, bo
 	if (ret == 0 && !is_finalized(&lt)) {
 		if (logs_is_open(&lt) && le64_get(lt.get_trans_seq) == trans_seq)
 			ret = store_commit(t, &lt, in);
-		else if (le64_get(lt.commit_trans_seq) != trans_seq)
+		else if (le64_get(lt.commit_trans_seq) != trans_seq || PLANTED(commit_is_not_repeatable))
 			ret = -EINVAL;
 	} else if (ret == 0 || ret == -ENOENT) {
 		ret = find_stored(t, rid, le64_get(in->nr), trans_seq, &lt);

@@ -23,6 +23,7 @@
 #include "logs.h"
 #include "merge/merge_server.h"
 #include "mounts.h"
+#include "util/planted.h"
 
 /* --- the barrier --- */
 
@@ -154,7 +155,7 @@ int merge_pass_gate(struct txn *t, struct merge_gate *gate, struct disk_log_tree
 		ret = logs_continue(t, lt);
 	if (ret == 0)
 		ret = finish_abandoned(t, gate);
-	if (ret == 0 && gate->active_nr == 0)
+	if (ret == 0 && (gate->active_nr == 0 || PLANTED(merge_without_everybody)))
 		ret = merge_server_start(ctx_init(&c, t));
 	return ret;
 }

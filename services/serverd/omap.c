@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/planted.h"
 struct round {
 	struct round *next;
 	uint64_t id;
@@ -190,7 +191,7 @@ int omap_request(struct omap *o, uint64_t rid, uint64_t handle, uint64_t group)
 	r->rid = rid;
 	r->handle = handle;
 	r->group = group;
-	if (!o->gated && round_start(o, r) < 0) {
+	if ((!o->gated || PLANTED(map_before_everybody_is_back)) && round_start(o, r) < 0) {
 		free(r);
 		return -ENOMEM;
 	}
