@@ -237,11 +237,11 @@ static int op_check(const struct blkcli_op *op)
 	if (op->op < BLK_OP_READ || op->op >= BLK_OP_END || op->dev >= BLK_DEVS_NR)
 		return -EINVAL;
 	if (op->op == BLK_OP_FLUSH)
-		return op->len == 0 && op->dev_off == 0 ? 0 : -EINVAL;
+		return op->len == 0 && op->dev_off == 0 && !op->is_durable ? 0 : -EINVAL;
 	if (op->len == 0 || op->len % BLKRING_ALIGN || op->dev_off % BLKRING_ALIGN ||
 	    op->dev_off > (uint64_t)INT64_MAX - op->len)
 		return -EINVAL;
-	if (op->op != BLK_OP_DISCARD && !op->buf)
+	if ((op->op != BLK_OP_DISCARD && !op->buf) || (op->op != BLK_OP_WRITE && op->is_durable))
 		return -EINVAL;
 	return 0;
 }
@@ -296,6 +296,7 @@ static int piece_send(struct blkcli *c, struct waiter *w, struct blkcli_op *op, 
 	s->desc = (struct blkring_desc){
 		.op = op->op,
 		.dev = op->dev,
+		.flags = op->is_durable ? BLKRING_DURABLE : 0,
 		.tag = (uint64_t)s->gen << 32 | (uint64_t)(s - c->slots),
 		.region = region,
 		.len = len,
@@ -577,6 +578,17 @@ int blkcli_write_small(struct blkcli *c, enum blk_device dev, uint64_t blkno, co
 	if (blkno > INT64_MAX >> SMALL_SHIFT)
 		return -EINVAL;
 	return run_one(c, BLK_OP_WRITE, dev, blkno << SMALL_SHIFT, SMALL_SIZE, buf);
+}
+
+int blkcli_write_small_durable(struct blkcli *c, enum blk_device dev, uint64_t blkno, const void *buf)
+{
+	struct blkcli_op o = { .op = BLK_OP_WRITE, .dev = (uint8_t)dev, .is_durable = true,
+			       .dev_off = blkno << SMALL_SHIFT, .len = SMALL_SIZE,
+			       .buf = (void *)buf };
+
+	if (blkno > INT64_MAX >> SMALL_SHIFT)
+		return -EINVAL;
+	return blkcli_run(c, &o, 1);
 }
 
 int blkcli_flush(struct blkcli *c, enum blk_device dev)

@@ -54,6 +54,7 @@ void blkcli_buf_free(struct blkcli *c, void *buf);
 struct blkcli_op {
 	uint8_t op;			/* enum blk_op */
 	uint8_t dev;			/* enum blk_device */
+	bool is_durable;		/* a WRITE that needs no FLUSH after it */
 	uint64_t dev_off;		/* bytes, a multiple of 4096 */
 	uint32_t len;			/* bytes, a multiple of 4096; 0 for FLUSH */
 	void *buf;			/* 4096-aligned in pool or region: used as it is; else copied */
@@ -95,6 +96,8 @@ uint64_t blkcli_fsid(const struct blkcli *c);
 /* One 4096-byte block; errors as blkcli_run. */
 int blkcli_read_small(struct blkcli *c, enum blk_device dev, uint64_t blkno, void *buf);
 int blkcli_write_small(struct blkcli *c, enum blk_device dev, uint64_t blkno, const void *buf);
+/* The same, and on 0 it is durable. */
+int blkcli_write_small_durable(struct blkcli *c, enum blk_device dev, uint64_t blkno, const void *buf);
 /* What has been written to dev and answered is durable.  Errors as blkcli_run. */
 int blkcli_flush(struct blkcli *c, enum blk_device dev);
 

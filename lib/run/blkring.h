@@ -41,6 +41,8 @@ enum blk_op {
 	BLK_OP_END,
 };
 
+#define BLKRING_DURABLE	1u	/* flag of a WRITE: it is durable when it is answered */
+
 enum blk_device {
 	BLK_DEV_META,
 	BLK_DEV_DATA,

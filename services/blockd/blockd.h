@@ -133,6 +133,7 @@ struct io {
 	uint8_t op;			/* enum blk_op */
 	uint8_t dev;
 	bool is_bdev;
+	bool is_durable;		/* a write that ends when it is durable */
 	int fd;
 	char *buf;
 	uint64_t off;

@@ -639,6 +639,7 @@ static void conn_start(struct blockd *d, struct conn *c, const struct blkring_de
 		.op = desc->op,
 		.dev = desc->dev,
 		.is_bdev = d->vol.dev[desc->dev].is_bdev,
+		.is_durable = desc->flags & BLKRING_DURABLE,
 		.fd = d->vol.dev[desc->dev].fd,
 		.off = desc->dev_off,
 		.len = desc->len,
@@ -764,14 +765,14 @@ static int io_result(struct blockd *d, struct conn *c, const struct io *io)
 		log_err("%s %s: %s of %u bytes at %" PRIu64 " for %s failed: %s; check the device",
 			dev->name, dev->path, names[io->op], io->len, io->off, conn_name(c),
 			strerror(-result));
+	/*
+	 * The kernel tells of a lost write-back once, to whoever flushes first, be it with a write;
+	 * every client has something to lose by it, so each is told at its next flush.
+	 */
+	if (result < 0 && (io->op == BLK_OP_FLUSH || io->is_durable))
+		dev->flush_errors++;
 	if (io->op != BLK_OP_FLUSH)
 		return result;
-	/*
-	 * The kernel tells of a lost write-back once, to whoever flushes first; every client has
-	 * something to lose by it, so each is told at its next flush.
-	 */
-	if (result < 0)
-		dev->flush_errors++;
 	if (c->flush_errors_seen[io->dev] != dev->flush_errors) {
 		c->flush_errors_seen[io->dev] = dev->flush_errors;
 		return result < 0 ? result : -EIO;

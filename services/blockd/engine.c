@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -68,8 +69,9 @@ static int io_transfer(struct io *io)
 		char *buf = io->buf + io->done;
 		size_t len = io->len - io->done;
 		off_t off = (off_t)(io->off + io->done);
+		struct iovec iov = { buf, len };
 		ssize_t n = io->op == BLK_OP_READ ? pread(io->fd, buf, len, off) :
-						    pwrite(io->fd, buf, len, off);
+			    pwritev2(io->fd, &iov, 1, off, io->is_durable ? RWF_DSYNC : 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -208,7 +210,7 @@ static void ring_queue(struct engine *e, struct io *io)
 		break;
 	case BLK_OP_WRITE:
 		io_uring_prep_write(sqe, io->fd, io->buf + io->done, len, off);
-		sqe->rw_flags = io->is_bdev ? 0 : RWF_NOWAIT;
+		sqe->rw_flags = (io->is_bdev ? 0 : RWF_NOWAIT) | (io->is_durable ? RWF_DSYNC : 0);
 		break;
 	default:
 		io_uring_prep_fsync(sqe, io->fd, IORING_FSYNC_DATASYNC);

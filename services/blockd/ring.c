@@ -27,9 +27,10 @@ static int write_check(const struct blkring_desc *d, uint32_t kind)
 int ring_desc_check(const struct blkring_desc *d, const struct ring_limits *lim)
 {
 	uint64_t max = d->op == BLK_OP_DISCARD ? BLKRING_DISCARD_MAX : BLKRING_LEN_MAX;
+	unsigned flags = d->op == BLK_OP_WRITE ? BLKRING_DURABLE : 0;
 	uint64_t bytes;
 
-	if (d->dev >= BLK_DEVS_NR || d->flags != 0 || d->result != 0 ||
+	if (d->dev >= BLK_DEVS_NR || d->flags & ~flags || d->result != 0 ||
 	    d->pad[0] != 0 || d->pad[1] != 0 || d->pad[2] != 0)
 		return -EINVAL;
 

@@ -83,7 +83,7 @@ static int dev_read_super(void *arg, void *buf)
 
 static int dev_write_super(void *arg, const void *buf)
 {
-	return blkcli_write_small(((struct daemon *)arg)->blk, BLK_DEV_META, SUPER_BLKNO, buf);
+	return blkcli_write_small_durable(((struct daemon *)arg)->blk, BLK_DEV_META, SUPER_BLKNO, buf);
 }
 
 static int blk_set_term(void *arg, uint64_t term)

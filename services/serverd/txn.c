@@ -456,11 +456,8 @@ static int check_super_is_ours(struct txn *t)
 
 static int write_super(struct txn *t)
 {
-	int ret;
+	int ret = t->dev.write_super(t->dev.arg, &t->super);
 
-	ret = t->dev.write_super(t->dev.arg, &t->super);
-	if (ret == 0)
-		ret = t->dev.flush(t->dev.arg);
 	if (ret < 0)
 		return txn_fail(t, ret, "the super block could not be written");
 	return 0;

@@ -28,7 +28,7 @@ struct txn_dev {
 	struct block_dev blocks;
 	int (*flush)(void *arg);			/* the metadata device */
 	int (*read_super)(void *arg, void *buf);	/* SMALL_SIZE bytes at SUPER_BLKNO */
-	int (*write_super)(void *arg, const void *buf);
+	int (*write_super)(void *arg, const void *buf);	/* durable when it returns 0 */
 };
 
 /* The volume's sequence counter, 16.1: any thread. */

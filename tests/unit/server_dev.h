@@ -147,7 +147,8 @@ static inline int dev_write_super(void *arg, const void *buf)
 	if (dev_is_down(d))
 		return -EIO;
 	memcpy(d->super_now, buf, SMALL_SIZE);
-	return 0;
+	/* A device without a durable write flushes: power may go in between. */
+	return dev_flush(d);
 }
 
 /* Of what was not flushed any part may have reached the disk, the super whole or not at all. */

@@ -131,6 +131,11 @@ static void good_descriptors_pass(void **state)
 	assert_int_equal(ring_desc_check(&d, &limits), 0);
 	d.op = BLK_OP_WRITE;
 	assert_int_equal(ring_desc_check(&d, &limits), 0);
+	d.flags = BLKRING_DURABLE;
+	assert_int_equal(ring_desc_check(&d, &limits), 0);
+	d.flags = BLKRING_DURABLE | 2;
+	assert_int_equal(ring_desc_check(&d, &limits), -EINVAL);
+	d.flags = 0;
 	d.dev_off = META_BYTES - d.len;
 	d.region_off = REGION_BYTES - d.len;
 	assert_int_equal(ring_desc_check(&d, &limits), 0);
@@ -140,6 +145,8 @@ static void good_descriptors_pass(void **state)
 	assert_int_equal(ring_desc_check(&d, &limits), 0);
 	d = (struct blkring_desc){ .op = BLK_OP_FLUSH, .dev = BLK_DEV_DATA };
 	assert_int_equal(ring_desc_check(&d, &limits), 0);
+	d.flags = BLKRING_DURABLE;
+	assert_int_equal(ring_desc_check(&d, &limits), -EINVAL);
 	d = (struct blkring_desc){ .op = BLK_OP_DISCARD, .dev = BLK_DEV_DATA, .dev_off = 1 << 20,
 				   .len = 8 << 20 };
 	assert_int_equal(ring_desc_check(&d, &limits), 0);

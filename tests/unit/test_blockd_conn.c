@@ -29,6 +29,7 @@
 
 #define VICTIM	0x55ull
 #define DATA_OFF (DATA_FIRST_BLKNO << SMALL_SHIFT)
+#define QUORUM_OFF (QUORUM_FIRST_BLKNO << SMALL_SHIFT)
 
 /* ---- an engine under control ---- */
 
@@ -260,9 +261,11 @@ static void leave(struct fixture *fx, struct raw *r)
 	turn(&fx->d);
 }
 
-static void ask(struct fixture *fx, struct raw *r, unsigned op, unsigned dev, uint64_t off)
+static void ask_flags(struct fixture *fx, struct raw *r, unsigned op, unsigned dev, uint64_t off,
+		      unsigned flags)
 {
-	struct blkring_desc d = { .op = (uint8_t)op, .dev = (uint8_t)dev, .tag = 9 };
+	struct blkring_desc d = { .op = (uint8_t)op, .dev = (uint8_t)dev, .tag = 9,
+				  .flags = (uint16_t)flags };
 
 	if (op != BLK_OP_FLUSH) {
 		d.region = BLK_REGION_PRIVATE;
@@ -271,6 +274,11 @@ static void ask(struct fixture *fx, struct raw *r, unsigned op, unsigned dev, ui
 	}
 	assert_int_equal(blkring_push(&r->ring->sq_head, &r->ring->sq_tail, &r->tail, r->ring->sq, &d), 0);
 	conns_drain(&fx->d);
+}
+
+static void ask(struct fixture *fx, struct raw *r, unsigned op, unsigned dev, uint64_t off)
+{
+	ask_flags(fx, r, op, dev, off, 0);
 }
 
 /* The next completion; 1: none yet. */
@@ -447,6 +455,36 @@ static void a_failed_flush_is_told_to_everybody_once(void **state)
 	end_all(&fx->d);
 	assert_int_equal(answer(&b), -EIO);
 	ask(fx, &b, BLK_OP_FLUSH, BLK_DEV_DATA, 0);
+	end_all(&fx->d);
+	assert_int_equal(answer(&b), 0);
+	leave(fx, &a);
+	leave(fx, &b);
+}
+
+/* It flushes too: what the kernel says then is for everybody. */
+static void a_failed_durable_write_is_told_to_those_who_flush(void **state)
+{
+	struct fixture *fx = *state;
+	struct raw a, b;
+
+	join(fx, &a, BLK_KIND_QUORUMD, 1, 0);
+	join(fx, &b, BLK_KIND_FSD, 2, 0);
+	ask_flags(fx, &a, BLK_OP_WRITE, BLK_DEV_META, QUORUM_OFF, BLKRING_DURABLE);
+	assert_true(started->is_durable);
+	end_one(&fx->d, started, -ENOSPC);
+	assert_int_equal(answer(&a), -ENOSPC);
+	ask(fx, &b, BLK_OP_FLUSH, BLK_DEV_META, 0);
+	end_all(&fx->d);
+	assert_int_equal(answer(&b), -EIO);
+	ask(fx, &b, BLK_OP_FLUSH, BLK_DEV_META, 0);
+	end_all(&fx->d);
+	assert_int_equal(answer(&b), 0);
+	/* An ordinary one that fails is its own client's business. */
+	ask(fx, &a, BLK_OP_WRITE, BLK_DEV_META, QUORUM_OFF);
+	assert_false(started->is_durable);
+	end_one(&fx->d, started, -ENOSPC);
+	assert_int_equal(answer(&a), -ENOSPC);
+	ask(fx, &b, BLK_OP_FLUSH, BLK_DEV_META, 0);
 	end_all(&fx->d);
 	assert_int_equal(answer(&b), 0);
 	leave(fx, &a);
@@ -662,6 +700,7 @@ int main(void)
 		TEST(a_writer_is_greeted_again_when_its_old_writes_have_ended),
 		TEST(a_buffer_stays_until_its_operation_ends),
 		TEST(a_failed_flush_is_told_to_everybody_once),
+		TEST(a_failed_durable_write_is_told_to_those_who_flush),
 		TEST(operations_in_flight_are_bounded_and_none_is_lost),
 		TEST(a_sleeping_client_is_rung_and_a_waking_one_is_not),
 		TEST(nobody_writes_without_a_lease),

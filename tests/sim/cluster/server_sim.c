@@ -43,7 +43,9 @@ static int dev_read_super(void *arg, void *buf)
 
 static int dev_write_super(void *arg, const void *buf)
 {
-	return vol_write_super(arg, buf);
+	int ret = vol_write_super(arg, buf);
+
+	return ret < 0 ? ret : vol_flush(arg);
 }
 
 static int set_term(void *arg, uint64_t term)
