@@ -499,9 +499,15 @@ static void take_greeting(struct server *s, const struct net_greeting *g)
 		refuse(s, m.rid);
 		return;
 	}
-	/* Who has come again as another process has not said farewell yet. */
-	if (g->restarted && c->state != CLIENT_RECLAIMING)
-		c->has_farewell = false;
+	/*
+	 * Who has come again as another process has not said farewell yet, and will ask for itself what
+	 * has become of what the one before asked: that must not be done after it was told.
+	 */
+	if (g->restarted) {
+		requests_forget(c);
+		if (c->state != CLIENT_RECLAIMING)
+			c->has_farewell = false;
+	}
 	switch (c->state) {
 	case CLIENT_MOUNTING:
 		return;		/* one answer is for all */

@@ -69,6 +69,15 @@ static int run_commit_merge(struct txn_job *job, struct txn *t)
 	return merge_commit(t, r->rid, &r->done);
 }
 
+/* At the end: they go on in the order in which they came. */
+static void list_add(struct txn_job **list, struct txn_job *job)
+{
+	while (*list)
+		list = &(*list)->next;
+	job->next = NULL;
+	*list = job;
+}
+
 /* Its answer is due when a merge has begun, or will not for now (gather.c). */
 static void wait_for_merge(struct server *s, struct request_task *r)
 {
@@ -79,8 +88,7 @@ static void wait_for_merge(struct server *s, struct request_task *r)
 		free(r);
 		return;
 	}
-	r->task.job.next = c->gathering;
-	c->gathering = &r->task.job;
+	list_add(&c->gathering, &r->task.job);
 }
 
 static void complete(struct task *task, int err)
@@ -160,8 +168,7 @@ static void submit_or_hold(struct server *s, struct client *c, struct request_ta
 		return;
 	}
 	stats_inc(&s->conf.stats->requests_held);
-	r->task.job.next = c->held;
-	c->held = &r->task.job;
+	list_add(&c->held, &r->task.job);
 }
 
 static struct task *take_first(struct txn_job **list)

@@ -758,6 +758,45 @@ static struct disk_log_trees commit_tree(struct world *w, uint64_t rid, const st
 	return x->body.commit_log_trees_reply.log_trees;
 }
 
+/*
+ * A process sends its commit again to a new server and dies before all locks are known; the next process of the
+ * mount asks whether that was stored.  It was not, and may not be stored afterwards: its blocks are used again.
+ */
+static void what_a_dead_process_asked_is_not_done_after_the_next_one_was_told(void **state)
+{
+	struct world *w = world_make();
+	struct net_greeting again = { .msg = { .fsid = FSID, .fmt_vers = 2, .rid = 1 }, .addr = 0x7f000001,
+				      .restarted = true };
+	struct msg_commit_log_trees m = { .open_next = 1 };
+	struct disk_log_trees lt, told;
+	uint64_t commit, opening;
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	lt = call(w, 1, MSG_open_log_trees, NULL)->body.open_log_trees_reply.log_trees;
+	write_item(w, &lt);
+	stop(w);
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	m.log_trees = lt;
+	commit = ask(w, 1, MSG_commit_log_trees, &m);
+	turns(w);
+	assert_null(find(w, RESPONDED, 1, commit));
+	w->seen = w->said_nr;
+	server_on_greeting(w->s, &again);
+	WAIT_FOR(w, find(w, GREETED, 1, 0));
+	opening = ask(w, 1, MSG_open_log_trees, NULL);
+	tell_no_locks(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, opening));
+	told = find(w, RESPONDED, 1, opening)->body.open_log_trees_reply.log_trees;
+	assert_int_equal(le64_get(told.item_root.ref.blkno), 0);
+	turns(w);
+	told = call(w, 1, MSG_open_log_trees, NULL)->body.open_log_trees_reply.log_trees;
+	assert_int_equal(le64_get(told.item_root.ref.blkno), 0);
+	assert_null(find(w, RESPONDED, 1, commit));
+	world_free(w);
+}
+
 static bool merge_runs(struct world *w)
 {
 	struct txn_view v;
@@ -949,6 +988,7 @@ int main(void)
 		cmocka_unit_test(who_is_known_to_be_fenced_is_not_waited_for),
 		cmocka_unit_test(a_mount_that_stays_away_is_given_up_and_its_locks_with_it),
 		cmocka_unit_test(this_instances_own_mount_is_waited_for),
+		cmocka_unit_test(what_a_dead_process_asked_is_not_done_after_the_next_one_was_told),
 		cmocka_unit_test(a_rid_that_nobody_knows_is_told_that_it_was_fenced),
 		cmocka_unit_test(a_mount_that_lies_of_its_locks_is_given_up),
 		cmocka_unit_test(the_open_inode_map_waits_for_who_may_have_inodes_open),
