@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fuse.h>
 #include <poll.h>
 #include <signal.h>
@@ -377,6 +378,21 @@ int kcache_mount(struct fsd *fsd)
 	return 0;
 }
 
+/* Whether the connection ended while nobody was there, and not by an unmount: blockd cuts it when the mount's
+ * lease has run out. */
+static bool was_cut(struct fsd *fsd, int fd)
+{
+	struct pollfd p = { .fd = fd };
+	char at[PATH_MAX];
+	struct stat st;
+
+	if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLERR))
+		return false;
+	if (!realpath(fsd->conf.mountpoint, at))
+		snprintf(at, sizeof(at), "%s", fsd->conf.mountpoint);
+	return mount_dev(at, &st) == 0 && minor(st.st_dev) == atomic_load(&fsd->keep->head->dev_minor);
+}
+
 int kcache_adopt(struct fsd *fsd, int fd)
 {
 	struct keep_head *h = fsd->keep->head;
@@ -391,6 +407,10 @@ int kcache_adopt(struct fsd *fsd, int fd)
 			"its way (Linux 6.9 can): programs on the mount get errors",
 			fsd->conf.mountpoint);
 		return -EOPNOTSUPP;
+	}
+	if (was_cut(fsd, fd)) {
+		log_notice("%s: its connection was cut while no fsd was there", fsd->conf.mountpoint);
+		return -ENOTCONN;
 	}
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	ret = make_session(fsd, fd);

@@ -40,6 +40,7 @@ STATS_DESCS(serverd_stats, SERVERD_STATS);
 #define REGION_BYTES	(16u << 20)
 #define TURN_NS		NSEC_PER_SEC	/* a turn of the loop at least this often */
 #define ACKS_MAX	16u
+#define ANSWER_NS	(200 * NSEC_PER_MSEC)
 
 struct daemon {
 	struct instance_conf conf;
@@ -67,6 +68,7 @@ struct daemon {
 	uint64_t acks[ACKS_MAX];
 	size_t acks_nr;
 	uint64_t unfenced;		/* a rid that could not be fenced; 0: none */
+	uint64_t unfenced_at_ns;	/* when that counts */
 };
 
 /* --- the volume through blockd --- */
@@ -526,6 +528,7 @@ static int end_fence(struct daemon *d, bool is_fenced, const char *arg_text, cha
 	}
 	if (!is_fenced) {
 		d->unfenced = rid;
+		d->unfenced_at_ns = clock_mono_ns() + ANSWER_NS;
 		snprintf(text, text_size, "mount %016llx is not fenced: this server stops, so that another may "
 			 "try", rid);
 		return 0;
@@ -587,9 +590,12 @@ static void take_wakes(struct daemon *d)
 			server_fence_ack(d->server, d->acks[i]);
 	}
 	d->acks_nr = 0;
-	if (d->unfenced && d->server)
-		server_fence_fail(d->server, d->unfenced);
-	d->unfenced = 0;
+	/* The end of this process must not overtake the answer. */
+	if (d->unfenced && clock_mono_ns() >= d->unfenced_at_ns) {
+		if (d->server)
+			server_fence_fail(d->server, d->unfenced);
+		d->unfenced = 0;
+	}
 	if (!d->blk && d->blk_err < 0) {
 		log_err("blockd does not let this service in: %s", strerror(-d->blk_err));
 		d->is_leaving = true;
