@@ -1,0 +1,114 @@
+#!/bin/bash
+# Leases on one node (design.md D6): who may write and until when is shown; services that restart within the
+# lease cost nobody an error; a leader that is silent for longer makes programs wait and not fail; a dead fsd's
+# mount is cut off when its lease is over; a mount that was fenced is refused by a later leader too.
+. "$(dirname "$0")/../lib/common.sh"
+
+# value SERVICE NAME: a number, or the text of that name
+value() {
+	"$CTL" status --json "$CONF" | python3 -c "import json, sys
+for x in json.loads(sys.stdin.readline())['services']:
+	if x['service'] == '$1':
+		print(x['values'].get('$2', '') if '$2' in x['values'] else
+		      '\n'.join(t['text'] for t in x['texts'] if t['name'] == '$2'))"
+}
+none_mounted() { [ "$(value serverd mounts)" = 0 ]; }
+more() { [ "$(value "$1" "$2")" -gt "$3" ]; }
+has() { value "$1" "$2" | grep -qE -- "$3"; }
+# fsd's own word for it; status would ask a stopped serverd first
+losses() { grep -c "this mount's lease has run out" "$LOG"; }
+lost() { [ "$(losses)" -gt "$1" ]; }
+mounted() { mountpoint -q "$MNT" && "$CTL" status "$CONF" >/dev/null; }
+changed() { [ "$(inst_pid "$1")" != "$2" ] && kill -0 "$(inst_pid "$1")"; }
+
+vol_make
+inst_conf lease_ms=2000 longest_io_ms=1000 client_timeout_ms=1000 heartbeat_timeout_ms=60000
+ok "mount" inst_start
+ok "healthy" wait_for 60 "$CTL" status "$CONF"
+rid=$(cat "$TMP/run/rid")
+
+# --- what is shown
+ok "fsd says how long its lease lasts" more fsd lease_left_ms 0
+ok "serverd says what it has given" has serverd lease "^mount $rid: lasts [0-9]+ ms"
+ok "quorumd says how long serverd may write" has quorumd lease "^serverd may write for [0-9]+ ms"
+ok "blockd knows the mount's" has blockd lease "^mount $rid: lasts [0-9]+ ms, of term 1"
+ok "and serverd's" has blockd lease "^serverd $rid: lasts [0-9]+ ms, of term 1"
+ok "leases are renewed" wait_for 60 more serverd leases_given 3
+is "nothing was refused" "$(value blockd refused_lease)" 0
+
+# --- services die and come back within the lease: nobody is told, nothing is lost
+: >"$TMP/errors"
+( i=0; while [ ! -e "$TMP/enough" ]; do
+	echo $i >"$MNT/f$((i % 50))" && sync "$MNT/f$((i % 50))" && [ "$(cat "$MNT/f$((i % 50))")" = $i ] || echo "round $i" >>"$TMP/errors"
+	i=$((i + 1))
+done; echo $i >"$TMP/rounds" ) 2>>"$TMP/errors" &
+load=$!
+for s in serverd blockd quorumd serverd blockd quorumd; do
+	old=$(inst_pid $s)
+	kill -9 "$old"
+	wait_for 60 changed $s "$old" || fail "$s comes back"
+	wait_for 60 "$CTL" status "$CONF" || fail "healthy after $s was killed"
+done
+touch "$TMP/enough"; wait $load
+is "no error while serverd, blockd and quorumd were killed" "$(cat "$TMP/errors")" ""
+ok "the load did something" test "$(cat "$TMP/rounds")" -gt 6
+rm -f "$TMP/enough"
+
+# --- a leader that is silent for longer than the lease, but not dead
+echo before >"$MNT/kept"; sync "$MNT/kept"; cat "$MNT/kept" >/dev/null
+n=$(losses)
+kill -STOP "$(inst_pid serverd)"
+ok "the mount says that its lease has run out" wait_for 60 lost "$n"
+timeout 2 cat "$MNT/kept" >/dev/null 2>&1; is "what was cached is not shown any more: reading waits" $? 124
+( echo after >"$MNT/kept" && sync "$MNT/kept" && cat "$MNT/kept" ) >"$TMP/late" 2>&1 &
+late=$!
+kill -CONT "$(inst_pid serverd)"
+wait $late; is "who waited had no error" $? 0
+is "and did what it wanted" "$(cat "$TMP/late")" after
+ok "there is a lease again" wait_for 60 more fsd lease_left_ms 0
+ok "the loss was counted" more fsd lease_losses 0
+is "the kernel asks again and gets an answer" "$(timeout 60 cat "$MNT/kept")" after
+
+# --- a write that was begun before: blockd refuses it, and it is done when there is a lease again
+n=$(losses)
+dd if=/dev/zero of="$MNT/big" bs=1M count=8 status=none
+kill -STOP "$(inst_pid serverd)"
+( sync "$MNT/big" ) >"$TMP/late" 2>&1 &
+late=$!
+ok "the lease runs out again" wait_for 60 lost "$n"
+kill -CONT "$(inst_pid serverd)"
+wait $late; is "the fsync that waited had no error" "$?$(cat "$TMP/late")" 0
+
+# --- fsd is gone for longer than its lease, and nobody starts it again
+kill -STOP "$(cat "$TMP/run/run.pid")"
+kill -9 "$(inst_pid fsd)"
+ok "blockd cuts the mount off" wait_for 60 more blockd fuse_cut 0
+timeout 60 cat "$MNT/kept" >/dev/null 2>&1; rc=$?
+ok "programs get an error instead of old files" test $rc -ne 0 -a $rc -ne 124
+ok "serverd waits for its own mount" wait_for 60 has serverd fence "^$rid: "
+
+# --- that could not be fenced: the server stops and the next one asks again
+term=$(value serverd term)
+ok "fence fail is taken" "$CTL" fence fail "$rid" "$CONF"
+kill -CONT "$(cat "$TMP/run/run.pid")"
+ok "a later term" wait_for 60 more serverd term "$term"
+ok "the next fsd mounts anew" wait_for 120 mounted
+is "what was stored is there" "$(cat "$MNT/kept")" after
+
+# --- fenced: what it had is given back, and a later leader refuses it
+kill -STOP "$(cat "$TMP/run/run.pid")"
+kill -9 "$(inst_pid fsd)"
+ok "serverd waits for its mount again" wait_for 60 has serverd fence "^$rid: "
+ok "fence ack is taken" "$CTL" fence ack "$rid" "$CONF"
+ok "it is no mount any more" wait_for 60 none_mounted
+old=$(inst_pid serverd)
+kill -9 "$old"
+kill -CONT "$(cat "$TMP/run/run.pid")"
+ok "serverd is another process" wait_for 60 changed serverd "$old"
+ok "the fenced mount was told so" wait_for 60 grep -q "rid $rid) was fenced by the leader" "$LOG"
+ok "and begins anew" wait_for 120 mounted
+is "what was stored is there still" "$(cat "$MNT/kept")" after
+echo new >"$MNT/kept"; sync "$MNT/kept"
+ok "unmount" inst_stop
+check_clean "the volume is clean"
+tap_done
