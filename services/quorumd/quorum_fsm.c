@@ -221,7 +221,8 @@ uint64_t quorum_lease_of(const struct quorum *q, unsigned slot, uint64_t term)
 
 	if (slots_nr(q) < LEASE_MEMBERS_MIN || p->led_term < term)
 		return 0;
-	return p->lease_ms * 1000000ull;
+	return PLANTED(quorum_waits_for_its_own_lease) ? q->conf.heartbeat_timeout_ns
+						       : p->lease_ms * 1000000ull;
 }
 
 static bool has_lease(const struct quorum *q, uint64_t now)

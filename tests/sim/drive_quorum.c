@@ -140,7 +140,7 @@ static void server_wake(struct sim *s, void *arg)
 	struct qw_host *h = arg;
 	uint64_t now = sim_clock(s, h->sp);
 
-	if (now >= h->s.quorumd_heard_ns + h->w->heartbeat_ns)
+	if (now >= h->s.quorumd_heard_ns + h->heartbeat_ns)
 		server_stop(s, h);
 	if (h->s.status == SERVER_UP)
 		server_write(s, h);
@@ -360,6 +360,7 @@ static void make_host(struct sim *s, struct qw_world *w, unsigned slot)
 
 	h->w = w;
 	h->slot = slot;
+	h->heartbeat_ns = w->is_uneven && sim_rnd(s, 2) ? w->heartbeat_ns / 4 : w->heartbeat_ns;
 	snprintf(h->qname, sizeof(h->qname), "quorumd%u", slot);
 	snprintf(h->sname, sizeof(h->sname), "serverd%u", slot);
 	h->qp = sim_proc_new(s, h->qname, &qw_quorumd_ops, h);
@@ -412,8 +413,9 @@ static void run(struct sim *s)
 	uint64_t kinds;
 
 	w->nr = members(s);
-	w->heartbeat_ns = HEARTBEAT_NS;
-	w->fence_wait_ns = 2 * HEARTBEAT_NS;
+	w->is_uneven = sim_rnd(s, 4) == 0;
+	w->heartbeat_ns = w->is_uneven ? 2 * HEARTBEAT_NS : HEARTBEAT_NS;
+	w->fence_wait_ns = 2 * w->heartbeat_ns;
 	w->hosts = sim_alloc(s, w->nr * sizeof(*w->hosts));
 	w->disk = sim_disk_new(s, "meta", 1 + w->nr, SMALL_SIZE);
 	kinds = draw_faults(s);

@@ -24,7 +24,7 @@
 	  "a leader whose fence fails does not let another try")			\
 	P(quorum_believes_an_old_block, quorum, 1000,					\
 	  "a record is made in a block that is older than the one written last")	\
-	P(quorum_waits_for_its_own_lease, quorum, 20000,				\
+	P(quorum_waits_for_its_own_lease, quorum, 3000,				\
 	  "who is elected waits as long as its own lease would last, not the other's")	\
 	P(lease_clocks_are_equal, lease, 4000, "nobody thinks of clocks that drift")	\
 	P(lease_counts_from_the_answer, lease, 4000,					\

@@ -144,7 +144,7 @@ static bool perform(struct sim *s, struct qw_host *h, const struct quorum_acts *
 static void renew_right(struct sim *s, struct qw_host *h)
 {
 	uint64_t now = host_clock(s, h), until = quorum_lease_until(&h->m.q, now);
-	uint64_t drift = lease_drift_ns(h->w->heartbeat_ns);
+	uint64_t drift = lease_drift_ns(h->heartbeat_ns);
 
 	if (until > now + drift)
 		lease_guard_set(&h->guard, QW_KIND_SERVER, h->rid, h->m.q.lead_term, until - drift,
@@ -280,7 +280,7 @@ static void begin(struct sim *s, struct qw_host *h, const struct quorum_slots *s
 		.fsid = QW_FSID,
 		.slot = h->slot,
 		.present = (1u << h->w->nr) - 1,
-		.heartbeat_timeout_ns = h->w->heartbeat_ns,
+		.heartbeat_timeout_ns = h->heartbeat_ns,
 		.incarnation = sim_now(s),
 		.seed = sim_rnd(s, UINT64_MAX),
 	};
@@ -559,7 +559,7 @@ static uint64_t earliest(struct sim *s, const struct qw_host *h)
 		h->m.told_ns + REPEAT_NS,
 		h->m.adopt_term ? h->m.adopt_until_ns : SIM_NEVER,
 		h->m.fences.is_active ? h->m.fences.since_ns + h->w->fence_wait_ns : SIM_NEVER,
-		h->m.write_since_ns && !h->m.q.failed ? h->m.write_since_ns + h->w->heartbeat_ns
+		h->m.write_since_ns && !h->m.q.failed ? h->m.write_since_ns + h->heartbeat_ns
 						      : SIM_NEVER,
 	};
 
@@ -577,7 +577,7 @@ static void q_loop(struct sim *s, struct qw_host *h)
 	uint64_t life = sim_proc_life(s, h->qp);
 
 #define ALIVE() (sim_proc_is_alive(s, h->qp) && sim_proc_life(s, h->qp) == life)
-	if (h->m.server_life && host_clock(s, h) >= h->m.server_heard_ns + h->w->heartbeat_ns)
+	if (h->m.server_life && host_clock(s, h) >= h->m.server_heard_ns + h->heartbeat_ns)
 		kill_server(s, h);
 	if (host_clock(s, h) >= h->m.told_ns + REPEAT_NS)
 		tell_server(s, h);
@@ -587,7 +587,7 @@ static void q_loop(struct sim *s, struct qw_host *h)
 	if (ALIVE() && !h->m.q.is_server_here && h->m.has_server_state && !h->m.adopt_term)
 		event_kind(s, h, QUORUM_IN_SERVER_HERE, 0);
 	if (ALIVE() && h->m.write_since_ns && !h->m.q.failed &&
-	    host_clock(s, h) >= h->m.write_since_ns + h->w->heartbeat_ns) {
+	    host_clock(s, h) >= h->m.write_since_ns + h->heartbeat_ns) {
 		sim_trace(s, h->qp, "a record takes too long");
 		event_kind(s, h, QUORUM_IN_WRITE_FAILED, 0);
 	}

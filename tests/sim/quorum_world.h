@@ -49,6 +49,7 @@ struct qw_host {
 	unsigned slot;
 	char qname[20], sname[20];
 	unsigned qp, sp;		/* processes: quorumd, serverd */
+	uint64_t heartbeat_ns;		/* its timeout, as configured here */
 
 	/* Until the host loses power: the runtime directory and blockd. */
 	uint64_t rid, boots;
@@ -102,10 +103,12 @@ struct qw_host {
 
 struct qw_world {
 	unsigned nr;			/* members */
-	uint64_t heartbeat_ns, fence_wait_ns, longest_io_ns;
+	uint64_t heartbeat_ns;		/* the longest timeout of any host */
+	uint64_t fence_wait_ns, longest_io_ns;
 	struct sim_disk *disk;
 	struct qw_host *hosts;
 	unsigned old_block_pm;		/* the device answers a record's read with an older block */
+	bool is_uneven;			/* hosts are configured differently */
 	bool is_agent_dead;		/* nobody answers fence requests */
 };
 
