@@ -22,6 +22,20 @@ for i in 1 $((FILES / 3)) $((FILES - 1)); do
 done
 ok "unmount" inst_stop
 check_clean "clean with $FILES files"
+# What it takes: memory that does not grow with the volume, and about the time that reading the blocks takes.
+read -r mib secs blocks < <(python3 -c '
+import re, resource, subprocess, sys, time
+begin = time.monotonic()
+out = subprocess.run(sys.argv[1:], capture_output=True, text=True).stdout
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10, "%.2f" % (time.monotonic() - begin),
+      re.search(r"(\d+) metadata blocks", out).group(1))' "$CTL" check "$META" "$DATA")
+dd_secs=$(python3 -c '
+import sys, time
+begin, f = time.monotonic(), open(sys.argv[1], "rb", buffering=0)
+for _ in range(int(sys.argv[2])): f.read(65536)
+print("%.2f" % (time.monotonic() - begin))' "$META" "$blocks")
+[ "${mib:-9999}" -le 160 ] && pass "check: at most $mib MiB; $((blocks / 16)) MiB of blocks in $secs s (read alone: $dd_secs s)" ||
+	fail "check: memory is bounded" "$mib MiB"
 ok "mount again" inst_start
 is "file 7 after the remount" "$(cat "$MNT/d7/f7")" 7
 ok "remove one directory" rm -r "$MNT/d7"

@@ -40,7 +40,8 @@ enum command_group {
 	C(check, "check", GROUP_CORE, "[--json] META DATA",                                       \
 	  "check every rule of the format on devices that nobody uses",                           \
 	  "      --json                      one JSON object per line\n"                         \
-	  "  Exit status: 0 clean, 1 findings, 2 the check could not be run.\n")                  \
+	  "  Exit status: 0 clean, 1 findings, 2 the check could not be run.\n"                   \
+	  "  What memory is not to hold is sorted in files without names in TMPDIR (/var/tmp).\n")\
 	C(run, "run", GROUP_CORE, "[-d] [-l LOG] [-o KEY=VALUE]... NAME|FILE",                    \
 	  "run the services of an instance where systemd does not",                               \
 	  "  -d        return when it is up and leave it running\n"                               \
