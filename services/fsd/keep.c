@@ -27,7 +27,7 @@
 
 #define KEEP_MAGIC	0x70656b7366756f63ull
 #define KEEP_BYTES	(4096u + KEEP_LOCKS_MAX * sizeof(struct keep_lock))
-#define RESUMES_MAX	30u
+#define RESUMES_MAX	300u
 #define STORE_NAME	"fuse"
 
 static_assert(sizeof(struct keep_head) <= 4096u, "the locks follow in the next page");

@@ -11,11 +11,11 @@ coproc LOAD { exec "$BUILD/tests/posix/churn" "$MNT" 4 2>&1; }
 exec {from}<&"${LOAD[0]}" {to}>&"${LOAD[1]}"
 pid=$LOAD_PID
 
-# The load's counters since the last question; what it complained of goes to the log.
+# The load's counters since the last question; what it complained of is told at the end.
 report() {
 	echo report >&"$to"
 	while IFS= read -r -t 120 -u "$from" line; do
-		case $line in ops*) set -- $line; done_ops=$2 errors=$4 longest=$6; return 0 ;; *) echo "# $line" ;; esac
+		case $line in ops*) set -- $line; done_ops=$2 errors=$4 longest=$6; return 0 ;; *) echo "# $line" >>"$TMP/complaints" ;; esac
 	done
 	done_ops=0 errors=1 longest=none
 	return 1
@@ -38,6 +38,20 @@ for service in fsd blockd serverd quorumd; do
 		done
 		is "$service: no application error in $ROUNDS x $how (longest stall $worst ms)" "$errors" 0
 	done
+done
+# several at once
+for services in "fsd serverd" "fsd blockd" "fsd quorumd" "fsd serverd quorumd blockd"; do
+	worst=0
+	for i in $(seq "$ROUNDS"); do
+		report || break
+		was=$done_ops old=$(inst_pid fsd)
+		# shellcheck disable=SC2046
+		kill -9 $(for s in $services; do inst_pid "$s"; done)
+		wait_for 60 restarted fsd "$old" || fail "$services: $i: fsd is started again"
+		wait_for 120 goes_on "$was" || { fail "$services: $i: the load goes on" "ops $done_ops, before $was"; break; }
+		[ "$longest" -gt "$worst" ] && worst=$longest
+	done
+	is "$services at once: no application error in $ROUNDS kills (longest stall $worst ms)" "$errors" 0
 done
 echo stop >&"$to"
 while IFS= read -r -t 120 -u "$from" line; do case $line in ops*) last=$line ;; *) echo "# $line" ;; esac; done
@@ -71,4 +85,6 @@ exec {to}>&- {from}<&-
 wait "$pid" 2>/dev/null
 ok "unmount" inst_stop
 check_clean "clean after the kills and restarts"
+cat "$TMP/complaints" 2>/dev/null
+echo "# generations that a killed process left: $(grep -c "before was stored" "$LOG") stored already, $(grep -c "before was not stored" "$LOG") stored with the next"
 tap_done

@@ -327,6 +327,10 @@ static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 			s->restart_ms = now_ms();
 			continue;
 		}
+		if (clean || kept) {	/* somebody has asked for it */
+			s->restart_ms = now_ms() + RESTART_FIRST_MS;
+			continue;
+		}
 		s->backoff_ms = s->backoff_ms ? s->backoff_ms * 2 : RESTART_FIRST_MS;
 		if (s->backoff_ms > RESTART_MAX_MS)
 			s->backoff_ms = RESTART_MAX_MS;
