@@ -31,6 +31,7 @@ struct scan {
 	uint64_t rid;			/* who asks; not active itself */
 	unsigned height;		/* of the tallest tree */
 	unsigned finished_nr;
+	bool is_cut;			/* more are active than the gate names */
 	struct merge_gate *gate;
 };
 
@@ -48,9 +49,12 @@ static int scan_tree(void *arg, const struct item *it)
 		sc->finished_nr++;
 		return 0;
 	}
-	if (le64_get(lt.rid) != sc->rid && (logs_is_open(&lt) || lt.item_root.height) &&
-	    sc->gate->active_nr < MERGE_ACTIVE_MAX)
+	if (le64_get(lt.rid) == sc->rid || (!logs_is_open(&lt) && !lt.item_root.height))
+		return 0;
+	if (sc->gate->active_nr < MERGE_ACTIVE_MAX)
 		sc->gate->active[sc->gate->active_nr++] = le64_get(lt.rid);
+	else
+		sc->is_cut = true;
 	return 0;
 }
 
@@ -155,7 +159,7 @@ int merge_pass_gate(struct txn *t, struct merge_gate *gate, struct disk_log_tree
 		ret = logs_continue(t, lt);
 	if (ret == 0)
 		ret = finish_abandoned(t, gate);
-	if (ret == 0 && (gate->active_nr == 0 || PLANTED(merge_without_everybody)))
+	if (ret == 0 && ((gate->active_nr == 0 && !sc.is_cut) || PLANTED(merge_without_everybody)))
 		ret = merge_server_start(ctx_init(&c, t));
 	return ret;
 }

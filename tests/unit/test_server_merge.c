@@ -676,10 +676,35 @@ static void a_merge_begins_only_when_every_tree_is_finished(void **state)
 	sim_free(s);
 }
 
+/* More trees stand in the way than a gate can name; that those it names are nobody's is not enough. */
+static void abandoned_trees_do_not_hide_a_mount_that_writes(void **state)
+{
+	struct sim *s = sim_make();
+	struct txn_view v;
+
+	(void)state;
+	rng = 7;
+	policy.min_height = 0;
+	for (uint64_t rid = 1; rid <= MERGE_ACTIVE_MAX; rid++) {
+		struct tjob o = tjob(OPEN, rid);
+
+		assert_int_equal(run_one(s, &o), 0);
+	}
+	assert_int_equal(mount_all(s), 0);
+	write_some(s, &s->mnt[0], 30);
+	policy.min_height = 1;
+	assert_int_equal(commit_one(s, &s->mnt[0]), 0);
+	txn_get_view(s->t, &v);
+	assert_false(v.merge.is_running);
+	check_volume(s->dev);
+	sim_free(s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_merge_begins_only_when_every_tree_is_finished),
+		cmocka_unit_test(abandoned_trees_do_not_hide_a_mount_that_writes),
 		cmocka_unit_test(merges_under_load_keep_every_item_and_block),
 		cmocka_unit_test(a_mount_that_goes_is_merged_without_it),
 		cmocka_unit_test(a_power_cut_at_any_write_loses_nothing),
