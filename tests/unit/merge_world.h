@@ -26,7 +26,6 @@
 #define FIRST_BIG	3000u		/* values of some hundred bytes from here on */
 #define MOUNTS		4u
 #define CLIENTS		4u
-#define BUDGET_AT_END	700u		/* what the last commit of a merge may take */
 #define RID(i)		(100u + (i))
 
 /* One key's truth. */
@@ -55,7 +54,8 @@ struct world {
 	struct state now, stable;
 	struct merge_server ms;
 	struct blkno_alloc al;
-	unsigned budget, allocs, frees;
+	unsigned budget, allocs, frees;	/* of the transaction */
+	unsigned budget_at_end;		/* of one that ends a merge */
 	uint64_t seq, rng;
 	struct truth truth[KEYS];
 	struct disk_log_trees open[MOUNTS];	/* nr 0: none */
@@ -141,7 +141,7 @@ static inline unsigned w_room_at_end(void *arg)
 	struct world *w = arg;
 	unsigned used = w->allocs > w->frees ? w->allocs : w->frees;
 
-	return used < BUDGET_AT_END ? BUDGET_AT_END - used : 0;
+	return used < w->budget_at_end ? w->budget_at_end - used : 0;
 }
 
 static inline uint64_t w_seq(void *arg)
@@ -153,6 +153,7 @@ static inline void begin(struct world *w)
 {
 	w->allocs = 0;
 	w->frees = 0;
+	w->budget_at_end = w->is_tight && percent(w, 70) ? 300 : 700;
 	w->budget = MERGE_STEP_BLOCKS + below(w, w->is_tight && percent(w, 90) ? 20 : 400);
 }
 
@@ -646,7 +647,7 @@ static inline int call_server(struct world *w, enum call call, unsigned c,
 		begin(w);
 		ret = call_once(w, call, c, req, comp);
 		assert_true(w->allocs <= w->budget);
-		assert_true(w->frees <= (was_active && !merge_is_active(w) ? BUDGET_AT_END :
+		assert_true(w->frees <= (was_active && !merge_is_active(w) ? w->budget_at_end :
 									     w->budget));
 		if (percent(w, w->crash_percent)) {
 			crash(w);

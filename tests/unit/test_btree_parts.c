@@ -297,6 +297,37 @@ static void a_parent_in_good_shape_is_left_alone(void **state)
 	rig_close(&r);
 }
 
+/* Not made by us, but legal: below it no parent has a neighbour to be joined with. */
+static void a_root_with_one_child_gives_way_to_it(void **state)
+{
+	const struct key key = key_at(5), ones = KEY_ONES;
+	struct disk_block_ref child;
+	const struct item only = { .key = ones, .val = &child, .val_len = sizeof(child) };
+	struct disk_btree_root root;
+	struct block_ref ref;
+	struct block *bl;
+	struct bounded b;
+	struct rig r;
+
+	(void)state;
+	build(&r, &root, 700);
+	child = root.ref;
+	assert_int_equal(block_new(r.bs, &r.al, MAGIC_BTREE, &ref, &bl), 0);
+	btb_init(bl->data, 2);
+	btb_insert(bl->data, &only);
+	block_put(r.bs, bl);
+	root = (struct disk_btree_root){ .ref = block_ref_put(ref), .height = 3 };
+	rig_commit(&r);
+	bounded_open(&b, &r, false);
+	refill(&b, 0);
+	assert_int_equal(btree_parent_rebalance(r.bs, &b.al, &root, &key, &b.bounds), 1);
+	refill(&b, 1);
+	assert_int_equal(btree_parent_rebalance(r.bs, &b.al, &root, &key, &b.bounds), 0);
+	assert_int_equal(root.height, 2);
+	check_tree(&r, &root);
+	rig_close(&r);
+}
+
 static void only_what_fits_takes_a_parents_place(void **state)
 {
 	const struct key first = key_at(0), last = key_at(STEP * BIG);
@@ -469,6 +500,7 @@ int main(void)
 		cmocka_unit_test(a_tree_is_neither_made_nor_removed_without_room),
 		cmocka_unit_test(a_parent_that_stops_changes_goes_on_when_it_is_rebalanced),
 		cmocka_unit_test(a_parent_in_good_shape_is_left_alone),
+		cmocka_unit_test(a_root_with_one_child_gives_way_to_it),
 		cmocka_unit_test(only_what_fits_takes_a_parents_place),
 		cmocka_unit_test(a_tree_is_freed_in_pieces_each_block_once),
 		cmocka_unit_test(a_parent_with_keys_that_are_nobodys_is_not_freed_past),

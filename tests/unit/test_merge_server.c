@@ -212,6 +212,49 @@ static void work_given_up_waits_for_a_place_among_the_ranges(void **state)
 	world_close(w);
 }
 
+/*
+ * What remains cannot begin earlier than behind the last key that was done: a total there would be
+ * added again.
+ */
+static void what_remains_never_begins_before_what_was_done(void **state)
+{
+	struct world *w = world_open(rig_seed(1), false);
+	const unsigned remain = FIRST_TOTAL + 5;
+	const struct key last12 = { .zone = ZONE_XATTR_TOTL, .first = UINT64_MAX };
+	const struct key ones = KEY_ONES, rival = in_zone(key_of(remain), ZONE_FS);
+	struct client *c = &w->clients[0];
+	struct merge_request whole;
+	struct key done;
+
+	(void)state;
+	write_from(w, 0, HABIT_FILL, FIRST_TOTAL, 8);
+	write_from(w, 1, HABIT_FILL, nr_of(rival), 1);
+	finalize_all(w);
+	call_ok(w, CALL_START, 0);
+	drop_range(w, KEY_ZEROS);
+	plant_range(w, KEY_ZEROS, last12);
+	commit(w);
+	assert_int_equal(call_server(w, CALL_GET, 0, &whole, NULL), 0);
+	/* Done up to a key whose next one is an input too; the rest of the range remains. */
+	c->req = whole;
+	c->req.end = key_prev(key_of(remain));
+	done = key_of(remain - 1);
+	assert_true(key_eq(&c->req.end, &done));
+	work(w, c);
+	c->comp.end = whole.end;
+	c->comp.remain = key_of(remain);
+	c->comp.flags = MERGE_COMPLETE_REMAIN;
+	plant_range(w, rival, ones);
+	commit(w);
+	assert_int_equal(call_server(w, CALL_COMMIT, 0, NULL, &c->comp), 0);
+	assert_int_equal(call_server(w, CALL_GET, 1, &w->clients[1].req, NULL), 0);
+	assert_true(key_eq(&w->clients[1].req.start, &rival));
+	assert_int_equal(count(w).completes, 1);
+	w->clients[1].has = true;
+	to_the_end(w);
+	world_close(w);
+}
+
 /* Each change of a good completion is refused, and the request stays. */
 static void what_cannot_have_come_of_a_request_is_refused(void **state)
 {
@@ -454,6 +497,7 @@ int main(void)
 		cmocka_unit_test(the_rest_of_a_range_begins_where_no_other_range_does),
 		cmocka_unit_test(a_range_whose_rest_has_no_place_lets_others_go_first),
 		cmocka_unit_test(work_given_up_waits_for_a_place_among_the_ranges),
+		cmocka_unit_test(what_remains_never_begins_before_what_was_done),
 		cmocka_unit_test(what_cannot_have_come_of_a_request_is_refused),
 		cmocka_unit_test(a_subtree_of_another_range_is_refused),
 		cmocka_unit_test(a_merge_of_nothing_ends_by_itself),
