@@ -129,6 +129,9 @@ install: all
 	install -m 644 systemd/scoutfs.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/scoutfs.conf
 	install -m 644 systemd/scoutfs.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/scoutfs.conf
 	install -m 644 systemd/example.conf $(DESTDIR)/etc/scoutfs/example.conf.sample
+	@if [ -z "$(DESTDIR)" ] && command -v systemd-sysusers >/dev/null; then \
+		systemd-sysusers $(PREFIX)/lib/sysusers.d/scoutfs.conf && \
+		systemd-tmpfiles --create $(PREFIX)/lib/tmpfiles.d/scoutfs.conf; fi
 uninstall:
 	rm -f $(DAEMONS:%=$(DESTDIR)$(PREFIX)/sbin/scoutfs-%) $(DESTDIR)$(PREFIX)/sbin/mount.scoutfs \
 		$(DESTDIR)$(PREFIX)/sbin/mount.fuse.scoutfs $(DESTDIR)$(PREFIX)/bin/scoutfsctl $(DESTDIR)$(PREFIX)/bin/scoutfs \

@@ -4,7 +4,8 @@
  * RUNTIME_DIR/rid appears whole or not at all: it is written under another name and linked, which
  * fails when somebody else was first; then theirs is read.  STATE_DIR/rids is append-only, one line
  * "rid fsid seconds" a mount; it is changed under a flock of its own and fsynced, file and
- * directory, before a rid is given to a caller.  A line torn by a power cut is not a rid that
+ * directory, before a rid is given to a caller.  Services of root and of another user share it: what root
+ * makes there belongs to whom the directory belongs to.  A line torn by a power cut is not a rid that
  * anybody has used, so the next append begins with a newline and readers skip what does not parse.
  * When the file has grown to RECORD_LINES_MAX lines its older half is dropped.
  */
@@ -168,6 +169,20 @@ static uint64_t read_fsid(const struct instance_conf *conf)
 	return fsid;
 }
 
+/* A file that root has made in the state directory must be the other services' too. */
+static int give_to_dir_owner(const struct instance_conf *conf, int fd)
+{
+	struct stat dir, st;
+
+	if (geteuid() != 0)
+		return 0;
+	if (stat(conf->state_dir, &dir) < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_uid == dir.st_uid && st.st_gid == dir.st_gid)
+		return 0;
+	return fchown(fd, dir.st_uid, dir.st_gid) < 0 ? -errno : 0;
+}
+
 static bool line_has_rid(const char *line, uint64_t rid)
 {
 	uint64_t x, fsid;
@@ -210,6 +225,8 @@ static int record_halve(const struct instance_conf *conf, FILE *f, unsigned line
 	}
 	if (ferror(f) || fflush(out) != 0 || fsync(fileno(out)) < 0)
 		ret = -EIO;
+	if (ret == 0)
+		ret = give_to_dir_owner(conf, fileno(out));
 	if (fclose(out) != 0)
 		ret = -EIO;
 	if (ret == 0 && rename(tmp, path) < 0)
@@ -233,7 +250,9 @@ static int record_append(const struct instance_conf *conf, uint64_t rid)
 	f = fopen(path, "a+e");
 	if (!f)
 		return -errno;
-	ret = record_find(f, rid, &found, &lines);
+	ret = give_to_dir_owner(conf, fileno(f));
+	if (ret == 0)
+		ret = record_find(f, rid, &found, &lines);
 	if (ret == 0 && !found && lines >= RECORD_LINES_MAX) {
 		ret = record_halve(conf, f, lines);
 		fclose(f);
@@ -276,7 +295,9 @@ static int record_rid(const struct instance_conf *conf, uint64_t rid)
 		return -errno;
 	while ((ret = flock(fd, LOCK_EX)) < 0 && errno == EINTR)
 		;
-	ret = ret < 0 ? -errno : record_append(conf, rid);
+	ret = ret < 0 ? -errno : give_to_dir_owner(conf, fd);
+	if (ret == 0)
+		ret = record_append(conf, rid);
 	close(fd);
 	return ret;
 }

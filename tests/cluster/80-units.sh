@@ -58,6 +58,16 @@ for d in $DAEMONS; do
 	ok "$d: systemctl status shows it" sh -c '"$1" exec n1 systemctl status "$2" | grep -qF "Status: \"$3\"" ||
 		"$1" exec n1 systemctl status "$2" | grep -q "Status: \"..*\""' - "$RIG" "$(unit $d)" "$text"
 done
+for d in quorumd serverd; do
+	is "$d: does not run as root" "$(node ps -o user= -p "$(property $d MainPID)" | tr -d ' ')" scoutfs
+done
+for d in blockd fsd; do
+	is "$d: runs as root" "$(node ps -o user= -p "$(property $d MainPID)" | tr -d ' ')" root
+done
+is "the runtime directory is theirs alone" "$(node stat -c '%a %U:%G' /run/scoutfs/mnt)" "750 scoutfs:scoutfs"
+is "blockd's socket is for their group" "$(node stat -c '%a %U:%G' /run/scoutfs/mnt/blockd.sock)" "660 root:scoutfs"
+is "quorumd's socket is its own" "$(node stat -c '%a %U' /run/scoutfs/mnt/quorumd.sock)" "660 scoutfs"
+is "nobody else may look in" "$(node setpriv --reuid=nobody --clear-groups ls /run/scoutfs/mnt 2>/dev/null | wc -l)" 0
 checked "scoutfsctl status: healthy" node scoutfsctl status mnt
 ok "and without a name" node scoutfsctl status
 ok "scoutfsctl status --json is JSON" sh -c '"$1" exec n1 scoutfsctl status --json mnt |

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 
 #define TMPFS_MAGIC_NR 0x01021994
 #define RUNTIME_EXTRA  (16ull << 20)
+#define SERVICE_USER   "scoutfs"
 
 static int make_dirs(const char *path, mode_t mode)
 {
@@ -48,6 +50,27 @@ static bool is_own_tmpfs(const char *path)
 	snprintf(parent, sizeof(parent), "%s/..", path);
 	return stat(path, &a) == 0 && stat(parent, &b) == 0 && a.st_dev != b.st_dev &&
 	       statfs(path, &fs) == 0 && fs.f_type == TMPFS_MAGIC_NR;
+}
+
+/* quorumd and serverd run as this user where there is one (systemd/scoutfs.sysusers). */
+static const struct passwd *service_user(void)
+{
+	return geteuid() == 0 ? getpwnam(SERVICE_USER) : NULL;
+}
+
+/* The record of rids is appended to by services of root and of that user. */
+static int give_state_dir(const struct instance_conf *conf)
+{
+	static const char *const names[] = { "", "/rids", "/rids.lock" };
+	const struct passwd *pw = service_user();
+	char path[4352];
+
+	for (size_t i = 0; pw && i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(path, sizeof(path), "%s%s", conf->state_dir, names[i]);
+		if (lchown(path, pw->pw_uid, pw->pw_gid) < 0 && errno != ENOENT)
+			return -errno;
+	}
+	return 0;
 }
 
 /* What the machine can still give away, in bytes; UINT64_MAX where it does not say. */
@@ -80,6 +103,7 @@ static int check_memory(const char *verb, const struct instance_conf *conf, uint
 int runtime_start(const char *verb, const struct instance_conf *conf)
 {
 	uint64_t bytes = conf->cache_size + conf->pool_size + RUNTIME_EXTRA;
+	const struct passwd *pw;
 	char opts[128];
 	int ret;
 
@@ -91,6 +115,8 @@ int runtime_start(const char *verb, const struct instance_conf *conf)
 	ret = make_dirs(conf->runtime_dir, 0700);
 	if (ret == 0)
 		ret = make_dirs(conf->state_dir, 0755);
+	if (ret == 0)
+		ret = give_state_dir(conf);
 	if (ret < 0) {
 		say_error(verb,
 			  "%s or %s cannot be made: %s: make the parent directory writable, or set "
@@ -100,8 +126,10 @@ int runtime_start(const char *verb, const struct instance_conf *conf)
 	}
 	if (is_own_tmpfs(conf->runtime_dir))
 		return 0;
-	snprintf(opts, sizeof(opts), "size=%llu,mode=0700,nr_inodes=1024",
-		 (unsigned long long)bytes);
+	pw = service_user();
+	snprintf(opts, sizeof(opts), "size=%llu,mode=%s,uid=%u,gid=%u,nr_inodes=1024",
+		 (unsigned long long)bytes, pw ? "0750" : "0700", pw ? pw->pw_uid : geteuid(),
+		 pw ? pw->pw_gid : getegid());
 	if (mount("scoutfs", conf->runtime_dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opts) <
 	    0) {
 		ret = -errno;
