@@ -330,8 +330,11 @@ static void a_root_with_one_child_gives_way_to_it(void **state)
 
 static void only_what_fits_takes_a_parents_place(void **state)
 {
-	const struct key first = key_at(0), last = key_at(STEP * BIG);
+	const struct key first = key_at(0), last = key_at(STEP * BIG), ones = KEY_ONES;
 	struct disk_btree_root root, before, a, b, bad;
+	struct block_ref ref;
+	struct block *bl;
+	struct item it;
 	struct key end;
 	struct rig r;
 
@@ -340,7 +343,7 @@ static void only_what_fits_takes_a_parents_place(void **state)
 	assert_int_equal(btree_parent_get(r.bs, &root, &first, &a, &end), 0);
 	assert_true(end.first < STEP * BIG);
 	assert_int_equal(btree_parent_get(r.bs, &root, &last, &b, &end), 0);
-	assert_true(key_eq(&end, &KEY_ONES));
+	assert_true(key_eq(&end, &ones));
 	before = root;
 	assert_int_equal(btree_parent_replace(r.bs, &r.al, &root, &first, &b), -EBADMSG);
 	assert_int_equal(btree_parent_replace(r.bs, &r.al, &root, &last, &a), -EBADMSG);
@@ -350,12 +353,28 @@ static void only_what_fits_takes_a_parents_place(void **state)
 	bad.height = 3;
 	assert_int_equal(btree_parent_replace(r.bs, &r.al, &root, &first, &bad), -EBADMSG);
 	assert_int_equal(btree_parent_replace(r.bs, &r.al, &root, &first, &root), -EBADMSG);
+	/* A leaf, all of whose keys belong there. */
+	ref = block_ref_get(&a.ref);
+	assert_int_equal(block_get(r.bs, ref, MAGIC_BTREE, &bl), 0);
+	btb_item(bl->data, btb_first(bl->data), &it);
+	memcpy(&bad.ref, it.val, sizeof(bad.ref));
+	bad.height = 1;
+	block_put(r.bs, bl);
+	assert_int_equal(btree_parent_replace(r.bs, &r.al, &root, &first, &bad), -EBADMSG);
 	bad = a;
 	bad.ref.seq = le64_of(7);
 	assert_int_equal(btree_parent_replace(r.bs, &r.al, &root, &first, &bad), -ESTALE);
 	assert_int_equal(btree_parent_replace(r.bs, &r.al, &root, &first, &a), 0);
 	assert_memory_equal(&root, &before, sizeof(root));
 	assert_int_equal(block_set_dirty_nr(r.bs), 0);
+	/* A parent that ends before its end. */
+	ref = block_ref_get(&b.ref);
+	assert_int_equal(block_dirty(r.bs, &r.al, &ref, MAGIC_BTREE, &bl), 0);
+	btb_delete(bl->data, btb_find(bl->data, &ones));
+	block_put(r.bs, bl);
+	bad = (struct disk_btree_root){ .ref = block_ref_put(ref), .height = 2 };
+	assert_int_equal(btree_parent_replace(r.bs, &r.al, &root, &last, &bad), -EBADMSG);
+	assert_memory_equal(&root, &before, sizeof(root));
 	rig_close(&r);
 }
 
