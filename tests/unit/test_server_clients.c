@@ -51,6 +51,7 @@ struct world {
 	bool is_listening;
 	bool turned;
 	int term_err;
+	uint64_t lease_until_ns;	/* the server's own right, on the clock of `now` */
 };
 
 static struct said *say(struct world *w, enum said_kind kind, uint64_t rid)
@@ -142,6 +143,16 @@ static void t_unlisten(void *arg)
 	((struct world *)arg)->is_listening = false;
 }
 
+static uint64_t t_boot(void *arg)
+{
+	return ((struct world *)arg)->now;
+}
+
+static uint64_t t_lease_until(void *arg)
+{
+	return ((struct world *)arg)->lease_until_ns;
+}
+
 /* Let the loop turn until cond holds. */
 #define WAIT_FOR(w, cond)								\
 	do {										\
@@ -163,6 +174,7 @@ static void start(struct world *w, uint64_t term)
 		.dev = txn_dev_of(w->dev), .set_term = t_set_term, .revoke = t_revoke,
 		.rid_is_ours = t_is_ours, .rid_is_fenced = t_is_fenced,
 		.listen = t_listen, .unlisten = t_unlisten,
+		.boot_ns = t_boot, .lease_until_ns = t_lease_until,
 		.net = { t_greeted, t_respond, t_request, t_drop }, .arg = w, .stats = &w->stats,
 	};
 
@@ -194,6 +206,9 @@ static struct world *world_make(void)
 	w->dev = dev_make(META, DATA);
 	w->conf.client_timeout_ms = 20000;
 	w->conf.recovery_timeout_ms = 30000;
+	w->conf.lease_ms = 10000;
+	w->conf.longest_io_ms = 30000;
+	w->lease_until_ns = UINT64_MAX;
 	w->now = NSEC_PER_SEC;
 	start_up(w, 1);
 	return w;
@@ -972,6 +987,107 @@ static void what_lies_in_log_trees_is_merged_when_nobody_writes(void **state)
 	world_free(w);
 }
 
+/* --- leases --- */
+
+static void a_lost_mounts_lease_is_waited_for_and_nobody_is_asked(void **state)
+{
+	struct world *w = world_make();
+	uint64_t given;
+	struct said *x;
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 2, 0, 0), GREETING_OK);
+	w->now += 50 * NSEC_PER_SEC;
+	x = call(w, 2, MSG_lease, NULL);
+	assert_int_equal(x->err, 0);
+	assert_int_equal(x->body.lease_reply.lease_ms, 10000);
+	given = w->now;
+	server_on_disconnected(w->s, 2, w->now);
+	w->now += 21 * NSEC_PER_SEC;
+	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
+	/* Given up is given up. */
+	assert_int_equal(call(w, 2, MSG_lease, NULL)->err, -ENOLINK);
+	/* Its lease, the drift of clocks, the longest write: 40.2 s. */
+	w->now = given + 40 * NSEC_PER_SEC;
+	turns(w);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_FENCE_WAIT);
+	assert_true(is_on_volume(w, 2));
+	w->now = given + 41 * NSEC_PER_SEC;
+	WAIT_FOR(w, !client_find(w->s, 2));
+	turns(w);
+	assert_false(is_on_volume(w, 2));
+	assert_int_equal(w->stats.fence_lapses, 1);
+	/* And it may not come back. */
+	assert_int_equal(greet(w, 2, 1, 0), GREETING_FENCED);
+	world_free(w);
+}
+
+/* It may be of an implementation that knows no leases, or of a leader that gave them without end. */
+static void who_has_not_greeted_us_is_not_given_up_by_time(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 2, 0, 0), GREETING_OK);
+	stop(w);
+	start_up(w, 2);
+	/* This one has, and then stays away: an earlier leader may have given it the longest lease. */
+	assert_int_equal(greet(w, 2, 1, 0), GREETING_OK);
+	w->now += 31 * NSEC_PER_SEC;
+	WAIT_FOR(w, client_find(w->s, 1)->state == CLIENT_FENCE_WAIT);
+	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
+	w->now += 29 * NSEC_PER_SEC;
+	turns(w);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_FENCE_WAIT);
+	w->now += 1000 * NSEC_PER_SEC;
+	WAIT_FOR(w, !client_find(w->s, 2));
+	turns(w);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_FENCE_WAIT);
+	assert_true(is_on_volume(w, 1));
+	assert_int_equal(server_fence_ack(w->s, 1), 0);
+	WAIT_FOR(w, !client_find(w->s, 1));
+	world_free(w);
+}
+
+static void a_server_whose_own_lease_is_over_gives_none(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	w->lease_until_ns = w->now + 1;
+	assert_int_equal(call(w, 1, MSG_lease, NULL)->err, 0);
+	w->now++;
+	assert_int_equal(call(w, 1, MSG_lease, NULL)->err, -EAGAIN);
+	assert_int_equal(w->stats.leases_given, 1);
+	assert_int_equal(w->stats.leases_refused, 1);
+	world_free(w);
+}
+
+static void a_fence_that_failed_stops_the_server_and_the_next_one_asks_again(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_int_equal(server_fence_fail(w->s, 1), -ENOENT);
+	server_on_disconnected(w->s, 1, w->now);
+	w->now += 21 * NSEC_PER_SEC;
+	WAIT_FOR(w, client_find(w->s, 1)->state == CLIENT_FENCE_WAIT);
+	assert_int_equal(server_fence_fail(w->s, 9), -ENOENT);
+	assert_int_equal(server_fence_fail(w->s, 1), 0);
+	WAIT_FOR(w, server_state(w->s) == SERVER_DOWN);
+	assert_int_equal(server_error(w->s), -EHOSTUNREACH);
+	server_free(w->s);
+	w->s = NULL;
+	start_up(w, 2);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_EXPECTED);
+	assert_true(is_on_volume(w, 1));
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -995,6 +1111,10 @@ int main(void)
 		cmocka_unit_test(a_server_that_cannot_write_stops_and_answers_nothing),
 		cmocka_unit_test(a_term_that_blockd_refuses_is_not_served),
 		cmocka_unit_test(abandoned_log_trees_are_finished_at_the_start),
+		cmocka_unit_test(a_lost_mounts_lease_is_waited_for_and_nobody_is_asked),
+		cmocka_unit_test(who_has_not_greeted_us_is_not_given_up_by_time),
+		cmocka_unit_test(a_server_whose_own_lease_is_over_gives_none),
+		cmocka_unit_test(a_fence_that_failed_stops_the_server_and_the_next_one_asks_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
