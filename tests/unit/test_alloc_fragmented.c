@@ -323,30 +323,39 @@ static uint64_t pieces_nr(void)
 	return nr < 16000 ? 16000 : nr;
 }
 
-static void a_dead_mount_that_owned_every_second_block_is_reclaimed(void **state)
+/* A mount that is gone, its metadata list a long chain; the tree it goes to is in pieces too. */
+static struct dev *make_long_list(uint64_t n)
 {
-	uint64_t n = pieces_nr(), first = 1028 + REGION, big = first + 2 * n;
+	uint64_t first = 1028 + REGION, big = first + 2 * n;
 	struct disk_log_trees lt = { .rid = le64_of(RID), .nr = le64_of(1),
 				     .get_trans_seq = le64_of(9), .commit_trans_seq = le64_of(8) };
-	struct fjob j = { .what = RECLAIM, .rid = RID };
-	struct txn_view view;
-	struct server s;
 	struct maker m;
 
-	(void)state;
-	rng = 1;
 	meta_blocks = big + n + 40000;
 	data_blocks = DATA_FIRST_BLKNO + 4 * n;
 	maker_open(&m);
-	/* The list goes to the smaller of the trees, and that is the one in pieces. */
 	assert_int_equal(free_extents_insert(m.bs, &m.al, &m.super.meta_alloc[0],
 					     (struct extent){ big, META - big }), 0);
 	put_singles(&m, &m.super.meta_alloc[1], first, n);
 	put_scattered_list(&m, &lt.meta_freed, first + 1, n);
-	put_singles(&m, &m.super.data_alloc, DATA_FIRST_BLKNO, 2 * n);
-	put_singles(&m, &lt.data_freed, DATA_FIRST_BLKNO + 1, 2 * n);
+	put_singles(&m, &m.super.data_alloc, DATA_FIRST_BLKNO, n);
+	put_singles(&m, &lt.data_avail, DATA_FIRST_BLKNO + 1, n);
+	assert_int_equal(free_extents_insert(m.bs, &m.al, &lt.data_freed,
+					     (struct extent){ DATA_FIRST_BLKNO + 2 * n, 2 * n }), 0);
 	put_log(&m, &lt, true);
-	server_start(&s, maker_close(&m));
+	return maker_close(&m);
+}
+
+static void a_dead_mount_that_owned_every_second_block_is_reclaimed(void **state)
+{
+	struct fjob j = { .what = RECLAIM, .rid = RID };
+	uint64_t n = pieces_nr();
+	struct txn_view view;
+	struct server s;
+
+	(void)state;
+	rng = 1;
+	server_start(&s, make_long_list(n));
 	check_volume(s.dev);
 
 	run(&s, &j);
@@ -362,6 +371,43 @@ static void a_dead_mount_that_owned_every_second_block_is_reclaimed(void **state
 	assert_int_equal(pieces_in(&s, &view.super.data_alloc), 1);
 	assert_int_equal(le64_get(view.super.data_alloc.total_len), DATA - DATA_FIRST_BLKNO);
 	server_stop(&s);
+}
+
+static void reclaiming_it_goes_on_after_any_power_cut(void **state)
+{
+	uint64_t rounds = env("ROUNDS", 3), writes = 0;
+
+	(void)state;
+	rng = env("SEED", 7) * 7919 + 1;
+	for (uint64_t i = 0; i <= rounds; i++) {
+		struct fjob j = { .what = RECLAIM, .rid = RID,
+				  .job = { .run = fjob_run, .done = fjob_done } };
+		struct dev *d = make_long_list(pieces_nr());
+		struct server s;
+
+		server_start(&s, d);
+		/* The first round finds out how many writes and flushes there are. */
+		d->crash_at = i ? 1 + rnd(writes) : 0;
+		j.err = 1;
+		txn_run(s.t, &j.job);
+		if (!i) {
+			assert_int_equal(j.err, 0);
+			writes = d->ops;
+		}
+		if (j.err < 0) {
+			txn_close(s.t);
+			dev_power_cut(d);
+			check_volume(d);
+			server_start(&s, d);
+		}
+		d->crash_at = 0;
+		run(&s, &(struct fjob){ .what = RECLAIM, .rid = RID });
+		settle(&s, pieces_nr());
+		check_volume(d);
+		assert_int_equal(pieces_in(&s, &txn_super(s.t)->data_alloc), 1);
+		server_stop(&s);
+	}
+	print_message("%llu writes and flushes\n", (unsigned long long)writes);
 }
 
 /* What a mount does with its data blocks: takes all it has, gives all back. */
@@ -511,6 +557,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_dead_mount_that_owned_every_second_block_is_reclaimed),
+		cmocka_unit_test(reclaiming_it_goes_on_after_any_power_cut),
 		cmocka_unit_test(a_mount_lives_on_a_volume_of_single_blocks),
 		cmocka_unit_test(a_merged_tree_is_freed_in_commits_of_bounded_size),
 	};
