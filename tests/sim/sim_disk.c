@@ -22,7 +22,8 @@ struct sim_io {
 	bool lands;
 	uint64_t life;
 	uint64_t blkno;
-	void *buf;
+	void *buf;			/* a reader's, or data */
+	void *data;			/* of a write; it stays when this one is used again */
 	sim_call_fn *done;
 	void *arg;
 };
@@ -32,7 +33,7 @@ struct sim_disk {
 	uint64_t nr;
 	size_t block_size;
 	uint8_t *data, *old;		/* old: each block before its last change */
-	struct sim_io *under_way;
+	struct sim_io *under_way, *free;
 };
 
 struct sim_disk *sim_disk_new(struct sim *s, const char *name, uint64_t nr, size_t block_size)
@@ -56,6 +57,28 @@ void sim_disk_format(struct sim_disk *d, uint64_t blkno, const void *buf)
 {
 	assert(blkno < d->nr);
 	memcpy(d->data + blkno * d->block_size, buf, d->block_size);
+}
+
+/* It goes back when its event has come, not before. */
+static struct sim_io *io_new(struct sim *s, const struct sim_io *of)
+{
+	struct sim_io *io = of->disk->free;
+	void *data;
+
+	if (io)
+		of->disk->free = io->next;
+	else
+		io = sim_alloc(s, sizeof(*io));
+	data = io->data;
+	*io = *of;
+	io->data = data;
+	return io;
+}
+
+static void io_free(struct sim_io *io)
+{
+	io->next = io->disk->free;
+	io->disk->free = io;
 }
 
 static void unlink_io(struct sim_io *io)
@@ -104,14 +127,17 @@ static void io_ends(struct sim *s, void *arg, uint64_t value)
 	struct sim_io *io = arg;
 
 	(void)value;
-	if (io->is_over)
+	if (io->is_over) {
+		io_free(io);
 		return;
+	}
 	if (s->stall_until_ns[io->proc] > s->now_ns) {
 		sim_call_at(s, s->stall_until_ns[io->proc], io_ends, io, 0);
 		return;
 	}
 	unlink_io(io);
 	finish(s, io);
+	io_free(io);
 }
 
 static void submit(struct sim *s, struct sim_io *io)
@@ -131,11 +157,13 @@ static void submit(struct sim *s, struct sim_io *io)
 void sim_disk_write(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t blkno,
 		    const void *buf, sim_call_fn *done, void *arg)
 {
-	struct sim_io *io = sim_alloc(s, sizeof(*io));
+	struct sim_io *io = io_new(s, &(struct sim_io){
+		.disk = d, .proc = proc, .is_write = true, .lands = true, .blkno = blkno,
+		.done = done, .arg = arg });
 
-	*io = (struct sim_io){ .disk = d, .proc = proc, .is_write = true, .lands = true,
-			       .blkno = blkno, .done = done, .arg = arg };
-	io->buf = sim_alloc(s, d->block_size);
+	if (!io->data)
+		io->data = sim_alloc(s, d->block_size);
+	io->buf = io->data;
 	memcpy(io->buf, buf, d->block_size);
 	if (sim_chance(s, s->faults.write_error_pm)) {
 		io->result = EIO;
@@ -144,11 +172,10 @@ void sim_disk_write(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t b
 	submit(s, io);
 }
 
-static void read_block(struct sim *s, struct sim_io io)
+static void read_block(struct sim *s, const struct sim_io *io)
 {
-	struct sim_io *p = sim_alloc(s, sizeof(*p));
+	struct sim_io *p = io_new(s, io);
 
-	*p = io;
 	if (sim_chance(s, s->faults.read_error_pm))
 		p->result = EIO;
 	submit(s, p);
@@ -157,14 +184,14 @@ static void read_block(struct sim *s, struct sim_io io)
 void sim_disk_read(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t blkno, void *buf,
 		   sim_call_fn *done, void *arg)
 {
-	read_block(s, (struct sim_io){ .disk = d, .proc = proc, .blkno = blkno, .buf = buf,
+	read_block(s, &(struct sim_io){ .disk = d, .proc = proc, .blkno = blkno, .buf = buf,
 				       .done = done, .arg = arg });
 }
 
 void sim_disk_read_old(struct sim *s, struct sim_disk *d, unsigned proc, uint64_t blkno, void *buf,
 		       sim_call_fn *done, void *arg)
 {
-	read_block(s, (struct sim_io){ .disk = d, .proc = proc, .is_old = true, .blkno = blkno,
+	read_block(s, &(struct sim_io){ .disk = d, .proc = proc, .is_old = true, .blkno = blkno,
 				       .buf = buf, .done = done, .arg = arg });
 }
 
