@@ -38,7 +38,6 @@
 
 #define COMMIT_CACHE_BLOCKS	512u	/* of our own tree, 32 MiB */
 #define COMMIT_RETRY_MS		2000u
-#define CLEAN_BATCH		512u
 #define GENS_KEPT		1024u	/* committed generations whose number can be told */
 
 struct extents {
@@ -464,40 +463,20 @@ struct cleaning {
 static int clean_some(struct itx *tx, void *arg)
 {
 	struct cleaning *cl = arg;
+	struct key keys[ITEMS_DIRTY_TAKE];
 	const struct item_rec *rec;
-	MDB_val mk, mv;
-	struct key key;
-	MDB_cursor *mc;
-	unsigned n = 0;
-	uint64_t be;
-	int ret = items_cursor(tx, TABLE_DIRTY, &mc), rc;
+	size_t nr;
+	int ret = items_dirty_take(tx, cl->gen, keys, &nr);
 
-	if (ret < 0)
-		return ret;
-	cl->done = false;
-	while ((rc = mdb_cursor_get(mc, &mk, &mv, MDB_FIRST)) == 0) {
-		memcpy(&be, mk.mv_data, sizeof(be));
-		cl->done = be64toh(be) > cl->gen;
-		if (cl->done || n++ == CLEAN_BATCH)
-			break;
-		key = key_from_sortable((const uint8_t *)mk.mv_data + 8);
-		ret = rec_get(tx, &key, &rec);
+	cl->done = nr == 0;
+	for (size_t i = 0; i < nr && ret >= 0; i++) {
+		ret = rec_get(tx, &keys[i], &rec);
 		if (ret > 0 && rec->flags & ITEM_REC_DELETED && rec->mark <= cl->gen)
-			ret = rec_del(tx, &key);
-		else if (ret > 0 && key.zone == ZONE_FS && key.type == TYPE_INODE)
-			ret = settle_inode(tx, &key, rec);
-		if (ret < 0)
-			break;
-		rc = mdb_cursor_del(mc, 0);
-		if (rc)
-			break;
+			ret = rec_del(tx, &keys[i]);
+		else if (ret > 0 && keys[i].zone == ZONE_FS && keys[i].type == TYPE_INODE)
+			ret = settle_inode(tx, &keys[i], rec);
 	}
-	mdb_cursor_close(mc);
-	if (ret < 0)
-		return ret;
-	if (rc == MDB_NOTFOUND)
-		cl->done = true;
-	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "clean-up") : 0;
+	return ret < 0 ? ret : 0;
 }
 
 int commit_clean(struct txn *t, uint64_t gen)

@@ -282,6 +282,7 @@ int items_begin(struct fsd *fsd, struct op *op, bool write, struct itx *tx)
 		log_err("item cache: a transaction cannot begin: %s; restart this mount", mdb_strerror(rc));
 		return -EIO;
 	}
+	is->noted_nr = 0;
 	tx->open_gen = is->gens.open;
 	tx->committed_gen = is->gens.committed;
 	if (++is->used_age >= 64)
@@ -323,6 +324,8 @@ int items_commit(struct itx *tx)
 		snapshot_end(is, tx->txn);
 		return 0;
 	}
+	if (!tx->err)
+		dirty_flush(tx);
 	if (tx->err) {
 		items_abort(tx);
 		return tx->err;
@@ -757,23 +760,6 @@ int item_prev(struct itx *tx, const struct key *key, const struct key *first, st
 #define ITEM_TREE_BYTES		64u
 #define INODE_INDEX_BYTES	(4u * 56u)
 
-static int dirty_row(struct itx *tx, const struct key *key, bool add)
-{
-	uint8_t row[8 + KEY_SORT_BYTES];
-	MDB_val mk = mval(row, sizeof(row)), mv = mval(NULL, 0);
-	uint64_t gen = htobe64(tx->open_gen);
-	int rc;
-
-	memcpy(row, &gen, sizeof(gen));
-	key_to_sortable(key, row + 8);
-	tx->changes++;
-	if (add)
-		rc = mdb_put(tx->txn, items_dbi(tx, TABLE_DIRTY), &mk, &mv, 0);
-	else
-		rc = mdb_del(tx->txn, items_dbi(tx, TABLE_DIRTY), &mk, NULL);
-	return rc ? items_error(tx, rc, "dirty list") : 0;
-}
-
 static int may_write(struct itx *tx, const struct key *key)
 {
 	assert(tx->write);
@@ -796,7 +782,7 @@ static int write_dirty(struct itx *tx, const struct key *key, bool is_dirty_alre
 		if (key->zone == ZONE_FS && key->type == TYPE_INODE)
 			tx->dirty_bytes += INODE_INDEX_BYTES;
 		txn_touch(tx, key, val, len);
-		ret = dirty_row(tx, key, true);
+		ret = dirty_note(tx, key);
 		if (ret < 0)
 			return ret;
 	}
@@ -809,27 +795,22 @@ static int recount(struct itx *tx, void *arg)
 	uint64_t row[2] = { htobe64(tx->open_gen), 0 }, bytes = 0, nr = 0, dlog_nr = 0;
 	MDB_val mk = mval(row, sizeof(row)), mv;
 	const struct item_rec *rec;
-	struct key key;
+	struct key *keys;
+	size_t keys_nr;
 	MDB_cursor *mc;
-	int rc, ret = items_cursor(tx, TABLE_DIRTY, &mc);
+	int rc, ret = items_dirty_list(tx, tx->open_gen, &keys, &keys_nr);
 
-	if (ret < 0)
-		return ret;
-	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE); rc == 0 && ret >= 0;
-	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
-		key = key_from_sortable((const uint8_t *)mk.mv_data + 8);
-		ret = rec_get(tx, &key, &rec);
-		if (ret <= 0)
+	for (size_t i = 0; i < keys_nr && ret >= 0; i++) {
+		ret = rec_get(tx, &keys[i], &rec);
+		if (ret <= 0 || rec->mark != tx->open_gen)
 			continue;
 		nr++;
 		bytes += rec->len + ITEM_TREE_BYTES;
-		if (key.zone == ZONE_FS && key.type == TYPE_INODE)
+		if (keys[i].zone == ZONE_FS && keys[i].type == TYPE_INODE)
 			bytes += INODE_INDEX_BYTES;
-		txn_touch(tx, &key, rec->val, rec->len);
+		txn_touch(tx, &keys[i], rec->val, rec->len);
 	}
-	mdb_cursor_close(mc);
-	if (ret >= 0 && rc != MDB_NOTFOUND)
-		ret = items_error(tx, rc, "dirty list");
+	free(keys);
 	if (ret >= 0)
 		ret = items_cursor(tx, TABLE_DLOG, &mc);
 	if (ret < 0)
@@ -923,10 +904,8 @@ int item_delete(struct itx *tx, const struct key *key, const void *keep_val, siz
 	if (rec->flags & ITEM_REC_BAD)
 		return -EIO;
 	is_dirty = rec->mark == tx->open_gen;
-	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT)) {
-		ret = rec_del(tx, key);
-		return ret < 0 ? ret : dirty_row(tx, key, false);
-	}
+	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT))
+		return rec_del(tx, key);
 	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, keep_val,
 			   keep_len);
 }

@@ -22,7 +22,7 @@
 enum items_table {
 	TABLE_ITEMS,	/* key27 padded to 32 -> struct item_rec, value padded to 8: both aligned */
 	TABLE_RANGES,	/* key27 first -> key27 last (inclusive): known intervals, disjoint */
-	TABLE_DIRTY,	/* be64 gen, key27 -> nothing */
+	TABLE_DIRTY,	/* be64 gen, be64 n -> key27s: items_dirty.c */
 	TABLE_META,	/* name -> value: open_gen, committed_gen, ... */
 	TABLE_GENS,	/* be64 gen -> le64 trans seq, for resolving references */
 	TABLE_POOL,	/* be64 ino, be64 iblock -> pool.c's */

@@ -29,6 +29,8 @@ static inline struct ikey ikey_of(const struct key *key)
 #define ITEMS_DROPS_NR		256u
 #define ITEMS_RECENT_NR		65536u
 #define ITEMS_SNAPSHOTS_IDLE	32u
+#define ITEMS_DIRTY_ROW		64u	/* keys in a row of TABLE_DIRTY, at most */
+#define ITEMS_DIRTY_TAKE	512u
 
 /* Percent of the map: eviction begins, eviction ends, operations wait for room. */
 #define ITEMS_HIGH_PERCENT	75u
@@ -56,6 +58,8 @@ struct items {
 	uint64_t evicted_gen;		/* committed_gen when something was last evicted */
 	uint64_t drops[ITEMS_DROPS_NR];	/* by hash of a lock: how often its items were dropped */
 	unsigned used_age;
+	unsigned noted_nr;		/* keys that the running transaction has dirtied */
+	uint8_t noted[ITEMS_DIRTY_ROW][KEY_SORT_BYTES];
 
 	_Atomic uint64_t open_gen;	/* gens.open, for who does not write */
 	_Atomic uint64_t used;		/* bytes of pages in tables, as of a moment ago */
@@ -109,6 +113,19 @@ int rec_del(struct itx *tx, const struct key *key);
 int items_cursor(struct itx *tx, enum items_table table, MDB_cursor **mc);
 /* The transaction's own cursor of TABLE_ITEMS or TABLE_RANGES: stays open, stands anywhere. */
 int items_near(struct itx *tx, enum items_table table, MDB_cursor **mc);
+/*
+ * Which keys are dirty.  dirty_note: key is, in the open generation.  dirty_flush: before tx is committed.
+ * Errors of items_error.
+ */
+int dirty_note(struct itx *tx, const struct key *key);
+int dirty_flush(struct itx *tx);
+/*
+ * The keys that generation gen has written, ascending, for the caller to free.  Their items may be gone, or
+ * another generation's.  -ENOMEM.
+ */
+int items_dirty_list(struct itx *tx, uint64_t gen, struct key **keys, size_t *nr);
+/* Take some of those of all generations up to gen off the list, ascending; none: *nr is 0. */
+int items_dirty_take(struct itx *tx, uint64_t gen, struct key keys[ITEMS_DIRTY_TAKE], size_t *nr);
 /* Whether operations should wait for room. */
 bool items_is_full(struct items *is);
 /* Measure what the tables use, in tx. */

@@ -23,7 +23,6 @@
 #include "stream.h"
 
 #define META_STORING	"storing"
-#define FOLD_BATCH	512u
 
 struct storing {
 	uint64_t gen, seq, nr;
@@ -106,13 +105,11 @@ static int fold_item(struct itx *tx, const struct fold *f, const struct key *key
 {
 	const struct item_rec *rec;
 	struct cinode ci;
-	uint8_t row[8 + KEY_SORT_BYTES];
-	MDB_val mk = mval(row, sizeof(row)), mv = mval(NULL, 0);
-	uint64_t be = htobe64(f->to);
-	int ret = rec_get(tx, key, &rec), rc;
+	int ret = rec_get(tx, key, &rec);
 
-	if (ret <= 0)
-		return ret;
+	/* Deleted without a trace in N, or no longer N's. */
+	if (ret <= 0 || (rec->mark != f->from && rec->mark != f->to))
+		return ret < 0 ? ret : 0;
 	if (key->zone == ZONE_FS && key->type == TYPE_INODE && rec->len == sizeof(ci)) {
 		memcpy(&ci, rec->val, sizeof(ci));
 		ret = fold_inode(tx, f, &ci);
@@ -121,46 +118,20 @@ static int fold_item(struct itx *tx, const struct fold *f, const struct key *key
 	} else {
 		ret = rec_put(tx, key, f->to, rec->flags, rec->val, rec->len);
 	}
-	if (ret < 0)
-		return ret;
-	memcpy(row, &be, sizeof(be));
-	key_to_sortable(key, row + 8);
-	rc = mdb_put(tx->txn, items_dbi(tx, TABLE_DIRTY), &mk, &mv, 0);
-	return rc ? items_error(tx, rc, "dirty list") : 0;
+	return ret < 0 ? ret : dirty_note(tx, key);
 }
 
 static int fold_items(struct itx *tx, void *arg)
 {
 	struct fold *f = arg;
-	uint8_t row[8 + KEY_SORT_BYTES];
-	struct key key;
-	MDB_val mk, mv;
-	MDB_cursor *mc;
-	uint64_t be;
-	int ret = items_cursor(tx, TABLE_DIRTY, &mc), rc = 0;
+	struct key keys[ITEMS_DIRTY_TAKE];
+	size_t nr;
+	int ret = items_dirty_take(tx, f->from, keys, &nr);
 
-	if (ret < 0)
-		return ret;
-	f->more = true;
-	for (unsigned n = 0; n < FOLD_BATCH && ret == 0 && rc == 0; n++) {
-		rc = mdb_cursor_get(mc, &mk, &mv, MDB_FIRST);
-		if (rc)
-			break;
-		memcpy(row, mk.mv_data, sizeof(row));
-		memcpy(&be, row, sizeof(be));
-		if (be64toh(be) != f->from) {
-			f->more = false;
-			break;
-		}
-		rc = mdb_cursor_del(mc, 0);
-		key = key_from_sortable(row + 8);
-		if (rc == 0)
-			ret = fold_item(tx, f, &key);
-	}
-	mdb_cursor_close(mc);
-	if (rc == MDB_NOTFOUND)
-		f->more = false;
-	return ret == 0 && rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "dirty list") : ret;
+	f->more = nr > 0;
+	for (size_t i = 0; i < nr && ret == 0; i++)
+		ret = fold_item(tx, f, &keys[i]);
+	return ret;
 }
 
 /* The last step: what there is of one row, and N is no more. */

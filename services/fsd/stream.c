@@ -91,35 +91,22 @@ static bool is_inode(const struct key *key)
 
 static int collect_items(struct itx *snap, struct stream *st)
 {
-	uint8_t row[8 + KEY_SORT_BYTES];
-	uint64_t be = htobe64(st->gen), last_seq = 0;
-	struct key last_lock = KEY_ONES, key;
-	MDB_val mk = mval(row, sizeof(row)), mv;
+	struct key last_lock = KEY_ONES, *keys;
 	const struct item_rec *rec;
-	MDB_cursor *mc;
-	int rc, ret;
+	uint64_t last_seq = 0;
+	size_t nr;
+	int ret = items_dirty_list(snap, st->gen, &keys, &nr);
 
-	ret = items_cursor(snap, TABLE_DIRTY, &mc);
-	if (ret < 0)
-		return ret;
-	memset(row, 0, sizeof(row));
-	memcpy(row, &be, sizeof(be));
-	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE); rc == 0 && ret == 0;
-	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
-		if (memcmp(mk.mv_data, &be, sizeof(be)) != 0)
-			break;
-		key = key_from_sortable((const uint8_t *)mk.mv_data + 8);
-		ret = rec_get(snap, &key, &rec);
-		if (ret < 0)
-			break;
-		assert(ret == 1 && rec->mark == st->gen);
-		assert(!is_inode(&key) || rec->len == sizeof(struct cinode));
-		ret = add_item(st, snap, &key, rec, &last_lock, &last_seq);
+	for (size_t i = 0; i < nr && ret >= 0; i++) {
+		ret = rec_get(snap, &keys[i], &rec);
+		/* Born and deleted in this generation: no tree has heard of it. */
+		if (ret <= 0 || rec->mark != st->gen)
+			continue;
+		assert(!is_inode(&keys[i]) || rec->len == sizeof(struct cinode));
+		ret = add_item(st, snap, &keys[i], rec, &last_lock, &last_seq);
 	}
-	mdb_cursor_close(mc);
-	if (ret == 0 && rc != 0 && rc != MDB_NOTFOUND)
-		ret = items_error(snap, rc, "dirty list");
-	return ret;
+	free(keys);
+	return ret < 0 ? ret : 0;
 }
 
 static int add_extent(struct stream_extents *se, struct extent ext)

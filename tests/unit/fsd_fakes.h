@@ -442,51 +442,33 @@ static inline void fake_commit_item(const struct key *key, const struct item_rec
 /* Each key that is dirty in generation `gen`, as tx sees it. */
 static inline size_t fake_dirty(struct itx *tx, uint64_t gen, struct key **keys)
 {
-	MDB_cursor *mc;
-	MDB_val mk, mv;
-	uint64_t want = htobe64(gen);
-	size_t nr = 0, max = 0;
-	int rc;
+	const struct item_rec *rec;
+	size_t nr, n = 0;
 
-	*keys = NULL;
-	assert_int_equal(items_cursor(tx, TABLE_DIRTY, &mc), 0);
-	mk = mval(&want, sizeof(want));
-	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE); rc == 0;
-	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
-		assert_int_equal(mk.mv_size, 8 + KEY_SORT_BYTES);
-		if (memcmp(mk.mv_data, &want, 8) != 0)
-			break;
-		if (nr == max) {
-			max = max ? max * 2 : 256;
-			*keys = realloc(*keys, max * sizeof(**keys));
-			assert_non_null(*keys);
-		}
-		(*keys)[nr++] = key_from_sortable((uint8_t *)mk.mv_data + 8);
+	assert_int_equal(items_dirty_list(tx, gen, keys, &nr), 0);
+	for (size_t i = 0; i < nr; i++) {
+		if (rec_get(tx, &(*keys)[i], &rec) > 0 && rec->mark == gen)
+			(*keys)[n++] = (*keys)[i];
 	}
-	mdb_cursor_close(mc);
-	return nr;
+	return n;
 }
 
 static inline int fake_committed(struct itx *tx, void *arg)
 {
-	uint64_t gen = htobe64(fake.gen);
-	struct key *keys;
-	size_t nr = fake_dirty(tx, fake.gen, &keys);
+	struct key keys[ITEMS_DIRTY_TAKE];
 	const struct item_rec *rec;
-	uint8_t row[8 + KEY_SORT_BYTES];
-	MDB_val mk = mval(row, sizeof(row));
+	size_t nr = 1;
 	int ret = items_set_committed(tx, fake.gen);
 
 	(void)arg;
-	memcpy(row, &gen, 8);
-	for (size_t i = 0; i < nr && ret == 0; i++) {
-		key_to_sortable(&keys[i], row + 8);
-		ret = mdb_del(tx->txn, items_dbi(tx, TABLE_DIRTY), &mk, NULL);
-		if (ret == 0 && rec_get(tx, &keys[i], &rec) > 0 && rec->mark == fake.gen &&
-		    rec->flags & ITEM_REC_DELETED)
-			ret = rec_del(tx, &keys[i]);
+	while (ret == 0 && nr > 0) {
+		ret = items_dirty_take(tx, fake.gen, keys, &nr);
+		for (size_t i = 0; i < nr && ret == 0; i++) {
+			if (rec_get(tx, &keys[i], &rec) > 0 && rec->mark == fake.gen &&
+			    rec->flags & ITEM_REC_DELETED)
+				ret = rec_del(tx, &keys[i]);
+		}
 	}
-	free(keys);
 	return ret;
 }
 

@@ -356,34 +356,40 @@ static void do_close(void)
 {
 	struct items_dirty dirty = { 0 };
 	const struct item_rec *rec;
-	MDB_cursor *mc;
-	MDB_val mk, mv;
+	struct key *keys;
 	struct itx snap;
-	uint64_t be;
-	int rc;
+	size_t nr;
 
 	if (m.closed)
 		return;
 	assert_int_equal(items_close_gen(&m.fsd, &m.gen, &snap, count_closed, &dirty), 0);
 	assert_int_equal(snap.open_gen, m.gen + 1);
 	m.batch_nr = 0;
-	be = htobe64(m.gen);
-	assert_int_equal(items_cursor(&snap, TABLE_DIRTY, &mc), 0);
-	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_FIRST); rc == 0;
-	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT)) {
-		struct key key = key_from_sortable((uint8_t *)mk.mv_data + 8);
-
-		/* Earlier ones were cleaned, later ones do not exist. */
-		assert_memory_equal(mk.mv_data, &be, 8);
-		assert_int_equal(rec_get(&snap, &key, &rec), 1);
+	/* Earlier ones were cleaned, later ones do not exist. */
+	assert_int_equal(items_dirty_list(&snap, m.gen - 1, &keys, &nr), 0);
+	assert_int_equal(nr, 0);
+	free(keys);
+	assert_int_equal(items_dirty_list(&snap, m.gen, &keys, &nr), 0);
+	for (size_t i = 0; i < nr; i++) {
+		assert_true(i == 0 || key_cmp(&keys[i - 1], &keys[i]) < 0);
+		if (rec_get(&snap, &keys[i], &rec) == 0)
+			continue;	/* born and deleted in it */
 		assert_int_equal(rec->mark, m.gen);
-		m.batch[m.batch_nr].key = index_of(&key);
+		m.batch[m.batch_nr].key = index_of(&keys[i]);
 		m.batch[m.batch_nr].deleted = rec->flags & ITEM_REC_DELETED;
 		if (!m.batch[m.batch_nr].deleted)
 			memcpy(&m.batch[m.batch_nr].val, rec->val, 8);
 		m.batch_nr++;
 	}
-	mdb_cursor_close(mc);
+	free(keys);
+	/* None is missing. */
+	nr = 0;
+	for (unsigned i = 0; i < KEYS_NR; i++) {
+		struct key key = key_of(i);
+
+		nr += rec_get(&snap, &key, &rec) > 0 && rec->mark == m.gen;
+	}
+	assert_int_equal(nr, m.batch_nr);
 	items_abort(&snap);
 	assert_true(m.batch_nr <= dirty.nr);
 	assert_true(dirty.any || m.batch_nr == 0);
@@ -393,8 +399,10 @@ static void do_close(void)
 /* As commit.c does it: the trees, then the number, then the rows. */
 static void do_commit(void)
 {
+	struct key keys[ITEMS_DIRTY_TAKE];
 	const struct item_rec *rec;
 	struct itx tx;
+	size_t nr;
 
 	if (!m.closed)
 		return;
@@ -407,19 +415,14 @@ static void do_commit(void)
 	if (!below(3))
 		m.evicted += (unsigned)items_evict(&m.fsd, true);
 	begin(&tx, true);
-	for (size_t i = 0; i < m.batch_nr; i++) {
-		struct key key = key_of(m.batch[i].key);
-		uint8_t row[8 + KEY_SORT_BYTES];
-		uint64_t be = htobe64(m.gen);
-		MDB_val mk = mval(row, sizeof(row));
-		int ret = rec_get(&tx, &key, &rec);
-
-		memcpy(row, &be, 8);
-		key_to_sortable(&key, row + 8);
-		assert_int_equal(mdb_del(tx.txn, items_dbi(&tx, TABLE_DIRTY), &mk, NULL), 0);
-		if (ret > 0 && rec->flags & ITEM_REC_DELETED && rec->mark <= m.gen)
-			assert_int_equal(rec_del(&tx, &key), 0);
-	}
+	do {
+		assert_int_equal(items_dirty_take(&tx, m.gen, keys, &nr), 0);
+		for (size_t i = 0; i < nr; i++) {
+			if (rec_get(&tx, &keys[i], &rec) > 0 && rec->flags & ITEM_REC_DELETED &&
+			    rec->mark <= m.gen)
+				assert_int_equal(rec_del(&tx, &keys[i]), 0);
+		}
+	} while (nr > 0);
 	assert_int_equal(items_commit(&tx), 0);
 	m.closed = false;
 }
@@ -572,6 +575,63 @@ static void fresh_item_leaves_no_marker_but_a_committing_one_does(void **state)
 	items_abort(&tx);
 }
 
+static struct key many_key(uint64_t i)
+{
+	return (struct key){ .zone = ZONE_FS, .first = 2048, .type = TYPE_DIRENT, .second = i };
+}
+
+static void what_is_dirty_is_listed_in_order_and_taken_once(void **state)
+{
+	enum { MANY = 5 * ITEMS_DIRTY_ROW + 7 };
+	struct key first = many_key(0), last = many_key(UINT64_MAX), taken[ITEMS_DIRTY_TAKE], *keys;
+	uint64_t v = 1;
+	struct itx tx;
+	size_t nr, at = 0;
+	uint64_t gen;
+
+	(void)state;
+	begin(&tx, true);
+	gen = tx.open_gen;
+	assert_int_equal(items_set_known(&tx, &first, &last), 0);
+	for (unsigned i = MANY; i-- > 0;) {	/* some twice, for they were deleted in between */
+		struct key key = many_key(i);
+
+		assert_int_equal(item_put(&tx, &key, &v, 8), 0);
+		if (i % 3 == 0) {
+			assert_int_equal(item_delete(&tx, &key, NULL, 0), 0);
+			assert_int_equal(item_put(&tx, &key, &v, 8), 0);
+		}
+	}
+	assert_int_equal(items_commit(&tx), 0);
+	begin(&tx, true);	/* what is taken back was never dirty */
+	first = many_key(MANY);
+	assert_int_equal(item_put(&tx, &first, &v, 8), 0);
+	items_abort(&tx);
+	begin(&tx, true);
+	assert_int_equal(items_dirty_list(&tx, gen, &keys, &nr), 0);
+	assert_int_equal(nr, MANY);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_int_equal(keys[i].second, i);
+	free(keys);
+	assert_int_equal(items_dirty_list(&tx, gen + 1, &keys, &nr), 0);
+	assert_int_equal(nr, 0);
+	free(keys);
+	assert_int_equal(items_dirty_take(&tx, gen - 1, taken, &nr), 0);
+	assert_int_equal(nr, 0);
+	for (;;) {
+		assert_int_equal(items_dirty_take(&tx, gen, taken, &nr), 0);
+		if (!nr)
+			break;
+		assert_in_range(nr, 1, ITEMS_DIRTY_TAKE);
+		at += nr;
+	}
+	assert_in_range(at, MANY, MANY + MANY / 3 + 1);
+	assert_int_equal(items_dirty_list(&tx, gen, &keys, &nr), 0);
+	assert_int_equal(nr, 0);
+	free(keys);
+	items_abort(&tx);
+}
+
 static void insert_and_delete_look_before_they_change(void **state)
 {
 	struct key key = key_of(3), other = key_of(4);
@@ -701,6 +761,7 @@ int main(void)
 		T(what_is_dirty_is_never_evicted),
 		T(fresh_item_leaves_no_marker_but_a_committing_one_does),
 		T(insert_and_delete_look_before_they_change),
+		T(what_is_dirty_is_listed_in_order_and_taken_once),
 		T(full_cache_parks_and_is_usable_again),
 		T(what_is_not_known_parks_for_that_key),
 		T(reopened_cache_has_what_was_committed),
