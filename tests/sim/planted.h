@@ -37,17 +37,16 @@
 	  "a lock is granted while its holder has not given it back")			\
 	P(lock_granted_in_recovery, cluster, 300,					\
 	  "a new server grants locks before all mounts have told theirs")		\
-	P(lock_seq_given_again, cluster, 1000, "a write_seq of an earlier server is given again")	\
 	P(locks_before_the_fence, cluster, 300,						\
 	  "the locks of a mount that is given up go to others before it is fenced")	\
 	P(revoke_waits_for_nobody, cluster, 100, "a lock is given back while it is used")	\
 	P(revoke_forgets_to_commit, cluster, 100,					\
 	  "a lock is given back before what was written under it is committed")		\
-	P(session_answers_once, cluster, 300, "an answer is not sent again on the next socket")	\
-	P(session_hears_twice, cluster, 300, "a request that comes again is handled again")	\
+	P(session_answers_once, cluster, 1000, "an answer is not sent again on the next socket")	\
+	P(session_hears_twice, cluster, 1000, "a request that comes again is handled again")	\
 	P(map_before_everybody_is_back, cluster, 1000,					\
 	  "a new server tells who uses an inode before all mounts have come back")	\
-	P(commit_is_not_repeatable, cluster, 300, "a commit that is sent again is refused")	\
+	P(commit_is_not_repeatable, cluster, 1000, "a commit that is sent again is refused")	\
 	P(merge_without_everybody, cluster, 300,					\
 	  "a merge begins while a mount's tree is not finished")
 

@@ -13,7 +13,7 @@
 
 enum outcome { UNKNOWN, DURABLE, LOST };
 
-/* One life of a mount. */
+/* A mount, in however many processes. */
 struct life {
 	bool is_dead;
 	uint64_t rid;
@@ -126,18 +126,23 @@ static void mounted(struct items_check *c, struct sim *s, unsigned proc, uint64_
 	c->life_of[proc] = ++c->lives_nr;
 }
 
+/* Until then a mount whose process is dead may go on in another. */
+static void fenced(struct items_check *c, uint64_t rid)
+{
+	for (unsigned i = 0; i < c->lives_nr; i++)
+		c->lives[i].is_dead = c->lives[i].is_dead || c->lives[i].rid == rid;
+	fold_all(c);
+}
+
 static void on_fact(struct sim *s, void *arg, const struct sim_fact *f)
 {
 	struct items_check *c = arg;
-	struct life *l = c->life_of[f->proc < SIM_PROCS_MAX ? f->proc : 0] ?
-			 &c->lives[c->life_of[f->proc < SIM_PROCS_MAX ? f->proc : 0] - 1] : NULL;
+	struct life *l = f->proc < SIM_PROCS_MAX && c->life_of[f->proc] ?
+			 &c->lives[c->life_of[f->proc] - 1] : NULL;
 
 	switch (f->kind) {
-	case SIM_FACT_DIED:
-		if (!l)
-			break;
-		l->is_dead = true;
-		fold_all(c);
+	case FACT_FENCED:
+		fenced(c, f->v[0]);
 		break;
 	case FACT_MOUNTED:
 		mounted(c, s, f->proc, f->v[0]);

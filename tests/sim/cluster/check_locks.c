@@ -105,7 +105,7 @@ static void died(struct locks_check *c, struct sim *s, unsigned proc)
 	}
 }
 
-static void fenced(struct locks_check *c, uint64_t rid)
+static void forget_ghosts(struct locks_check *c, uint64_t rid)
 {
 	for (unsigned i = 0; i < c->ghosts_nr; i++) {
 		if (c->ghosts[i].rid == rid)
@@ -212,7 +212,8 @@ static void on_fact(struct sim *s, void *arg, const struct sim_fact *f)
 		c->seen[f->proc].rid = f->v[0];
 		break;
 	case FACT_FENCED:
-		fenced(c, f->v[0]);
+	case FACT_RESUMED:
+		forget_ghosts(c, f->v[0]);
 		break;
 	case FACT_HOLD:
 		hold(c, s, f->proc, (unsigned)f->v[0], (uint8_t)f->v[1]);

@@ -79,6 +79,7 @@ struct cluster {
 	uint64_t term;
 	uint64_t last_rid, last_sock, last_process, last_value, last_question;
 	uint64_t idle_locks;
+	unsigned resume_pm;		/* a mount whose process died goes on in another */
 	/* What may happen in this world. */
 	unsigned faults;		/* bits of enum fault, drive_cluster.c */
 	unsigned frame_loss_pm, frame_dup_pm, send_full_pm;
@@ -101,7 +102,8 @@ enum cluster_fact {
 	FACT_WRITE,			/* item v[0] becomes v[1] in generation v[2] */
 	FACT_COMMIT_SENT,		/* generation v[0] may become durable from now on */
 	FACT_COMMITTED,			/* generation v[0] is durable */
-	FACT_MOUNTED,			/* a new life of a mount: rid v[0] */
+	FACT_MOUNTED,			/* a new mount: rid v[0] */
+	FACT_RESUMED,			/* rid v[0] goes on in a new process, no operation of the old one does */
 	FACT_FENCED,			/* rid v[0] is known to write no more */
 	FACT_INOS,			/* inode numbers v[0], v[1] of them, are the mount's */
 	FACT_ASKED,			/* a mount asks something: number v[0] */
@@ -180,6 +182,8 @@ uint64_t mount_sim_rid(const struct node *n);
 uint64_t mount_sim_done(const struct node *n);
 bool mount_sim_is_running(const struct node *n);
 bool mount_sim_is_idle(const struct node *n);
+/* What the next process could go on from is lost. */
+void mount_sim_forget(struct node *n);
 /* Begin an unmount. */
 void mount_sim_leave(struct node *n);
 

@@ -170,6 +170,8 @@ static void fence(struct cluster *cl, uint64_t rid)
 		if (sim_proc_is_alive(cl->sim, m->proc) && mount_sim_rid(m) == rid)
 			sim_proc_restart(cl->sim, m->proc,
 					 sim_between(cl->sim, 100 * SIM_MS, 2 * SIM_SEC));
+		if (mount_sim_rid(m) == rid)
+			mount_sim_forget(m);
 	}
 	if (vol_is_revoked(cl->vol, rid))
 		return;
@@ -222,12 +224,14 @@ static void power_cut(struct cluster *cl)
 	sim_trace(s, SIM_PROCS_MAX, "power is lost");
 	for (unsigned i = 0; i < cl->servers_nr; i++)
 		sim_proc_restart(s, cl->servers[i].proc, sim_between(s, 0, SIM_SEC));
-	for (unsigned i = 0; i < cl->mounts_nr; i++)
+	for (unsigned i = 0; i < cl->mounts_nr; i++) {
 		sim_proc_restart(s, cl->mounts[i].proc, sim_between(s, 0, SIM_SEC));
+		mount_sim_forget(&cl->mounts[i]);
+	}
 	vol_power_cut(cl->vol);
 }
 
-enum fault { FAULT_KILL_MOUNT, FAULT_KILL_SERVER, FAULT_PAUSE, FAULT_CUT, FAULT_BREAK, FAULT_DEPOSE,
+enum fault { FAULT_KILL_MOUNT, FAULT_RESTART_MOUNT, FAULT_KILL_SERVER, FAULT_PAUSE, FAULT_CUT, FAULT_BREAK, FAULT_DEPOSE,
 	     FAULT_POWER, FAULT_LEAVE, FAULTS_NR };
 
 static void go_wrong(struct cluster *cl, enum fault f)
@@ -240,6 +244,9 @@ static void go_wrong(struct cluster *cl, enum fault f)
 	switch (f) {
 	case FAULT_KILL_MOUNT:
 		sim_proc_restart(s, m->proc, sim_between(s, 50 * SIM_MS, 3 * SIM_SEC));
+		break;
+	case FAULT_RESTART_MOUNT:
+		sim_proc_restart(s, m->proc, sim_between(s, SIM_MS, 300 * SIM_MS));
 		break;
 	case FAULT_KILL_SERVER:
 		sim_proc_restart(s, l->proc, sim_between(s, 50 * SIM_MS, 3 * SIM_SEC));
@@ -279,9 +286,11 @@ static void nemesis(struct sim *s, void *arg, uint64_t value)
 	unsigned f = (unsigned)sim_rnd(s, FAULTS_NR);
 
 	(void)value;
-	if (!sim_is_faulty(s))
+	if (!sim_is_faulty(s) || !cl->faults)
 		return;
-	if (cl->faults >> f & 1 && (f != FAULT_POWER || sim_chance(s, 200)))
+	while (!(cl->faults >> f & 1))
+		f = (f + 1) % FAULTS_NR;
+	if (f != FAULT_POWER || sim_chance(s, 200))
 		go_wrong(cl, f);
 	sim_call_at(s, sim_now(s) + sim_between(s, 50 * SIM_MS, cl->calm_ns), nemesis, cl, 0);
 }
@@ -387,7 +396,7 @@ static void draw_world(struct cluster *cl)
 	cl->merge_min_height = sim_chance(s, 500) ? 1 : 3;
 	cl->merge_min_trees = 2 + (uint32_t)sim_rnd(s, 7);
 	cl->idle_locks = sim_chance(s, 500) ? 10000 : 1 + sim_rnd(s, 4);
-	cl->calm_ns = sim_between(s, 200 * SIM_MS, 4 * SIM_SEC);
+	cl->calm_ns = sim_between(s, 200 * SIM_MS, 2 * SIM_SEC);
 	/* Each fault is in half of the worlds; one world in eight is without any. */
 	cl->faults = (unsigned)sim_rnd(s, 1u << FAULTS_NR);
 	if (sim_chance(s, 125)) {
@@ -398,6 +407,8 @@ static void draw_world(struct cluster *cl)
 		cl->frame_dup_pm = sim_chance(s, 300) ? (unsigned)sim_rnd(s, 20) : 0;
 		cl->send_full_pm = sim_chance(s, 300) ? (unsigned)sim_rnd(s, 20) : 0;
 	}
+	if (cl->faults >> FAULT_RESTART_MOUNT & 1)
+		cl->resume_pm = (unsigned)sim_between(s, 500, 1000);
 	f->delay_min_ns = 20 * SIM_US;
 	f->delay_max_ns = sim_between(s, 50 * SIM_US, 20 * SIM_MS);
 }

@@ -207,7 +207,8 @@ static void on_greeted(void *arg, uint64_t term, bool new_server)
 {
 	struct mount_sim *m = arg;
 
-	(void)term, (void)new_server;
+	(void)new_server;
+	m->term = term;
 	if (m->state != MOUNT_GREETING)
 		return;
 	m->state = MOUNT_OPENING;
@@ -280,6 +281,23 @@ void mount_call(struct mount_sim *m, unsigned type, const void *msg,
 
 static void begin_commit(struct mount_sim *m);
 
+/* Whether the generation that an earlier process was committing is stored, the leader has just said. */
+static void settle_commit(struct mount_sim *m)
+{
+	uint64_t seq = m->closing_seq, is_open = le64_get(m->lt.get_trans_seq);
+	bool is_stored = seq && le64_get(m->lt.commit_trans_seq) == seq;
+
+	sim_trace(sim_of(m), m->node->proc, "generation %llu is %sstored",
+		  (unsigned long long)m->closing_gen, is_stored ? "" : "not ");
+	SIM_CHECK(sim_of(m), !seq || is_stored || is_open == seq,
+		  "transaction %llu is neither stored nor open", (unsigned long long)seq);
+	if (is_stored) {
+		m->committed_gen = m->closing_gen;
+		cluster_fact(m->node, FACT_COMMITTED, m->committed_gen, 0, 0);
+	}
+	m->closing_gen = m->closing_seq = 0;
+}
+
 static void tree_opened(void *arg, int err, unsigned type, const void *reply)
 {
 	const struct msg_open_log_trees_reply *r = reply;
@@ -294,6 +312,8 @@ static void tree_opened(void *arg, int err, unsigned type, const void *reply)
 	SIM_CHECK(sim_of(m), le64_get(m->lt.get_trans_seq) > le64_get(m->lt.commit_trans_seq),
 		  "a log tree that was asked for is not open");
 	m->is_open = true;
+	if (m->state == MOUNT_OPENING && m->closing_gen)
+		settle_commit(m);
 	if (m->state == MOUNT_OPENING) {
 		m->state = MOUNT_RUNNING;
 		sim_trace(sim_of(m), m->node->proc, "is mounted as %llx", (unsigned long long)m->rid);
@@ -356,7 +376,7 @@ static void committed(void *arg, int err, unsigned type, const void *reply)
 	m->lt = r->log_trees;
 	m->is_open = le64_get(m->lt.get_trans_seq) > le64_get(m->lt.commit_trans_seq);
 	m->committed_gen = m->closing_gen;
-	m->closing_gen = 0;
+	m->closing_gen = m->closing_seq = 0;
 	cluster_fact(m->node, FACT_COMMITTED, m->committed_gen, 0, 0);
 	if (!m->is_open && (m->state == MOUNT_RUNNING || has_work(m)))
 		open_tree(m);
@@ -385,6 +405,7 @@ static void write_out(struct sim *s, void *arg, uint64_t gen)
 	int ret = 0;
 
 	node_enter(m->node);
+	m->closing_seq = le64_get(m->lt.get_trans_seq);
 	meta_alloc_open(&ma, m->bs, &m->lt.meta_avail, &m->lt.meta_freed);
 	for (uint64_t i = 0; i < m->node->cl->groups_nr * CLUSTER_ITEMS && ret == 0; i++) {
 		struct mitem *it = &m->items[i];
@@ -670,7 +691,7 @@ static void new_op(struct sim *s, void *arg, uint64_t value);
 
 static void next_op_later(struct mop *o)
 {
-	sim_call_proc(sim_of(o->m), o->m->node->proc, some(o->m, 300 * SIM_MS), new_op, o, 0);
+	sim_call_proc(sim_of(o->m), o->m->node->proc, some(o->m, 400 * SIM_MS), new_op, o, 0);
 }
 
 static void add_lock(struct mop *o, unsigned lock, uint8_t mode)
@@ -849,32 +870,85 @@ void mount_sim_leave(struct node *n)
 
 /* --- the process -------------------------------------------------------------------------------- */
 
-static void begin_life(struct node *n)
+static void open_parts(struct node *n, const struct net_client_conf *conf)
 {
 	struct mount_sim *m = n->mount;
+	struct block_dev dev = vol_dev(n);
+
+	SIM_CHECK(n->sim,
+		  block_set_open(&m->bs, &dev, CLUSTER_FSID, CLUSTER_META_BLOCKS, CLEAN_MAX) == 0 &&
+		  block_set_open(&m->reader, &dev, CLUSTER_FSID, CLUSTER_META_BLOCKS, CLEAN_MAX) == 0 &&
+		  locks_open(&m->fsd) == 0 && net_client_open(&m->nc, conf, ++n->cl->last_process) == 0,
+		  "a mount cannot start");
+	m->node = n;
+	m->run_last = &m->run_first;
+	m->fsd.conf.lock_idle_count = n->cl->idle_locks;
+	m->fsd.keep = m->keep.locks ? &m->keep : NULL;
+}
+
+/* What an earlier process has left is gone on from. */
+static void take_over(struct mount_sim *m, const struct mount_sim *old)
+{
+	m->rid = old->rid;
+	m->term = old->term;
+	memcpy(m->items, old->items, sizeof(m->items));
+	memcpy(m->in_use, old->in_use, sizeof(m->in_use));
+	m->open_gen = old->open_gen;
+	m->closing_gen = old->closing_gen;
+	m->closing_seq = old->closing_seq;
+	m->committed_gen = old->committed_gen;
+	for (uint64_t i = 0; i < CLUSTER_GROUPS_MAX * CLUSTER_ITEMS; i++)
+		m->items[i].closing = false;
+}
+
+static void tell_resumed(struct node *n)
+{
+	struct mount_sim *m = n->mount;
+
+	sim_trace(n->sim, n->proc, "goes on as %llx", (unsigned long long)m->rid);
+	cluster_fact(n, FACT_RESUMED, m->rid, 0, 0);
+	for (unsigned g = 0; g < CLUSTER_GROUPS_MAX; g++) {
+		for (unsigned i = 0; i < 8; i++) {
+			if (m->in_use[g][0] >> i & 1)
+				cluster_fact(n, FACT_OPENED, g * 1024 + i, 0, 0);
+		}
+	}
+	SIM_CHECK(n->sim, locks_restore(&m->fsd, m->open_gen) == 0, "locks that are kept make no sense");
+}
+
+static void begin_life(struct node *n)
+{
+	struct mount_sim *m = n->mount, *old = malloc(sizeof(*old));
 	struct net_client_conf conf = {
-		.rid = ++n->cl->last_rid, .fsid = CLUSTER_FSID, .fmt_vers = 2,
+		.fsid = CLUSTER_FSID, .fmt_vers = 2,
 		.keepalive_ms = n->cl->keepalive_ms,
 		.ops = { .resolve = resolve, .on_greeted = on_greeted, .on_request = on_request,
 			 .on_fenced = on_fenced },
 		.arg = m,
 	};
-	struct block_dev dev = vol_dev(n);
-	uint64_t done_nr = m->done_nr;
+	bool is_resumed = m->can_resume && sim_chance(n->sim, n->cl->resume_pm);
 
+	SIM_CHECK(n->sim, old, "no memory");
+	*old = *m;
 	memset(m, 0, sizeof(*m));
-	m->node = n;
-	m->done_nr = done_nr;
-	m->rid = conf.rid;
+	m->done_nr = old->done_nr;
+	m->keep = old->keep;
 	m->open_gen = 1;
-	m->run_last = &m->run_first;
-	m->fsd.conf.lock_idle_count = n->cl->idle_locks;
-	cluster_fact(n, FACT_MOUNTED, m->rid, 0, 0);
-	SIM_CHECK(n->sim, block_set_open(&m->bs, &dev, CLUSTER_FSID, CLUSTER_META_BLOCKS, CLEAN_MAX) == 0 &&
-			  block_set_open(&m->reader, &dev, CLUSTER_FSID, CLUSTER_META_BLOCKS, CLEAN_MAX) == 0 &&
-			  locks_open(&m->fsd) == 0 &&
-			  net_client_open(&m->nc, &conf, ++n->cl->last_process) == 0,
-		  "a mount cannot start");
+	if (is_resumed) {
+		take_over(m, old);
+	} else {
+		m->rid = ++n->cl->last_rid;
+		if (m->keep.locks)
+			memset(m->keep.locks, 0, KEEP_LOCKS_MAX * sizeof(m->keep.locks[0]));
+	}
+	free(old);
+	conf.rid = m->rid;
+	conf.term = m->term;
+	open_parts(n, &conf);
+	if (is_resumed)
+		tell_resumed(n);
+	else
+		cluster_fact(n, FACT_MOUNTED, m->rid, 0, 0);
 	for (unsigned i = 0; i < MOUNT_OPS; i++) {
 		m->ops[i].m = m;
 		next_op_later(&m->ops[i]);
@@ -925,6 +999,8 @@ static void bury(struct node *n)
 
 	if (!m->nc)
 		return;
+	m->can_resume = m->keep.locks && (m->state == MOUNT_RUNNING || m->state == MOUNT_LEAVING) &&
+			!m->is_bye_sent;
 	merge_sim_end(m);
 	net_client_close(m->nc);
 	m->nc = NULL;
@@ -932,6 +1008,11 @@ static void bury(struct node *n)
 	block_set_abort(m->bs);
 	block_set_close(m->bs);
 	block_set_close(m->reader);
+}
+
+void mount_sim_forget(struct node *n)
+{
+	n->mount->can_resume = false;
 }
 
 uint64_t mount_sim_rid(const struct node *n)
@@ -965,6 +1046,10 @@ void mount_sim_init(struct cluster *cl, unsigned i)
 
 	n->index = i;
 	n->mount = sim_alloc(cl->sim, sizeof(*n->mount));
+	if (cl->resume_pm) {
+		n->mount->keep.head = sim_alloc(cl->sim, sizeof(struct keep_head));
+		n->mount->keep.locks = sim_alloc(cl->sim, KEEP_LOCKS_MAX * sizeof(struct keep_lock));
+	}
 	n->turn = turn;
 	n->bury = bury;
 	node_init(n, cl, names[i]);

@@ -4,10 +4,11 @@
 
 #include "cluster.h"
 #include "lib/run/net_client_impl.h"
+#include "services/fsd/keep.h"
 #include "services/fsd/locks.h"
 #include "services/fsd/locks_impl.h"
 
-#define MOUNT_OPS	6u		/* applications, each with one operation at a time */
+#define MOUNT_OPS	4u		/* applications, each with one operation at a time */
 #define MOUNT_USES	3u
 #define MOUNT_THENS	64u
 #define MOUNT_MAPS	8u
@@ -72,6 +73,12 @@ struct mount_sim {
 	bool is_bye_sent;
 	uint8_t in_use[CLUSTER_GROUPS_MAX][128];	/* bits of inodes */
 	uint64_t done_nr;		/* operations, over all lives */
+
+	/* What outlives the process, as in the instance's tmpfs; items and generations do, too. */
+	bool can_resume;
+	struct keep keep;
+	uint64_t term;			/* of the leader that knows this mount */
+	uint64_t closing_seq;		/* trans_seq of closing_gen; 0: it was not streamed out */
 
 	struct merge_sim *merge;
 };
