@@ -13,7 +13,7 @@
 
 #define QW_FSID		0x0123456789abcdefull
 #define QW_SUPER	0u			/* what serverds write; quorum block of slot s: 1 + s */
-#define QW_JOBS_MAX	32u
+#define QW_JOBS_MAX	256u			/* as many terms as others can run through in a heartbeat timeout */
 #define QW_RIDS_MAX	64u
 #define QW_KIND_SERVER	1u			/* of the guard's writers */
 
