@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -46,6 +47,7 @@
 #define NOTIFY_INC_EPOCH	8	/* FUSE_NOTIFY_INC_EPOCH, Linux 6.16 */
 #define HAS_RESEND		(1u << 7)	/* FUSE_HAS_RESEND, in the second word of flags */
 #define READ_AHEAD_KB		4096
+#define BUFFER_BYTES		((1u << 20) + 4096u)	/* the greatest request, and what is before it */
 /* Answers that an earlier process has written may still be on their way into the kernel's tables. */
 #define KNOWS_ALL_MS		5000u
 /* After that long a process that went on from an earlier one has proved itself. */
@@ -205,9 +207,26 @@ static void note_request(struct fsd *fsd, const char *buf, size_t len)
 	}
 }
 
+/*
+ * The kernel copies a request into pages that are there already.  It must not have to make them: it gives
+ * that up when this process is killed, and with it the request, which then fails with EIO instead of being
+ * sent again.
+ */
+static void *make_buffer(void)
+{
+	void *p = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	if (mlock(p, BUFFER_BYTES) < 0)
+		log_debug("a buffer for requests cannot be locked into memory: %s", strerror(errno));
+	return p;
+}
+
 static ssize_t read_request(int fd, void *buf, size_t len, void *userdata)
 {
-	ssize_t n = read(fd, buf, len);
+	ssize_t n = read(fd, buf, len < BUFFER_BYTES ? len : BUFFER_BYTES);
 
 	if (n >= (ssize_t)sizeof(struct fuse_in_header))
 		note_request(userdata, buf, (size_t)n);
@@ -310,14 +329,16 @@ static int open_device(void)
 /* The kernel's first request, which is there as soon as it is mounted. */
 static int answer_init(struct kcache *kc)
 {
-	struct fuse_buf buf = { .mem = NULL };
+	struct fuse_buf buf = { .mem = make_buffer() };
 	int n;
 
+	if (!buf.mem)
+		return -ENOMEM;
 	while ((n = fuse_session_receive_buf(kc->se, &buf)) == -EINTR)
 		;
 	if (n > 0)
 		fuse_session_process_buf(kc->se, &buf);
-	free(buf.mem);
+	munmap(buf.mem, BUFFER_BYTES);
 	now = (struct fuse_request_now){ 0 };
 	if (n <= 0 || !atomic_load(&kc->fsd->keep->head->init_len)) {
 		log_err("%s: the kernel does not begin as it should: %s", kc->mountpoint,
@@ -468,10 +489,10 @@ static void add_thread(struct kcache *kc)
 static void *serve_thread(void *arg)
 {
 	struct kcache *kc = arg;
-	struct fuse_buf buf = { .mem = NULL };
-	int n = 0;
+	struct fuse_buf buf = { .mem = make_buffer() };
+	int n = buf.mem ? 0 : -ENOMEM;
 
-	while (!atomic_load(&kc->draining)) {
+	while (buf.mem && !atomic_load(&kc->draining)) {
 		n = fuse_session_receive_buf(kc->se, &buf);
 		if (n == -EINTR || n == -EAGAIN)
 			continue;
@@ -483,9 +504,11 @@ static void *serve_thread(void *arg)
 		now = (struct fuse_request_now){ 0 };
 		atomic_fetch_add(&kc->idle, 1);
 	}
-	free(buf.mem);
+	if (buf.mem)
+		munmap(buf.mem, BUFFER_BYTES);
 	pthread_mutex_lock(&kc->mutex);
-	if (n < 0 && n != -EINTR && n != -EAGAIN) {
+	/* Without memory for one more, those that there are must do. */
+	if (n < 0 && n != -EINTR && n != -EAGAIN && (n != -ENOMEM || kc->running == 1)) {
 		kc->err = n;
 		fuse_session_exit(kc->se);
 	}

@@ -63,7 +63,7 @@ for services in "fsd serverd" "fsd blockd" "fsd quorumd" "fsd serverd quorumd bl
 		report || break
 		was=$done_ops old=$(inst_pid fsd)
 		# shellcheck disable=SC2046
-		kill -9 $(for s in $services; do inst_pid "$s"; done)
+		kill -9 $(for s in $services; do inst_pid "$s" 2>/dev/null; done)
 		wait_for 60 restarted fsd "$old" || fail "$services: $i: fsd is started again"
 		wait_for 120 goes_on "$was" || { fail "$services: $i: the load goes on" "ops $done_ops, before $was"; break; }
 		[ "$longest" -gt "$worst" ] && worst=$longest

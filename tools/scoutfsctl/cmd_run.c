@@ -327,7 +327,8 @@ static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 			s->restart_ms = now_ms();
 			continue;
 		}
-		if (clean || kept) {	/* somebody has asked for it */
+		/* somebody has asked for it, or has killed it: not a fault of its own */
+		if (clean || kept || (WIFSIGNALED(wstatus) && WTERMSIG(wstatus) == SIGKILL)) {
 			s->restart_ms = now_ms() + RESTART_FIRST_MS;
 			continue;
 		}
