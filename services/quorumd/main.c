@@ -380,7 +380,8 @@ static void server_ended(struct quorumd *qd)
 	};
 
 	local_server_ended(qd->local);
-	if (!qd->serving) {
+	/* One that was only taken over to be stopped may have written as well. */
+	if (qd->q.lead != QUORUM_LEAD_SERVE && qd->q.lead != QUORUM_LEAD_STOP) {
 		log_notice("serverd has ended");
 		quorumd_event_kind(qd, QUORUM_IN_SERVER_GONE, 0);
 		return;

@@ -496,7 +496,12 @@ void quorum_step(struct quorum *q, const struct quorum_in *in, uint64_t now,
 		adopt(q, in, now, out);
 		break;
 	case QUORUM_IN_FENCED:
-		if (q->lead == QUORUM_LEAD_FENCE && in->term == q->lead_term && is_leading(q)) {
+		if (q->lead != QUORUM_LEAD_FENCE || in->term != q->lead_term || !is_leading(q))
+			break;
+		/* Nobody would ever say that a serverd that died before it was told has stopped. */
+		if (!q->is_server_here) {
+			end_term(q, now, out);
+		} else {
 			q->lead = QUORUM_LEAD_SERVE;
 			emit(out, QUORUM_ACT_SERVE, 0, q->lead_term);
 		}

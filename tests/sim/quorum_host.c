@@ -606,7 +606,7 @@ void qw_server_ended(struct sim *s, void *arg, uint64_t life)
 		return;
 	h->m.server_life = 0;
 	h->m.has_server_state = false;
-	if (!h->m.is_serving)
+	if (h->m.q.lead != QUORUM_LEAD_SERVE && h->m.q.lead != QUORUM_LEAD_STOP)
 		event_kind(s, h, QUORUM_IN_SERVER_GONE, 0);
 	else
 		post(s, h, &(struct qw_job){ .kind = QW_SET_TERM,

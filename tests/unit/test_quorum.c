@@ -1150,6 +1150,39 @@ static void the_fence_list_is_as_specified(void **state)
 	assert_int_equal(quorum_slots_newer(&s, 9), 0);
 }
 
+/* Found by the simulator: a leader without a serverd waited for ever for that to stop. */
+static void a_serverd_that_died_before_it_could_serve_is_not_waited_for(void **state)
+{
+	struct quorum_conf conf = {
+		.fsid = FSID, .present = 1, .heartbeat_timeout_ns = HEARTBEAT_NS, .seed = 7
+	};
+	struct quorum_in in = { .kind = QUORUM_IN_WRITTEN };
+	struct quorum_acts acts;
+	struct quorum q;
+
+	(void)state;
+	quorum_start(&q, &conf, SEC, &acts);
+	in.record = QUORUM_EVENT_BEGIN;
+	quorum_step(&q, &in, SEC, &acts);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_SERVER_HERE }, SEC, &acts);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_CLEAN }, SEC, &acts);
+	in.record = QUORUM_EVENT_TERM;
+	in.term = 1;
+	quorum_step(&q, &in, SEC, &acts);
+	in.record = QUORUM_EVENT_ELECT;
+	quorum_step(&q, &in, SEC, &acts);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_SERVER_GONE }, SEC, &acts);
+	assert_int_equal(q.lead, QUORUM_LEAD_FENCE);
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_FENCED, .term = 1 }, SEC, &acts);
+	assert_int_equal(q.lead, QUORUM_LEAD_STOPPED);
+	in.record = QUORUM_EVENT_STOP;
+	quorum_step(&q, &in, SEC, &acts);
+	assert_int_equal(q.lead, QUORUM_LEAD_NONE);
+	/* The next serverd is led into a new term. */
+	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_SERVER_HERE }, 2 * SEC, &acts);
+	assert_int_equal(q.role, QUORUM_CANDIDATE);
+}
+
 /* Found by the simulator: of two that are elected at once, the later may have looked before the earlier's
  * ELECT was there, so it does not fence it. */
 static void who_finds_a_later_leader_on_the_device_does_not_serve(void **state)
@@ -1203,6 +1236,7 @@ int main(void)
 		cmocka_unit_test(a_device_that_gives_old_blocks_is_not_written_to),
 		cmocka_unit_test(a_slot_used_twice_and_a_damaged_block_are_refused),
 		cmocka_unit_test(the_fence_list_is_as_specified),
+		cmocka_unit_test(a_serverd_that_died_before_it_could_serve_is_not_waited_for),
 		cmocka_unit_test(who_finds_a_later_leader_on_the_device_does_not_serve),
 	};
 
