@@ -1,0 +1,203 @@
+/*
+ * Writes from mappings that were answered before they are applied (design D4): the turns they take.
+ *
+ * Those of one inode are applied one after the other, as they came: two may be about the same page, and
+ * what waits for locks or room may be overtaken.  Each lies in the item cache, with its bytes, from before
+ * its answer until the transaction that applies it (ops_file.c).
+ */
+#include "pending.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "data.h"
+#include "op.h"
+
+struct pending {
+	struct pending *next;
+	uint64_t ino;
+	unsigned nr;			/* running, or in the queue */
+	unsigned running;
+	int err;
+	struct op *queue, **queue_tail;
+	struct op *waiting;
+};
+static struct {
+	pthread_mutex_t mutex;
+	struct pending *list;	/* few files are written through mappings at once */
+	uint64_t last_id;	/* of their rows in the item cache */
+} pendings = { .mutex = PTHREAD_MUTEX_INITIALIZER };
+
+static struct pending *pending_find(uint64_t ino)
+{
+	struct pending *p = pendings.list;
+
+	while (p && p->ino != ino)
+		p = p->next;
+	return p;
+}
+
+static void pending_forget(struct pending *p)
+{
+	struct pending **at = &pendings.list;
+
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	free(p);
+}
+
+/* The mutex is held.  NULL: no memory. */
+static struct pending *pending_find_or_make(uint64_t ino)
+{
+	struct pending *p = pending_find(ino);
+
+	if (p)
+		return p;
+	p = calloc(1, sizeof(*p));
+	if (p) {
+		p->ino = ino;
+		p->queue_tail = &p->queue;
+		p->next = pendings.list;
+		pendings.list = p;
+	}
+	return p;
+}
+
+bool pending_is_there(uint64_t ino)
+{
+	struct pending *p;
+	bool is_there;
+
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find(ino);
+	is_there = p && p->nr;
+	pthread_mutex_unlock(&pendings.mutex);
+	return is_there;
+}
+
+int pending_add_running(uint64_t ino)
+{
+	struct pending *p;
+
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find_or_make(ino);
+	if (p) {
+		p->nr++;
+		p->running++;
+	}
+	pthread_mutex_unlock(&pendings.mutex);
+	return p ? 0 : -ENOMEM;
+}
+
+int pending_add(uint64_t ino, struct op *op)
+{
+	struct pending *p;
+	int ret = -ENOMEM;
+
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find_or_make(ino);
+	if (p) {
+		p->nr++;
+		ret = p->running == 0;
+		if (ret) {
+			p->running++;
+		} else {
+			*p->queue_tail = op;
+			p->queue_tail = &op->next;
+		}
+	}
+	pthread_mutex_unlock(&pendings.mutex);
+	return ret;
+}
+
+void pending_end(uint64_t ino, int err)
+{
+	struct op *wake = NULL, *next_op = NULL;
+	struct pending *p;
+
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find(ino);
+	if (err)
+		p->err = err;
+	if (--p->running == 0 && p->queue) {
+		next_op = p->queue;
+		p->queue = next_op->next;
+		if (!p->queue)
+			p->queue_tail = &p->queue;
+		next_op->next = NULL;
+		p->running++;
+	}
+	if (--p->nr == 0) {
+		wake = p->waiting;
+		p->waiting = NULL;
+		if (!p->err)
+			pending_forget(p);
+	}
+	pthread_mutex_unlock(&pendings.mutex);
+	if (next_op)
+		op_queue(next_op);
+	while (wake) {
+		struct op *next = wake->next;
+
+		wake->next = NULL;
+		op_wake(wake);
+		wake = next;
+	}
+}
+
+static void pending_wait(struct op *op)
+{
+	struct pending *p;
+
+	op->cancel = NULL;
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find(op->need.page.ino);
+	if (p && p->nr) {
+		op->next = p->waiting;
+		p->waiting = op;
+		op = NULL;
+	}
+	pthread_mutex_unlock(&pendings.mutex);
+	if (op)
+		op_wake(op);
+}
+
+int data_wait_pending(struct op *op, uint64_t ino, bool take_error)
+{
+	struct pending *p;
+	int ret = 0;
+
+	if (op->uses_nr)
+		return 0;	/* they may be what the pending write waits for */
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find(ino);
+	if (p && p->nr) {
+		op->need.page.ino = ino;
+		ret = op_park(op, pending_wait);
+	} else if (p && take_error) {
+		ret = p->err;
+		pending_forget(p);
+	}
+	pthread_mutex_unlock(&pendings.mutex);
+	return ret;
+}
+
+uint64_t pending_new_id(void)
+{
+	uint64_t id;
+
+	pthread_mutex_lock(&pendings.mutex);
+	id = ++pendings.last_id;
+	pthread_mutex_unlock(&pendings.mutex);
+	return id;
+}
+
+void pending_id_seen(uint64_t id)
+{
+	pthread_mutex_lock(&pendings.mutex);
+	if (id > pendings.last_id)
+		pendings.last_id = id;
+	pthread_mutex_unlock(&pendings.mutex);
+}
