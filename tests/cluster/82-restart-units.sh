@@ -2,6 +2,7 @@
 # The units, in one node of the rig: systemctl restart and kill -9 of each service under a load that checks
 # every answer; the mount outlives its process in systemd's descriptor store.  A stop unmounts all the same.
 . "$(dirname "$0")/../lib/common.sh"
+. "$(dirname "$0")/../lib/load.sh"
 export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=16G
 RIG=$TOP/tests/rig/rig
 rig_down() { local rc=$?; "$RIG" down; return $rc; }
@@ -35,39 +36,25 @@ node sh -c "mkdir -p $MNT; printf '%s\n' 'meta_device = /dev/shared0' 'data_devi
 	'mountpoint = $MNT' 'quorum_slot = 0' 'cache_size = 64M' 'pool_size = 64M' >/etc/scoutfs/mnt.conf"
 checked "systemctl start scoutfs@mnt" node timeout 120 systemctl start scoutfs@mnt
 
-coproc LOAD { exec "$RIG" exec n1 /shared/churn "$MNT" 4 2>&1; }
-exec {from}<&"${LOAD[0]}" {to}>&"${LOAD[1]}"
-pid=$LOAD_PID
-report() {
-	echo report >&"$to"
-	while IFS= read -r -t 120 -u "$from" line; do
-		case $line in ops*) set -- $line; done_ops=$2 errors=$4 longest=$6; return 0 ;; *) echo "# $line" ;; esac
-	done
-	done_ops=0 errors=1 longest=none
-	return 1
-}
+load_start "$RIG" exec n1 /shared/churn "$MNT" 4
 restarted() { local p; p=$(property "$1" MainPID); [ "$p" != 0 ] && [ "$p" != "$2" ] && [ "$(property "$1" ActiveState)" = active ]; }
-goes_on() { report && [ "$done_ops" -gt $(($1 + 50)) ]; }
 for service in fsd blockd serverd quorumd; do
 	for how in kill restart; do
 		worst=0
 		for i in $(seq "$ROUNDS"); do
-			report || break
+			load_report || break
 			was=$done_ops old=$(property $service MainPID)
 			if [ $how = kill ]; then node kill -9 "$old"
 			else node timeout 120 systemctl restart "$(unit $service)" || fail "systemctl restart $service ($i)" "$(journal)"; fi
 			wait_for 60 restarted $service "$old" || fail "$service: $how $i: it is started again" "$(journal)"
-			wait_for 120 goes_on "$was" || { fail "$service: $how $i: the load goes on" "$(journal)"; break; }
+			wait_for 120 load_goes_on "$was" || { fail "$service: $how $i: the load goes on" "$(journal)"; break; }
 			[ "$longest" -gt "$worst" ] && worst=$longest
 		done
 		is "$service: no application error in $ROUNDS x $how (longest stall $worst ms)" "$errors" 0
 	done
 done
-echo stop >&"$to"
-while IFS= read -r -t 120 -u "$from" line; do case $line in ops*) last=$line ;; *) echo "# $line" ;; esac; done
-exec {to}>&- {from}<&-
-wait "$pid"; rc=$?
-is "the load ends without an error: ${last:-nothing said}" "$rc" 0
+load_stop; rc=$?
+is "the load ends without an error: ${load_last:-nothing said}" "$rc" 0
 is "fsd is no failed unit" "$(property fsd Result)" success
 
 checked "systemctl stop scoutfs@mnt" node timeout 200 systemctl stop scoutfs@mnt

@@ -3,11 +3,11 @@
 # checks every answer; programs see a pause and no error.  tests/posix/holdon.c then looks at what a
 # program can have in hand when its mount's process goes.
 . "$(dirname "$0")/../lib/common.sh"
+. "$(dirname "$0")/../lib/load.sh"
 ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 20 || echo 4)}
 vol_make
 inst_conf orphan_scan_delay_ms=300
 ok "mount" inst_start
-restarted() { local p; p=$(inst_pid "$1" 2>/dev/null) && [ -n "$p" ] && [ "$p" != "$2" ] && kill -0 "$p"; }
 
 # an unlinked file stays as long as somebody has it open, also when nobody here remembers that, and no longer
 counter() { "$CTL" status -v "$CONF" | awk -v n="$1" '$1 == n { print $2; exit }'; }
@@ -25,32 +25,17 @@ exec {held}<&-
 ok "and goes when it is closed" wait_for 60 is_at_least inode_deleted 1
 
 # each service under a load
-coproc LOAD { exec "$BUILD/tests/posix/churn" "$MNT" 4 2>&1; }
-exec {from}<&"${LOAD[0]}" {to}>&"${LOAD[1]}"
-pid=$LOAD_PID
-
-# The load's counters since the last question; what it complained of is told at the end.
-report() {
-	echo report >&"$to"
-	while IFS= read -r -t 120 -u "$from" line; do
-		case $line in ops*) set -- $line; done_ops=$2 errors=$4 longest=$6; return 0 ;; *) echo "# $line" >>"$TMP/complaints" ;; esac
-	done
-	done_ops=0 errors=1 longest=none
-	return 1
-}
-# The load has done more: it did not only survive, it goes on.
-goes_on() { report && [ "$done_ops" -gt $(($1 + 50)) ]; }
-
+load_start "$BUILD/tests/posix/churn" "$MNT" 4
 for service in fsd blockd serverd quorumd; do
 	for how in kill restart; do
 		worst=0
 		for i in $(seq "$ROUNDS"); do
-			report || break
+			load_report || break
 			was=$done_ops old=$(inst_pid $service)
 			if [ $how = kill ]; then kill -9 "$old"
 			else "$CTL" restart $service "$CONF" || fail "$service: restart $i"; fi
 			wait_for 60 restarted $service "$old" || fail "$service: $how $i: it is started again"
-			wait_for 120 goes_on "$was" || { fail "$service: $how $i: the load goes on" "ops $done_ops, before $was"; break; }
+			wait_for 120 load_goes_on "$was" || { fail "$service: $how $i: the load goes on" "ops $done_ops, before $was"; break; }
 			[ "$longest" -gt "$worst" ] && worst=$longest
 		done
 		is "$service: no application error in $ROUNDS x $how (longest stall $worst ms)" "$errors" 0
@@ -60,21 +45,18 @@ done
 for services in "fsd serverd" "fsd blockd" "fsd quorumd" "fsd serverd quorumd blockd"; do
 	worst=0
 	for i in $(seq "$ROUNDS"); do
-		report || break
+		load_report || break
 		was=$done_ops old=$(inst_pid fsd)
 		# shellcheck disable=SC2046
 		kill -9 $(for s in $services; do inst_pid "$s" 2>/dev/null; done)
 		wait_for 60 restarted fsd "$old" || fail "$services: $i: fsd is started again"
-		wait_for 120 goes_on "$was" || { fail "$services: $i: the load goes on" "ops $done_ops, before $was"; break; }
+		wait_for 120 load_goes_on "$was" || { fail "$services: $i: the load goes on" "ops $done_ops, before $was"; break; }
 		[ "$longest" -gt "$worst" ] && worst=$longest
 	done
 	is "$services at once: no application error in $ROUNDS kills (longest stall $worst ms)" "$errors" 0
 done
-echo stop >&"$to"
-while IFS= read -r -t 120 -u "$from" line; do case $line in ops*) last=$line ;; *) echo "# $line" ;; esac; done
-exec {to}>&- {from}<&-
-wait "$pid"; rc=$?
-is "the load ends without an error: ${last:-nothing said}" "$rc" 0
+load_stop; rc=$?
+is "the load ends without an error: ${load_last:-nothing said}" "$rc" 0
 
 # what a program has in hand
 coproc HAND { exec "$BUILD/tests/posix/holdon" "$MNT" 2>&1; }
@@ -102,6 +84,5 @@ exec {to}>&- {from}<&-
 wait "$pid" 2>/dev/null
 ok "unmount" inst_stop
 check_clean "clean after the kills and restarts"
-cat "$TMP/complaints" 2>/dev/null
 echo "# generations that a killed process left: $(grep -c "before was stored" "$LOG") stored already, $(grep -c "before was not stored" "$LOG") stored with the next"
 tap_done

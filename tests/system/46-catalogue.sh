@@ -4,6 +4,7 @@
 # answer is not sent; its sender dies before it is sent, and when the answer has come and nobody has read it.
 # The applications see a pause and no error, and nothing is done twice.
 . "$(dirname "$0")/../lib/common.sh"
+. "$(dirname "$0")/../lib/load.sh"
 ORDER=$TMP/die
 export SCOUTFS_TEST_DIE=$ORDER
 # Another mount, or a merge with one, has to be there for these: tests/sim and the unit tests of both ends.
@@ -12,9 +13,7 @@ vol_make
 inst_conf commit_interval_ms=200 log_merge_min_height=1 log_merge_min_trees=2
 ok "mount" inst_start
 mkdir "$MNT/load" "$MNT/work"
-coproc LOAD { exec "$BUILD/tests/posix/churn" "$MNT/load" 2 2>&1; }
-exec {from}<&"${LOAD[0]}" {to}>&"${LOAD[1]}"
-pid=$LOAD_PID
+load_start "$BUILD/tests/posix/churn" "$MNT/load" 2
 
 # "requests SENDER": each request of SENDER, and its answer.
 requests() { sed -n "s/^\tM(\([a-z_]*\),[\t ]*[0-9]*, $1, \([a-z_]*\)).*/\1 \2/p" "$TOP/proto/messages.h"; }
@@ -58,11 +57,8 @@ while read -r request answer; do
 	die_at fsd recv "$request"
 	die_at fsd send "$answer"
 done < <(requests "SERVER, CLIENT" | grep -v ' none$')
-echo stop >&"$to"
-while IFS= read -r -t 120 -u "$from" line; do case $line in ops*) last=$line ;; *) echo "# $line" ;; esac; done
-exec {to}>&- {from}<&-
-wait "$pid"
-is "the load, whose every answer is checked, saw no error: ${last:-nothing said}" $? 0
+load_stop; rc=$?
+is "the load, whose every answer is checked, saw no error: ${load_last:-nothing said}" "$rc" 0
 for point in "recv farewell" "send farewell_reply"; do
 	echo "scoutfs-serverd $point" >"$ORDER"
 	ok "unmounted although serverd dies at $point" umount "$MNT"

@@ -2,6 +2,7 @@
 # Log merges: under load, through deaths of the server at every message of a merge, through power cuts, over
 # mount and unmount, and on a full metadata device, where they give back what was deleted.
 . "$(dirname "$0")/../lib/common.sh"
+. "$(dirname "$0")/../lib/load.sh"
 ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 60 || echo 4)}
 SEED=${SEED:-$(date +%s)}
 echo "# SEED=$SEED ROUNDS=$ROUNDS"
@@ -23,17 +24,7 @@ vol_make 2>/dev/null
 inst_conf commit_interval_ms=100 log_merge_min_height=1
 export SCOUTFS_TEST_DIE=$TMP/die
 ok "mount" inst_start
-coproc LOAD { exec "$BUILD/tests/posix/churn" "$MNT" 4 2>&1; }
-exec {from}<&"${LOAD[0]}" {to}>&"${LOAD[1]}"
-pid=$LOAD_PID
-report() {
-	echo report >&"$to"
-	while IFS= read -r -t 120 -u "$from" line; do
-		case $line in ops*) set -- $line; done_ops=$2 errors=$4 longest=$6; return 0 ;; *) echo "# $line" ;; esac
-	done
-	done_ops=0 errors=1 longest=none
-	return 1
-}
+load_start "$BUILD/tests/posix/churn" "$MNT" 4
 ok "merges run while four threads write" wait_for 120 at_least serverd log_merge_complete 3
 trees=0
 for _ in $(seq 20); do
@@ -59,13 +50,10 @@ for i in 1 2 3; do
 	wait_for 60 at_least serverd log_merge_complete 1 || fail "kill $i of serverd: merges go on"
 	sleep "0.$((RANDOM % 10))"
 done
-report
+load_report
 is "no application error in all that ($done_ops operations, longest stall $longest ms)" "$errors" 0
-echo stop >&"$to"
-while IFS= read -r -t 120 -u "$from" line; do case $line in ops*) last=$line ;; *) echo "# $line" ;; esac; done
-exec {to}>&- {from}<&-
-wait "$pid"; rc=$?
-is "the load ends without an error: ${last:-nothing said}" "$rc" 0
+load_stop; rc=$?
+is "the load ends without an error: ${load_last:-nothing said}" "$rc" 0
 ok "what was begun comes to its end without load" wait_for 60 idle
 is "the mount has given up no work" "$(value fsd log_merge_errors)" 0
 before=$(cd "$MNT" && find . | sort | sha256sum)
@@ -77,34 +65,19 @@ ok "unmount" inst_stop
 
 # ---- power cuts
 ok "mount" inst_start
-coproc LOAD { exec "$BUILD/tests/posix/crashload" "$MNT" "$SEED" "$ROUNDS" 2>&1; }
-exec {from}<&"${LOAD[0]}" {to}>&"${LOAD[1]}"
-pid=$LOAD_PID
-expect() {
-	while IFS= read -r -t "$2" -u "$from" line; do
-		case $line in
-		ok*) pass "${line#ok - }" ;;
-		"not ok"*) fail "${line#not ok - }" ;;
-		"#"*) echo "$line" ;;
-		esac
-		case $line in "$1"*) return 0 ;; esac
-	done
-	return 1
-}
+load_start "$BUILD/tests/posix/crashload" "$MNT" "$SEED" "$ROUNDS"
 for round in $(seq "$ROUNDS"); do
-	expect running 60 || { fail "round $round: the load goes on"; break; }
+	load_expect running 60 || { fail "round $round: the load goes on"; break; }
 	# Half of the cuts come when a merge has been seen to run, or just after.
 	if [ $((RANDOM % 2)) = 0 ]; then wait_for 3 equals serverd log_merge_running 1; else sleep "1.$((RANDOM % 10))"; fi
 	power_cut
-	expect gone 120 || { fail "round $round: the load notices the cut"; break; }
+	load_expect gone 120 || { fail "round $round: the load notices the cut"; break; }
 	out=$("$CTL" check "$META" "$DATA" 2>&1) || { fail "round $round: check of the crashed volume" "$(tail -n 20 <<<"$out")"; break; }
 	inst_start >"$TMP/start.out" 2>&1 || { fail "round $round: mounts again at once" "$(cat "$TMP/start.out")"; break; }
-	echo >&"$to"
-	expect ok 120 || { fail "round $round: verdict" "${line:-no line}"; break; }
+	load_say ""
+	load_expect ok 120 || { fail "round $round: verdict" "${line:-no line}"; break; }
 done
-exec {to}>&- {from}<&-
-kill "$pid" 2>/dev/null
-wait "$pid" 2>/dev/null
+load_kill
 ok "merges come to their end" wait_for 60 idle
 ok "unmount" inst_stop
 check_clean "clean after $ROUNDS power cuts"
