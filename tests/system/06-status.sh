@@ -53,6 +53,19 @@ says "the others are well" "^  fsd +mounted"
 kill -CONT "$(inst_pid quorumd)"
 ok "it goes on: healthy again" wait_for 120 "$CTL" status "$CONF"
 
+# --- somebody who may not look is told so, and nothing untrue
+cp "$CTL" "$TMP/scoutfsctl"
+chmod 711 "$TMP"
+chmod 755 "$TMP/scoutfsctl"
+chmod 644 "$CONF"
+anybody() { out=$(setpriv --reuid=65534 --regid=65534 --clear-groups "$TMP/scoutfsctl" "$@" "$CONF" 2>&1); rc=$?; }
+anybody status
+is "status of somebody else: exit status" "$rc" 3
+says "status of somebody else: said" "^scoutfsctl: status: $TMP/run: permission denied: run as root"
+anybody stop
+says "stop of somebody else" "^scoutfsctl: stop: $TMP/run: permission denied: run as root"
+chmod 700 "$TMP"
+
 # --- fencing: nothing waits
 is "fence list is empty" "$("$CTL" fence list "$CONF" 2>&1)" ""
 out=$("$CTL" fence ack 123456789abcdef0 "$CONF" 2>&1); rc=$?

@@ -533,6 +533,8 @@ int cmd_stop(int argc, char **argv)
 		say_error("stop", "%s", err);
 		return 1;
 	}
+	if (runtime_may_look("stop", &conf) < 0)
+		return 1;
 	pid = runtime_read_pid(&conf, "run");
 	if (!pid) {
 		say_error("stop",
@@ -615,6 +617,8 @@ int cmd_restart(int argc, char **argv)
 		say_error("restart", "%s", err);
 		return 1;
 	}
+	if (runtime_may_look("restart", &conf) < 0)
+		return 1;
 	if (!runtime_read_pid(&conf, "run")) {
 		say_error("restart",
 			  "%s is not running under `%s run` (with systemd: systemctl restart "

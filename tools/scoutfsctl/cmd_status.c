@@ -2,7 +2,7 @@
  * `scoutfsctl status`: how each service of an instance is, in words.  It asks the services
  * themselves and believes no pid file: what does not answer is down.  The exit status is the sum of
  * it: 0 every wanted service answers and none waits for something, 1 some of it is not so, 2
- * nothing runs.
+ * nothing runs, 3 it may not be asked.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -10,9 +10,10 @@
 #include <string.h>
 
 #include "tools/scoutfsctl/commands.h"
+#include "tools/scoutfsctl/runtime.h"
 #include "tools/scoutfsctl/services.h"
 
-enum health { HEALTHY = 0, DEGRADED = 1, NOT_RUNNING = 2 };
+enum health { HEALTHY = 0, DEGRADED = 1, NOT_RUNNING = 2, UNKNOWN = 3 };
 
 static const char *const health_names[] = {
 	[HEALTHY] = "healthy",
@@ -22,7 +23,7 @@ static const char *const health_names[] = {
 
 struct request {
 	bool is_json, is_verbose;
-	unsigned healthy_nr, down_nr, nr;
+	unsigned healthy_nr, down_nr, unknown_nr, nr;
 };
 
 struct instance_answers {
@@ -167,8 +168,13 @@ static void print_instance(const struct instance_conf *conf, const struct instan
 static void show_instance(void *arg, const struct instance_conf *conf)
 {
 	struct request *rq = arg;
-	struct instance_answers *a = calloc(1, sizeof(*a));
+	struct instance_answers *a;
 
+	if (runtime_may_look("status", conf) < 0) {
+		rq->unknown_nr++;
+		return;
+	}
+	a = calloc(1, sizeof(*a));
 	if (!a) {
 		say_error("status", "no memory");
 		exit(1);
@@ -205,6 +211,8 @@ int cmd_status(int argc, char **argv)
 	if (argc - optind > 1)
 		return usage_error("status", "name one configuration, or none for all of them");
 	nr = instances_each("status", argv[optind], show_instance, &rq);
+	if (rq.unknown_nr)
+		return UNKNOWN;
 	if (nr < 0)
 		return rq.down_nr == rq.nr ? NOT_RUNNING : DEGRADED;
 	if (nr == 0)

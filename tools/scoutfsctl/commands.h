@@ -55,7 +55,7 @@ enum command_group {
 	  "how each service of an instance is, and what it waits for",                            \
 	  "  -v, --verbose                   with counters\n"                                     \
 	  "      --json                      one JSON object per instance and line\n"             \
-	  "  Exit status: 0 healthy, 1 degraded, 2 not running.\n")                               \
+	  "  Exit status: 0 healthy, 1 degraded, 2 not running, 3 it may not be asked.\n")        \
 	C(fence, "fence", GROUP_CORE, "list|ack RID|fail RID [NAME|FILE]",                        \
 	  "mounts that must be dead before the volume goes on: list, or say so",                  \
 	  "  list      the rids that are waited for, one a line: RID INSTANCE SERVICE REASON\n"   \

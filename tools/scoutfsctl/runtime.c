@@ -154,6 +154,17 @@ int runtime_stop(const char *verb, const struct instance_conf *conf)
 	return 0;
 }
 
+int runtime_may_look(const char *verb, const struct instance_conf *conf)
+{
+	char path[4352];
+
+	snprintf(path, sizeof(path), "%s/.", conf->runtime_dir);
+	if (access(path, X_OK) == 0 || errno != EACCES)
+		return 0;
+	say_error(verb, "%s: permission denied: run as root", conf->runtime_dir);
+	return -EACCES;
+}
+
 static void pid_path(const struct instance_conf *conf, const char *service, char *buf, size_t size)
 {
 	snprintf(buf, size, "%s/%s.pid", conf->runtime_dir, service);

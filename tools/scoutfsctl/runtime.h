@@ -11,6 +11,9 @@ int runtime_start(const char *verb, const struct instance_conf *conf);
 /* Unmount it; services must have ended.  -EBUSY, said, if something still uses it. */
 int runtime_stop(const char *verb, const struct instance_conf *conf);
 
+/* Whether this user may look into the runtime directory at all: 0 or -EACCES, said. */
+int runtime_may_look(const char *verb, const struct instance_conf *conf);
+
 /* RUNTIME_DIR/SERVICE.pid: write; read (0: none, or nobody runs under it). */
 int runtime_write_pid(const struct instance_conf *conf, const char *service, pid_t pid);
 void runtime_remove_pid(const struct instance_conf *conf, const char *service);
