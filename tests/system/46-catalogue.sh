@@ -68,6 +68,10 @@ for point in "recv farewell" "send farewell_reply"; do
 	check_clean "clean after serverd died at $point"
 	ok "mount" inst_start
 done
-ok "unmount" inst_stop
+echo "scoutfs-serverd recv farewell" >"$ORDER"
+began=$SECONDS
+ok "stopped although serverd dies at recv farewell" inst_stop
+ok "serverd died then" taken
+ok "and is started again for that (stopped after $((SECONDS - began)) s)" test $((SECONDS - began)) -lt 60
 check_clean "clean after every request of the catalogue"
 tap_done

@@ -62,6 +62,7 @@ struct supervisor {
 	char notify_path[108];
 	bool up; /* all were READY once */
 	bool stopping;
+	int needed_nr; /* while stopping: those before it have not been asked to end */
 	int status;
 };
 
@@ -307,8 +308,15 @@ static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 		s->pid = 0;
 		s->ready = false;
 		runtime_remove_pid(&sv->conf, service_name(i));
-		if (sv->stopping)
+		if (sv->stopping && (i >= sv->needed_nr || !sv->up)) {
+			if (!clean) {
+				say_error("run", "%s did not end as it should: what was not fsynced may be lost; "
+					  "see its log",
+					  service_name(i));
+				sv->status = 1;
+			}
 			return;
+		}
 		if (i == SERVICE_FSD && clean) {
 			begin_stop(sv, 0); /* somebody unmounted it */
 			return;
@@ -350,7 +358,8 @@ static void wait_events(struct supervisor *sv, uint64_t until_ms)
 	pid_t pid;
 
 	for (int i = 0; i < SERVICES_NR; i++)
-		if (!sv->stopping && sv->s[i].restart_ms && sv->s[i].restart_ms < until_ms)
+		if ((!sv->stopping || i < sv->needed_nr) && sv->s[i].restart_ms &&
+		    sv->s[i].restart_ms < until_ms)
 			until_ms = sv->s[i].restart_ms;
 	poll(p, 2, until_ms <= now ? 0 : (int)(until_ms - now));
 	while (p[1].revents && poll(&p[1], 1, 0) > 0)
@@ -362,6 +371,14 @@ static void wait_events(struct supervisor *sv, uint64_t until_ms)
 		child_ended(sv, pid, wstatus);
 }
 
+/* Whoever is ending still needs those below it: they are started again as at any time. */
+static void restart_needed(struct supervisor *sv)
+{
+	for (int i = 0; i < sv->needed_nr && sv->up; i++)
+		if (sv->s[i].wanted && !sv->s[i].pid && sv->s[i].restart_ms <= now_ms())
+			start_service(sv, i);
+}
+
 /* In reverse order; a service that does not end in time is killed, loudly. */
 static void stop_all(struct supervisor *sv)
 {
@@ -369,10 +386,12 @@ static void stop_all(struct supervisor *sv)
 		struct child *s = &sv->s[i];
 		uint64_t limit = now_ms() + STOP_LIMIT_MS;
 
+		sv->needed_nr = i;
 		if (!s->pid)
 			continue;
 		kill(s->pid, SIGTERM);
 		while (s->pid) {
+			restart_needed(sv);
 			if (now_ms() >= limit) {
 				say_error("run",
 					  "%s did not stop in %u s: killed; the volume is "
