@@ -151,19 +151,9 @@ static struct key request_key(uint64_t rid, uint64_t seq)
 
 static int insert_request(struct merge_server *ms, const struct merge_request *req)
 {
-	const struct disk_merge_request d = {
-		.meta_avail = req->meta_avail,
-		.meta_freed = req->meta_freed,
-		.logs_root = req->logs_root,
-		.root = req->root,
-		.start = key_to_disk(&req->start),
-		.end = key_to_disk(&req->end),
-		.input_seq = le64_of(req->input_seq),
-		.rid = le64_of(req->rid),
-		.seq = le64_of(req->seq),
-		.flags = le64_of(req->flags),
-	};
+	struct disk_merge_request d;
 
+	merge_request_put(req, &d);
 	return insert(ms, request_key(req->rid, req->seq), &d, sizeof(d));
 }
 
@@ -174,18 +164,9 @@ static struct key complete_key(uint64_t seq)
 
 static int put_complete(struct merge_server *ms, const struct merge_complete *comp)
 {
-	const struct disk_merge_complete d = {
-		.meta_avail = comp->meta_avail,
-		.meta_freed = comp->meta_freed,
-		.root = comp->root,
-		.start = key_to_disk(&comp->start),
-		.end = key_to_disk(&comp->end),
-		.remain = key_to_disk(&comp->remain),
-		.rid = le64_of(comp->rid),
-		.seq = le64_of(comp->seq),
-		.flags = le64_of(comp->flags),
-	};
+	struct disk_merge_complete d;
 
+	merge_complete_put(comp, &d);
 	return put(ms, complete_key(comp->seq), &d, sizeof(d));
 }
 
