@@ -49,8 +49,6 @@ struct client {
 	uint64_t rid;
 	uint64_t epoch;
 	uint64_t process;
-	uint32_t addr;
-	uint8_t flags;
 	bool is_open;			/* it was let in */
 	bool is_asked;			/* on_greeting waits for net_server_greeted */
 	bool is_connected;
@@ -277,9 +275,7 @@ static void take_socket(struct net_server *ns, struct client *c, const struct ms
 	c->ident = f->from;
 	c->by_ident.id = hash64(f->from.bytes, f->from.len);
 	id_map_add(&ns->idents, &c->by_ident);
-	c->addr = f->addr;
 	c->epoch = g->epoch;
-	c->flags = g->flags;
 	c->is_connected = true;
 	c->is_blocked = false;
 	c->unacked_nr = 0;
@@ -831,44 +827,6 @@ int net_server_drop(struct net_server *ns, uint64_t rid)
 		refuse(ns, &c->ident, GREETING_BUSY);
 	kill_client(ns, c);
 	return 0;
-}
-
-static void fill_session(const struct client *c, struct net_server_session *out)
-{
-	*out = (struct net_server_session){
-		.rid = c->rid,
-		.addr = c->addr,
-		.flags = c->flags,
-		.connected = c->is_connected,
-		.since_ns = c->since_ns,
-		.unanswered = c->session.requests.nr,
-		.unserved = c->asked.nr,
-	};
-}
-
-int net_server_get_session(const struct net_server *ns, uint64_t rid,
-			   struct net_server_session *out)
-{
-	const struct client *c = find_rid(ns, rid);
-
-	if (!c || !c->is_open)
-		return -ENOENT;
-	fill_session(c, out);
-	return 0;
-}
-
-size_t net_server_list(const struct net_server *ns, struct net_server_session *out, size_t max)
-{
-	size_t nr = 0;
-
-	for (const struct client *c = ns->clients; c; c = c->next) {
-		if (!c->is_open)
-			continue;
-		if (nr < max)
-			fill_session(c, &out[nr]);
-		nr++;
-	}
-	return nr;
 }
 
 void net_server_get_stats(const struct net_server *ns, struct net_server_stats *st)

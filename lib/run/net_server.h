@@ -104,21 +104,6 @@ int net_server_request(struct net_server *ns, uint64_t rid, unsigned type, const
  */
 int net_server_drop(struct net_server *ns, uint64_t rid);
 
-struct net_server_session {
-	uint64_t rid;
-	uint32_t addr;
-	uint8_t flags;			/* of its greeting */
-	bool connected;
-	uint64_t since_ns;		/* of the last change of connected */
-	size_t unanswered;		/* requests of ours that it has not answered */
-	size_t unserved;		/* requests of it that have not been answered */
-};
-/* -ENOENT. */
-int net_server_get_session(const struct net_server *ns, uint64_t rid,
-			   struct net_server_session *out);
-/* Up to max sessions; returns how many there are. */
-size_t net_server_list(const struct net_server *ns, struct net_server_session *out, size_t max);
-
 struct net_server_stats {
 	uint64_t sessions, connected, greetings, refused, requests, responses, resent, duplicates,
 		lost, malformed, queue_full;

@@ -48,8 +48,6 @@ bool kcache_has_epochs(struct fsd *fsd);
 /* How long the kernel may trust that a name is, or is not, in dir: seconds.  0 without epochs,
  * because then nothing could take it back. */
 double kcache_entry_timeout(struct fsd *fsd, uint64_t dir);
-/* Drop cached pages of a range (len 0: to the end). */
-void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64_t len);
 
 /* ino's attributes have changed without the kernel's knowing; waits for nothing. */
 void kcache_forget_attributes(struct fsd *fsd, uint64_t ino);

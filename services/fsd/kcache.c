@@ -748,14 +748,6 @@ void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino)
 	inode_each_ref(fsd, first_ino, last_ino, inval_one, &iv);
 }
 
-void kcache_invalidate_pages(struct fsd *fsd, uint64_t ino, uint64_t off, uint64_t len)
-{
-	struct inval iv = { .kc = fsd->kcache, .off = (off_t)off, .len = (off_t)len };
-
-	if (iv.kc)
-		inval_one(&iv, ino);
-}
-
 void kcache_forget_attributes(struct fsd *fsd, uint64_t ino)
 {
 	struct inval iv = { .kc = fsd->kcache, .off = -1 };

@@ -77,16 +77,6 @@ static int find_entry(struct itx *tx, uint64_t dir, const struct name *name, str
 	return ret;
 }
 
-int dirent_find(struct itx *tx, uint64_t dir, const struct name *name, struct disk_dirent *de)
-{
-	struct entry e;
-	int ret = find_entry(tx, dir, name, &e);
-
-	if (ret == 0)
-		*de = e.head;
-	return ret;
-}
-
 int dir_parent(struct itx *tx, uint64_t dir, uint64_t *parent)
 {
 	struct key key = key_backref(dir, 0, 0);

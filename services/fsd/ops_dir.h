@@ -45,7 +45,5 @@ int dir_run_rename(struct op *op, struct itx *tx);
 
 /* The parent of a directory through its one backref; the root is its own. */
 int dir_parent(struct itx *tx, uint64_t dir, uint64_t *parent);
-/* The entry `name` of dir: 0 with its value, -ENOENT, or as item_get. */
-int dirent_find(struct itx *tx, uint64_t dir, const struct name *name, struct disk_dirent *de);
 
 #endif

@@ -188,11 +188,6 @@ void stream_free(struct stream *st)
 	*st = (struct stream){ 0 };
 }
 
-bool stream_is_empty(const struct stream *st)
-{
-	return !st->nr && !st->allocated.nr && !st->freed.nr && !st->inode_delta;
-}
-
 /* ---- writing ------------------------------------------------------------------------------- */
 
 struct index_op {

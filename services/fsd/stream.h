@@ -34,7 +34,6 @@ struct stream {
 /* From the snapshot that items_close_gen made for gen.  0, -ENOMEM, -EIO. */
 int stream_collect(struct itx *snap, uint64_t gen, struct stream *st);
 void stream_free(struct stream *st);
-bool stream_is_empty(const struct stream *st);
 
 /*
  * Write it into *lt, which the caller copied from the last committed one.  seq: the transaction's;

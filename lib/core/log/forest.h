@@ -72,4 +72,11 @@ int log_tree_remove(struct block_set *bs, struct meta_alloc *ma, struct disk_log
 /* Value of a logs_root item, checked against its key (20.16): 0 or -EBADMSG. */
 int log_trees_check(const struct item *it, struct disk_log_trees *lt);
 
+/* Whether the tree is folded in by the merge of seq input_seq: it was finished before (runtime 7.2). */
+static inline bool log_trees_is_input(const struct disk_log_trees *lt, uint64_t input_seq)
+{
+	return (le64_get(lt->flags) & LOG_TREES_FLAG_FINALIZED) &&
+	       le64_get(lt->finalize_seq) < input_seq;
+}
+
 #endif

@@ -40,8 +40,7 @@ static int collect_input(void *arg, const struct item *it)
 	ret = log_trees_check(it, &lt);
 	if (ret < 0)
 		return ret;
-	if (!(le64_get(lt.flags) & LOG_TREES_FLAG_FINALIZED) ||
-	    le64_get(lt.finalize_seq) >= c->input_seq || lt.item_root.height == 0)
+	if (!log_trees_is_input(&lt, c->input_seq) || lt.item_root.height == 0)
 		return 0;
 	if (in->nr == c->cap) {
 		c->cap = c->cap ? 2 * c->cap : 16;

@@ -518,8 +518,7 @@ static int add_input(void *arg, const struct item *it)
 	ret = log_trees_check(it, &lt);
 	if (ret < 0)
 		return ret;
-	if (!(le64_get(lt.flags) & LOG_TREES_FLAG_FINALIZED) ||
-	    le64_get(lt.finalize_seq) >= in->input_seq)
+	if (!log_trees_is_input(&lt, in->input_seq))
 		return 0;
 	if (in->nr == in->cap) {
 		in->cap = in->cap ? 2 * in->cap : 16;
