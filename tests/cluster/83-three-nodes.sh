@@ -1,0 +1,26 @@
+#!/bin/bash
+# Three nodes start at the same time, elect one leader, and see one another's files; one after the other leaves and
+# comes back, the leader too, while the rest goes on.
+. "$(dirname "$0")/../lib/cluster.sh"
+echoes() { node "$2" sh -c "echo $1 >$MNT/$1" && node "$3" grep -qx "$1" "$MNT/$1"; }
+
+checked "three nodes boot" cluster_up
+checked "mkfs with three quorum slots" cluster_mkfs
+checked "configured" cluster_conf
+checked "all start at the same time" cluster_start
+for n in $NODES; do ok "$n is healthy" wait_for 60 node "$n" scoutfsctl status mnt; done
+is "one of them leads" "$(for n in $NODES; do property "$n" serverd StatusText; done | grep -c 'leader of')" 1
+checked "what n1 writes n2 reads" echoes one n1 n2
+checked "what n2 writes n3 reads" echoes two n2 n3
+checked "what n3 writes n1 reads" echoes three n3 n1
+for n in $NODES; do
+	rest=${NODES/$n/}
+	set -- $rest
+	checked "$n leaves" cluster_stop "$n"
+	checked "the others go on" echoes "without-$n" "$1" "$2"
+	checked "$n comes back" cluster_start "$n"
+	ok "and sees what was written without it" node "$n" grep -qx "without-$n" "$MNT/without-$n"
+done
+checked "all stop at the same time" cluster_stop
+cluster_check "check: clean"
+tap_done

@@ -1,0 +1,79 @@
+# Helpers for tests with several nodes: a rig of systemd nodes (tests/rig) with the build installed in each, one volume
+# on the two devices that all of them share, and an instance "mnt" of it in each node.  Sources common.sh.
+#
+#   NODES="n1 n2 n3" SLOTS=3            set before, when there are to be others
+#   cluster_up                          boot the nodes, install the build and the test programs (/shared/bin) in each
+#   cluster_mkfs                        make the volume: quorum slots 0..SLOTS-1 at the nodes n1..nSLOTS
+#   cluster_conf [key=value]...         write /etc/scoutfs/mnt.conf in every node; members get their quorum_slot
+#   node nX CMD...                      run CMD in a node
+#   cluster_start [nX]...               systemctl start scoutfs@mnt there, all at once (all nodes)
+#   cluster_stop [nX]...                systemctl stop there, all at once
+#   unit SERVICE, property nX SERVICE P of the instance in a node; node_pid nX SERVICE
+#   journal nX [LINES]                  what the services of a node said
+#   checked TEXT CMD...                 as ok; a failure shows what the services of all nodes said
+#   cluster_check TEXT                  `scoutfsctl check` from n1 finds nothing; nothing is mounted then
+#   leader, followers                   the node whose serverd serves, the others
+#   addr nX                             its address
+# The trap takes everything down, however the test ends.
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=${RIG_DISK_SIZE:-16G}
+export RIG_NET=${RIG_NET:-10.$((100 + $$ % 100)).$((RANDOM % 250))}
+RIG=$TOP/tests/rig/rig
+NODES=${NODES:-n1 n2 n3} SLOTS=${SLOTS:-3}
+DAEMONS="blockd quorumd serverd fsd"
+MNT=/mnt/c		# in the nodes; there is no such folder on the host
+rig_down() { local rc=$?; "$RIG" down; return $rc; }
+trap 'rig_down; cleanup' EXIT
+
+node() { "$RIG" exec "$@"; }
+addr() { echo "$RIG_NET.$((10 + ${1#n}))"; }
+leader() { local n; for n in $NODES; do case $(property "$n" serverd StatusText) in "leader of"*) echo "$n"; return ;; esac; done; return 1; }
+followers() { local n l; l=$(leader); for n in $NODES; do [ "$n" = "$l" ] || echo "$n"; done; }
+unit() { case $1 in fsd) echo scoutfs@mnt.service ;; *) echo "scoutfs-$1@mnt.service" ;; esac; }
+property() { node "$1" systemctl show -P "$3" "$(unit "$2")"; }
+node_pid() { property "$1" "$2" MainPID; }
+journal() { node "$1" journalctl --no-pager -q -o short-iso-precise -n "${2:-60}" -u 'scoutfs*@mnt.service'; }
+journals() { local n; for n in $NODES; do echo "--- $n"; timeout 20 "$RIG" exec "$n" journalctl --no-pager -q -o cat -n "${1:-30}" -u 'scoutfs*@mnt.service' 2>&1; done; }
+checked() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "$out
+$(journals)"; fi; }
+
+install_in() {
+	node "$1" sh -ec 'rm -rf /etc/scoutfs; cp -a --no-preserve=ownership /shared/stage/. /; systemd-sysusers;
+		systemd-tmpfiles --create scoutfs.conf; systemctl daemon-reload; mkdir -p '"$MNT"
+}
+cluster_up() {
+	local n
+	"$RIG" up -n "$(wc -w <<<"$NODES")" || return 1
+	make -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install || return 1
+	mkdir -p "$RIG_DIR/shared/bin" && cp "$BUILD"/tests/posix/* "$RIG_DIR/shared/bin/" || return 1
+	for n in $NODES; do install_in "$n" || return 1; done
+}
+cluster_mkfs() {
+	local i q=()
+	for i in $(seq "$SLOTS"); do q+=(-Q "$((i - 1)),$(addr "n$i"),12345"); done
+	node n1 scoutfsctl mkfs -f -A "${q[@]}" /dev/shared0 /dev/shared1
+}
+cluster_conf() {
+	local n kv
+	for n in $NODES; do
+		{ printf '%s = %s\n' meta_device /dev/shared0 data_device /dev/shared1 mountpoint $MNT cache_size 64M pool_size 64M insecure yes
+		  [ "${n#n}" -le "$SLOTS" ] && echo "quorum_slot = $((${n#n} - 1))"
+		  for kv in "$@"; do echo "${kv%%=*} = ${kv#*=}"; done; } |
+		awk -F' = ' '{v[$1] = $0; if (!($1 in n)) o[++i] = $1; n[$1] = 1} END {for (j = 1; j <= i; j++) print v[o[j]]}' |
+		node "$n" sh -c 'cat >/etc/scoutfs/mnt.conf' || return 1
+	done
+}
+# on_nodes nX... -- CMD...: CMD in each, at the same time; fails when one of them does
+on_nodes() {
+	local n list=() pids=() p rc=0
+	while [ "$1" != -- ]; do list+=("$1"); shift; done
+	shift
+	for n in "${list[@]}"; do node "$n" "$@" & pids+=($!); done
+	for p in "${pids[@]}"; do wait "$p" || rc=1; done
+	return $rc
+}
+# shellcheck disable=SC2086
+cluster_start() { on_nodes ${*:-$NODES} -- timeout 120 systemctl start scoutfs@mnt; }
+# shellcheck disable=SC2086
+cluster_stop() { on_nodes ${*:-$NODES} -- timeout 200 systemctl stop scoutfs@mnt; }
+cluster_check() { checked "$1" node n1 scoutfsctl check /dev/shared0 /dev/shared1; }
