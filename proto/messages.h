@@ -49,16 +49,26 @@
 	M(local_hello,			60, LOCAL, QUORUM, none)		\
 	M(leader_state,			61, QUORUM, LOCAL, none)		\
 	M(server_state,			62, LOCAL, QUORUM, none)		\
+	M(quorum_members,		63, QUORUM, LOCAL, none)		\
 	M(status_request,		70, TOOL, SERVICE, status_reply)	\
 	M(status_reply,			71, SERVICE, TOOL, none)		\
 	M(ctl_command,			72, TOOL, SERVICE, ctl_reply)		\
-	M(ctl_reply,			73, SERVICE, TOOL, none)
+	M(ctl_reply,			73, SERVICE, TOOL, none)		\
+	M(cluster_status,		80, CLIENT, SERVER, cluster_status_reply) \
+	M(cluster_status_reply,		81, SERVER, CLIENT, none)		\
+	M(cluster_mounts,		82, CLIENT, SERVER, cluster_mounts_reply) \
+	M(cluster_mounts_reply,		83, SERVER, CLIENT, none)		\
+	M(cluster_waits,		84, CLIENT, SERVER, cluster_waits_reply) \
+	M(cluster_waits_reply,		85, SERVER, CLIENT, none)
 
 /* Elements of arrays. */
 #define MESSAGE_PARTS(P)	\
 	P(lock_held)		\
 	P(stat_value)		\
-	P(stat_text)
+	P(stat_text)		\
+	P(quorum_member)	\
+	P(cluster_mount)	\
+	P(cluster_wait)
 
 /*
  * Fields: F(wire type, name, since minor), S(name, longest, since minor) is a string, A(part, name,
@@ -261,5 +271,108 @@
 #define ctl_reply_FIELDS(F, S, A)		\
 	F(u32, code, 0)				\
 	S(text, 1023, 0)
+
+/*
+ * What the leader's quorumd knows of the members of the quorum, itself too.  said_ms: how long ago it said what
+ * stands here, all ones: never; resigned, role, term, voted_for are the member's own words.
+ */
+#define QUORUM_MEMBERS_MAX	15
+#define quorum_members_FIELDS(F, S, A)		\
+	A(quorum_member, members, QUORUM_MEMBERS_MAX, 0)
+#define quorum_member_FIELDS(F, S, A)		\
+	F(slot, slot, 0)			\
+	F(u32, addr, 0)				\
+	F(u16, port, 0)				\
+	F(quorum_role, role, 0)			\
+	F(u64, term, 0)				\
+	F(slot, voted_for, 0)			\
+	F(flag, resigned, 0)			\
+	F(u64, said_ms, 0)
+
+/*
+ * The state of the cluster as its leader sees it, for `scoutfsctl status --cluster`.  Any mount may ask; the
+ * status sockets of serverd and fsd answer the same requests, fsd by asking the leader.  Everything in them is
+ * bounded: mounts come in pages, waits are the longest ones.  *_ms are ages, all ones: there is none.
+ */
+#define cluster_status_FIELDS(F, S, A)
+#define cluster_status_reply_FIELDS(F, S, A)	\
+	S(version, 63, 0)			\
+	F(u64, fsid, 0)				\
+	F(u64, fmt_vers, 0)			\
+	F(u64, term, 0)				\
+	F(u64, leader_rid, 0)			\
+	F(slot, leader_slot, 0)			\
+	F(u32, votes_needed, 0)			\
+	F(u64, leads_ms, 0)			\
+	A(quorum_member, members, QUORUM_MEMBERS_MAX, 0) \
+	F(u64, mounts, 0)			\
+	F(u64, mounts_expected, 0)		\
+	F(u64, mounts_fencing, 0)		\
+	F(u64, locks_held, 0)			\
+	F(u64, locks_waiting, 0)		\
+	F(u64, locks_revoking, 0)		\
+	F(u64, lock_grants, 0)			\
+	F(u64, lock_revokes, 0)			\
+	F(u64, log_trees, 0)			\
+	F(u64, log_trees_open, 0)		\
+	F(u64, log_trees_finished, 0)		\
+	F(u64, log_trees_height, 0)		\
+	F(flag, merge_is_running, 0)		\
+	F(u64, merge_ms, 0)			\
+	F(u64, merge_ranges, 0)			\
+	F(u64, merge_requests, 0)		\
+	F(u64, merge_completes, 0)		\
+	F(u64, merge_freeing, 0)		\
+	F(u64, merge_failures, 0)		\
+	F(u64, merge_kept_by, 0)		\
+	F(u64, total_meta, 0)			\
+	F(u64, free_meta, 0)			\
+	F(u64, reserved_meta, 0)		\
+	F(flag, meta_is_low, 0)			\
+	F(u64, total_data, 0)			\
+	F(u64, free_data, 0)			\
+	F(u64, inodes, 0)			\
+	F(u64, stable_seq, 0)			\
+	F(u64, commits, 0)			\
+	F(u64, commit_us, 0)
+
+/* Mounts with greater rids, in order; the next page begins after its last.  left: how many follow.
+ * since_ms: in this state, under this leader; next_ms: until its deadline (to come back, to be free). */
+#define CLUSTER_MOUNTS_MAX	128
+#define cluster_mounts_FIELDS(F, S, A)		\
+	F(u64, after, 0)
+#define cluster_mounts_reply_FIELDS(F, S, A)	\
+	A(cluster_mount, mounts, CLUSTER_MOUNTS_MAX, 0) \
+	F(u64, left, 0)
+#define cluster_mount_FIELDS(F, S, A)		\
+	F(u64, rid, 0)				\
+	F(u32, addr, 0)				\
+	F(flag, is_quorum, 0)			\
+	F(flag, is_connected, 0)		\
+	F(flag, is_well, 0)			\
+	S(state, 63, 0)				\
+	F(u64, since_ms, 0)			\
+	F(u64, lease_ms, 0)			\
+	F(u64, next_ms, 0)			\
+	S(reason, 127, 0)
+
+/* Requests for locks that wait, the longest first.  holder: the first of `holders` mounts that were asked
+ * to give the lock back, 0: none; ahead: requests of others that come first. */
+#define CLUSTER_WAITS_MAX	256
+#define cluster_waits_FIELDS(F, S, A)
+#define cluster_waits_reply_FIELDS(F, S, A)	\
+	A(cluster_wait, waits, CLUSTER_WAITS_MAX, 0) \
+	F(u64, left, 0)				\
+	F(flag, is_recovering, 0)
+#define cluster_wait_FIELDS(F, S, A)		\
+	F(key, key, 0)				\
+	F(u64, rid, 0)				\
+	F(lock_mode, mode, 0)			\
+	F(u64, since_ms, 0)			\
+	F(u64, ahead, 0)			\
+	F(u64, holder, 0)			\
+	F(lock_mode, holder_mode, 0)		\
+	F(u64, holders, 0)			\
+	F(u64, asked_ms, 0)
 
 #endif
