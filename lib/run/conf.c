@@ -67,6 +67,8 @@ static const struct conf_key conf_keys[] = {
 	KEY(KIND_U32, lock_idle_count, 32, 100000),
 	KEY(KIND_BOOL, acl, 0, 0),
 	KEY(KIND_BOOL, insecure, 0, 0),
+	KEY(KIND_PATH, key_file, 0, 0),
+	KEY(KIND_PATH, allow_file, 0, 0),
 	KEY(KIND_POINTERS, ioctl_pointers, 0, 0),
 };
 #define KEYS_NR (sizeof(conf_keys) / sizeof(conf_keys[0]))
@@ -312,6 +314,10 @@ int conf_check(const struct instance_conf *conf, char *err, size_t err_size)
 	if (strcmp(conf->meta_device, conf->data_device) == 0)
 		return fail(err, err_size,
 			    "data_device: the same as meta_device; a volume has two devices");
+	if (conf->insecure && (conf->key_file[0] || conf->allow_file[0]))
+		return fail(err, err_size,
+			    "%s: contradicts insecure = yes, which is to talk without keys; leave one of them out",
+			    conf->key_file[0] ? "key_file" : "allow_file");
 	if (strlen(conf->runtime_dir) > dir_max)
 		return fail(err, err_size,
 			    "runtime_dir: longer than %zu bytes, so its sockets could not be named",

@@ -50,7 +50,9 @@ struct instance_conf {
 	uint32_t data_prealloc_blocks;
 	uint32_t lock_idle_count;
 	bool acl;
-	bool insecure;
+	bool insecure;			/* without keys, whoever may be on the network */
+	char key_file[CONF_PATH_BYTES];	/* keys.h; "": the default place, if there is one */
+	char allow_file[CONF_PATH_BYTES];
 	enum conf_pointers ioctl_pointers;
 };
 

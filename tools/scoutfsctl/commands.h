@@ -56,6 +56,15 @@ enum command_group {
 	  "  -v, --verbose                   with counters\n"                                     \
 	  "      --json                      one JSON object per instance and line\n"             \
 	  "  Exit status: 0 healthy, 1 degraded, 2 not running, 3 it may not be asked.\n")        \
+	C(keygen, "keygen", GROUP_CORE, "[-f] [-p] [-a ADDRESS[:PORT]]... [-n NAME] [FILE]",     \
+	  "make this node's key, and print its line for the list of allowed nodes",               \
+	  "  -a ADDRESS[:PORT]  where this node's quorum slot listens (mkfs -Q), for the line;\n" \
+	  "                     none for a node that never leads; may be given again\n"           \
+	  "  -n NAME            the name in the line (default: the host's)\n"                     \
+	  "  -p, --public       make nothing: print the line for the key that is there\n"         \
+	  "  -f, --force        replace a key; the lists of all nodes must then be changed\n"     \
+	  "  FILE is /etc/scoutfs/node.key where none is given.  The lists, the same lines for all\n" \
+	  "  nodes, are /etc/scoutfs/nodes.allow; a change counts after a reload of the service.\n") \
 	C(fence, "fence", GROUP_CORE, "list|ack RID|fail RID [NAME|FILE]",                        \
 	  "mounts that must be dead before the volume goes on: list, or say so",                  \
 	  "  list      the rids that are waited for, one a line: RID INSTANCE SERVICE REASON\n"   \

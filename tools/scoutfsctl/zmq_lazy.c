@@ -55,6 +55,24 @@ void *zmq_ctx_new(void)
 	return NULL;
 }
 
+int zmq_curve_keypair(char *public_text, char *secret_text)
+{
+	pthread_once(&once, load);
+	if (lib)
+		return CALL(zmq_curve_keypair, public_text, secret_text);
+	errno = ELIBACC;
+	return -1;
+}
+
+int zmq_curve_public(char *public_text, const char *secret_text)
+{
+	pthread_once(&once, load);
+	if (lib)
+		return CALL(zmq_curve_public, public_text, secret_text);
+	errno = ELIBACC;
+	return -1;
+}
+
 int zmq_ctx_term(void *ctx)
 {
 	return CALL(zmq_ctx_term, ctx);
