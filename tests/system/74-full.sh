@@ -54,10 +54,11 @@ else:
     sys.exit("%d files, and there is still space" % i)
 PY
 cat >"$TMP/verify.py" <<'PY'
-# verify.py told|done LIST...: what writer.py wrote in its lists is so; done: up to the last fsync of each.
+# verify.py told|done LEAST LIST...: what writer.py wrote in its lists is so; done: up to the last fsync of each.
+# There are LEAST lines or more.
 import hashlib, os, sys
 nr, lines = 0, []
-for name in sys.argv[2:]:
+for name in sys.argv[3:]:
     list = [line.split() for line in open(name)]
     while sys.argv[1] == "done" and list and list[-1][0] != "done":
         list.pop()
@@ -72,9 +73,9 @@ for word, path, want in lines:
     if h.hexdigest() != want:
         sys.exit("%s has other contents" % path)
     nr += 1
-sys.exit(0 if nr >= 20 else "only %d lines" % nr)
+sys.exit(0 if nr >= int(sys.argv[2]) else "only %d lines" % nr)
 PY
-verify() { python3 "$TMP/verify.py" "$1" "$TMP"/list."$2".*; }
+verify() { python3 "$TMP/verify.py" "$1" "${3:-20}" "$TMP"/list."$2".*; }
 # value NAME: a number that some service tells
 value() { "$CTL" status --json "$CONF" 2>/dev/null | grep -oE "\"$1\": ?[0-9]+" | head -n 1 | grep -oE '[0-9]+$'; }
 at_least() { local v; v=$(value "$1") && [ "${v:-0}" -ge "$2" ]; }
@@ -126,9 +127,8 @@ run() {
 	ok "$kind: all that was fsynced is there" verify "done" b
 	ok "$kind: deleting works" rm -rf "$MNT/b"
 	ok "$kind: $WRITERS writers fill it once more, while that is given back" timed_writers c "$kind"
-	ok "$kind: all that was acknowledged is there ($(lines c) files)" verify told c
-	[ "$(lines c)" -ge "$(($(lines a) / 2))" ] && pass "$kind: about as much as before" ||
-		fail "$kind: about as much as before" "$(lines a) files at first, $(lines c) now"
+	# how much that is depends on how soon it is given back
+	ok "$kind: all that was acknowledged is there ($(lines c) files)" verify told c 0
 	ok "$kind: everything can be deleted" rm -rf "$MNT/c"
 	ok "$kind: durably" sync "$MNT"
 	ok "$kind: all space is back" wait_for 180 "$free"
@@ -158,6 +158,8 @@ run meta meta_free
 inst_conf cache_size=256M
 ok "mount it again" inst_start
 ok "fill it" timed_writers d meta
+[ "$(lines d)" -ge "$(($(lines a) / 2))" ] && pass "about as much as at first" ||
+	fail "about as much as at first" "$(lines a) files at first, $(lines d) now"
 keep=$(awk '$1 == "done" {print $2}' "$TMP"/list.d.* | head -n 1) gone=$(awk '$1 == "done" {print $2}' "$TMP"/list.d.* | tail -n 1)
 # refused TEXT CMD...: CMD finds no space.  A merge may just have given some back; then that is used up first.
 refused() {
@@ -166,7 +168,7 @@ refused() {
 	for i in $(seq 30); do
 		out=$("$@" 2>&1) && {
 			[ -e "$keep" ] || mv "$MNT/new" "$keep"
-			rm -rf "$MNT/new"; setfattr -x user.new "$keep" 2>/dev/null
+			rm -rf "$MNT/new"; setfattr -x user.new "$keep" 2>/dev/null; truncate -s 0 "$keep"
 			mkdir -p "$MNT/x$i" 2>/dev/null && python3 "$TMP/writer.py" "$MNT/x$i" "$text" meta >/dev/null 2>&1
 			continue
 		}
