@@ -59,7 +59,15 @@
 	M(cluster_mounts,		82, CLIENT, SERVER, cluster_mounts_reply) \
 	M(cluster_mounts_reply,		83, SERVER, CLIENT, none)		\
 	M(cluster_waits,		84, CLIENT, SERVER, cluster_waits_reply) \
-	M(cluster_waits_reply,		85, SERVER, CLIENT, none)
+	M(cluster_waits_reply,		85, SERVER, CLIENT, none)		\
+	M(adv_lock,			90, CLIENT, SERVER, adv_lock_reply)	\
+	M(adv_lock_reply,		91, SERVER, CLIENT, none)		\
+	M(adv_cancel,			92, CLIENT, SERVER, adv_cancel_reply)	\
+	M(adv_cancel_reply,		93, SERVER, CLIENT, none)		\
+	M(adv_test,			94, CLIENT, SERVER, adv_test_reply)	\
+	M(adv_test_reply,		95, SERVER, CLIENT, none)		\
+	M(adv_recover,			96, SERVER, CLIENT, adv_recover_reply)	\
+	M(adv_recover_reply,		97, CLIENT, SERVER, none)
 
 /* Elements of arrays. */
 #define MESSAGE_PARTS(P)	\
@@ -68,7 +76,8 @@
 	P(stat_text)		\
 	P(quorum_member)	\
 	P(cluster_mount)	\
-	P(cluster_wait)
+	P(cluster_wait)		\
+	P(adv_held)
 
 /*
  * Fields: F(wire type, name, since minor), S(name, longest, since minor) is a string, A(part, name,
@@ -374,5 +383,66 @@
 	F(lock_mode, holder_mode, 0)		\
 	F(u64, holders, 0)			\
 	F(u64, asked_ms, 0)
+
+/*
+ * Advisory locks, flock(2) and fcntl(2).  first and last are both inside; owner is the kernel's number of who
+ * locks, pid its process, which is only handed back.  type UNLOCK gives back.  With wait the answer comes
+ * when the lock can be had, or adv_cancel has named it by its number: the mount's own, never the same twice.
+ */
+#define adv_lock_FIELDS(F, S, A)		\
+	F(u64, number, 0)			\
+	F(flag, wait, 0)			\
+	F(adv_kind, kind, 0)			\
+	F(adv_type, type, 0)			\
+	F(u64, ino, 0)				\
+	F(u64, owner, 0)			\
+	F(u64, first, 0)			\
+	F(u64, last, 0)				\
+	F(u32, pid, 0)
+#define adv_lock_reply_FIELDS(F, S, A)		\
+	F(adv_status, status, 0)
+#define adv_cancel_FIELDS(F, S, A)		\
+	F(u64, number, 0)
+#define adv_cancel_reply_FIELDS(F, S, A)
+
+/* Which lock of another owner is in the way of this one?  type UNLOCK: none; rid: the mount that has it. */
+#define adv_test_FIELDS(F, S, A)		\
+	F(adv_kind, kind, 0)			\
+	F(adv_type, type, 0)			\
+	F(u64, ino, 0)				\
+	F(u64, owner, 0)			\
+	F(u64, first, 0)			\
+	F(u64, last, 0)
+#define adv_test_reply_FIELDS(F, S, A)		\
+	F(adv_type, type, 0)			\
+	F(u64, first, 0)			\
+	F(u64, last, 0)				\
+	F(u64, rid, 0)				\
+	F(u32, pid, 0)
+
+/*
+ * What the mount's programs hold, in order of ino, kind, owner, first: all, or what comes after the lock that
+ * is named.  The answer repeats the round.
+ */
+#define ADV_RECOVER_MAX		255
+#define adv_recover_FIELDS(F, S, A)		\
+	F(u64, round, 0)			\
+	F(flag, from_start, 0)			\
+	F(u64, ino, 0)				\
+	F(adv_kind, kind, 0)			\
+	F(u64, owner, 0)			\
+	F(u64, first, 0)
+#define adv_recover_reply_FIELDS(F, S, A)	\
+	F(u64, round, 0)			\
+	F(flag, is_last, 0)			\
+	A(adv_held, locks, ADV_RECOVER_MAX, 0)
+#define adv_held_FIELDS(F, S, A)		\
+	F(u64, ino, 0)				\
+	F(adv_kind, kind, 0)			\
+	F(adv_type, type, 0)			\
+	F(u64, owner, 0)			\
+	F(u64, first, 0)			\
+	F(u64, last, 0)				\
+	F(u32, pid, 0)
 
 #endif

@@ -163,6 +163,19 @@ enum local_kind { LOCAL_SERVERD, LOCAL_FSD, LOCAL_BLOCKD, LOCAL_TOOL };
 #define WIRE_MEMBER_local_kind(name) uint8_t name
 WIRE_ENUM(local_kind, LOCAL_TOOL)
 
+/* Advisory locks: of fcntl(2) or flock(2); what is asked for, or held; what became of a request. */
+enum msg_adv_kind { MSG_ADV_POSIX, MSG_ADV_FLOCK };
+#define WIRE_MEMBER_adv_kind(name) uint8_t name
+WIRE_ENUM(adv_kind, MSG_ADV_FLOCK)
+
+enum msg_adv_type { MSG_ADV_UNLOCK, MSG_ADV_READ, MSG_ADV_WRITE };
+#define WIRE_MEMBER_adv_type(name) uint8_t name
+WIRE_ENUM(adv_type, MSG_ADV_WRITE)
+
+enum msg_adv_status { MSG_ADV_GRANTED, MSG_ADV_WOULD_BLOCK, MSG_ADV_DEADLOCK, MSG_ADV_CANCELED, MSG_ADV_LIMIT };
+#define WIRE_MEMBER_adv_status(name) uint8_t name
+WIRE_ENUM(adv_status, MSG_ADV_LIMIT)
+
 /* A slot's number, or MSG_NO_SLOT. */
 #define MSG_NO_SLOT	255u
 #define WIRE_MEMBER_slot(name) uint8_t name

@@ -53,6 +53,9 @@ static void fill_greeting_status(uint8_t *v) { *v = small(4); }
 static void fill_quorum_role(uint8_t *v) { *v = small(2); }
 static void fill_server_status(uint8_t *v) { *v = small(3); }
 static void fill_local_kind(uint8_t *v) { *v = small(3); }
+static void fill_adv_kind(uint8_t *v) { *v = small(1); }
+static void fill_adv_type(uint8_t *v) { *v = small(2); }
+static void fill_adv_status(uint8_t *v) { *v = small(4); }
 static void fill_slot(uint8_t *v) { *v = small(14); }
 static void fill_bytes(void *v, size_t len)
 {
@@ -465,7 +468,7 @@ static void the_document_is_what_the_table_says(void **state)
 		"| 48 | u64 rid of the sender |\n| 56 | u32 error (below); then there is no body |\n"
 		"| 60 | u32 CRC-32C of the frame with these four bytes zero |\n\n"
 		"Types of fields: u8, u16, u32, u64; flag, lock_mode, quorum_role, server_status, local_kind, "
-		"greeting_status, greeting_flags: one byte, checked; slot: one byte, 0..14 or 255 for none; key: 27 "
+		"greeting_status, greeting_flags, adv_kind, adv_type, adv_status: one byte, checked; slot: one byte, 0..14 or 255 for none; key: 27 "
 		"bytes in the order of comparison; btree_root, log_trees, merge_request, merge_complete: bytes as "
 		"on the volume (24, 472, 208, 208); "
 		"ino_bits: 128 bytes; slot_values: 15 u64; a string is a u16 length and its bytes; an array is a "
