@@ -25,8 +25,8 @@
 #define CLUSTER_FSID		0x5ca1ab1e0ddba11ull
 #define CLUSTER_META_BLOCKS	131072ull
 #define CLUSTER_DATA_BLOCKS	4194304ull
-#define CLUSTER_SERVERS_MAX	3u
-#define CLUSTER_MOUNTS_MAX	5u
+#define SIM_SERVERS_MAX	3u
+#define SIM_MOUNTS_MAX	5u
 #define CLUSTER_GROUPS_MAX	8u	/* of inodes; one lock each */
 #define CLUSTER_ITEMS		4u	/* of each group */
 #define CLUSTER_RENAME		CLUSTER_GROUPS_MAX	/* the number of the rename lock */
@@ -73,7 +73,7 @@ struct cluster {
 	struct sim *sim;
 	struct vol *vol;
 	unsigned servers_nr, mounts_nr, groups_nr;
-	struct node servers[CLUSTER_SERVERS_MAX], mounts[CLUSTER_MOUNTS_MAX];
+	struct node servers[SIM_SERVERS_MAX], mounts[SIM_MOUNTS_MAX];
 	/* Who leads, as the quorum blocks say. */
 	unsigned leader;
 	uint64_t term;

@@ -362,7 +362,7 @@ static void check_contents(struct cluster *cl)
 
 static void run_down(struct cluster *cl)
 {
-	uint64_t done[CLUSTER_MOUNTS_MAX];
+	uint64_t done[SIM_MOUNTS_MAX];
 
 	sim_faults_stop(cl->sim);
 	for (unsigned i = 0; i < cl->mounts_nr; i++)
@@ -385,8 +385,8 @@ static void draw_world(struct cluster *cl)
 	struct sim *s = cl->sim;
 	struct sim_faults *f = sim_faults(s);
 
-	cl->servers_nr = 1 + (unsigned)sim_rnd(s, CLUSTER_SERVERS_MAX);
-	cl->mounts_nr = 1 + (unsigned)sim_rnd(s, CLUSTER_MOUNTS_MAX);
+	cl->servers_nr = 1 + (unsigned)sim_rnd(s, SIM_SERVERS_MAX);
+	cl->mounts_nr = 1 + (unsigned)sim_rnd(s, SIM_MOUNTS_MAX);
 	cl->groups_nr = 1 + (unsigned)sim_rnd(s, CLUSTER_GROUPS_MAX);
 	cl->keepalive_ms = (uint32_t)sim_between(s, 800, 3000);
 	cl->client_timeout_ms = (uint32_t)sim_between(s, 1000, 5000);

@@ -1040,7 +1040,7 @@ bool mount_sim_is_idle(const struct node *n)
 
 void mount_sim_init(struct cluster *cl, unsigned i)
 {
-	static const char *const names[CLUSTER_MOUNTS_MAX] = { "mount0", "mount1", "mount2", "mount3",
+	static const char *const names[SIM_MOUNTS_MAX] = { "mount0", "mount1", "mount2", "mount3",
 							       "mount4" };
 	struct node *n = &cl->mounts[i];
 

@@ -304,7 +304,7 @@ bool server_sim_is_recovered(const struct node *n)
 
 void server_sim_init(struct cluster *cl, unsigned i)
 {
-	static const char *const names[CLUSTER_SERVERS_MAX] = { "server0", "server1", "server2" };
+	static const char *const names[SIM_SERVERS_MAX] = { "server0", "server1", "server2" };
 	struct node *n = &cl->servers[i];
 	struct server_sim *x = sim_alloc(cl->sim, sizeof(*x));
 
