@@ -13,6 +13,8 @@ RIG_SRC := $(sort $(wildcard tests/rig/*.c))
 RIG_BIN := $(RIG_SRC:tests/rig/%.c=$(BUILD)/tests/rig/%)
 BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/tests/bench/%)
+# Histories of several nodes: the workload runs in the nodes, the checker here.
+LIN_BIN := $(BUILD)/tests/lin/linwork $(BUILD)/tests/lin/lincheck
 SYSTEM_TESTS := $(sort $(wildcard tests/system/[0-9]*.sh))
 SOAK_TESTS := $(sort $(wildcard tests/soak/[0-9]*.sh))
 CLUSTER_TESTS := $(sort $(wildcard tests/cluster/[0-9]*.sh))
@@ -39,6 +41,10 @@ $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o
 # Devices that fail when a test wants it.
 $(BUILD)/tests/rig/%: $(BUILD)/obj/tests/rig/%.o
 	$(call link_tool,$(shell pkg-config --libs fuse3))
+$(BUILD)/tests/lin/linwork: $(BUILD)/obj/tests/lin/linwork.o $(BUILD)/obj/tests/lin/lin_log.o
+	$(call link_tool)
+$(BUILD)/tests/lin/lincheck: $(patsubst %,$(BUILD)/obj/tests/lin/%.o,lincheck lin_check lin_search lin_log)
+	$(call link_tool)
 # This one is a client of blockd, with the services' own library.
 $(BUILD)/tests/bench/blkio: $(LIBS)
 
@@ -53,7 +59,7 @@ $(SIM_BIN): $(SIM_SRC:%.c=$(BUILD)/obj/sim/%.o)
 .PHONY: unit fuzz sim check-sim test-programs check-unit check-fuzz check-asan check-tsan check-system check-cluster
 unit: $(UNIT_BIN)
 fuzz: $(FUZZ_BIN)
-test-programs: all $(UNIT_BIN) $(FUZZ_BIN) $(SIM_BIN) $(POSIX_BIN) $(RIG_BIN) $(BENCH_BIN)
+test-programs: all $(UNIT_BIN) $(FUZZ_BIN) $(SIM_BIN) $(POSIX_BIN) $(RIG_BIN) $(BENCH_BIN) $(LIN_BIN)
 
 RUN = BUILD="$(abspath $(BUILD))" tests/run
 ASAN_BUILD = $(BUILD)-asan
