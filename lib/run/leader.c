@@ -126,11 +126,11 @@ void leader_dispatch(struct leader *l, uint64_t now_ns)
 {
 	struct zmqu_frame f;
 	bool is_cut = false;
-	int event;
+	int event, value;
 
 	if (!l->sock && now_ns >= l->next_try_ns)
 		try_connect(l, now_ns);
-	while (l->sock && zmqu_monitor_next(l->mon, &event) == 0)
+	while (l->sock && zmqu_monitor_next(l->mon, &event, &value) == 0)
 		is_cut = true;
 	if (l->sock && now_ns >= l->next_repeat_ns)
 		say_all(l, now_ns);

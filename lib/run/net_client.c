@@ -20,6 +20,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -27,6 +29,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "keys.h"
 #include "log.h"
 #include "net_client_impl.h"
 #include "session.h"
@@ -37,6 +40,7 @@
 #define RETRY_NS	(100 * NSEC_PER_MSEC)
 #define REFUSED_NS	(1 * NSEC_PER_SEC)	/* after an answer that will not change soon */
 #define FRAMES_BATCH	256
+#define CUTS_MAX	3u	/* connections cut in the handshake before that is taken for a refusal */
 #define ACK_FRAMES	64u /* unacknowledged messages that bring an acknowledgement */
 
 enum link_state {
@@ -81,6 +85,7 @@ struct net_client {
 	uint64_t unacked_nr;		/* messages received since our last frame */
 	bool was_greeted;		/* on the socket that was lost last */
 	bool is_blocked;		/* the socket takes no more */
+	unsigned cuts;			/* connections cut in the handshake, one after the other */
 	uint8_t *buf;			/* one frame to be sent */
 	union msg_body *body;		/* of the frame being handled */
 };
@@ -113,10 +118,29 @@ static void finish_call(struct net_client *nc, struct session_out *o, int err, u
 static void set_greeted(struct net_client *nc, bool greeted)
 {
 	pthread_mutex_lock(&nc->mutex);
+	if (greeted)
+		nc->stats.why[0] = 0;
 	if (nc->stats.greeted != greeted)
 		nc->stats.since_ns = clock_mono_ns();
 	nc->stats.greeted = greeted;
 	nc->stats.term = nc->term;
+	pthread_mutex_unlock(&nc->mutex);
+}
+
+/* The server does not take us: why, for the log and for status. */
+static void set_why(struct net_client *nc, int level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static void set_why(struct net_client *nc, int level, const char *fmt, ...)
+{
+	char why[NET_WHY_BYTES];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(why, sizeof(why), fmt, args);
+	va_end(args);
+	log_at(level, "%s", why);
+	pthread_mutex_lock(&nc->mutex);
+	memcpy(nc->stats.why, why, sizeof(why));
 	pthread_mutex_unlock(&nc->mutex);
 }
 
@@ -303,6 +327,28 @@ static void start_greeting(struct net_client *nc)
 	send_frame(nc, &hdr, &g);
 }
 
+/* Encrypt, when there are keys: the server must prove that it is the node of its address. */
+static int secure_socket(struct net_client *nc, const char *endpoint)
+{
+	uint8_t server_key[KEYS_BYTES];
+	struct keys *k = nc->conf.keys;
+	uint32_t addr;
+	uint16_t port;
+
+	if (!k)
+		return 0;
+	if (strncmp(endpoint, "tcp://", 6) != 0 ||
+	    keys_parse_address(endpoint + 6, &addr, &port) < 0)
+		return -EINVAL;
+	if (keys_at_address(k, addr, port, server_key) < 0) {
+		set_why(nc, LOG_ERR, "no line of %s has the address of the leader at %s: add its node's line (scoutfsctl "
+			"keygen -p -a ADDRESS there) and reload",
+			keys_allow_path(k), endpoint);
+		return -ENOKEY;
+	}
+	return zmqu_secure_dealer(nc->sock, server_key, keys_public(k), keys_secret(k));
+}
+
 static void try_connect(struct net_client *nc)
 {
 	char endpoint[NET_ENDPOINT_BYTES] = "";
@@ -325,12 +371,19 @@ static void try_connect(struct net_client *nc)
 
 	ret = zmqu_dealer(nc->zmq_ctx, nc->conf.keepalive_ms, &nc->sock);
 	if (ret == 0)
+		ret = secure_socket(nc, endpoint);
+	if (ret == 0)
 		ret = zmqu_monitor(nc->zmq_ctx, nc->sock, ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
 				   ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
 				   ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-				   ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL, &nc->mon);
+				   ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+				   ZMQ_EVENT_HANDSHAKE_FAILED_AUTH, &nc->mon);
 	if (ret == 0 && zmq_connect(nc->sock, endpoint) < 0)
 		ret = -errno;
+	if (ret == -ENOKEY) {
+		drop_socket(nc, REFUSED_NS);
+		return;
+	}
 	if (ret < 0) {
 		log_err("server at %s: no socket for it: %s; trying again", endpoint,
 			strerror(-ret));
@@ -353,13 +406,21 @@ static void handle_greeting_reply(struct net_client *nc, const struct msg_greeti
 		become_fenced(nc);
 		return;
 	case GREETING_INVALID:
-		log_err("server at %s refuses this mount: it serves fsid %016" PRIx64
+		set_why(nc, LOG_ERR, "server at %s refuses this mount: it serves fsid %016" PRIx64
 			", format version %" PRIu64 "; ours is fsid %016" PRIx64
 			", version %" PRIu64 "; are the devices and the quorum "
 			"addresses of one volume?",
 			nc->stats.endpoint, g->fsid, g->fmt_vers, nc->conf.fsid, nc->conf.fmt_vers);
 		nc->was_greeted = false;
 		drop_socket(nc, REFUSED_NS);
+		return;
+	case GREETING_NOT_LEADER:
+		if (g->server_term < nc->term)
+			set_why(nc, LOG_NOTICE, "server at %s: it serves term %" PRIu64 ", and this mount was served in term %"
+				PRIu64 " since: it has been replaced; looking for the leader",
+				nc->stats.endpoint, g->server_term, nc->term);
+		nc->was_greeted = false;
+		drop_socket(nc, RETRY_NS);
 		return;
 	default:
 		nc->was_greeted = false;
@@ -491,7 +552,7 @@ static void handle_frame(struct net_client *nc, struct zmqu_frame *f)
 	if (ret == 0)
 		testhook_message(TESTHOOK_RECV, hdr.type);
 	if (ret == -EPROTONOSUPPORT)
-		log_err("server at %s speaks another major version of the protocol than ours (%u); upgrade the older "
+		set_why(nc, LOG_ERR, "server at %s speaks another major version of the protocol than ours (%u); upgrade the older "
 			"of the two hosts",
 			nc->stats.endpoint, MSG_MAJOR);
 	if (ret == 0 || ret == -EOPNOTSUPP)
@@ -521,14 +582,46 @@ static void read_frames(struct net_client *nc)
 	}
 }
 
+/* Why a connection came to nothing before it could be used.  How long to wait before the next. */
+static uint64_t handshake_failed(struct net_client *nc, int event, int value)
+{
+	char text[KEYS_TEXT_BYTES] = "";
+
+	if (nc->conf.keys)
+		keys_to_text(keys_public(nc->conf.keys), text);
+	if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) {
+		set_why(nc, LOG_ERR, "the leader at %s does not allow this node's key %s: add its line (scoutfsctl keygen -p "
+			"here) to the list there and reload", nc->stats.endpoint, text);
+	} else if (event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL &&
+		   value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH) {
+		if (nc->conf.keys)
+			set_why(nc, LOG_ERR, "the leader at %s talks without keys, and this node only with them: does it have "
+				"insecure = yes, or no key_file?", nc->stats.endpoint);
+		else
+			set_why(nc, LOG_ERR, "the leader at %s talks only to nodes with keys, and this one has none: make one "
+				"(scoutfsctl keygen), and add its line to the list there", nc->stats.endpoint);
+	} else if (nc->conf.keys && ++nc->cuts >= CUTS_MAX) {
+		set_why(nc, LOG_ERR, "the leader at %s ends each connection while keys are exchanged: is its key the one that "
+			"%s has for its address?", nc->stats.endpoint, keys_allow_path(nc->conf.keys));
+	} else {
+		return RETRY_NS;
+	}
+	return REFUSED_NS;
+}
+
 static void read_monitor(struct net_client *nc)
 {
-	int event;
+	int event, value;
 
-	while (nc->mon && zmqu_monitor_next(nc->mon, &event) == 0) {
+	while (nc->mon && zmqu_monitor_next(nc->mon, &event, &value) == 0) {
 		if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+			nc->cuts = 0;
 			if (nc->state == LINK_CONNECTING)
 				start_greeting(nc);
+		} else if (event & (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
+				    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)) {
+			drop_socket(nc, handshake_failed(nc, event, value));
+			return;
 		} else if (event != ZMQ_EVENT_CLOSED || nc->state == LINK_CONNECTING) {
 			/* What had arrived before the cut counts. */
 			read_frames(nc);

@@ -14,7 +14,10 @@
 
 #include "msg.h"
 
+struct keys;
+
 #define NET_ENDPOINT_BYTES	64
+#define NET_WHY_BYTES		256
 #define NET_CLIENT_CALLS_MAX	65536u
 
 struct net_client;
@@ -47,6 +50,8 @@ struct net_client_conf {
 	/* Of the server that accepted this rid last, which an earlier process may have seen: who has
 	 * forgotten the rid since has fenced it.  0: no server knows it yet. */
 	uint64_t term;
+	/* keys.h; NULL: without.  It must outlive the session, and may be reloaded meanwhile. */
+	struct keys *keys;
 	struct net_client_ops ops;	/* all but resolve and on_request may be NULL */
 	void *arg;
 };
@@ -95,6 +100,7 @@ struct net_client_stats {
 	uint64_t since_ns;		/* clock_mono_ns() of the last change of `greeted` */
 	uint64_t connects, calls, resent, pending, requests, duplicates, lost;
 	char endpoint[NET_ENDPOINT_BYTES];
+	char why[NET_WHY_BYTES];	/* the server did not take us when last tried; "": not so */
 };
 void net_client_get_stats(struct net_client *nc, struct net_client_stats *st);
 

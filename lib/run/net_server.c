@@ -23,6 +23,7 @@
 
 #include "clock.h"
 #include "csum/csum.h"
+#include "keys.h"
 #include "log.h"
 #include "session.h"
 #include "util/planted.h"
@@ -58,6 +59,7 @@ struct client {
 	bool is_told_connected;		/* what the callbacks have said last */
 	bool is_new_session;		/* to be said in the greeting's answer */
 	struct zmqu_ident ident;
+	uint8_t key[KEYS_BYTES];	/* of its node, when there are keys */
 	uint64_t since_ns;
 	uint64_t last_received_ns, last_sent_ns;
 	uint64_t unacked_nr;
@@ -68,6 +70,7 @@ struct client {
 struct net_server {
 	struct net_server_conf conf;
 	void *sock, *mon;
+	void *zap;			/* with keys */
 	int epoll_fd;
 	struct client *clients;
 	size_t clients_nr;		/* alive */
@@ -78,6 +81,8 @@ struct net_server {
 	uint64_t deadline_ns;
 	uint64_t probe_ns;		/* 0: no need to look for cut sockets */
 	struct net_server_stats stats;
+	struct net_refusals refusals;	/* where its opener wants none */
+	struct net_refuser refuser;
 	uint8_t *buf;
 	union msg_body *body;
 };
@@ -323,6 +328,40 @@ static enum greeting_status check_greeting(const struct net_server *ns,
 	return GREETING_OK;
 }
 
+/* Why it is refused, where an operator must know. */
+static void say_greeting(struct net_server *ns, const struct msg_greeting *g, uint32_t addr,
+			 enum greeting_status status)
+{
+	struct net_refusals *r = ns->refuser.counts;
+
+	if (status == GREETING_INVALID && g->fsid != ns->conf.fsid)
+		net_refuse(&ns->refuser, &r->refused_foreign, addr,
+			    "mount %016" PRIx64 " is of volume %016" PRIx64 ", and this server's is %016" PRIx64
+			    ": are its devices and the quorum addresses of one volume?",
+			    g->rid, g->fsid, ns->conf.fsid);
+	else if (status == GREETING_INVALID && g->fmt_vers != ns->conf.fmt_vers)
+		net_refuse(&ns->refuser, &r->refused_format, addr,
+			    "mount %016" PRIx64 " takes the volume for format version %" PRIu64
+			    ", and it is %" PRIu64 ": mount it again",
+			    g->rid, g->fmt_vers, ns->conf.fmt_vers);
+	else if (status == GREETING_NOT_LEADER)
+		net_refuse(&ns->refuser, &r->refused_term, addr,
+			    "mount %016" PRIx64 " was served in term %" PRIu64 ", after term %" PRIu64
+			    " of this server, which has been replaced",
+			    g->rid, g->server_term, ns->conf.term);
+}
+
+/* With keys: the one whose frame this is, if it is (still) allowed; else -EKEYREJECTED. */
+static int check_key(struct net_server *ns, struct zmqu_frame *f, uint8_t key[KEYS_BYTES])
+{
+	memset(key, 0, KEYS_BYTES);
+	if (!ns->conf.keys)
+		return 0;
+	if (zmqu_frame_key(f, key) < 0 || !keys_allows(ns->conf.keys, key))
+		return -EKEYREJECTED;
+	return 0;
+}
+
 static struct client *add_client(struct net_server *ns, const struct msg_greeting *g)
 {
 	struct client *c;
@@ -343,12 +382,21 @@ static struct client *add_client(struct net_server *ns, const struct msg_greetin
 }
 
 static void handle_greeting(struct net_server *ns, const struct msg_greeting *g,
-			    const struct zmqu_frame *f)
+			    struct zmqu_frame *f)
 {
 	struct client *c = find_rid(ns, g->rid);
 	enum greeting_status status = check_greeting(ns, g, c);
 	struct net_greeting ask = { .msg = *g, .addr = f->addr };
+	uint8_t key[KEYS_BYTES];
 
+	/* It came in before the list was changed. */
+	if (check_key(ns, f, key) < 0) {
+		net_refuse(&ns->refuser, &ns->refuser.counts->refused_key, f->addr,
+			    "mount %016" PRIx64 ": its node's key is not in %s any more", g->rid,
+			    keys_allow_path(ns->conf.keys));
+		refuse(ns, &f->from, GREETING_BUSY);
+		return;
+	}
 	/* Two identities of one hash cannot both be kept. */
 	if (status == GREETING_OK &&
 	    (f->from.len == 0 || id_map_reserve(&ns->idents) < 0 ||
@@ -360,9 +408,11 @@ static void handle_greeting(struct net_server *ns, const struct msg_greeting *g,
 			status = GREETING_BUSY;
 	}
 	if (status != GREETING_OK) {
+		say_greeting(ns, g, f->addr, status);
 		refuse(ns, &f->from, status);
 		return;
 	}
+	memcpy(c->key, key, KEYS_BYTES);
 	if (c->process != g->process) {
 		/* Nobody waits for the old process's answers; ours to be answered are asked again.
 		 */
@@ -473,6 +523,8 @@ static int handle_message(struct net_server *ns, struct client *c, const struct 
 		return -EPROTO;
 	}
 	c->last_received_ns = clock_mono_ns();
+	if (hdr->term != ns->conf.term)
+		stats_inc(&ns->refuser.counts->refused_term);
 	if (hdr->rid != c->rid || hdr->term != ns->conf.term || !c->is_open)
 		return -EPROTO;
 	if (is_known && hdr->type == MSG_ping) {
@@ -512,10 +564,9 @@ static void handle_frame(struct net_server *ns, struct zmqu_frame *f)
 	if (ret == 0)
 		testhook_message(TESTHOOK_RECV, hdr.type);
 	if (ret == -EPROTONOSUPPORT) {
-		log_err("a client at %u.%u.%u.%u speaks another major version of the protocol than ours (%u); "
-			"upgrade the older of the two hosts",
-			f->addr >> 24, f->addr >> 16 & 255, f->addr >> 8 & 255, f->addr & 255,
-			MSG_MAJOR);
+		net_refuse(&ns->refuser, &ns->refuser.counts->refused_version, f->addr,
+			    "a mount there speaks another major version of the protocol than ours (%u): upgrade "
+			    "the older of the two hosts", MSG_MAJOR);
 		refuse(ns, &f->from, GREETING_INVALID);
 		return;
 	}
@@ -599,13 +650,32 @@ static void check_client(struct net_server *ns, struct client *c, uint64_t now, 
 	be_back_at(ns, dead_ns);
 }
 
+/* Whether those who knock may come in. */
+static void read_zap(struct net_server *ns)
+{
+	struct zmqu_zap_request rq;
+	char text[KEYS_TEXT_BYTES];
+
+	while (ns->zap && zmqu_zap_next(ns->zap, &rq) == 0) {
+		bool is_allowed = rq.has_key && keys_allows(ns->conf.keys, rq.key);
+
+		keys_to_text(rq.key, text);
+		if (!is_allowed)
+			net_refuse(&ns->refuser, &ns->refuser.counts->refused_key, rq.addr,
+				    "its node's key %s is not in %s: if it may take part add its line (scoutfsctl "
+				    "keygen -p there) and reload", text, keys_allow_path(ns->conf.keys));
+		zmqu_zap_answer(ns->zap, &rq, is_allowed);
+	}
+}
+
 static void read_monitor(struct net_server *ns, uint64_t now)
 {
-	int event;
+	int event, value;
 
-	while (zmqu_monitor_next(ns->mon, &event) == 0) {
+	while (zmqu_monitor_next(ns->mon, &event, &value) == 0) {
 		if (event == ZMQ_EVENT_DISCONNECTED && !ns->probe_ns)
 			ns->probe_ns = now;
+		net_refuse_event(&ns->refuser, ns->conf.keys, event, value);
 	}
 }
 
@@ -615,6 +685,7 @@ void net_server_dispatch(struct net_server *ns, uint64_t now_ns)
 
 	free_dead(ns);
 	ns->deadline_ns = now_ns + TICK_MAX_NS;
+	read_zap(ns);
 	read_frames(ns);
 	read_monitor(ns, now_ns);
 	/* Once at the event and once when ZeroMQ must have got to it. */
@@ -633,6 +704,8 @@ void net_server_dispatch(struct net_server *ns, uint64_t now_ns)
 	/* Nothing may be left over from before the last send: the descriptor tells of changes only.
 	 */
 	if ((zmqu_events(ns->sock) | zmqu_events(ns->mon)) & ZMQ_POLLIN)
+		ns->deadline_ns = 0;
+	if (ns->zap && (zmqu_events(ns->zap) & ZMQ_POLLIN))
 		ns->deadline_ns = 0;
 	ns->was_used = false;
 }
@@ -689,6 +762,22 @@ static int watch(struct net_server *ns, void *sock)
 	return epoll_ctl(ns->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
 }
 
+/* Only those who prove an allowed key come in. */
+static int secure(struct net_server *ns, void *zmq_ctx)
+{
+	int ret;
+
+	if (!ns->conf.keys)
+		return 0;
+	ret = zmqu_zap_open(zmq_ctx, &ns->zap);
+	ret = ret ?: watch(ns, ns->zap);
+	ret = ret ?: zmqu_secure_listener(ns->sock, keys_secret(ns->conf.keys));
+	if (ret < 0)
+		log_err("sessions: keys cannot be used: %s; is libzmq5 the distribution's?",
+			zmq_strerror(-ret));
+	return ret;
+}
+
 int net_server_open(struct net_server **out, void *zmq_ctx, const struct net_server_conf *conf)
 {
 	struct net_server *ns = calloc(1, sizeof(*ns));
@@ -698,6 +787,7 @@ int net_server_open(struct net_server **out, void *zmq_ctx, const struct net_ser
 		return -ENOMEM;
 	assert(conf->term && conf->keepalive_ms);
 	ns->conf = *conf;
+	ns->refuser.counts = conf->refusals ?: &ns->refusals;
 	ns->was_used = true;
 	ns->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	ret = ns->epoll_fd < 0 ? -errno : 0;
@@ -706,7 +796,8 @@ int net_server_open(struct net_server **out, void *zmq_ctx, const struct net_ser
 	if (ret == 0 && (!ns->buf || !ns->body))
 		ret = -ENOMEM;
 	ret = ret ?: zmqu_router(zmq_ctx, conf->keepalive_ms, &ns->sock);
-	ret = ret ?: zmqu_monitor(zmq_ctx, ns->sock, ZMQ_EVENT_DISCONNECTED, &ns->mon);
+	ret = ret ?: zmqu_monitor(zmq_ctx, ns->sock, NET_REFUSE_EVENTS, &ns->mon);
+	ret = ret ?: secure(ns, zmq_ctx);
 	ret = ret ?: bind_all(ns);
 	ret = ret ?: watch(ns, ns->sock);
 	ret = ret ?: watch(ns, ns->mon);
@@ -733,11 +824,25 @@ void net_server_close(struct net_server *ns)
 		zmq_socket_monitor(ns->sock, NULL, 0);
 	zmqu_close(ns->mon);
 	zmqu_close(ns->sock);
+	zmqu_zap_close(ns->zap);
 	if (ns->epoll_fd >= 0)
 		close(ns->epoll_fd);
 	free(ns->buf);
 	free(ns->body);
 	free(ns);
+}
+
+void net_server_check_keys(struct net_server *ns)
+{
+	for (struct client *c = ns->clients; c; c = c->next) {
+		if (!ns->conf.keys || !c->is_connected || keys_allows(ns->conf.keys, c->key))
+			continue;
+		stats_inc(&ns->refuser.counts->refused_key);
+		log_warning("client %016" PRIx64 ": its node's key is not in %s any more: its connection is cut",
+			    c->rid, keys_allow_path(ns->conf.keys));
+		refuse(ns, &c->ident, GREETING_BUSY);
+		disconnect(ns, c);
+	}
 }
 
 int net_server_greeted(struct net_server *ns, uint64_t rid, enum greeting_status status)

@@ -13,6 +13,9 @@
 #include <stdint.h>
 
 #include "msg.h"
+#include "net_refuse.h"
+
+struct keys;
 
 #define NET_SERVER_CLIENTS_MAX	1024u
 #define NET_SERVER_QUEUE_MAX	16384u /* messages that one client has not acknowledged or answered \
@@ -58,6 +61,12 @@ struct net_server_conf {
 	uint64_t fsid;
 	uint64_t fmt_vers;
 	uint32_t keepalive_ms;		/* a client silent for longer is disconnected */
+	/*
+	 * keys.h: only nodes that they allow are let in, encrypted; NULL: everybody is.  With keys one
+	 * server a zmq_ctx.  They must outlive the server.
+	 */
+	struct keys *keys;
+	struct net_refusals *refusals;	/* counted into; it outlives the server; NULL: not wanted */
 	struct net_server_ops ops;	/* all of them */
 	void *arg;
 };
@@ -68,6 +77,8 @@ struct net_server_conf {
  * -ENOMEM.
  */
 int net_server_open(struct net_server **out, void *zmq_ctx, const struct net_server_conf *conf);
+/* The keys have been reloaded: who is not allowed any more loses its connection. */
+void net_server_check_keys(struct net_server *ns);
 /* Sessions end without a word: clients find the next server. */
 void net_server_close(struct net_server *ns);
 

@@ -255,19 +255,22 @@ int zmqu_monitor(void *ctx, void *sock, int events, void **out)
 	return 0;
 }
 
-int zmqu_monitor_next(void *mon, int *event)
+int zmqu_monitor_next(void *mon, int *event, int *value)
 {
 	struct zmqu_frame f;
 	uint16_t number;
+	int32_t v;
 	zmq_msg_t msg;
 	int ret;
 
 	/* Two parts: the event's number and value, and the endpoint. */
 	zmq_msg_init(&msg);
 	ret = zmq_msg_recv(&msg, mon, ZMQ_DONTWAIT) < 0 ? -EAGAIN : 0;
-	if (ret == 0 && zmq_msg_size(&msg) >= sizeof(number)) {
+	if (ret == 0 && zmq_msg_size(&msg) >= sizeof(number) + sizeof(v)) {
 		memcpy(&number, zmq_msg_data(&msg), sizeof(number));
+		memcpy(&v, (const uint8_t *)zmq_msg_data(&msg) + sizeof(number), sizeof(v));
 		*event = number;
+		*value = v;
 		if (zmq_msg_more(&msg) && zmqu_recv(mon, 0, &f) == 0)
 			zmqu_frame_close(&f);
 	}

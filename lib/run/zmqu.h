@@ -5,11 +5,13 @@
 #ifndef SCOUTFS_ZMQU_H
 #define SCOUTFS_ZMQU_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <zmq.h>
 
+#include "keys.h"
 #include "msg.h"
 
 #define ZMQU_IDENT_MAX 32u
@@ -55,8 +57,36 @@ int zmqu_send_msg(void *sock, const struct zmqu_ident *to, const struct msg_head
 /* What happens to a socket's connections; read with zmqu_monitor_next.  Close *out with zmqu_close.
  */
 int zmqu_monitor(void *ctx, void *sock, int events, void **out);
-/* 0 and the event; -EAGAIN: none. */
-int zmqu_monitor_next(void *mon, int *event);
+/* 0, the event and its value (a descriptor, an error); -EAGAIN: none. */
+int zmqu_monitor_next(void *mon, int *event, int *value);
+
+/*
+ * Before a ROUTER listens, a DEALER connects: talk encrypted (CURVE).  The listener lets in whom the
+ * owner of the context's zmqu_zap_open allows, and looks at zmqu_frame_key before it believes a peer;
+ * the DEALER only talks with the holder of server_key.
+ * -EINVAL: libzmq cannot.
+ */
+int zmqu_secure_listener(void *sock, const uint8_t secret[KEYS_BYTES]);
+int zmqu_secure_dealer(void *sock, const uint8_t server_key[KEYS_BYTES],
+		       const uint8_t public_key[KEYS_BYTES], const uint8_t secret[KEYS_BYTES]);
+
+/* A socket that is asked about each peer of the context's secure listeners (RFC 27); close it with
+ * zmqu_zap_close.  -EADDRINUSE: the context has one. */
+int zmqu_zap_open(void *ctx, void **out);
+void zmqu_zap_close(void *zap);
+struct zmqu_zap_request {
+	uint8_t id[16];
+	uint8_t id_len;
+	bool has_key;			/* and it is proven; else the peer may not be let in */
+	uint8_t key[KEYS_BYTES];
+	uint32_t addr;			/* IPv4, 0: unknown */
+};
+/* 0: answer it before the next; -EAGAIN: none. */
+int zmqu_zap_next(void *zap, struct zmqu_zap_request *rq);
+void zmqu_zap_answer(void *zap, const struct zmqu_zap_request *rq, bool is_allowed);
+
+/* Whose frame of a secure listener that is.  -ENOENT: no peer that was let in with a key. */
+int zmqu_frame_key(struct zmqu_frame *f, uint8_t key[KEYS_BYTES]);
 
 /* Its descriptor, readable when something may have happened (edge-triggered). */
 int zmqu_fd(void *sock);

@@ -30,6 +30,7 @@
 #include "items_impl.h"
 #include "locks.h"
 #include "log.h"
+#include "names.h"
 #include "op.h"
 #include "reader.h"
 #include "txn.h"
@@ -112,6 +113,10 @@ int items_open(struct fsd *fsd, const char *path, size_t size, bool keep)
 	pthread_mutex_init(&is->idle_lock, NULL);
 	pthread_mutex_init(&is->evict_lock, NULL);
 	is->map_bytes = size;
+	if (names_open(&is->names, size / ITEMS_NAMES_PART) < 0) {
+		free(is);
+		return -ENOMEM;
+	}
 	snprintf(file, sizeof(file), "%s/items.mdb", path);
 	snprintf(lock, sizeof(lock), "%s/items.mdb-lock", path);
 	if (!keep)
@@ -149,6 +154,7 @@ out:
 			mdb_env_close(is->env);
 		unlink(file);
 		unlink(lock);
+		names_close(is->names);
 		free(is);
 		return lmdb_errno(rc);
 	}
@@ -166,6 +172,7 @@ void items_close(struct fsd *fsd)
 	while (is->idle_nr)
 		mdb_txn_abort(is->idle[--is->idle_nr]);
 	mdb_env_close(is->env);
+	names_close(is->names);
 	free(is);
 	fsd->items = NULL;
 }
@@ -195,6 +202,11 @@ int items_error(struct itx *tx, int rc, const char *what)
 bool items_is_full(struct items *is)
 {
 	return atomic_load(&is->used) > is->map_bytes / 100 * ITEMS_FULL_PERCENT;
+}
+
+bool items_is_tight(struct fsd *fsd)
+{
+	return atomic_load(&fsd->items->used) > fsd->items->map_bytes / 100 * ITEMS_LOW_PERCENT;
 }
 
 void items_measure(struct itx *tx)
@@ -770,6 +782,14 @@ static int may_write(struct itx *tx, const struct key *key)
 	return 0;
 }
 
+/* Names are written once, and the kernel keeps them: only asking for one shows that it is of use. */
+static void note_written(struct itx *tx, const struct key *key)
+{
+	if (key->zone == ZONE_FS && key->type >= TYPE_DIRENT && key->type <= TYPE_LINK_BACKREF)
+		return;
+	note_recent(tx, key);
+}
+
 /* The record becomes dirty in the open generation. */
 static int write_dirty(struct itx *tx, const struct key *key, bool is_dirty_already, uint8_t flags,
 		       const void *val, size_t len)
@@ -867,7 +887,7 @@ static int put(struct itx *tx, const struct key *key, const void *val, size_t le
 			return not_known(tx, key);
 		assert(ret == 1);
 	}
-	note_recent(tx, key);
+	note_written(tx, key);
 	return write_dirty(tx, key, is_dirty, flags, val, len);
 }
 

@@ -124,6 +124,8 @@ void items_sample(struct fsd *fsd, const struct key *key, struct items_sample *s
 struct read_item { struct key key; uint16_t len; uint8_t flags; const void *val; };
 int items_insert_read(struct itx *tx, const struct items_sample *s, const struct key *start,
 		      const struct key *end, const struct read_item *items, size_t nr);
+/* The cache is about as full as eviction keeps it: what is not asked for is not worth inserting. */
+bool items_is_tight(struct fsd *fsd);
 /* For locks.c: forget everything in [start, end]; -EBUSY if something there is dirty. */
 int items_drop(struct fsd *fsd, const struct key *start, const struct key *end);
 /* Evict clean intervals until the environment is under its low-water mark, if it is above the high

@@ -27,10 +27,11 @@ static inline struct ikey ikey_of(const struct key *key)
 }
 
 #define ITEMS_DROPS_NR		256u
-#define ITEMS_RECENT_NR		65536u
+#define ITEMS_RECENT_NR		262144u
 #define ITEMS_SNAPSHOTS_IDLE	32u
 #define ITEMS_DIRTY_ROW		64u	/* keys in a row of TABLE_DIRTY, at most */
 #define ITEMS_DIRTY_TAKE	512u
+#define ITEMS_NAMES_PART	8u	/* of the map's size, beside it: names.c */
 
 /* Percent of the map: eviction begins, eviction ends, operations wait for room. */
 #define ITEMS_HIGH_PERCENT	75u
@@ -65,12 +66,14 @@ struct items {
 	_Atomic uint64_t used;		/* bytes of pages in tables, as of a moment ago */
 	_Atomic int64_t davail;
 	struct dirty_count dirty[2];	/* by generation & 1 */
-	/* By hash of an inode: looked up since the hand came by. */
+	/* By hash of an inode and a type: looked up since the hand came by. */
 	_Atomic uint8_t recent[ITEMS_RECENT_NR];
 
 	pthread_mutex_t idle_lock;
 	MDB_txn *idle[ITEMS_SNAPSHOTS_IDLE];
 	unsigned idle_nr;
+
+	struct names *names;		/* locks itself */
 
 	pthread_mutex_t evict_lock;
 	struct key hand;
@@ -85,9 +88,11 @@ static inline size_t items_drop_hash(const struct key *lock_start)
 
 static inline size_t items_recent_hash(const struct key *key)
 {
-	return (size_t)((key->first + key->zone * 7919u) * 0x9e3779b97f4a7c15ull >> 48);
+	uint64_t what = key->first * 64u + key->zone * 7919u + key->type;
+
+	return (size_t)(what * 0x9e3779b97f4a7c15ull >> 46);
 }
-static_assert(ITEMS_RECENT_NR == 65536u, "16 bits of hash");
+static_assert(ITEMS_RECENT_NR == 1u << 18, "18 bits of hash");
 
 static inline MDB_val mval(const void *p, size_t len)
 {

@@ -13,8 +13,9 @@
  * evictions record the committed generation at their time.  And when a lock's items were dropped
  * meanwhile, another mount may have written: drops are counted per (hash of a) lock.
  *
- * Eviction is a clock: a hand walks the key space, and what belongs to an inode that was looked at
- * since the hand's last visit is passed over once.
+ * Eviction is a clock: a hand walks the key space, and the items of one type of an inode that was
+ * asked for one since the hand's last visit are passed over once.  So a directory's own item stays
+ * while its names go.
  */
 #include "items.h"
 
@@ -23,9 +24,12 @@
 
 #include "items_impl.h"
 #include "log.h"
+#include "names.h"
 #include "txn.h"
 
-#define EVICT_BATCH	512u	/* records a transaction of eviction looks at */
+#define EVICT_BATCH	512u	/* records that a stretch of eviction looks at */
+#define EVICT_STRETCHES	512u	/* a transaction passes over, or takes, */
+#define EVICT_RECORDS	1024u	/* until about so many are gone */
 #define DROP_BATCH	1000u
 
 /* ---- intervals ----------------------------------------------------------------------------- */
@@ -331,6 +335,7 @@ int items_drop(struct fsd *fsd, const struct key *start, const struct key *end)
 	struct drop d = { .at = *start, .end = *end };
 	int ret;
 
+	names_drop(fsd->items->names, start, end);
 	do {
 		ret = items_run(fsd, drop_some, &d);
 		d.at = d.next;
@@ -345,7 +350,7 @@ struct evict {
 	bool wrapped;		/* the hand has been at the end of the keys */
 };
 
-/* The inode (or zone) of a key was looked at since the hand's last visit; `visit`: this is one. */
+/* A key's kind of items of its inode (or zone) was looked at since the hand's last visit; `visit`: this is one. */
 static bool is_recent(struct items *is, const struct key *k, bool visit)
 {
 	_Atomic uint8_t *r = &is->recent[items_recent_hash(k)];
@@ -354,12 +359,13 @@ static bool is_recent(struct items *is, const struct key *k, bool visit)
 		       atomic_load_explicit(r, memory_order_relaxed);
 }
 
-static struct key end_of_inode(const struct key *k)
+static struct key end_of_kind(const struct key *k)
 {
 	struct key end = KEY_ONES;
 
 	end.zone = k->zone;
 	end.first = k->first;
+	end.type = k->type;
 	return end;
 }
 
@@ -371,9 +377,9 @@ static int evict_stretch(struct itx *tx, struct evict *ev, const struct key *fro
 			 const struct key *end, struct key *upto, bool *forget, struct key *dirty,
 			 size_t *dirty_nr)
 {
-	struct key k, inode_end = *from;
+	struct key k, kind_end = *from;
 	const struct item_rec *rec;
-	bool first_inode = true;
+	bool is_first = true;
 	unsigned looked = 0;
 	MDB_cursor *mc;
 	int ret = items_cursor(tx, TABLE_ITEMS, &mc);
@@ -385,18 +391,18 @@ static int evict_stretch(struct itx *tx, struct evict *ev, const struct key *fro
 	*dirty_nr = 0;
 	ret = rec_seek(tx, mc, from, &k, &rec);
 	while (ret > 0 && key_cmp(&k, end) <= 0) {
-		if (first_inode || key_cmp(&k, &inode_end) > 0) {
-			inode_end = end_of_inode(&k);
-			if (is_recent(tx->fsd->items, &k, first_inode)) {
+		if (is_first || key_cmp(&k, &kind_end) > 0) {
+			kind_end = end_of_kind(&k);
+			if (is_recent(tx->fsd->items, &k, is_first)) {
 				/* What lies before it goes; it is passed over when the hand is
 				 * there. */
-				*forget = !first_inode;
-				*upto = first_inode ? inode_end : key_prev(k);
-				if (first_inode && key_cmp(upto, end) > 0)
+				*forget = !is_first;
+				*upto = is_first ? kind_end : key_prev(k);
+				if (is_first && key_cmp(upto, end) > 0)
 					*upto = *end;
 				break;
 			}
-			first_inode = false;
+			is_first = false;
 		}
 		if (++looked > EVICT_BATCH) {
 			*upto = key_prev(k);
@@ -419,9 +425,8 @@ static int evict_stretch(struct itx *tx, struct evict *ev, const struct key *fro
 	return ret < 0 ? ret : 0;
 }
 
-static int evict_some(struct itx *tx, void *arg)
+static int evict_next(struct itx *tx, struct evict *ev)
 {
-	struct evict *ev = arg;
 	struct items *is = tx->fsd->items;
 	struct key dirty[EVICT_BATCH], f, l, from, upto;
 	size_t dirty_nr;
@@ -456,8 +461,19 @@ static int evict_some(struct itx *tx, void *arg)
 	if (is_ones(&upto))
 		ev->wrapped = true;
 	is->hand = key_next(upto);
-	items_measure(tx);
 	return 0;
+}
+
+static int evict_some(struct itx *tx, struct evict *ev)
+{
+	int ret = 0;
+
+	for (unsigned nr = 0; nr < EVICT_STRETCHES && ev->records < EVICT_RECORDS && !ev->wrapped &&
+	     ret == 0; nr++)
+		ret = evict_next(tx, ev);
+	if (ret == 0)
+		items_measure(tx);
+	return ret;
 }
 
 /*

@@ -18,6 +18,7 @@
 #include "format/item_check.h"
 #include "locks.h"
 #include "log.h"
+#include "names.h"
 #include "quota.h"
 #include "xattr.h"
 
@@ -65,6 +66,8 @@ static int find_entry(struct itx *tx, uint64_t dir, const struct name *name, str
 	struct ival iv;
 	int ret;
 
+	if (names_lack(tx->fsd, dir, hash))
+		return -ENOENT;
 	while ((ret = item_next(tx, &key, &last, &iv)) == 0) {
 		if (iv.len == sizeof(e->head) + name->len &&
 		    memcmp((const char *)iv.val + sizeof(e->head), name->bytes, name->len) == 0) {
@@ -107,13 +110,29 @@ static void entry_keys(uint64_t dir, const struct entry *e, struct key keys[3])
 	keys[2] = key_dirent(dir, le64_get(e->head.hash), pos);
 }
 
+/* What need not be read to be known: a directory of which we have all names lacks this one. */
+static int know_entry(struct itx *tx, uint64_t dir, const struct entry *e, const struct key keys[3])
+{
+	uint64_t hash = le64_get(e->head.hash);
+	struct key first = key_dirent(dir, hash, 0), last = key_dirent(dir, hash, UINT64_MAX);
+	int ret = 0;
+
+	if (names_are_known(tx->fsd, dir))
+		ret = items_set_known(tx, &keys[0], &keys[0]);
+	if (ret == 0 && names_lack(tx->fsd, dir, hash))
+		ret = items_set_known(tx, &first, &last);
+	names_add(tx->fsd, dir, hash);
+	return ret;
+}
+
 static int put_entry(struct itx *tx, uint64_t dir, const struct entry *e)
 {
 	uint8_t val[sizeof(e->head) + NAME_MAX_BYTES];
 	struct key keys[3];
-	int ret = 0;
+	int ret;
 
 	entry_keys(dir, e, keys);
+	ret = know_entry(tx, dir, e, keys);
 	memcpy(val, &e->head, sizeof(e->head));
 	memcpy(val + sizeof(e->head), e->name.bytes, e->name.len);
 	for (unsigned i = 0; i < 3 && ret == 0; i++)
@@ -286,6 +305,8 @@ int dir_run_create(struct op *op, struct itx *tx)
 	ret = items_set_known(tx, &first, &last);
 	if (ret < 0)
 		return ret;
+	if (is_dir)
+		names_begin(op->fsd, d->ino);
 	inode_init(tx, &ci, mode, d->uid, gid, d->rdev);
 	ci.d.proj = op->fsd->fmt_vers >= 2 ? dir.d.proj : le64_of(0);
 	ret = acl_inherit(tx, d->dir, d->ino, &ci, d->umask);

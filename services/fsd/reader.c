@@ -28,6 +28,8 @@
 #define READER_THREADS		2u
 #define READER_CACHE_BLOCKS	256u	/* 16 MiB a thread */
 #define WALKER_CACHE_BLOCKS	512u
+#define NARROW_ITEMS		64u
+#define NARROW_NAMES		2u
 
 struct read_req {
 	struct read_req *next;
@@ -194,6 +196,30 @@ static int insert(struct range *rg, const struct items_sample *s)
 	}
 }
 
+/*
+ * A leaf holds hundreds of items.  Where each that comes lets another go, only the neighbours of the
+ * key are kept: the one before it, for those who look back, and those that a walk asks for next.  Names are
+ * looked up in no order.
+ */
+static void narrow(struct range *rg, const struct key *key)
+{
+	size_t lo = 0, hi = rg->nr;
+	size_t ahead = key->zone == ZONE_FS && key->type == TYPE_DIRENT ? NARROW_NAMES : NARROW_ITEMS;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (key_cmp(&rg->items[mid].key, key) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo > 1)
+		rg->start = key_next(rg->items[lo - 2].key);
+	if (lo + ahead < rg->nr)
+		rg->end = key_prev(rg->items[lo + ahead].key);
+}
+
 static int read_range(struct read_thread *t, const struct key *key, struct range *rg)
 {
 	const struct key lock_start = key_lock_start(key), lock_end = key_lock_end(&lock_start);
@@ -222,6 +248,8 @@ static int read_range(struct read_thread *t, const struct key *key, struct range
 		}
 		if (ret < 0)
 			return ret;
+		if (items_is_tight(rg->fsd))
+			narrow(rg, key);
 		ret = insert(rg, &sample);
 		if (ret != -EAGAIN)
 			return ret;

@@ -52,6 +52,8 @@ struct daemon {
 	struct server *server;
 	struct net_server *ns;
 	struct serverd_stats stats;
+	struct net_refusals refusals;
+	struct keys *keys;		/* NULL: without */
 	int signal_fd;
 	int wake_fd;			/* blockd is there, or an operator has said something */
 	uint64_t last_term;		/* served last, or being served */
@@ -234,6 +236,8 @@ static int listen_at_slot(void *arg, const struct txn_view *view)
 		.fsid = le64_get(view->super.hdr.fsid),
 		.fmt_vers = le64_get(view->super.fmt_vers),
 		.keepalive_ms = d->conf.tcp_keepalive_timeout_ms,
+		.keys = d->keys,
+		.refusals = &d->refusals,
 		.ops = { on_greeting, on_request, on_response, on_disconnected, on_reconnected,
 			 on_left },
 		.arg = d,

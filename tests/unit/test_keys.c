@@ -1,6 +1,8 @@
 /*
  * Keys: a file that others could have read, a line that is not understood and a key that is not in the
- * list let nobody in, and are named; a list that cannot be read again leaves the old one.  design.md D10.
+ * list let nobody in, and are named; a list that cannot be read again leaves the old one.  Sessions: who
+ * has no key, one that is not allowed, another volume or another term is refused, counted, and told why;
+ * everybody else goes on.  design.md D10.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,11 +14,23 @@
 
 #include <cmocka.h>
 
+#include <arpa/inet.h>
+#include <endian.h>
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
+#include "csum/csum.h"
 #include "keys.h"
+#include "net_client.h"
+#include "net_server.h"
+#include "zmqu.h"
 
 #define LOOPBACK	0x7f000001u
 #define ADDR(a, b, c, d) ((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
@@ -309,6 +323,470 @@ static void insecure_is_without_keys_and_does_not_go_with_them(void **state)
 	assert_null(k);
 }
 
+
+/* ---- sessions ------------------------------------------------------------------------------ */
+
+#define FSID		0x1122334455667788ull
+#define FMT_VERS	2
+#define TERM		5
+#define KEEPALIVE_MS	1000
+#define DEADLINE_NS	(60 * NSEC_PER_SEC)
+
+/* A node: its files and what it has read of them. */
+struct node {
+	char key_path[80], allow_path[80];
+	char text[KEYS_TEXT_BYTES];
+	struct keys *keys;
+};
+
+static struct {
+	pthread_t thread;
+	pthread_mutex_t mutex;
+	void *ctx;
+	struct net_server *ns;
+	struct net_refusals refusals;
+	char endpoint[64];
+	uint16_t port;
+	atomic_bool stopping;
+} server;
+
+static void open_node(struct node *n, const char *name, const char *list)
+{
+	struct instance_conf c = conf;
+	uint8_t key[KEYS_BYTES];
+
+	snprintf(n->key_path, sizeof(n->key_path), "%s/%s.key", dir, name);
+	snprintf(n->allow_path, sizeof(n->allow_path), "%s/%s.allow", dir, name);
+	assert_int_equal(keys_file_make(n->key_path, false, key, err, sizeof(err)), 0);
+	keys_to_text(key, n->text);
+	write_file(n->allow_path, list);
+	strcpy(c.key_file, n->key_path);
+	strcpy(c.allow_file, n->allow_path);
+	assert_int_equal(keys_open(&n->keys, &c, err, sizeof(err)), 0);
+}
+
+static void set_list(struct node *n, const char *list)
+{
+	write_file(n->allow_path, list);
+	assert_int_equal(keys_reload(n->keys, err, sizeof(err)), 0);
+}
+
+static void close_node(struct node *n)
+{
+	keys_close(n->keys);
+	unlink(n->key_path);
+	unlink(n->allow_path);
+}
+
+static void on_greeting(void *arg, const struct net_greeting *g)
+{
+	(void)arg;
+	net_server_greeted(server.ns, g->msg.rid, GREETING_OK);
+}
+
+static void on_request(void *arg, uint64_t rid, uint64_t handle, unsigned type, const void *msg)
+{
+	struct msg_alloc_inodes_reply reply = { 1, 1 };
+
+	(void)arg, (void)msg;
+	assert_int_equal(type, MSG_alloc_inodes);
+	net_server_respond(server.ns, rid, handle, 0, MSG_alloc_inodes_reply, &reply);
+}
+
+static void on_response(void *arg, uint64_t rid, uint64_t tag, int ret, unsigned type, const void *msg)
+{
+	(void)arg, (void)rid, (void)tag, (void)ret, (void)type, (void)msg;
+}
+
+static void on_disconnected(void *arg, uint64_t rid, uint64_t since_ns)
+{
+	(void)arg, (void)rid, (void)since_ns;
+}
+
+static void on_rid(void *arg, uint64_t rid)
+{
+	(void)arg, (void)rid;
+}
+
+static void *server_thread(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&server.stopping)) {
+		struct pollfd p = { net_server_fd(server.ns), POLLIN, 0 };
+		uint64_t now = clock_mono_ns(), at = net_server_deadline(server.ns);
+		int ms = at <= now ? 0 : (int)((at - now) / NSEC_PER_MSEC) + 1;
+
+		poll(&p, 1, ms < 10 ? ms : 10);
+		pthread_mutex_lock(&server.mutex);
+		net_server_dispatch(server.ns, clock_mono_ns());
+		pthread_mutex_unlock(&server.mutex);
+	}
+	return NULL;
+}
+
+static void start_server(struct keys *keys, uint64_t fsid)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	const char *endpoint = server.endpoint;
+	struct net_server_conf nc = {
+		.endpoints = &endpoint, .endpoints_nr = 1,
+		.term = TERM, .fsid = fsid, .fmt_vers = FMT_VERS, .keepalive_ms = KEEPALIVE_MS,
+		.keys = keys, .refusals = &server.refusals,
+		.ops = { on_greeting, on_request, on_response, on_disconnected, on_rid, on_rid },
+	};
+	socklen_t len = sizeof(in);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+	close(fd);
+	server.port = ntohs(in.sin_port);
+	snprintf(server.endpoint, sizeof(server.endpoint), "tcp://127.0.0.1:%u", server.port);
+	memset(&server.refusals, 0, sizeof(server.refusals));
+	pthread_mutex_init(&server.mutex, NULL);
+	server.ctx = zmq_ctx_new();
+	atomic_store(&server.stopping, false);
+	assert_int_equal(net_server_open(&server.ns, server.ctx, &nc), 0);
+	assert_int_equal(pthread_create(&server.thread, NULL, server_thread, NULL), 0);
+}
+
+static void stop_server(void)
+{
+	atomic_store(&server.stopping, true);
+	pthread_join(server.thread, NULL);
+	net_server_close(server.ns);
+	zmq_ctx_term(server.ctx);
+	pthread_mutex_destroy(&server.mutex);
+}
+
+static int resolve(void *arg, char *buf, size_t size)
+{
+	(void)arg;
+	snprintf(buf, size, "%s", server.endpoint);
+	return 0;
+}
+
+static void no_request(void *arg, struct net_req *req, unsigned type, const void *msg)
+{
+	(void)arg, (void)type, (void)msg;
+	net_client_respond(arg, req, -EOPNOTSUPP, 0, NULL);
+}
+
+static struct net_client *start_client(struct keys *keys, uint64_t term)
+{
+	struct net_client_conf nc = {
+		.rid = 77, .fsid = FSID, .fmt_vers = FMT_VERS, .keepalive_ms = KEEPALIVE_MS,
+		.term = term, .keys = keys,
+		.ops = { .resolve = resolve, .on_request = no_request },
+	};
+	struct net_client *c;
+
+	assert_int_equal(net_client_start(&c, &nc), 0);
+	return c;
+}
+
+static bool is_greeted(struct net_client *c)
+{
+	struct net_client_stats st;
+
+	net_client_get_stats(c, &st);
+	return st.greeted;
+}
+
+static void wait_until(bool (*is_so)(struct net_client *c), struct net_client *c, const char *what)
+{
+	uint64_t end = clock_mono_ns() + DEADLINE_NS;
+
+	while (!is_so(c)) {
+		if (clock_mono_ns() > end)
+			fail_msg("waited in vain for %s", what);
+		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+	}
+}
+
+static bool is_gone(struct net_client *c)
+{
+	return !is_greeted(c);
+}
+
+/* The client is refused with these words, and that kind is counted; and nothing was let in. */
+static void refuse_client(struct net_client *c, const char *words, stats_counter *kind)
+{
+	uint64_t end = clock_mono_ns() + DEADLINE_NS;
+	struct net_client_stats st;
+	struct net_server_stats ss;
+
+	do {
+		if (clock_mono_ns() > end)
+			fail_msg("wanted '%s', the client says '%s'", words, st.why);
+		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+		net_client_get_stats(c, &st);
+	} while (!strstr(st.why, words) || (kind && !stats_get(kind)));
+	assert_false(st.greeted);
+	pthread_mutex_lock(&server.mutex);
+	net_server_get_stats(server.ns, &ss);
+	pthread_mutex_unlock(&server.mutex);
+	assert_int_equal(ss.connected, 0);
+	assert_int_equal(ss.requests, 0);
+}
+
+static void call(struct net_client *c)
+{
+	struct msg_alloc_inodes msg = { 1 };
+	struct msg_alloc_inodes_reply reply;
+
+	assert_int_equal(net_client_call_sync(c, MSG_alloc_inodes, &msg, &reply), 0);
+}
+
+static uint64_t median_call_ns(struct net_client *c)
+{
+	enum { CALLS = 401 };
+	static uint64_t took[CALLS];
+
+	for (unsigned i = 0; i < CALLS; i++) {
+		uint64_t began = clock_mono_ns(), j = i, t;
+
+		call(c);
+		t = clock_mono_ns() - began;
+		for (; j > 0 && took[j - 1] > t; j--)
+			took[j] = took[j - 1];
+		took[j] = t;
+	}
+	return took[CALLS / 2];
+}
+
+/* Also when it is idle for longer than either side would wait for a dead one. */
+static void sessions_are_the_same_with_keys(void **state)
+{
+	char list[256];
+	struct net_client_stats st;
+	struct net_client *c;
+	struct node a, b;
+	uint64_t plain_ns, keys_ns;
+
+	(void)state;
+	open_node(&a, "a", "");
+	snprintf(list, sizeof(list), "%s 127.0.0.1 server\n", a.text);
+	open_node(&b, "b", list);
+	snprintf(list, sizeof(list), "%s client\n", b.text);
+	set_list(&a, list);
+
+	start_server(NULL, FSID);
+	c = start_client(NULL, 0);
+	wait_until(is_greeted, c, "a greeting");
+	plain_ns = median_call_ns(c);
+	net_client_stop(c);
+	stop_server();
+
+	start_server(a.keys, FSID);
+	c = start_client(b.keys, 0);
+	wait_until(is_greeted, c, "a greeting");
+	keys_ns = median_call_ns(c);
+	nanosleep(&(struct timespec){ .tv_sec = 2 * KEEPALIVE_MS / 1000 }, NULL);
+	call(c);
+	net_client_get_stats(c, &st);
+	assert_int_equal(st.connects, 1);
+	assert_string_equal(st.why, "");
+	net_client_stop(c);
+	stop_server();
+	print_message("a call and its answer: %llu us, with keys %llu us\n",
+		      (unsigned long long)plain_ns / 1000, (unsigned long long)keys_ns / 1000);
+	close_node(&a);
+	close_node(&b);
+}
+
+static void a_key_that_is_not_in_the_list_waits_for_the_list(void **state)
+{
+	char list[256];
+	struct net_client *c;
+	struct node a, b;
+
+	(void)state;
+	open_node(&a, "a", "");
+	snprintf(list, sizeof(list), "%s 127.0.0.1 server\n", a.text);
+	open_node(&b, "b", list);
+	start_server(a.keys, FSID);
+	c = start_client(b.keys, 0);
+	refuse_client(c, b.text, &server.refusals.refused_key);
+	snprintf(list, sizeof(list), "%s client\n", b.text);
+	set_list(&a, list);
+	wait_until(is_greeted, c, "a greeting after the list was changed");
+	call(c);
+
+	/* And taken out of the list it is cut off, without a call of its own. */
+	set_list(&a, "");
+	pthread_mutex_lock(&server.mutex);
+	net_server_check_keys(server.ns);
+	pthread_mutex_unlock(&server.mutex);
+	wait_until(is_gone, c, "the end of the connection");
+	set_list(&a, list);
+	wait_until(is_greeted, c, "a greeting");
+	call(c);
+	net_client_stop(c);
+	stop_server();
+	close_node(&a);
+	close_node(&b);
+}
+
+static void keys_on_one_side_only_are_refused(void **state)
+{
+	char list[256];
+	struct net_client *c;
+	struct node a, b;
+
+	(void)state;
+	open_node(&a, "a", "");
+	snprintf(list, sizeof(list), "%s 127.0.0.1 server\n", a.text);
+	open_node(&b, "b", list);
+	start_server(a.keys, FSID);
+	c = start_client(NULL, 0);
+	refuse_client(c, "talks only to nodes with keys", &server.refusals.refused_no_key);
+	net_client_stop(c);
+	stop_server();
+
+	start_server(NULL, FSID);
+	c = start_client(b.keys, 0);
+	refuse_client(c, "talks without keys", &server.refusals.refused_no_key);
+	net_client_stop(c);
+	stop_server();
+	close_node(&a);
+	close_node(&b);
+}
+
+static void a_server_with_another_key_is_not_believed(void **state)
+{
+	char list[256];
+	struct net_client *c;
+	struct node a, b;
+
+	(void)state;
+	open_node(&a, "a", "");
+	open_node(&b, "b", "");
+	snprintf(list, sizeof(list), "%s client\n", b.text);
+	set_list(&a, list);
+	/* Of loopback addresses that no line has a node believes that they are its own. */
+	start_server(a.keys, FSID);
+	c = start_client(b.keys, 0);
+	refuse_client(c, "ends each connection while keys are exchanged", &server.refusals.refused_key);
+	snprintf(list, sizeof(list), "%s 127.0.0.1:%u server\n", a.text, server.port);
+	set_list(&b, list);
+	wait_until(is_greeted, c, "a greeting after the list was changed");
+	net_client_stop(c);
+	stop_server();
+
+	/* An address that nobody has is not tried at all. */
+	strcpy(server.endpoint, "tcp://192.0.2.1:12345");
+	c = start_client(b.keys, 0);
+	uint64_t end = clock_mono_ns() + DEADLINE_NS;
+	struct net_client_stats st;
+
+	do {
+		net_client_get_stats(c, &st);
+		assert_true(clock_mono_ns() < end);
+	} while (!strstr(st.why, "has the address of the leader at tcp://192.0.2.1:12345"));
+	assert_non_null(strstr(st.why, b.allow_path));
+	net_client_stop(c);
+	close_node(&a);
+	close_node(&b);
+}
+
+static void another_volume_and_another_term_are_counted(void **state)
+{
+	struct msg_header hdr = { .type = MSG_greeting, .frame_nr = 1 };
+	struct msg_greeting g = { .fsid = FSID, .fmt_vers = FMT_VERS + 1, .rid = 5 };
+	static uint8_t buf[MSG_FRAME_MAX];
+	struct net_client *c;
+	void *ctx, *sock;
+	uint64_t end;
+	uint32_t le;
+	int len;
+
+	(void)state;
+	start_server(NULL, FSID + 1);
+	c = start_client(NULL, 0);
+	refuse_client(c, "refuses this mount", &server.refusals.refused_foreign);
+	net_client_stop(c);
+	stop_server();
+
+	start_server(NULL, FSID);
+	c = start_client(NULL, TERM + 1);
+	refuse_client(c, "it has been replaced", &server.refusals.refused_term);
+	net_client_stop(c);
+	ctx = zmq_ctx_new();
+	assert_int_equal(zmqu_dealer(ctx, KEEPALIVE_MS, &sock), 0);
+	assert_int_equal(zmq_connect(sock, server.endpoint), 0);
+	assert_int_equal(zmqu_send_msg(sock, NULL, &hdr, &g, buf, sizeof(buf)), 0);
+	len = msg_put(&hdr, &g, buf, sizeof(buf));
+	buf[4]++;	/* another major version */
+	memset(buf + 60, 0, 4);
+	le = htole32(crc32c(buf, (size_t)len));
+	memcpy(buf + 60, &le, 4);
+	assert_int_equal(zmqu_send(sock, NULL, buf, (size_t)len), 0);
+	end = clock_mono_ns() + DEADLINE_NS;
+	while (!stats_get(&server.refusals.refused_format) || !stats_get(&server.refusals.refused_version))
+		assert_true(clock_mono_ns() < end);
+	zmqu_close(sock);
+	zmq_ctx_term(ctx);
+	stop_server();
+}
+
+/* The greatest frame passes, whose it is comes with it, and without an answerer nobody counts as anybody. */
+static void frames_say_whose_they_are(void **state)
+{
+	static uint8_t big[MSG_FRAME_MAX];
+	void *ctx = zmq_ctx_new(), *router, *dealer, *zap = NULL;
+	struct zmqu_zap_request rq;
+	uint8_t key[KEYS_BYTES];
+	struct zmqu_frame f;
+	uint64_t end = clock_mono_ns() + DEADLINE_NS;
+	char endpoint[64];
+	size_t len = sizeof(endpoint);
+	struct node a, b;
+
+	(void)state;
+	open_node(&a, "a", "");
+	open_node(&b, "b", "");
+	for (int with_zap = 1; with_zap >= 0; with_zap--) {
+		if (with_zap) {
+			assert_int_equal(zmqu_zap_open(ctx, &zap), 0);
+			assert_int_equal(zmqu_zap_open(ctx, &router), -EADDRINUSE);
+		}
+		assert_int_equal(zmqu_router(ctx, KEEPALIVE_MS, &router), 0);
+		assert_int_equal(zmqu_secure_listener(router, keys_secret(a.keys)), 0);
+		assert_int_equal(zmq_bind(router, "tcp://127.0.0.1:*"), 0);
+		len = sizeof(endpoint);
+		assert_int_equal(zmq_getsockopt(router, ZMQ_LAST_ENDPOINT, endpoint, &len), 0);
+		assert_int_equal(zmqu_dealer(ctx, KEEPALIVE_MS, &dealer), 0);
+		assert_int_equal(zmqu_secure_dealer(dealer, keys_public(a.keys), keys_public(b.keys),
+						    keys_secret(b.keys)), 0);
+		assert_int_equal(zmq_connect(dealer, endpoint), 0);
+		memset(big, 0x5c, sizeof(big));
+		assert_int_equal(zmqu_send(dealer, NULL, big, sizeof(big)), 0);
+		while (zmqu_recv(router, 1, &f) < 0) {
+			assert_true(clock_mono_ns() < end);
+			if (zap && zmqu_zap_next(zap, &rq) == 0) {
+				assert_true(rq.has_key);
+				assert_memory_equal(rq.key, keys_public(b.keys), KEYS_BYTES);
+				assert_int_equal(rq.addr, LOOPBACK);
+				zmqu_zap_answer(zap, &rq, true);
+			}
+		}
+		assert_int_equal(zmq_msg_size(&f.msg), sizeof(big));
+		assert_memory_equal(zmq_msg_data(&f.msg), big, sizeof(big));
+		assert_int_equal(zmqu_frame_key(&f, key), with_zap ? 0 : -ENOENT);
+		if (with_zap)
+			assert_memory_equal(key, keys_public(b.keys), KEYS_BYTES);
+		zmqu_frame_close(&f);
+		zmqu_close(dealer);
+		zmqu_close(router);
+		zmqu_zap_close(zap);
+		zap = NULL;
+	}
+	zmq_ctx_term(ctx);
+	close_node(&a);
+	close_node(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -320,6 +798,12 @@ int main(void)
 		cmocka_unit_test(lines_that_are_not_understood_are_named),
 		cmocka_unit_test(a_reload_takes_all_or_nothing),
 		cmocka_unit_test(insecure_is_without_keys_and_does_not_go_with_them),
+		cmocka_unit_test(frames_say_whose_they_are),
+		cmocka_unit_test(sessions_are_the_same_with_keys),
+		cmocka_unit_test(a_key_that_is_not_in_the_list_waits_for_the_list),
+		cmocka_unit_test(keys_on_one_side_only_are_refused),
+		cmocka_unit_test(a_server_with_another_key_is_not_believed),
+		cmocka_unit_test(another_volume_and_another_term_are_counted),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

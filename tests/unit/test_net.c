@@ -208,6 +208,8 @@ static void on_left(void *arg, uint64_t rid)
 	server.left++;
 }
 
+static struct net_refusals refusals;
+
 static void open_server(void)
 {
 	const char *endpoint = server.endpoint;
@@ -218,6 +220,7 @@ static void open_server(void)
 		.fsid = server.greet_fsid,
 		.fmt_vers = FMT_VERS,
 		.keepalive_ms = KEEPALIVE_MS,
+		.refusals = &refusals,
 		.ops = { on_greeting, on_request, on_response, on_disconnected, on_reconnected,
 			 on_left },
 	};

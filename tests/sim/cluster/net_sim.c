@@ -392,12 +392,13 @@ int zmqu_monitor(void *ctx, void *sock, int events, void **out)
 	return 0;
 }
 
-int zmqu_monitor_next(void *mon, int *event)
+int zmqu_monitor_next(void *mon, int *event, int *value)
 {
 	struct zsock *z = ((struct zsock *)mon)->of;
 
 	if (!z->events_nr)
 		return -EAGAIN;
+	*value = 0;
 	*event = z->events[0];
 	memmove(z->events, z->events + 1, --z->events_nr * sizeof(z->events[0]));
 	return 0;
