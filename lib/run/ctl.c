@@ -100,6 +100,11 @@ static void answer_command(struct ctl *c, const struct msg_ctl_command *cmd,
 			 strerror(-ret));
 }
 
+static bool is_cluster(unsigned type)
+{
+	return type == MSG_cluster_status || type == MSG_cluster_mounts || type == MSG_cluster_waits;
+}
+
 static void answer(struct ctl *c, struct zmqu_frame *f)
 {
 	struct msg_header in = { 0 }, out = { .flags = MSG_FLAG_RESPONSE };
@@ -113,6 +118,9 @@ static void answer(struct ctl *c, struct zmqu_frame *f)
 	} else if (ret == 0 && in.type == MSG_ctl_command && !in.error) {
 		out.type = MSG_ctl_reply;
 		answer_command(c, &c->in->ctl_command, &c->out->ctl_reply);
+	} else if (ret == 0 && !in.error && is_cluster(in.type)) {
+		out.type = (uint16_t)msg_reply_type(in.type);
+		out.error = c->ops.cluster ? c->ops.cluster(c->arg, in.type, c->in, c->out) : -EOPNOTSUPP;
 	} else {
 		return;
 	}
@@ -253,8 +261,10 @@ static int ask(const char *path, unsigned timeout_ms, unsigned type, const void 
 	}
 	if (ret == 0) {
 		ret = msg_get(zmq_msg_data(&f.msg), zmq_msg_size(&f.msg), &hdr, in);
-		if (ret == 0 && (hdr.type != want || hdr.error))
+		if (ret == 0 && hdr.type != want)
 			ret = -EPROTO;
+		if (ret == 0)
+			ret = hdr.error;
 		if (ret == 0)
 			memcpy(reply, in, msg_struct_bytes(want));
 		zmqu_frame_close(&f);
@@ -270,6 +280,11 @@ static int ask(const char *path, unsigned timeout_ms, unsigned type, const void 
 int ctl_query(const char *path, unsigned timeout_ms, struct msg_status_reply *reply)
 {
 	return ask(path, timeout_ms, MSG_status_request, NULL, MSG_status_reply, reply);
+}
+
+int ctl_cluster(const char *path, unsigned timeout_ms, unsigned type, const void *msg, void *reply)
+{
+	return ask(path, timeout_ms, type, msg, msg_reply_type(type), reply);
 }
 
 int ctl_do(const char *path, unsigned timeout_ms, const char *verb, const char *arg,

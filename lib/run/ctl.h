@@ -23,6 +23,11 @@ struct ctl_ops {
 	 * verbs. */
 	int (*command)(void *arg, const char *verb, const char *arg_text, char *text,
 		       size_t text_size);
+	/*
+	 * Answer a cluster_* request with the struct of its answer's type: 0 or a negative errno.  It may
+	 * wait for others, shortly.  NULL: this service does not know.
+	 */
+	int (*cluster)(void *arg, unsigned type, const void *msg, union msg_body *reply);
 };
 
 /*
@@ -51,6 +56,8 @@ void ctl_path(const struct instance_conf *conf, const char *service, char *buf, 
  * more; -ETIMEDOUT; -EPROTO: it answers something else.
  */
 int ctl_query(const char *path, unsigned timeout_ms, struct msg_status_reply *reply);
+/* A cluster_* request; *reply is the struct of its answer's type.  The service's own errors too. */
+int ctl_cluster(const char *path, unsigned timeout_ms, unsigned type, const void *msg, void *reply);
 /* Have it do something; *reply says how that went (reply->code as in errors.h). */
 int ctl_do(const char *path, unsigned timeout_ms, const char *verb, const char *arg,
 	   struct msg_ctl_reply *reply);

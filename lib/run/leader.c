@@ -34,6 +34,8 @@ struct leader {
 	uint64_t last_heard_ns;
 	bool has_state;
 	struct msg_leader_state state;
+	uint64_t members_ns;		/* when they were told; 0: never */
+	struct msg_quorum_members members;
 	bool has_report;
 	struct msg_server_state report;
 	uint8_t buf[FRAME_BYTES];
@@ -115,6 +117,9 @@ static void handle(struct leader *l, struct zmqu_frame *f, uint64_t now)
 	if (hdr.type == MSG_leader_state) {
 		l->state = l->body.leader_state;
 		l->has_state = true;
+	} else if (hdr.type == MSG_quorum_members) {
+		l->members = l->body.quorum_members;
+		l->members_ns = now;
 	} else if (hdr.type == MSG_ping) {
 		struct msg_pong pong = { l->body.ping.cookie };
 
@@ -168,6 +173,20 @@ bool leader_state(const struct leader *l, struct msg_leader_state *st)
 uint64_t leader_last_heard_ns(const struct leader *l)
 {
 	return l->last_heard_ns;
+}
+
+void leader_members(const struct leader *l, uint64_t now_ns, struct msg_quorum_members *out)
+{
+	uint64_t age_ms = now_ns > l->members_ns ? (now_ns - l->members_ns) / NSEC_PER_MSEC : 0;
+
+	memset(out, 0, sizeof(*out));
+	if (!l->members_ns)
+		return;
+	*out = l->members;
+	for (uint32_t i = 0; i < out->members_nr; i++) {
+		if (out->members[i].said_ms != UINT64_MAX)
+			out->members[i].said_ms += age_ms;
+	}
 }
 
 void leader_report(struct leader *l, uint64_t term, enum server_status state)

@@ -35,6 +35,9 @@ bool leader_state(const struct leader *l, struct msg_leader_state *st);
 /* When quorumd was last heard (clock_mono_ns), 0: never. */
 uint64_t leader_last_heard_ns(const struct leader *l);
 
+/* serverd: what quorumd said last of the quorum's members, with their ages at now_ns; none: not yet. */
+void leader_members(const struct leader *l, uint64_t now_ns, struct msg_quorum_members *out);
+
 /* serverd: this is our state from now on; it is repeated until quorumd cannot have missed it. */
 void leader_report(struct leader *l, uint64_t term, enum server_status state);
 

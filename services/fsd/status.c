@@ -9,7 +9,9 @@
  */
 #include "status.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -24,12 +26,15 @@
 #include "log.h"
 #include "merge.h"
 #include "net.h"
+#include "net_client.h"
 #include "op.h"
 #include "reply.h"
 #include "sdn.h"
 #include "txn.h"
 
 STATS_DESCS(fsd_stats, FSD_STATS);
+
+#define LEADER_ANSWER_S	3	/* a leader that answers nothing for so long is said to be silent */
 
 /* One mount a process. */
 static struct {
@@ -174,6 +179,94 @@ static void fill_status(void *arg, struct msg_status_reply *r)
 	pthread_mutex_unlock(&status.lock);
 }
 
+/* One question to the leader: the asker may have given up when the answer comes. */
+struct leader_question {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned users;
+	bool is_done;
+	int err;
+	union msg_body reply;
+};
+
+static void question_put(struct leader_question *q)
+{
+	bool is_last;
+
+	pthread_mutex_lock(&q->lock);
+	is_last = --q->users == 0;
+	pthread_mutex_unlock(&q->lock);
+	if (!is_last)
+		return;
+	pthread_mutex_destroy(&q->lock);
+	pthread_cond_destroy(&q->cond);
+	free(q);
+}
+
+static void question_done(void *arg, int err, unsigned type, const void *reply)
+{
+	struct leader_question *q = arg;
+
+	pthread_mutex_lock(&q->lock);
+	q->is_done = true;
+	q->err = err;
+	if (err == 0)
+		memcpy(&q->reply, reply, msg_struct_bytes(type));
+	pthread_cond_signal(&q->cond);
+	pthread_mutex_unlock(&q->lock);
+	question_put(q);
+}
+
+/* Send it, with the lock held; -EAGAIN: there is no leader now. */
+static int question_send(struct leader_question *q, unsigned type, const void *msg)
+{
+	char words[128];
+	uint64_t since;
+
+	if (!status.fsd || !status.fsd->net || status.phase < PHASE_LEADER || status.phase > PHASE_COMMITTING ||
+	    !net_is_connected(status.fsd, words, sizeof(words), &since))
+		return -EAGAIN;
+	return net_client_call(status.fsd->net, type, msg, question_done, q);
+}
+
+/* What the leader says to a cluster_* request, if it says it soon. */
+static int ask_leader(void *arg, unsigned type, const void *msg, union msg_body *reply)
+{
+	struct leader_question *q = calloc(1, sizeof(*q));
+	pthread_condattr_t attr;
+	struct timespec until;
+	int ret;
+
+	(void)arg;
+	if (!q)
+		return -ENOMEM;
+	pthread_mutex_init(&q->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&q->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	q->users = 2;
+	pthread_mutex_lock(&status.lock);
+	ret = question_send(q, type, msg);
+	pthread_mutex_unlock(&status.lock);
+	if (ret < 0) {
+		q->users = 1;
+		question_put(q);
+		return ret;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += LEADER_ANSWER_S;
+	pthread_mutex_lock(&q->lock);
+	while (!q->is_done && ret == 0)
+		ret = -pthread_cond_timedwait(&q->cond, &q->lock, &until);
+	ret = q->is_done ? q->err : -ETIMEDOUT;
+	if (ret == 0)
+		memcpy(reply, &q->reply, msg_struct_bytes(msg_reply_type(type)));
+	pthread_mutex_unlock(&q->lock);
+	question_put(q);
+	return ret;
+}
+
 static void show(void)
 {
 	struct items_dirty open, closed;
@@ -214,7 +307,7 @@ static void *run(void *arg)
 
 int status_start(struct fsd *fsd)
 {
-	static const struct ctl_ops ops = { .fill_status = fill_status };
+	static const struct ctl_ops ops = { .fill_status = fill_status, .cluster = ask_leader };
 	int ret;
 
 	status.fsd = fsd;

@@ -79,6 +79,38 @@ static int say(struct local *l, const struct zmqu_ident *to, unsigned type, cons
 	return zmqu_send_msg(l->sock, to, &hdr, body, l->buf, sizeof(l->buf));
 }
 
+/* What the members say of themselves, ourselves too; serverd tells it to those who ask how the cluster is. */
+static void say_members(struct local *l, const struct zmqu_ident *to, uint64_t now)
+{
+	const struct quorumd *qd = l->qd;
+	struct msg_quorum_members m = { 0 };
+
+	for (uint8_t i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		const struct quorum_peer *p = &qd->q.peers[i];
+		struct msg_quorum_member *out = &m.members[m.members_nr];
+
+		if (!(qd->present & 1u << i))
+			continue;
+		m.members_nr++;
+		*out = (struct msg_quorum_member){ .slot = i, .addr = qd->addrs[i], .port = qd->ports[i],
+						   .voted_for = MSG_NO_SLOT, .said_ms = UINT64_MAX };
+		if (i == qd->slot) {
+			out->role = (uint8_t)qd->q.role;
+			out->term = qd->q.term;
+			out->voted_for = qd->q.voted_for;
+			out->resigned = qd->q.resigned;
+			out->said_ms = 0;
+		} else if (p->is_heard) {
+			out->role = p->role;
+			out->term = p->term;
+			out->voted_for = p->voted_for;
+			out->resigned = p->resigned_seen;
+			out->said_ms = now > p->heard_ns ? (now - p->heard_ns) / NSEC_PER_MSEC : 0;
+		}
+	}
+	say(l, to, MSG_quorum_members, &m);
+}
+
 static void say_to_all(struct local *l, uint64_t now)
 {
 	l->next_repeat_ns = now + REPEAT_NS;
@@ -89,6 +121,8 @@ static void say_to_all(struct local *l, uint64_t now)
 		    (l->has_state &&
 		     say(l, &s->ident, MSG_leader_state, &l->state) == -EHOSTUNREACH))
 			forget_service(l, s);
+		else if (s->is_known && s->kind == LOCAL_SERVERD)
+			say_members(l, &s->ident, now);
 	}
 }
 

@@ -148,7 +148,7 @@ static int command(void *arg, const char *verb, const char *arg_text, char *text
 
 int status_start(struct quorumd *qd)
 {
-	static const struct ctl_ops ops = { fill_status, command };
+	static const struct ctl_ops ops = { .fill_status = fill_status, .command = command };
 
 	return ctl_start(&qd->ctl, &qd->conf, "quorumd", &ops, qd);
 }

@@ -46,7 +46,7 @@ static struct client_task *of_task(struct task *task)
 	return (struct client_task *)((char *)task - offsetof(struct client_task, task));
 }
 
-static const char *text_of(enum client_state state)
+const char *client_state_text(enum client_state state)
 {
 	switch (state) {
 	case CLIENT_MOUNTING: return "is being let in";
@@ -62,8 +62,9 @@ static const char *text_of(enum client_state state)
 
 static void set_state(struct client *c, enum client_state state)
 {
-	log_debug("mount %016llx %s", (unsigned long long)c->info.rid, text_of(state));
+	log_debug("mount %016llx %s", (unsigned long long)c->info.rid, client_state_text(state));
 	c->state = state;
+	c->since_ns = c->server->now_ns;
 }
 
 struct client *client_find(const struct server *s, uint64_t rid)

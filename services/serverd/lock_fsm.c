@@ -32,6 +32,7 @@ struct entry {
 	uint64_t rid;
 	uint64_t handle;	/* requested */
 	uint64_t write_seq;	/* granted for writing */
+	uint64_t since_ns;	/* requested, taken */
 	uint8_t mode;		/* held or wanted */
 	uint8_t new_mode;	/* taken: what it was asked to go to */
 };
@@ -45,6 +46,8 @@ struct lock {
 	struct lock *next;	/* in its bucket */
 	struct key key;
 	struct entries by[ENTRY_STATES_NR];
+	bool is_waited;		/* on the list of keys that have requests, in the order in which they got them */
+	struct lock *wait_prev, *wait_next;
 };
 
 /* A rid that has not reported its locks yet. */
@@ -60,6 +63,8 @@ struct lockfsm {
 	struct lock **buckets;
 	size_t buckets_nr;	/* a power of two */
 	struct expected *expected;
+	struct lock *waited_first, *waited_last;
+	uint64_t now_ns;
 	struct lockfsm_stats st;
 };
 
@@ -237,6 +242,7 @@ static bool take_conflicts(struct lockfsm *f, struct lock *l, const struct entry
 		entries_pull(granted, at);
 		e->new_mode = e->mode == LOCKFSM_WRITE && req->mode == LOCKFSM_READ ?
 			      LOCKFSM_READ : LOCKFSM_NULL;
+		e->since_ns = f->now_ns;
 		act.rid = e->rid;
 		act.old_mode = e->mode;
 		act.new_mode = e->new_mode;
@@ -277,6 +283,25 @@ static void grant(struct lockfsm *f, struct lock *l, struct entry *req)
 	emit(f, &act);
 }
 
+/* Whether anybody waits for l may have changed. */
+static void note_waited(struct lockfsm *f, struct lock *l)
+{
+	bool is_waited = l->by[ENTRY_REQUESTED].head;
+
+	if (is_waited == l->is_waited)
+		return;
+	l->is_waited = is_waited;
+	if (is_waited) {
+		l->wait_prev = f->waited_last;
+		l->wait_next = NULL;
+		*(l->wait_prev ? &l->wait_prev->wait_next : &f->waited_first) = l;
+		f->waited_last = l;
+	} else {
+		*(l->wait_prev ? &l->wait_prev->wait_next : &f->waited_first) = l->wait_next;
+		*(l->wait_next ? &l->wait_next->wait_prev : &f->waited_last) = l->wait_prev;
+	}
+}
+
 /* Go on with a key as far as it goes.  The lock may be gone afterwards. */
 static void key_process(struct lockfsm *f, struct lock *l)
 {
@@ -291,6 +316,7 @@ static void key_process(struct lockfsm *f, struct lock *l)
 			grant(f, l, entries_pull(requested, &requested->head));
 		}
 	}
+	note_waited(f, l);
 	lock_drop_if_empty(f, l);
 }
 
@@ -365,6 +391,7 @@ static int step_request(struct lockfsm *f, const struct lockfsm_event *ev)
 	}
 	e->rid = ev->rid;
 	e->handle = ev->handle;
+	e->since_ns = f->now_ns;
 	e->mode = ev->new_mode;
 	entries_push(&l->by[ENTRY_REQUESTED], e);
 	f->st.waiting++;
@@ -538,6 +565,8 @@ static int step_gone(struct lockfsm *f, const struct lockfsm_event *ev)
 
 int lockfsm_step(struct lockfsm *f, const struct lockfsm_event *ev)
 {
+	if (ev->now_ns)
+		f->now_ns = ev->now_ns;
 	switch (ev->kind) {
 	case LOCKFSM_REQUEST:
 		return step_request(f, ev);
@@ -575,6 +604,47 @@ void lockfsm_get_stats(const struct lockfsm *f, struct lockfsm_stats *st)
 	*st = f->st;
 }
 
+/* Into its place among the nr longest, if it has one; how many there are then. */
+static size_t keep_longest(struct lockfsm_wait *out, size_t nr, size_t max, const struct lockfsm_wait *w)
+{
+	size_t at;
+
+	if (max == 0 || (nr == max && out[max - 1].since_ns <= w->since_ns))
+		return nr;
+	if (nr < max)
+		nr++;
+	for (at = nr - 1; at > 0 && out[at - 1].since_ns > w->since_ns; at--)
+		out[at] = out[at - 1];
+	out[at] = *w;
+	return nr;
+}
+
+size_t lockfsm_waits(const struct lockfsm *f, struct lockfsm_wait *out, size_t max)
+{
+	size_t looked = 0, nr = 0;
+
+	for (const struct lock *l = f->waited_first; l && looked < LOCKFSM_LOOK_MAX; l = l->wait_next) {
+		struct lockfsm_wait w = { .key = l->key };
+
+		for (const struct entry *t = l->by[ENTRY_TAKEN].head; t; t = t->next, looked++) {
+			if (w.holders++ > 0)
+				continue;
+			w.holder = t->rid;
+			w.holder_mode = t->mode;
+			w.asked_ns = t->since_ns;
+		}
+		for (const struct entry *e = l->by[ENTRY_REQUESTED].head; e && looked < LOCKFSM_LOOK_MAX;
+		     e = e->next, looked++) {
+			w.rid = e->rid;
+			w.mode = e->mode;
+			w.since_ns = e->since_ns;
+			nr = keep_longest(out, nr, max, &w);
+			w.ahead++;
+		}
+	}
+	return nr;
+}
+
 uint8_t lockfsm_mode_of(const struct lockfsm *f, uint64_t rid, const struct key *key)
 {
 	struct lock *l = lock_find(f, key);
@@ -610,7 +680,8 @@ static void check_pairs(const struct lock *l)
 
 void lockfsm_check(const struct lockfsm *f)
 {
-	uint64_t keys = 0, nr[ENTRY_STATES_NR] = { 0 };
+	uint64_t keys = 0, waited = 0, nr[ENTRY_STATES_NR] = { 0 };
+	const struct lock *prev = NULL;
 
 	for (size_t i = 0; i < f->buckets_nr; i++) {
 		for (const struct lock *l = f->buckets[i]; l; l = l->next) {
@@ -627,12 +698,17 @@ void lockfsm_check(const struct lockfsm *f)
 				assert(l->by[s].tail == last);
 			}
 			check_pairs(l);
+			waited += l->is_waited;
+			assert(l->is_waited == (l->by[ENTRY_REQUESTED].head != NULL));
 			/* Nobody waits for nothing. */
 			assert(!l->by[ENTRY_REQUESTED].head || l->by[ENTRY_TAKEN].head ||
 			       f->expected);
 			assert(!l->by[ENTRY_TAKEN].head || !f->expected);
 		}
 	}
+	for (const struct lock *l = f->waited_first; l; prev = l, l = l->wait_next, waited--)
+		assert(l->is_waited && l->wait_prev == prev);
+	assert(waited == 0 && f->waited_last == prev);
 	assert(keys == f->st.keys);
 	assert(nr[ENTRY_GRANTED] == f->st.granted);
 	assert(nr[ENTRY_REQUESTED] == f->st.waiting);

@@ -41,6 +41,7 @@ struct lockfsm_event {
 	uint8_t old_mode, new_mode;
 	const struct lockfsm_held *held;	/* RECOVERED */
 	size_t held_nr;
+	uint64_t now_ns;	/* only for lockfsm_waits; 0: as with the last event */
 };
 
 enum lockfsm_act_kind {
@@ -91,6 +92,26 @@ bool lockfsm_is_expected(const struct lockfsm *f, uint64_t rid);
 bool lockfsm_is_gated(const struct lockfsm *f);
 
 void lockfsm_get_stats(const struct lockfsm *f, struct lockfsm_stats *st);
+
+/* A request that waits.  Times are the now_ns of events. */
+struct lockfsm_wait {
+	struct key key;
+	uint64_t rid;
+	uint8_t mode;
+	uint64_t since_ns;
+	uint64_t ahead;		/* requests of the same key that come first */
+	uint64_t holder;	/* the first of `holders` that were asked to give the lock back; 0: none */
+	uint8_t holder_mode;
+	uint64_t holders;
+	uint64_t asked_ns;	/* when */
+};
+
+/*
+ * The longest waits of those looked at, longest first, at most max; how many.  It looks at LOCKFSM_LOOK_MAX
+ * at most, beginning with the keys that have waited longest.
+ */
+#define LOCKFSM_LOOK_MAX	65536u
+size_t lockfsm_waits(const struct lockfsm *f, struct lockfsm_wait *out, size_t max);
 
 /* Assert every invariant; walks everything. */
 void lockfsm_check(const struct lockfsm *f);

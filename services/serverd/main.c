@@ -121,6 +121,11 @@ static uint64_t lease_until_ns(void *arg)
 	return ((struct daemon *)arg)->lease_until_ns;
 }
 
+static void members(void *arg, struct msg_quorum_members *out)
+{
+	leader_members(((struct daemon *)arg)->leader, clock_mono_ns(), out);
+}
+
 static void wake_loop(struct daemon *d)
 {
 	uint64_t one = 1;
@@ -298,6 +303,7 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.unlisten = unlisten,
 		.boot_ns = boot_ns,
 		.lease_until_ns = lease_until_ns,
+		.members = members,
 		.net = { net_greeted, net_respond, net_request, net_drop },
 		.arg = d,
 		.stats = &d->stats,
@@ -511,6 +517,18 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	pthread_mutex_unlock(&d->lock);
 }
 
+static int cluster(void *arg, unsigned type, const void *msg, union msg_body *reply)
+{
+	struct daemon *d = arg;
+	int ret = -EAGAIN;
+
+	pthread_mutex_lock(&d->lock);
+	if (d->server)
+		ret = cluster_answer(d->server, type, msg, clock_mono_ns(), reply);
+	pthread_mutex_unlock(&d->lock);
+	return ret;
+}
+
 static int end_fence(struct daemon *d, bool is_fenced, const char *arg_text, char *text, size_t text_size)
 {
 	const struct client *c = NULL;
@@ -616,6 +634,8 @@ static void turn(struct daemon *d, uint64_t now)
 	take_signals(d);
 	take_wakes(d);
 	leader_dispatch(d->leader, now);
+	if (d->server)
+		d->server->now_ns = now;	/* requests come before its dispatch */
 	if (d->ns)
 		net_server_dispatch(d->ns, now);
 	if (d->server)
@@ -696,7 +716,7 @@ static int block_signals(struct daemon *d)
 
 static int begin(struct daemon *d)
 {
-	static const struct ctl_ops ctl_ops = { fill_status, command };
+	static const struct ctl_ops ctl_ops = { fill_status, command, cluster };
 	pthread_t opener;
 	int ret;
 

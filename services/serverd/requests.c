@@ -303,11 +303,20 @@ static void on_statfs(struct server *s, uint64_t rid, uint64_t handle)
 	server_respond(s, rid, handle, 0, MSG_statfs_reply, &reply);
 }
 
+static void on_cluster(struct server *s, uint64_t rid, uint64_t handle, unsigned type, const void *msg)
+{
+	union msg_body reply;
+	int ret = cluster_answer(s, type, msg, s->now_ns, &reply);
+
+	stats_inc(&s->conf.stats->requests_cluster);
+	server_respond(s, rid, handle, ret, msg_reply_type(type), &reply);
+}
+
 static void on_lock(struct server *s, uint64_t rid, uint64_t handle, const struct msg_lock *m)
 {
 	struct lockfsm_event ev = { .kind = LOCKFSM_REQUEST, .rid = rid, .handle = handle,
 				    .key = m->key, .old_mode = m->old_mode,
-				    .new_mode = m->new_mode };
+				    .new_mode = m->new_mode, .now_ns = s->now_ns };
 	int ret;
 
 	stats_inc(&s->conf.stats->requests_lock);
@@ -371,6 +380,11 @@ static void take_request(struct server *s, uint64_t rid, uint64_t handle, unsign
 	case MSG_lease:
 		lease_request(s, c, handle);
 		break;
+	case MSG_cluster_status:
+	case MSG_cluster_mounts:
+	case MSG_cluster_waits:
+		on_cluster(s, rid, handle, type, msg);
+		break;
 	default:
 		stats_inc(&s->conf.stats->requests_unknown);
 		server_respond(s, rid, handle, -EOPNOTSUPP, msg_reply_type(type), NULL);
@@ -390,7 +404,8 @@ void server_on_request(struct server *s, uint64_t rid, uint64_t handle, unsigned
 static void on_invalidated(struct server *s, uint64_t rid, const struct msg_lock_invalidate_reply *m)
 {
 	struct lockfsm_event ev = { .kind = LOCKFSM_INVALIDATED, .rid = rid, .key = m->key,
-				    .old_mode = m->old_mode, .new_mode = m->new_mode };
+				    .old_mode = m->old_mode, .new_mode = m->new_mode,
+				    .now_ns = s->now_ns };
 
 	lockfsm_step(s->locks, &ev);
 }

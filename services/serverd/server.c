@@ -302,6 +302,7 @@ static void begin_to_serve(struct server *s, const struct start_task *st)
 	}
 	s->is_listening = true;
 	s->state = SERVER_UP;
+	s->up_since_ns = s->now_ns;
 	if (view.mounted_nr)
 		seq_raise(&s->seq, seq_last(&s->seq) + SEQ_GAP);
 	for (size_t i = 0; i < st->nr && !s->err; i++) {

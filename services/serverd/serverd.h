@@ -52,6 +52,8 @@ struct server_conf {
 	 */
 	uint64_t (*boot_ns)(void *arg);
 	uint64_t (*lease_until_ns)(void *arg);
+	/* What quorumd says of the members, for those who ask; NULL: nothing.  As cluster_answer. */
+	void (*members)(void *arg, struct msg_quorum_members *out);
 	struct server_net net;
 	void *arg;				/* of all the calls above */
 	struct serverd_stats *stats;
@@ -72,6 +74,7 @@ struct client {
 	struct server *server;
 	struct mount_info info;
 	enum client_state state;
+	uint64_t since_ns;		/* it is in this state */
 	bool was_greeted;		/* by this server */
 	bool is_connected;
 	bool is_fenced;			/* it may not come back */
@@ -125,6 +128,7 @@ struct server {
 	size_t fenced_nr;
 	unsigned votes_needed;		/* 1.1 */
 	uint64_t now_ns;		/* of this turn of the loop */
+	uint64_t up_since_ns;
 	bool is_listening;
 	bool kick_farewells;
 	/* What the lock server and the map want done; their calls may not be interrupted by doing it. */
@@ -175,6 +179,8 @@ void server_respond(struct server *s, uint64_t rid, uint64_t handle, int err, un
 void server_ask(struct server *s, uint64_t rid, unsigned type, const void *msg, uint64_t tag);
 
 struct client *client_find(const struct server *s, uint64_t rid);
+/* "is mounted", ... */
+const char *client_state_text(enum client_state state);
 /* A mount that was found on the volume at start; is_over: of this host, or known to be fenced.  -ENOMEM. */
 int client_expect(struct server *s, const struct mount_info *m, const char *is_over);
 /* Give the mount up: it may not come back, and when that is certain its resources go back. */
@@ -198,6 +204,13 @@ void gather_note(struct server *s, const struct merge_gate *gate);
 /* What time and the last commits have made possible. */
 void gather_tick(struct server *s);
 uint64_t gather_deadline(const struct server *s);
+
+/*
+ * cluster_status.c: answer one of the cluster_* requests from memory.  The loop calls it, or whoever keeps the
+ * loop from running.  -EAGAIN: not leading; -EOPNOTSUPP: another type.
+ */
+int cluster_answer(const struct server *s, unsigned type, const void *msg, uint64_t now_ns,
+		   union msg_body *reply);
 
 /* lease.c: a mount that lives by leases has greeted us; it asks for time. */
 void lease_greeted(struct client *c);

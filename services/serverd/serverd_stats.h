@@ -23,6 +23,7 @@
 	C(requests_lock, "Requests for locks")						\
 	C(requests_omap, "Requests for open-inode maps")				\
 	C(requests_statfs, "Requests for free space")					\
+	C(requests_cluster, "Requests for the state of the cluster")			\
 	C(requests_farewell, "Mounts that said farewell")				\
 	C(requests_unknown, "Requests that a server does not take")			\
 	C(request_errors, "Requests answered with an error")				\

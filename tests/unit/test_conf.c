@@ -437,7 +437,7 @@ static int command(void *arg, const char *verb, const char *text_in, char *text,
 
 static void a_service_tells_its_state(void **state)
 {
-	static const struct ctl_ops ops = { fill_status, command };
+	static const struct ctl_ops ops = { .fill_status = fill_status, .command = command };
 	static struct msg_status_reply reply;
 	static struct msg_ctl_reply done;
 	struct ctl *c, *second;

@@ -465,6 +465,47 @@ static void nothing_is_granted_before_everybody_has_reported(void **state)
 	small_free(w);
 }
 
+static void ask_at(struct world *w, uint64_t now_ns, uint64_t rid, unsigned k, uint64_t handle, uint8_t mode)
+{
+	step(w, (struct lockfsm_event){ .kind = LOCKFSM_REQUEST, .rid = rid, .key = key_of(k), .handle = handle,
+					.new_mode = mode, .now_ns = now_ns });
+}
+
+static void who_waits_for_whom_and_since_when_is_known(void **state)
+{
+	struct world *w = small();
+	struct lockfsm_wait waits[4];
+	struct key key = key_of(1);
+
+	(void)state;
+	assert_int_equal(lockfsm_waits(w->f, waits, 4), 0);
+	ask_at(w, 100, 1, 1, 1, LOCKFSM_WRITE);
+	ask_at(w, 100, 3, 2, 2, LOCKFSM_READ);
+	ask_at(w, 100, 4, 2, 3, LOCKFSM_READ);
+	assert_int_equal(lockfsm_waits(w->f, waits, 4), 0);
+	ask_at(w, 200, 5, 2, 4, LOCKFSM_WRITE);
+	ask_at(w, 300, 2, 1, 5, LOCKFSM_READ);
+	ask_at(w, 400, 1, 2, 6, LOCKFSM_READ);
+	assert_int_equal(lockfsm_waits(w->f, waits, 4), 3);
+	assert_true(waits[0].rid == 5 && waits[0].since_ns == 200 && waits[0].ahead == 0);
+	assert_int_equal(waits[0].mode, LOCKFSM_WRITE);
+	assert_true(waits[0].holders == 2 && waits[0].holder == 3 && waits[0].asked_ns == 200);
+	assert_int_equal(waits[0].holder_mode, LOCKFSM_READ);
+	assert_true(waits[1].rid == 2 && key_eq(&waits[1].key, &key) && waits[1].since_ns == 300);
+	assert_true(waits[1].holder == 1 && waits[1].holders == 1 && waits[1].asked_ns == 300);
+	assert_true(waits[2].rid == 1 && waits[2].ahead == 1);
+	/* What does not fit is what waits for the shortest time. */
+	assert_int_equal(lockfsm_waits(w->f, waits, 1), 1);
+	assert_true(waits[0].rid == 5);
+	/* Who got it, and who has gone, wait no more. */
+	step(w, (struct lockfsm_event){ .kind = LOCKFSM_INVALIDATED, .rid = 1, .key = key,
+					.old_mode = LOCKFSM_WRITE, .new_mode = LOCKFSM_READ });
+	step(w, (struct lockfsm_event){ .kind = LOCKFSM_GONE, .rid = 5 });
+	assert_int_equal(lockfsm_waits(w->f, waits, 4), 1);
+	assert_true(waits[0].rid == 1 && waits[0].ahead == 0 && waits[0].holders == 2);
+	small_free(w);
+}
+
 static void a_report_that_cannot_be_is_refused(void **state)
 {
 	struct world *w = small();
@@ -565,6 +606,7 @@ int main(void)
 		cmocka_unit_test(a_request_for_what_is_held_is_granted_again),
 		cmocka_unit_test(write_only_excludes_reading_even_by_the_same_mount),
 		cmocka_unit_test(nothing_is_granted_before_everybody_has_reported),
+		cmocka_unit_test(who_waits_for_whom_and_since_when_is_known),
 		cmocka_unit_test(a_report_that_cannot_be_is_refused),
 		cmocka_unit_test(a_map_has_the_bits_of_everybody_else),
 	};

@@ -2,7 +2,7 @@
  * `scoutfsctl status`: how each service of an instance is, in words.  It asks the services
  * themselves and believes no pid file: what does not answer is down.  The exit status is the sum of
  * it: 0 every wanted service answers and none waits for something, 1 some of it is not so, 2
- * nothing runs, 3 it may not be asked.
+ * nothing runs, 3 it may not be asked.  --cluster is in status_cluster.c.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -12,26 +12,20 @@
 #include "tools/scoutfsctl/commands.h"
 #include "tools/scoutfsctl/runtime.h"
 #include "tools/scoutfsctl/services.h"
+#include "tools/scoutfsctl/status.h"
 
-enum health { HEALTHY = 0, DEGRADED = 1, NOT_RUNNING = 2, UNKNOWN = 3 };
-
-static const char *const health_names[] = {
+const char *const health_names[] = {
 	[HEALTHY] = "healthy",
 	[DEGRADED] = "degraded",
 	[NOT_RUNNING] = "not running",
 };
 
 struct request {
-	bool is_json, is_verbose;
+	bool is_json, is_verbose, is_cluster, is_all;
 	unsigned healthy_nr, down_nr, unknown_nr, nr;
 };
 
-struct instance_answers {
-	enum health health;
-	struct service_answer of[SERVICES_NR];
-};
-
-static void ask_all(const struct instance_conf *conf, struct instance_answers *a)
+void status_ask_all(const struct instance_conf *conf, struct instance_answers *a)
 {
 	unsigned silent = 0, waiting = 0, wanted = 0;
 
@@ -48,8 +42,7 @@ static void ask_all(const struct instance_conf *conf, struct instance_answers *a
 	a->health = silent == wanted ? NOT_RUNNING : silent || waiting ? DEGRADED : HEALTHY;
 }
 
-/* "2 d 3 h", "5 min 10 s", "0.4 s": the two greatest units. */
-static void print_age(uint64_t ms)
+void status_print_age(uint64_t ms)
 {
 	uint64_t s = ms / 1000;
 
@@ -65,14 +58,14 @@ static void print_age(uint64_t ms)
 		printf("%" PRIu64 " d %" PRIu64 " h", s / 86400, s / 3600 % 24);
 }
 
-static void print_line(const char *label, const char *text)
+void status_print_line(const char *label, const char *text)
 {
 	printf("    %-12s ", label);
 	text_string(stdout, text, strlen(text));
 	putchar('\n');
 }
 
-static void print_service(const struct service_answer *a, enum service s, bool is_verbose)
+void status_print_service(const struct service_answer *a, enum service s, bool is_verbose)
 {
 	const struct msg_status_reply *r = &a->reply;
 
@@ -83,14 +76,14 @@ static void print_service(const struct service_answer *a, enum service s, bool i
 	printf("  %-8s ", service_name(s));
 	text_string(stdout, r->state, strlen(r->state));
 	printf("\n    %-12s ", "for");
-	print_age(r->since_ms);
+	status_print_age(r->since_ms);
 	printf(" (pid %" PRIu32 ", version ", r->pid);
 	text_string(stdout, r->version, strlen(r->version));
 	printf(")\n");
 	if (r->waiting_for[0])
-		print_line("waits for", r->waiting_for);
+		status_print_line("waits for", r->waiting_for);
 	for (unsigned i = 0; i < r->texts_nr; i++)
-		print_line(r->texts[i].name, r->texts[i].text);
+		status_print_line(r->texts[i].name, r->texts[i].text);
 	for (unsigned i = 0; is_verbose && i < r->values_nr; i++) {
 		printf("    ");
 		text_string(stdout, r->values[i].name, strlen(r->values[i].name));
@@ -98,31 +91,31 @@ static void print_service(const struct service_answer *a, enum service s, bool i
 	}
 }
 
-static void json_member(const char *before, const char *name, const char *text)
+void status_json_member(const char *before, const char *name, const char *text)
 {
 	printf("%s\"%s\":", before, name);
 	json_string(stdout, text, strlen(text));
 }
 
-static void print_service_json(const struct service_answer *a, enum service s)
+void status_print_service_json(const struct service_answer *a, enum service s)
 {
 	const struct msg_status_reply *r = &a->reply;
 
 	printf("{\"service\":\"%s\",\"answers\":%s", service_name(s),
 	       a->err < 0 ? "false" : "true");
 	if (a->err < 0) {
-		json_member(",", "error", service_err_text(a->err));
+		status_json_member(",", "error", service_err_text(a->err));
 		printf("}");
 		return;
 	}
-	json_member(",", "state", r->state);
+	status_json_member(",", "state", r->state);
 	printf(",\"since_ms\":%" PRIu64 ",\"pid\":%" PRIu32, r->since_ms, r->pid);
-	json_member(",", "version", r->version);
-	json_member(",", "waiting_for", r->waiting_for);
+	status_json_member(",", "version", r->version);
+	status_json_member(",", "waiting_for", r->waiting_for);
 	printf(",\"texts\":[");
 	for (unsigned i = 0; i < r->texts_nr; i++) {
-		json_member(i ? ",{" : "{", "name", r->texts[i].name);
-		json_member(",", "text", r->texts[i].text);
+		status_json_member(i ? ",{" : "{", "name", r->texts[i].name);
+		status_json_member(",", "text", r->texts[i].text);
 		printf("}");
 	}
 	printf("],\"values\":{");
@@ -139,18 +132,18 @@ static void print_instance_json(const struct instance_conf *conf, const struct i
 {
 	const char *before = "";
 
-	json_member("{", "instance", conf->name);
-	json_member(",", "health", health_names[a->health]);
-	json_member(",", "mountpoint", conf->mountpoint);
-	json_member(",", "meta_device", conf->meta_device);
-	json_member(",", "data_device", conf->data_device);
+	status_json_member("{", "instance", conf->name);
+	status_json_member(",", "health", health_names[a->health]);
+	status_json_member(",", "mountpoint", conf->mountpoint);
+	status_json_member(",", "meta_device", conf->meta_device);
+	status_json_member(",", "data_device", conf->data_device);
 	printf(",\"services\":[");
 	for (int s = 0; s < SERVICES_NR; s++) {
 		if (!service_is_wanted(conf, s))
 			continue;
 		printf("%s", before);
 		before = ",";
-		print_service_json(&a->of[s], s);
+		status_print_service_json(&a->of[s], s);
 	}
 	printf("]}\n");
 }
@@ -161,8 +154,15 @@ static void print_instance(const struct instance_conf *conf, const struct instan
 	printf("scoutfs %s on %s: %s\n", conf->name, conf->mountpoint, health_names[a->health]);
 	for (int s = 0; s < SERVICES_NR; s++) {
 		if (service_is_wanted(conf, s))
-			print_service(&a->of[s], s, is_verbose);
+			status_print_service(&a->of[s], s, is_verbose);
 	}
+}
+
+static void count_health(struct request *rq, enum health health)
+{
+	rq->nr++;
+	rq->healthy_nr += health == HEALTHY;
+	rq->down_nr += health == NOT_RUNNING;
 }
 
 static void show_instance(void *arg, const struct instance_conf *conf)
@@ -174,19 +174,21 @@ static void show_instance(void *arg, const struct instance_conf *conf)
 		rq->unknown_nr++;
 		return;
 	}
+	if (rq->is_cluster) {
+		count_health(rq, status_cluster(conf, rq->is_json, rq->is_all));
+		return;
+	}
 	a = calloc(1, sizeof(*a));
 	if (!a) {
 		say_error("status", "no memory");
 		exit(1);
 	}
-	ask_all(conf, a);
+	status_ask_all(conf, a);
 	if (rq->is_json)
 		print_instance_json(conf, a);
 	else
 		print_instance(conf, a, rq->is_verbose);
-	rq->nr++;
-	rq->healthy_nr += a->health == HEALTHY;
-	rq->down_nr += a->health == NOT_RUNNING;
+	count_health(rq, a->health);
 	free(a);
 }
 
@@ -195,6 +197,8 @@ int cmd_status(int argc, char **argv)
 	static const struct option longopts[] = {
 		{ "json", no_argument, NULL, 'j' },
 		{ "verbose", no_argument, NULL, 'v' },
+		{ "cluster", no_argument, NULL, 'c' },
+		{ "all", no_argument, NULL, 'a' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct request rq = { .is_json = false };
@@ -205,6 +209,10 @@ int cmd_status(int argc, char **argv)
 			rq.is_json = true;
 		else if (opt == 'v')
 			rq.is_verbose = true;
+		else if (opt == 'c')
+			rq.is_cluster = true;
+		else if (opt == 'a')
+			rq.is_all = true;
 		else
 			return usage_error("status", "unknown option, or one without its value");
 	}

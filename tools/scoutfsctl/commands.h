@@ -51,9 +51,12 @@ enum command_group {
 	C(restart, "restart", GROUP_CORE, "[SERVICE] NAME|FILE",                                  \
 	  "replace the processes of a running instance, or one of them; programs wait meanwhile", \
 	  "  SERVICE   blockd, quorumd, serverd or fsd\n")                                       \
-	C(status, "status", GROUP_CORE, "[NAME|FILE] [-v] [--json]",                              \
+	C(status, "status", GROUP_CORE, "[NAME|FILE] [-v] [--cluster [--all]] [--json]",          \
 	  "how each service of an instance is, and what it waits for",                            \
 	  "  -v, --verbose                   with counters\n"                                     \
+	  "      --cluster                   the whole cluster, as its leader sees it: members,\n"\
+	  "                                  mounts, who waits for whose lock, space\n"          \
+	  "      --all                       every mount and wait, not the first few\n"          \
 	  "      --json                      one JSON object per instance and line\n"             \
 	  "  Exit status: 0 healthy, 1 degraded, 2 not running, 3 it may not be asked.\n")        \
 	C(keygen, "keygen", GROUP_CORE, "[-f] [-p] [-a ADDRESS[:PORT]]... [-n NAME] [FILE]",     \
