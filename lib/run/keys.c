@@ -637,3 +637,20 @@ int keys_at_address(struct keys *k, uint32_t addr, uint16_t port, uint8_t key[KE
 	}
 	return best ? 0 : -ENOENT;
 }
+
+int keys_check_own(struct keys *k, uint32_t addr, uint16_t port, char *err, size_t err_size)
+{
+	uint8_t key[KEYS_BYTES];
+	char text[KEYS_TEXT_BYTES], at[32];
+
+	if (keys_at_address(k, addr, port, key) == 0 && memcmp(key, k->public_key, KEYS_BYTES) == 0)
+		return 0;
+	snprintf(at, sizeof(at), "%u.%u.%u.%u:%u", addr >> 24, addr >> 16 & 255, addr >> 8 & 255, addr & 255,
+		 port);
+	keys_to_text(k->public_key, text);
+	return fail(-ENOKEY, err, err_size,
+		    "%s: %s, the address of this node's quorum slot, is not in the line of this node's key %s, so nobody "
+		    "could believe this node: give the list of every node the line that `scoutfsctl keygen -p -a "
+		    "%u.%u.%u.%u` prints here",
+		    k->allow_path, at, text, addr >> 24, addr >> 16 & 255, addr >> 8 & 255, addr & 255);
+}

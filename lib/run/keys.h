@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "conf.h"
+#include "msg.h"
 
 #define KEYS_FILE		CONF_DIR "/node.key"
 #define KEYS_ALLOW_FILE		CONF_DIR "/nodes.allow"
@@ -53,6 +54,12 @@ bool keys_allows(struct keys *k, const uint8_t key[KEYS_BYTES]);
  * node.  -ENOENT: no line of the list has it.
  */
 int keys_at_address(struct keys *k, uint32_t addr, uint16_t port, uint8_t key[KEYS_BYTES]);
+
+/* At its own address a service must be the node that others expect there: 0, or -ENOKEY with the
+ * reason and what to do in err. */
+int keys_check_own(struct keys *k, uint32_t addr, uint16_t port, char *err, size_t err_size);
+/* The texts "key" or "insecure" of a status: whether this service asks who talks to it. */
+void keys_status(struct keys *k, const struct instance_conf *conf, struct msg_status_reply *reply);
 
 /*
  * Write a new pair's file, readable by root and the user scoutfs only: whole or not at all, and never in

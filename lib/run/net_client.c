@@ -362,6 +362,10 @@ static void try_connect(struct net_client *nc)
 	ret = nc->conf.ops.resolve(nc->conf.arg, endpoint, sizeof(endpoint));
 	now = clock_mono_ns();
 	nc->next_try_ns = now + RETRY_NS;
+	pthread_mutex_lock(&nc->mutex);
+	if (ret < 0)
+		nc->stats.why[0] = 0;	/* there is nobody who could refuse us */
+	pthread_mutex_unlock(&nc->mutex);
 	if (ret < 0)
 		return;
 	pthread_mutex_lock(&nc->mutex);

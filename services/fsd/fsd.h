@@ -25,6 +25,7 @@
 #include "log/forest.h"
 
 struct blkcli;
+struct keys;
 struct net_client;
 struct session_net;
 struct lease_keeper;
@@ -53,6 +54,7 @@ struct fsd {
 	uint64_t total_data_blocks;
 
 	struct blkcli *blk;
+	struct keys *keys;		/* NULL: the leader is talked to without */
 	struct net_client *net;
 	struct session_net *session;	/* net.c */
 	struct lease_keeper *lease;	/* lease.c */

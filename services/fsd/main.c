@@ -125,8 +125,12 @@ static void *signal_thread(void *arg)
 	int sig;
 
 	for (;;) {
-		if (sigwait(set, &sig) != 0 || sig == SIGHUP)
+		if (sigwait(set, &sig) != 0)
 			continue;
+		if (sig == SIGHUP) {
+			net_reload_keys(fsd);
+			continue;
+		}
 		if (sig == SIGUSR2 && !plan_restart(fsd))
 			continue;
 		atomic_store(&fsd->stopping, true);
@@ -518,7 +522,9 @@ int main(int argc, char **argv)
 	if (status || done)
 		return status;
 	fd = keep_take_descriptor();
-	ret = catch_signals();
+	ret = net_open_keys(fsd);
+	if (ret == 0)
+		ret = catch_signals();
 	if (ret == 0)
 		ret = instance_check_runtime_dir(&fsd->conf);
 	if (ret == 0)

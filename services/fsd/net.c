@@ -20,6 +20,7 @@
 #include "clock.h"
 #include "format/super.h"
 #include "keep.h"
+#include "keys.h"
 #include "lease.h"
 #include "log.h"
 #include "net_client.h"
@@ -38,7 +39,7 @@ struct session_net {
 	bool greeted;		/* once at least */
 	bool answers_maps;
 	uint64_t started_ns;
-	char why_none[128];	/* no leader, in words */
+	char why_none[128];	/* who is waited for, in words */
 };
 
 /* ---- the leader's address ------------------------------------------------------------------ */
@@ -83,6 +84,7 @@ static int resolve(void *arg, char *buf, size_t size)
 	const struct disk_inet_addr *a;
 	uint64_t best = 0, elect;
 	int slot = -1, ret;
+	char words[128];
 	const char *why;
 	uint32_t ip;
 
@@ -90,7 +92,7 @@ static int resolve(void *arg, char *buf, size_t size)
 		return -ENOMEM;
 	ret = read_first_blocks(s->fsd, fb);
 	if (ret < 0) {
-		say_none(s, "the super block cannot be read");
+		say_none(s, "a leader (the super block cannot be read)");
 		goto out;
 	}
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
@@ -106,15 +108,26 @@ static int resolve(void *arg, char *buf, size_t size)
 	}
 	ret = -EAGAIN;
 	if (slot < 0) {
-		say_none(s, "no member of the quorum leads");
+		say_none(s, "a leader (no member of the quorum leads)");
 		goto out;
 	}
 	a = &fb->super.qconf.slots[slot];
 	ip = le32_get(a->addr);
+	if (!s->fsd->keys && ip >> 24 != 127 && !s->fsd->conf.insecure) {
+		say_none(s, "keys: the leader's address is not loopback (scoutfsctl keygen, or insecure = yes)");
+		log_err("the leader is at %u.%u.%u.%u, which is not loopback, and this node has no keys: make one with "
+			"scoutfsctl keygen and add it to the lists, or if that network is trusted set insecure = yes",
+			ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255);
+		ret = -EPERM;
+		goto out;
+	}
 	if ((size_t)snprintf(buf, size, "tcp://%u.%u.%u.%u:%u", ip >> 24, ip >> 16 & 255,
 			     ip >> 8 & 255, ip & 255, le16_get(a->port)) < size)
 		ret = 0;
-	say_none(s, "the leader does not answer yet");
+	snprintf(words, sizeof(words), "the leader of term %llu at %u.%u.%u.%u:%u, which does not answer",
+		 (unsigned long long)best, ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255,
+		 le16_get(a->port));
+	say_none(s, words);
 out:
 	free(fb);
 	return ret;
@@ -424,6 +437,30 @@ int net_statfs(struct fsd *fsd, struct net_statfs *st)
 	return ret;
 }
 
+/* ---- keys ---------------------------------------------------------------------------------- */
+
+int net_open_keys(struct fsd *fsd)
+{
+	char err[KEYS_ERR_BYTES];
+	int ret = keys_open(&fsd->keys, &fsd->conf, err, sizeof(err));
+
+	if (ret < 0)
+		log_err("%s", err);
+	return ret;
+}
+
+void net_reload_keys(struct fsd *fsd)
+{
+	char err[KEYS_ERR_BYTES];
+
+	if (!fsd->keys)
+		return;
+	if (keys_reload(fsd->keys, err, sizeof(err)) < 0)
+		log_err("%s; the list of before is used on", err);
+	else
+		log_info("%s: read again, %u nodes", keys_allow_path(fsd->keys), keys_nodes_nr(fsd->keys));
+}
+
 /* ---- start, stop, status ------------------------------------------------------------------- */
 
 int net_start(struct fsd *fsd)
@@ -436,6 +473,7 @@ int net_start(struct fsd *fsd)
 		.term = atomic_load(&fsd->keep->head->term),
 		.flags = fsd->conf.quorum_slot != CONF_NO_SLOT ? GREETING_FLAG_QUORUM : 0,
 		.keepalive_ms = fsd->conf.tcp_keepalive_timeout_ms,
+		.keys = fsd->keys,
 		.ops = { .resolve = resolve, .on_greeted = on_greeted, .on_request = on_request,
 			 .on_fenced = on_fenced },
 		.arg = s,
@@ -452,7 +490,7 @@ int net_start(struct fsd *fsd)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->cond, &attr);
 	pthread_condattr_destroy(&attr);
-	say_none(s, "no leader was looked for yet");
+	say_none(s, "a leader (none was looked for yet)");
 	fsd->session = s;
 	ret = lease_open(fsd);
 	if (ret == 0)
@@ -471,8 +509,8 @@ int net_start(struct fsd *fsd)
 int net_wait_greeted(struct fsd *fsd)
 {
 	struct session_net *s = fsd->session;
-	uint64_t said = clock_mono_ns(), now, until;
-	char why[sizeof(s->why_none)];
+	uint64_t said = clock_mono_ns(), now, until, since;
+	char why[NET_WHY_BYTES];
 	struct timespec ts;
 	bool greeted;
 
@@ -485,11 +523,11 @@ int net_wait_greeted(struct fsd *fsd)
 		if (!s->greeted)
 			pthread_cond_timedwait(&s->cond, &s->lock, &ts);
 		greeted = s->greeted;
-		memcpy(why, s->why_none, sizeof(why));
 		pthread_mutex_unlock(&s->lock);
 		if (!greeted && now - said > GREET_SAY_MS * NSEC_PER_MSEC) {
 			said = now;
-			log_notice("waiting for a leader: %s (scoutfsctl status of the quorum members says more)", why);
+			net_is_connected(fsd, why, sizeof(why), &since);
+			log_notice("waiting for %s (scoutfsctl status of the quorum members says more)", why);
 		}
 	} while (!greeted && !atomic_load(&fsd->stopping));
 	return greeted ? 0 : -EINTR;
@@ -532,7 +570,7 @@ bool net_is_connected(struct fsd *fsd, char *words, size_t size, uint64_t *since
 		return true;
 	}
 	pthread_mutex_lock(&s->lock);
-	snprintf(words, size, "a leader: %s", s->why_none);
+	snprintf(words, size, "%s", st.why[0] ? st.why : s->why_none);
 	pthread_mutex_unlock(&s->lock);
 	return false;
 }

@@ -22,6 +22,7 @@
 #include "items.h"
 #include "lease.h"
 #include "keep.h"
+#include "keys.h"
 #include "locks.h"
 #include "log.h"
 #include "merge.h"
@@ -73,7 +74,7 @@ static void waits_for(struct fsd *fsd, char *buf, size_t size)
 {
 	struct txn_status ts;
 	uint64_t since = 0, age = 0;
-	char words[128], op[64];
+	char words[224], op[64];
 
 	*buf = '\0';
 	if (status.phase == PHASE_DEVICES) {
@@ -169,6 +170,7 @@ static void fill_status(void *arg, struct msg_status_reply *r)
 		ctl_add_text(r, "rid", "%016llx", (unsigned long long)fsd->rid);
 		ctl_add_text(r, "fsid", "%016llx", (unsigned long long)fsd->fsid);
 		ctl_add_text(r, "mountpoint", "%s", fsd->conf.mountpoint);
+		keys_status(fsd->keys, &fsd->conf, r);
 	}
 	if (fsd && has_session(status.phase)) {
 		if (net_is_connected(fsd, words, sizeof(words), &since))
@@ -270,7 +272,7 @@ static int ask_leader(void *arg, unsigned type, const void *msg, union msg_body 
 static void show(void)
 {
 	struct items_dirty open, closed;
-	char words[256], waiting[192];
+	char words[256], waiting[256];
 
 	pthread_mutex_lock(&status.lock);
 	state_words(status.fsd, words, sizeof(words));

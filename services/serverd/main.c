@@ -30,12 +30,14 @@
 #include "fenced.h"
 #include "format/super.h"
 #include "instance.h"
+#include "keys.h"
 #include "leader.h"
 #include "log.h"
 #include "sdn.h"
 #include "serverd.h"
 
 STATS_DESCS(serverd_stats, SERVERD_STATS);
+STATS_DESCS(net_refusals, NET_REFUSALS);
 
 #define REGION_BYTES	(16u << 20)
 #define TURN_NS		NSEC_PER_SEC	/* a turn of the loop at least this often */
@@ -213,20 +215,29 @@ static int slot_endpoint(const struct daemon *d, const struct disk_super *super,
 {
 	unsigned slot = (unsigned)d->conf.quorum_slot;
 	uint32_t a = le32_get(super->qconf.slots[slot].addr);
+	uint16_t port = le16_get(super->qconf.slots[slot].port);
+	char err[KEYS_ERR_BYTES];
+	int ret;
 
 	if (!quorum_slot_is_configured(&super->qconf, slot)) {
 		log_err("quorum_slot: the volume has no slot %u; `scoutfsctl print` shows which it has",
 			slot);
 		return -EINVAL;
 	}
-	if (a >> 24 != 127 && !d->conf.insecure) {
-		log_err("slot %u of the volume has the address %u.%u.%u.%u, which others can reach, and "
-			"there are no keys: set insecure = yes to serve there all the same", slot,
+	if (a >> 24 != 127 && !d->keys && !d->conf.insecure) {
+		log_err("slot %u of the volume has the address %u.%u.%u.%u, which others can reach, and this node has "
+			"no keys: make one with scoutfsctl keygen and add it to the lists, or set insecure = yes to "
+			"serve there all the same", slot,
 			a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
 		return -EPERM;
 	}
+	ret = d->keys ? keys_check_own(d->keys, a, port, err, sizeof(err)) : 0;
+	if (ret < 0) {
+		log_err("%s", err);
+		return ret;
+	}
 	snprintf(buf, size, "tcp://%u.%u.%u.%u:%u", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255,
-		 le16_get(super->qconf.slots[slot].port));
+		 port);
 	return 0;
 }
 
@@ -503,8 +514,7 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	ctl_add_value(reply, "term", d->server ? d->last_term : 0);
 	if (d->server)
 		add_gauges(d, reply);
-	if (d->conf.insecure)
-		ctl_add_text(reply, "insecure", "yes: everybody on the network may talk to this service");
+	keys_status(d->keys, &d->conf, reply);
 	for (const struct client *c = d->server ? d->server->clients : NULL; c; c = c->next) {
 		if (c->state == CLIENT_UP || c->state == CLIENT_EXPECTED)
 			ctl_add_text(reply, "lease", "mount %016llx: lasts %llu ms",
@@ -514,6 +524,7 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 				     c->reason);
 	}
 	CTL_ADD_STATS(reply, serverd_stats, &d->stats);
+	CTL_ADD_STATS(reply, net_refusals, &d->refusals);
 	pthread_mutex_unlock(&d->lock);
 }
 
@@ -589,11 +600,30 @@ static int command(void *arg, const char *verb, const char *arg_text, char *text
 
 enum { FD_SIGNAL, FD_WAKE, FD_LEADER, FD_SERVER, FD_NET, FDS_NR };
 
+static void reload_keys(struct daemon *d)
+{
+	char err[KEYS_ERR_BYTES];
+
+	if (!d->keys)
+		return;
+	if (keys_reload(d->keys, err, sizeof(err)) < 0) {
+		log_err("%s; the list of before is used on", err);
+		return;
+	}
+	log_info("%s: read again, %u nodes", keys_allow_path(d->keys), keys_nodes_nr(d->keys));
+	if (d->ns)
+		net_server_check_keys(d->ns);
+}
+
 static void take_signals(struct daemon *d)
 {
 	struct signalfd_siginfo si;
 
 	while (read(d->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo == SIGHUP) {
+			reload_keys(d);
+			continue;
+		}
 		if (!d->is_leaving)
 			log_info("asked to stop by signal %u", si.ssi_signo);
 		d->is_leaving = true;
@@ -706,6 +736,7 @@ static int block_signals(struct daemon *d)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
 		return -EINVAL;
 	signal(SIGPIPE, SIG_IGN);
@@ -717,6 +748,7 @@ static int block_signals(struct daemon *d)
 static int begin(struct daemon *d)
 {
 	static const struct ctl_ops ctl_ops = { fill_status, command, cluster };
+	char err[KEYS_ERR_BYTES];
 	pthread_t opener;
 	int ret;
 
@@ -724,7 +756,11 @@ static int begin(struct daemon *d)
 		log_err("this instance has no quorum_slot: only quorum members can serve");
 		return -EINVAL;
 	}
-	ret = instance_check_runtime_dir(&d->conf);
+	ret = keys_open(&d->keys, &d->conf, err, sizeof(err));
+	if (ret < 0)
+		log_err("%s", err);
+	if (ret == 0)
+		ret = instance_check_runtime_dir(&d->conf);
 	if (ret == 0)
 		ret = instance_rid_get(&d->conf, &d->rid);
 	if (ret == 0)
