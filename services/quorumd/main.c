@@ -402,6 +402,22 @@ static void check_server_here(struct quorumd *qd)
 		quorumd_event_kind(qd, QUORUM_IN_SERVER_HERE, 0);
 }
 
+/* An operator has asked for a hand-over, which makes sense only while somebody else could lead. */
+static void check_resign(struct quorumd *qd, uint64_t now)
+{
+	bool is_asked;
+
+	pthread_mutex_lock(&qd->mutex);
+	is_asked = qd->is_asked_to_resign;
+	qd->is_asked_to_resign = false;
+	pthread_mutex_unlock(&qd->mutex);
+	if (!is_asked || qd->q.role != QUORUM_LEADER || quorum_successor(&qd->q, now) == MSG_NO_SLOT)
+		return;
+	log_notice("term %" PRIu64 " is given up, as an operator has asked", qd->q.term);
+	stats_inc(&qd->stats.resignations);
+	quorumd_event_kind(qd, QUORUM_IN_RESIGN, 0);
+}
+
 static void check_write_deadline(struct quorumd *qd, uint64_t now)
 {
 	if (!qd->write_since_ns || qd->q.failed ||
@@ -471,6 +487,7 @@ static void loop(struct quorumd *qd)
 		check_adoption(qd, now);
 		check_fences(qd, now);
 		check_server_here(qd);
+		check_resign(qd, now);
 		check_write_deadline(qd, now);
 		quorumd_event_kind(qd, QUORUM_IN_TICK, 0);
 		status_update(qd, now);

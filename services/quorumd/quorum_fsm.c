@@ -20,6 +20,10 @@
  * - We are no candidate while a term of ours is not over, nor without a serverd, nor while somebody
  * who led from our slot may still write: our ELECT would hide his.
  * - A failed write ends the member: serverd first, then the process (1.2 [H]).
+ *
+ * Who has resigned is followed at once by the living member of the lowest slot, which all of them know from
+ * the same state: whom it has heard within QUORUM_ALIVE_MS.  The others, and it itself, wait an election timeout first,
+ * so that votes are not split; it is no promise, and if that one does not stand, any other does.
  */
 #include "quorum_fsm.h"
 
@@ -173,6 +177,30 @@ static void end_term(struct quorum *q, uint64_t now, struct quorum_acts *out)
 	}
 }
 
+/* Of the members that `heard_ms` ago were heard by the one in slot `of`, the first that is alive. */
+static uint8_t first_alive(uint32_t present, unsigned of, const uint64_t *heard_ms)
+{
+	for (uint8_t i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		if (i != of && (present & 1u << i) && heard_ms[i] < QUORUM_ALIVE_MS)
+			return i;
+	}
+	return MSG_NO_SLOT;
+}
+
+static void fill_heard_ms(const struct quorum *q, uint64_t now, uint64_t *heard_ms)
+{
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
+		heard_ms[i] = q->peers[i].is_heard ? (now - q->peers[i].heard_ns) / 1000000 : UINT64_MAX;
+}
+
+uint8_t quorum_successor(const struct quorum *q, uint64_t now)
+{
+	uint64_t heard_ms[QUORUM_SLOTS_MAX];
+
+	fill_heard_ms(q, now, heard_ms);
+	return first_alive(q->conf.present, q->conf.slot, heard_ms);
+}
+
 /* STOP is durable: the term is over for this host. */
 static void term_is_over(struct quorum *q, uint64_t now, struct quorum_acts *out)
 {
@@ -180,7 +208,10 @@ static void term_is_over(struct quorum *q, uint64_t now, struct quorum_acts *out
 	if (q->term == q->lead_term) {
 		q->role = QUORUM_FOLLOWER;
 		q->resigned = true;
+		/* Others first: who stands at the same time as the successor takes votes from it. */
 		arm_election(q, now);
+		if (quorum_successor(q, now) != MSG_NO_SLOT)
+			q->timeout_ns += QUORUM_ELECTION_NS;
 		say(q, now, out);
 	}
 }
@@ -321,6 +352,8 @@ static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint6
 		} else if (q->role == QUORUM_FOLLOWER && p->resigned && !peer->resigned_seen) {
 			peer->resigned_seen = true;
 			arm_election(q, now);
+			if (first_alive(q->conf.present, p->slot, p->last_heard.v) == q->conf.slot)
+				q->timeout_ns = now;
 		}
 		return;
 	}
@@ -519,6 +552,13 @@ void quorum_step(struct quorum *q, const struct quorum_in *in, uint64_t now,
 			arm_heartbeat(q, now);
 		}
 		break;
+	case QUORUM_IN_RESIGN:
+		/* What follows from not leading any more comes with the evaluation: stop, STOP, say so. */
+		if (q->role == QUORUM_LEADER) {
+			q->role = QUORUM_FOLLOWER;
+			arm_heartbeat(q, now);
+		}
+		break;
 	case QUORUM_IN_SHUTDOWN:
 		q->stopping = true;
 		break;
@@ -574,11 +614,9 @@ void quorum_fill_state(struct quorum *q, uint64_t now, struct msg_quorum_state *
 		.lease_ms = (uint32_t)(q->conf.heartbeat_timeout_ns / 1000000),
 	};
 	q->sent_ns[q->number % QUORUM_SENT_MAX] = now;
-	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
-		out->last_heard.v[i] = q->peers[i].is_heard ? (now - q->peers[i].heard_ns) / 1000000
-							    : UINT64_MAX;
+	fill_heard_ms(q, now, out->last_heard.v);
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
 		out->heard_state.v[i] = q->peers[i].heard_state;
-	}
 }
 
 uint8_t quorum_leader_slot(const struct quorum *q)

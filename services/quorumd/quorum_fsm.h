@@ -17,6 +17,7 @@
 
 #define QUORUM_ELECTION_NS	250000000ull	/* and up to 99 ms more */
 #define QUORUM_BEAT_NS		100000000ull
+#define QUORUM_ALIVE_MS		1000u		/* a member that was heard within it may be handed a term to */
 #define QUORUM_ACTS_MAX		16u
 #define QUORUM_SENT_MAX		256u		/* states of ours whose time is known: 25 s of beats */
 
@@ -44,6 +45,7 @@ enum quorum_event_in {
 	QUORUM_IN_FENCED, /* every earlier leader is fenced */
 	QUORUM_IN_FENCE_FAILED,
 	QUORUM_IN_NEWER, /* the slots show that somebody was elected in that greater term */
+	QUORUM_IN_RESIGN, /* give the term up, so that another member leads; who leads none ignores it */
 	QUORUM_IN_SHUTDOWN,
 };
 
@@ -155,6 +157,8 @@ uint64_t quorum_lease_of(const struct quorum *q, unsigned slot, uint64_t term);
 
 /* Our state as it goes to the members at now_ns, with a new number. */
 void quorum_fill_state(struct quorum *q, uint64_t now_ns, struct msg_quorum_state *out);
+/* Who would be a candidate at once if we resigned now: MSG_NO_SLOT: no other member is alive. */
+uint8_t quorum_successor(const struct quorum *q, uint64_t now_ns);
 /* The slot that leads our term as far as we know, MSG_NO_SLOT. */
 uint8_t quorum_leader_slot(const struct quorum *q);
 

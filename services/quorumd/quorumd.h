@@ -72,11 +72,12 @@ struct quorumd {
 	uint64_t fenced[FENCED_RIDS_MAX];	/* rids that cannot write any more */
 	size_t fenced_nr;
 	uint64_t unfenced;	/* a rid that an operator or agent says could not be fenced; 0: none */
+	bool is_asked_to_resign;
 	struct {
 		char state[256], waiting[256], fence_text[256];
 		uint64_t since_ns, lease_until_ns;
 		uint64_t term, lead_term;
-		uint8_t role, voted_for, leader_slot;
+		uint8_t role, voted_for, leader_slot, successor;
 		enum quorum_lead lead;
 		enum server_status server;
 		bool is_server_here;

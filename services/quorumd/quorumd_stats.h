@@ -9,6 +9,7 @@
 	C(slot_write_errors,	"Events that could not be recorded")			\
 	C(elections_won,	"Times this member became leader")			\
 	C(elections_tried,	"Times this member became candidate or saw a new term")	\
+	C(resignations,		"Terms given up because an operator asked")		\
 	C(adoptions,		"Times a running serverd was taken over after a restart") \
 	C(fences_own,		"Earlier leaders of this host, fenced at once")		\
 	C(fences_acked,		"Earlier leaders fenced by an operator's word")		\

@@ -70,6 +70,7 @@ void status_update(struct quorumd *qd, uint64_t now)
 	qd->shown.role = (uint8_t)qd->q.role;
 	qd->shown.voted_for = qd->q.voted_for;
 	qd->shown.leader_slot = quorum_leader_slot(&qd->q);
+	qd->shown.successor = quorum_successor(&qd->q, now);
 	qd->shown.server = qd->q.server;
 	qd->shown.lease_until_ns = quorum_lease_until(&qd->q, now) ? qd->lease_until_ns : 0;
 	qd->shown.is_server_here = qd->q.is_server_here;
@@ -119,15 +120,48 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	CTL_ADD_STATS(reply, quorumd_stats, &qd->stats);
 }
 
+static void ring(struct quorumd *qd)
+{
+	uint64_t one = 1;
+
+	/* It can only fail by being rung already. */
+	if (write(qd->wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+/* A planned hand-over; the loop does it. */
+static int resign(struct quorumd *qd, char *text, size_t size)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&qd->mutex);
+	if (qd->shown.role != QUORUM_LEADER) {
+		ret = -ENOENT;
+		snprintf(text, size, "this host does not lead");
+	} else if (qd->shown.successor == MSG_NO_SLOT) {
+		ret = -EBUSY;
+		snprintf(text, size, "no other member of the quorum is alive: nobody could lead instead");
+	} else {
+		qd->is_asked_to_resign = true;
+		snprintf(text, size, "slot %u is to lead instead", qd->shown.successor);
+	}
+	pthread_mutex_unlock(&qd->mutex);
+	if (ret == 0)
+		ring(qd);
+	return ret;
+}
+
 static int command(void *arg, const char *verb, const char *arg_text, char *text, size_t size)
 {
 	struct quorumd *qd = arg;
-	uint64_t one = 1, rid;
+	uint64_t rid;
 	char *end;
 	int ret;
 
+	if (strcmp(verb, "resign") == 0)
+		return resign(qd, text, size);
 	if (strcmp(verb, "fence-ack") != 0 && strcmp(verb, "fence-fail") != 0) {
-		snprintf(text, size, "quorumd knows no '%s'; it knows fence-ack RID and fence-fail RID",
+		snprintf(text, size, "quorumd knows no '%s'; it knows resign, fence-ack RID and fence-fail RID",
 			 verb);
 		return -EOPNOTSUPP;
 	}
@@ -140,9 +174,7 @@ static int command(void *arg, const char *verb, const char *arg_text, char *text
 	}
 	ret = strcmp(verb, "fence-ack") == 0 ? fences_ack(qd, rid, text, size) :
 					       fences_fail(qd, rid, text, size);
-	/* It can only fail by being rung already. */
-	if (write(qd->wake_fd, &one, sizeof(one)) < 0)
-		return ret;
+	ring(qd);
 	return ret;
 }
 

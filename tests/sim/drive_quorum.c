@@ -321,7 +321,10 @@ static void nemesis(struct sim *s, void *arg, uint64_t kinds)
 		sim_disk_stall(s, h->qp, a_while);
 		break;
 	case 10:
-		qw_quorumd_stop(s, h);
+		if (a_while % 2)
+			qw_quorumd_stop(s, h);
+		else
+			qw_quorumd_resign(s, h);
 		break;
 	default:
 		w->is_agent_dead = !w->is_agent_dead;

@@ -622,6 +622,12 @@ void qw_quorumd_stop(struct sim *s, struct qw_host *h)
 		event_kind(s, h, QUORUM_IN_SHUTDOWN, 0);
 }
 
+void qw_quorumd_resign(struct sim *s, struct qw_host *h)
+{
+	if (sim_proc_is_alive(s, h->qp) && h->m.is_running)
+		event_kind(s, h, QUORUM_IN_RESIGN, 0);
+}
+
 static void server_said(struct sim *s, struct qw_host *h, const struct qw_local *m)
 {
 	struct quorum_in in = {

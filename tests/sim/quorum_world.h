@@ -124,6 +124,8 @@ struct qw_local {
 };
 /* SHUTDOWN, as SIGTERM. */
 void qw_quorumd_stop(struct sim *s, struct qw_host *h);
+/* RESIGN, as scoutfsctl resign. */
+void qw_quorumd_resign(struct sim *s, struct qw_host *h);
 /* The serverd of that life has ended. */
 void qw_server_ended(struct sim *s, void *host, uint64_t life);
 /* Somebody says that rid writes no more. */

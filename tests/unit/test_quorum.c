@@ -674,6 +674,68 @@ static void a_new_leader_comes_in_time(void **state)
 	}
 }
 
+/* A planned hand-over: the living member of the lowest slot leads at once; no election timeout passes. */
+static void who_resigns_is_followed_at_once(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 8; seed++) {
+		for (unsigned nr = 3; nr <= 5; nr++) {
+			unsigned leader, dead, next = 0;
+			uint64_t since, term;
+
+			start_world(nr, seed);
+			assert_true(serves_within(5 * SEC));
+			run_until(w.now + 2 * SEC);
+			assert_true(who_serves() >= 0);
+			leader = (unsigned)who_serves();
+			/* The first of the others may be dead: a majority is left in worlds of five. */
+			dead = nr == 5 && seed % 2 ? leader == 0 : MEMBERS_MAX;
+			if (dead < MEMBERS_MAX) {
+				kill_host(dead, 1000 * SEC);
+				run_until(w.now + 2 * SEC);
+			}
+			while (next == leader || next == dead)
+				next++;
+			assert_int_equal(quorum_successor(&w.m[leader].q, w.now), next);
+			term = w.m[leader].q.term;
+			step_kind(leader, QUORUM_IN_RESIGN, 0);
+			while (w.m[leader].q.lead != QUORUM_LEAD_NONE)
+				run_until(w.now + STEP_NS);
+			since = w.now;
+			while (w.m[next].q.role != QUORUM_LEADER) {
+				run_until(w.now + STEP_NS);
+				CHECK(w.now - since < QUORUM_ELECTION_NS, "slot %u does not lead at once", next);
+			}
+			assert_true(serves_within(SEC));
+			assert_int_equal(who_serves(), next);
+			assert_int_equal(w.m[next].q.term, term + 1);
+		}
+	}
+}
+
+static void nobody_follows_where_nobody_is_alive(void **state)
+{
+	int leader;
+
+	(void)state;
+	start_world(3, 5);
+	assert_true(serves_within(5 * SEC));
+	leader = who_serves();
+	for (unsigned i = 0; i < 3; i++) {
+		if ((int)i != leader)
+			kill_host(i, 1000 * SEC);
+	}
+	run_until(w.now + 2 * SEC);
+	assert_int_equal(quorum_successor(&w.m[leader].q, w.now), MSG_NO_SLOT);
+	/* Who leads nothing has nothing to give up. */
+	start_world(3, 6);
+	assert_true(serves_within(5 * SEC));
+	leader = who_serves();
+	step_kind(leader == 0, QUORUM_IN_RESIGN, 0);
+	run_until(w.now + SEC);
+	assert_int_equal(who_serves(), leader);
+}
+
 static void a_leader_nobody_hears_stops_by_itself(void **state)
 {
 	int leader;
@@ -789,6 +851,9 @@ static void chaos(unsigned nr, uint64_t seed, bool has_leases)
 			break;
 		case 5:
 			step_kind(i, QUORUM_IN_WRITE_FAILED, 0);
+			break;
+		case 6:
+			step_kind(i, QUORUM_IN_RESIGN, 0);
 			break;
 		case 7:
 			for (unsigned to = 0; to < nr; to++)
@@ -1224,6 +1289,8 @@ int main(void)
 		cmocka_unit_test(a_failed_write_stops_serverd_before_the_process),
 		cmocka_unit_test(a_serverd_that_does_not_stop_is_killed),
 		cmocka_unit_test(a_new_leader_comes_in_time),
+		cmocka_unit_test(who_resigns_is_followed_at_once),
+		cmocka_unit_test(nobody_follows_where_nobody_is_alive),
 		cmocka_unit_test(a_leader_nobody_hears_stops_by_itself),
 		cmocka_unit_test(no_candidate_while_its_serverd_has_not_stopped),
 		cmocka_unit_test(a_restarted_quorumd_takes_its_serverd_over),

@@ -73,6 +73,9 @@ enum command_group {
 	  "  list      the rids that are waited for, one a line: RID INSTANCE SERVICE REASON\n"   \
 	  "  ack RID   that mount cannot write any more: its host is off, or cut off\n"           \
 	  "  fail RID  that could not be made certain: the leader stops, the next one asks again\n") \
+	C(resign, "resign", GROUP_CORE, "[NAME|FILE]",                                            \
+	  "have another member of the quorum lead instead of this host; mounts hardly notice",    \
+	  "  Ends when another one leads; nothing is done where this host does not lead.\n")       \
 	C(runtime, "runtime", GROUP_DEBUG, "start|stop|has-slot|ready SERVICE NAME|FILE",         \
 	  "prepare the runtime directory of an instance (for the units)", "")                     \
 	C(print, "print", GROUP_DEBUG, "[-S] [--json] META",                                      \
