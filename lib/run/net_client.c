@@ -38,6 +38,10 @@
 
 #define CONNECT_NS	(1 * NSEC_PER_SEC)	/* for a connection to be there */
 #define RETRY_NS	(100 * NSEC_PER_MSEC)
+#define RETRY_SOON_NS	(20 * NSEC_PER_MSEC)	/* for SOON_NS after a server that had greeted us was lost */
+#define SOON_NS		(2 * NSEC_PER_SEC)
+#define ASK_NS		(1 * NSEC_PER_SEC)	/* a server that is silent so long is asked whether it is there */
+#define LOOK_NS		(500 * NSEC_PER_MSEC)	/* one that does not answer: whether another leads by now */
 #define REFUSED_NS	(1 * NSEC_PER_SEC)	/* after an answer that will not change soon */
 #define FRAMES_BATCH	256
 #define CUTS_MAX	3u	/* connections cut in the handshake before that is taken for a refusal */
@@ -81,7 +85,9 @@ struct net_client {
 	uint64_t process;
 	uint64_t next_try_ns;		/* IDLE */
 	uint64_t deadline_ns;		/* CONNECTING, GREETING */
-	uint64_t last_received_ns, last_sent_ns;
+	uint64_t last_received_ns, last_sent_ns, last_asked_ns;
+	uint64_t lost_ns;		/* when a server that had greeted us was lost; 0: never */
+	uint64_t next_look_ns;		/* with a socket: whether another leads by now */
 	uint64_t unacked_nr;		/* messages received since our last frame */
 	bool was_greeted;		/* on the socket that was lost last */
 	bool is_blocked;		/* the socket takes no more */
@@ -166,6 +172,8 @@ static void drop_socket(struct net_client *nc, uint64_t delay_ns)
 	/* A good connection that broke is made again at once; it may have been the server's
 	 * restart. */
 	nc->next_try_ns = clock_mono_ns() + (nc->was_greeted ? 0 : delay_ns);
+	if (nc->was_greeted)
+		nc->lost_ns = clock_mono_ns();
 	nc->was_greeted = false;
 	if (!was_open)
 		return;
@@ -324,6 +332,7 @@ static void start_greeting(struct net_client *nc)
 	session_rewind(&nc->session);
 	nc->state = LINK_GREETING;
 	nc->deadline_ns = clock_mono_ns() + keepalive_ns(nc);
+	nc->next_look_ns = clock_mono_ns() + LOOK_NS;
 	send_frame(nc, &hdr, &g);
 }
 
@@ -349,6 +358,29 @@ static int secure_socket(struct net_client *nc, const char *endpoint)
 	return zmqu_secure_dealer(nc->sock, server_key, keys_public(k), keys_secret(k));
 }
 
+/* A hand-over takes a fraction of a second, and programs wait for it. */
+static uint64_t retry_ns(const struct net_client *nc)
+{
+	return nc->lost_ns && clock_mono_ns() < nc->lost_ns + SOON_NS ? RETRY_SOON_NS : RETRY_NS;
+}
+
+/*
+ * The server does not answer: whether another leads by now, who is asked then.  A host that died says nothing
+ * on its connections, for as long as a keepalive or an attempt to connect takes.
+ */
+static void look_for_another(struct net_client *nc, uint64_t now)
+{
+	char endpoint[NET_ENDPOINT_BYTES] = "";
+
+	nc->next_look_ns = now + (nc->state == LINK_CONNECTING ? RETRY_NS : LOOK_NS);
+	if (nc->conf.ops.resolve(nc->conf.arg, endpoint, sizeof(endpoint)) < 0 ||
+	    strcmp(endpoint, nc->stats.endpoint) == 0)
+		return;
+	if (nc->state == LINK_OPEN)
+		log_notice("server at %s does not answer, and another leads at %s", nc->stats.endpoint, endpoint);
+	drop_socket(nc, 0);
+}
+
 static void try_connect(struct net_client *nc)
 {
 	char endpoint[NET_ENDPOINT_BYTES] = "";
@@ -361,7 +393,7 @@ static void try_connect(struct net_client *nc)
 	}
 	ret = nc->conf.ops.resolve(nc->conf.arg, endpoint, sizeof(endpoint));
 	now = clock_mono_ns();
-	nc->next_try_ns = now + RETRY_NS;
+	nc->next_try_ns = now + retry_ns(nc);
 	pthread_mutex_lock(&nc->mutex);
 	if (ret < 0)
 		nc->stats.why[0] = 0;	/* there is nobody who could refuse us */
@@ -397,6 +429,7 @@ static void try_connect(struct net_client *nc)
 	nc->epoch = clock_boot_ns() > nc->epoch ? clock_boot_ns() : nc->epoch + 1;
 	nc->state = LINK_CONNECTING;
 	nc->deadline_ns = now + CONNECT_NS;
+	nc->next_look_ns = now + RETRY_NS;
 }
 
 static void handle_greeting_reply(struct net_client *nc, const struct msg_greeting_reply *g)
@@ -424,16 +457,16 @@ static void handle_greeting_reply(struct net_client *nc, const struct msg_greeti
 				PRIu64 " since: it has been replaced; looking for the leader",
 				nc->stats.endpoint, g->server_term, nc->term);
 		nc->was_greeted = false;
-		drop_socket(nc, RETRY_NS);
+		drop_socket(nc, retry_ns(nc));
 		return;
 	default:
 		nc->was_greeted = false;
-		drop_socket(nc, RETRY_NS);
+		drop_socket(nc, retry_ns(nc));
 		return;
 	}
 	if (nc->state != LINK_GREETING || g->fsid != nc->conf.fsid || g->server_term < nc->term ||
 	    g->server_term == 0) {
-		drop_socket(nc, RETRY_NS);
+		drop_socket(nc, retry_ns(nc));
 		return;
 	}
 	if (is_new || g->new_session) {
@@ -565,7 +598,7 @@ static void handle_frame(struct net_client *nc, struct zmqu_frame *f)
 		if (ret != -EPROTO || nc->state == LINK_OPEN)
 			log_warning("server at %s: a message was lost or damaged; connecting again",
 				    nc->stats.endpoint);
-		drop_socket(nc, RETRY_NS);
+		drop_socket(nc, retry_ns(nc));
 	}
 }
 
@@ -578,7 +611,7 @@ static void read_frames(struct net_client *nc)
 		if (ret == -EAGAIN)
 			return;
 		if (ret < 0) {
-			drop_socket(nc, RETRY_NS);
+			drop_socket(nc, retry_ns(nc));
 			return;
 		}
 		handle_frame(nc, &f);
@@ -630,28 +663,49 @@ static void read_monitor(struct net_client *nc)
 			/* What had arrived before the cut counts. */
 			read_frames(nc);
 			if (nc->sock)
-				drop_socket(nc, RETRY_NS);
+				drop_socket(nc, retry_ns(nc));
 			return;
 		}
 	}
 }
 
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* OPEN: when the server is to hear from us, and to say something itself if it has been silent. */
+static uint64_t ping_ns(const struct net_client *nc)
+{
+	return min_u64(nc->last_sent_ns + keepalive_ns(nc) / 4,
+		       max_u64(nc->last_received_ns, nc->last_asked_ns) + ASK_NS);
+}
+
+/* When to look whether another leads. */
+static uint64_t look_ns(const struct net_client *nc)
+{
+	if (nc->state != LINK_OPEN)
+		return nc->next_look_ns;
+	return max_u64(nc->next_look_ns, nc->last_received_ns + ASK_NS + LOOK_NS);
+}
+
 static uint64_t next_deadline(const struct net_client *nc)
 {
-	uint64_t ping, dead;
-
 	switch (nc->state) {
 	case LINK_IDLE:
 		return nc->next_try_ns;
 	case LINK_CONNECTING:
 	case LINK_GREETING:
-		return nc->deadline_ns;
+		return min_u64(nc->deadline_ns, look_ns(nc));
 	case LINK_OPEN:
 		break;
 	}
-	dead = nc->last_received_ns + keepalive_ns(nc);
-	ping = nc->last_sent_ns + keepalive_ns(nc) / 4;
-	return ping < dead ? ping : dead;
+	return min_u64(nc->last_received_ns + keepalive_ns(nc), min_u64(ping_ns(nc), look_ns(nc)));
 }
 
 static void check_times(struct net_client *nc)
@@ -666,7 +720,9 @@ static void check_times(struct net_client *nc)
 	case LINK_CONNECTING:
 	case LINK_GREETING:
 		if (now >= nc->deadline_ns)
-			drop_socket(nc, RETRY_NS);
+			drop_socket(nc, retry_ns(nc));
+		else if (now >= look_ns(nc))
+			look_for_another(nc, now);
 		return;
 	case LINK_OPEN:
 		break;
@@ -674,8 +730,16 @@ static void check_times(struct net_client *nc)
 	if (now >= nc->last_received_ns + keepalive_ns(nc)) {
 		log_warning("server at %s: silent for %u ms; connecting again", nc->stats.endpoint,
 			    nc->conf.keepalive_ms);
-		drop_socket(nc, RETRY_NS);
-	} else if (now >= nc->last_sent_ns + keepalive_ns(nc) / 4 || nc->unacked_nr >= ACK_FRAMES) {
+		drop_socket(nc, retry_ns(nc));
+		return;
+	}
+	if (now >= look_ns(nc)) {
+		look_for_another(nc, now);
+		if (nc->state != LINK_OPEN)
+			return;
+	}
+	if (now >= ping_ns(nc) || nc->unacked_nr >= ACK_FRAMES) {
+		nc->last_asked_ns = now;
 		send_ping(nc, MSG_ping, now);
 	}
 }

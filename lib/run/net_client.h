@@ -25,9 +25,9 @@ struct net_req;		/* a request of the server that has not been answered */
 
 struct net_client_ops {
 	/*
-	 * Where the leader listens ("tcp://ADDRESS:PORT") into buf; made before each attempt to
-	 * connect. It may take a moment (it reads the device).  Negative: there is none now; it is
-	 * asked again.
+	 * Where the leader listens ("tcp://ADDRESS:PORT") into buf; asked before each attempt to
+	 * connect, and while a server does not answer, which is left when another leads.  It may take a
+	 * moment (it reads the device).  Negative: there is none now; it is asked again.
 	 */
 	int (*resolve)(void *arg, char *buf, size_t size);
 	/* A server has accepted us.  new_server: another term than the last one. */

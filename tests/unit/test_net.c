@@ -345,7 +345,9 @@ struct test_client {
 static int resolve(void *arg, char *buf, size_t size)
 {
 	(void)arg;
+	pthread_mutex_lock(&server.mutex);
 	snprintf(buf, size, "%s", server.endpoint);
+	pthread_mutex_unlock(&server.mutex);
 	return 0;
 }
 
@@ -404,13 +406,13 @@ static void client_on_disconnected(void *arg)
 	pthread_mutex_unlock(&tc->mutex);
 }
 
-static void start_client(struct test_client *tc, uint64_t rid)
+static void start_patient_client(struct test_client *tc, uint64_t rid, uint32_t keepalive_ms)
 {
 	struct net_client_conf conf = {
 		.rid = rid,
 		.fsid = FSID,
 		.fmt_vers = FMT_VERS,
-		.keepalive_ms = KEEPALIVE_MS,
+		.keepalive_ms = keepalive_ms,
 		.ops = { resolve, on_greeted, client_on_request, on_fenced,
 			 client_on_disconnected },
 		.arg = tc,
@@ -428,6 +430,11 @@ static void start_client(struct test_client *tc, uint64_t rid)
 	pthread_mutex_lock(&tc->mutex);
 	assert_int_equal(net_client_start(&tc->nc, &conf), 0);
 	pthread_mutex_unlock(&tc->mutex);
+}
+
+static void start_client(struct test_client *tc, uint64_t rid)
+{
+	start_patient_client(tc, rid, KEEPALIVE_MS);
 }
 
 static void stop_client(struct test_client *tc)
@@ -691,6 +698,38 @@ static void a_fenced_mount_is_told_and_does_nothing_more(void **state)
 	free(tc);
 }
 
+/* A host that lost its power says nothing on its connections; the next leader is not missed for that. */
+static void a_silent_server_is_left_when_another_leads(void **state)
+{
+	struct test_client *tc = calloc(1, sizeof(*tc));
+	struct net_server *silent;
+
+	(void)state;
+	start_server();
+	start_patient_client(tc, 1, 600000);
+	start_call(tc, 1);
+	wait_count(tc, &tc->done_nr, 1, "answers");
+	pthread_mutex_lock(&server.mutex);
+	server.hold = true;
+	pthread_mutex_unlock(&server.mutex);
+	start_call(tc, 2);
+	WAIT_SERVER(server.held_nr == 1, "the request");
+	pthread_mutex_lock(&server.mutex);
+	silent = server.ns;
+	server.hold = false;
+	server.term++;
+	pick_endpoint();
+	open_server();
+	pthread_mutex_unlock(&server.mutex);
+	wait_count(tc, &tc->done_nr, 2, "answers, the second by another server");
+	assert_int_equal(tc->term, 2);
+	check_calls(tc, 1, 3);
+	stop_client(tc);
+	net_server_close(silent);
+	stop_server();
+	free(tc);
+}
+
 static void a_server_may_refuse(void **state)
 {
 	struct test_client *tc = calloc(1, sizeof(*tc));
@@ -884,6 +923,7 @@ int main(void)
 		cmocka_unit_test(held_answers_survive_many_connections),
 		cmocka_unit_test(a_stop_ends_every_call),
 		cmocka_unit_test(a_fenced_mount_is_told_and_does_nothing_more),
+		cmocka_unit_test(a_silent_server_is_left_when_another_leads),
 		cmocka_unit_test(a_server_may_refuse),
 		cmocka_unit_test(another_volumes_server_lets_nobody_in),
 		cmocka_unit_test(a_new_process_of_a_rid_takes_over),
