@@ -304,7 +304,8 @@ static int holder_set(struct advfsm *f, struct holder *h, uint64_t first, uint64
 	if (type != ADV_UNLOCK && f->st.ranges >= ADVFSM_RANGES_MAX)
 		return -ENOLCK;
 	ret = adv_ranges_set(&h->have, first, last, type, ADVFSM_OWNER_RANGES_MAX);
-	f->st.ranges += h->have.nr - before;
+	f->st.ranges += h->have.nr;
+	f->st.ranges -= before;
 	return ret;
 }
 
@@ -783,6 +784,33 @@ static void forget_rid(struct advfsm *f, struct file *file, uint64_t rid)
 	file_process(f, file, false);
 }
 
+/*
+ * What of h's told ranges another has does not count.  A write lock where others have read locks was made a
+ * read lock by the server before, whose answer its mount has not heard: it will ask again (adv_table.c).
+ */
+static void settle_told(struct advfsm *f, struct file *file, struct holder *h)
+{
+	const struct owner *o = h->owner;
+
+	for (uint32_t i = 0; i < h->told.nr;) {
+		struct adv_range r = h->told.v[i];
+		struct advfsm_act act = { .kind = ADVFSM_CONFLICT, .rid = o->rid,
+					  .lock = { .ino = file->ino, .kind = file->kind, .owner = o->number,
+						    .type = r.type, .first = r.first, .last = r.last } };
+
+		if (!is_blocked(file, o, r.first, r.last, r.type)) {
+			i++;
+			continue;
+		}
+		f->st.conflicts++;
+		f->ops.emit(f->ops.arg, &act);
+		/* A whole range: that needs no memory. */
+		adv_ranges_set(&h->told, r.first, r.last,
+			       is_blocked(file, o, r.first, r.last, ADV_READ) ? ADV_UNLOCK : ADV_READ, UINT32_MAX);
+		i = 0;
+	}
+}
+
 /* What was told is true from now on. */
 static void take_told(struct advfsm *f, struct file *file, uint64_t rid)
 {
@@ -792,21 +820,7 @@ static void take_told(struct advfsm *f, struct file *file, uint64_t rid)
 		next = h->next;
 		if (h->owner->rid != rid)
 			continue;
-		for (uint32_t i = 0; i < h->told.nr;) {
-			struct adv_range r = h->told.v[i];
-			struct advfsm_act act = { .kind = ADVFSM_CONFLICT, .rid = rid,
-						  .lock = { .ino = file->ino, .kind = file->kind,
-							    .owner = h->owner->number, .type = r.type,
-							    .first = r.first, .last = r.last } };
-
-			if (!is_blocked(file, h->owner, r.first, r.last, r.type)) {
-				i++;
-				continue;
-			}
-			f->st.conflicts++;
-			f->ops.emit(f->ops.arg, &act);
-			adv_ranges_set(&h->told, r.first, r.last, ADV_UNLOCK, 0);
-		}
+		settle_told(f, file, h);
 		f->st.ranges += h->told.nr;
 		f->st.ranges -= h->have.nr;
 		adv_ranges_clear(&h->have);
@@ -925,7 +939,7 @@ static int step_told(struct advfsm *f, const struct advfsm_event *ev)
 	int ret;
 
 	/* The answer to a question that was asked of an earlier process. */
-	if (!x || x->round == 0 || x->round != ev->round)
+	if (!x || x->round == 0 || (ev->round && x->round != ev->round))
 		return 0;
 	if (!batch_is_sane(x, ev)) {
 		struct advfsm_act act = { .kind = ADVFSM_LIED, .rid = ev->rid };

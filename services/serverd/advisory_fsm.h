@@ -59,7 +59,7 @@ struct advfsm_event {
 	uint64_t number;
 	bool wait;
 	struct advfsm_lock lock;
-	/* TOLD: as asked for in that round, in order of ino, kind, owner, first. */
+	/* TOLD: as asked for in that round (0: in whichever), in order of ino, kind, owner, first. */
 	uint64_t round;
 	const struct advfsm_lock *told;
 	size_t told_nr;
@@ -71,7 +71,7 @@ enum advfsm_act_kind {
 	ADVFSM_TESTED,		/* the TEST request `handle`: lock of `holder`; type ADV_UNLOCK: nobody's */
 	ADVFSM_ASK,		/* ask rid for its locks; those after `lock` if not from_start */
 	ADVFSM_LIED,		/* rid told what cannot be: it must not go on */
-	ADVFSM_CONFLICT,	/* rid told of `lock`, which another has now: it is not taken over */
+	ADVFSM_CONFLICT,	/* rid told of `lock`, of which another has some: it is not taken over, or for reading */
 	ADVFSM_ALL_DONE,	/* nobody is waited for any more */
 };
 

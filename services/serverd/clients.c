@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "advisory.h"
 #include "clock.h"
 #include "log.h"
 #include "serverd.h"
@@ -220,6 +221,7 @@ static void reclaim(struct server *s, struct client *c)
 	c->deadline_ns = 0;
 	requests_forget(c);
 	step_locks(s, LOCKFSM_GONE, c->info.rid);
+	advisory_note(s, ADVFSM_GONE, c->info.rid);
 	omap_drop_rid(s->omap, c->info.rid);
 	update_gate(s);
 	ct = make_task(s, &c->info, run_reclaim, reclaimed);
@@ -373,6 +375,7 @@ int client_expect(struct server *s, const struct mount_info *m, const char *is_o
 	ret = lockfsm_step(s->locks, &ev);
 	if (ret < 0)
 		return ret;
+	advisory_note(s, ADVFSM_EXPECT, m->rid);
 	update_gate(s);
 	c->deadline_ns = s->now_ns + s->conf.conf->recovery_timeout_ms * NSEC_PER_MSEC;
 	if (is_over)
@@ -415,6 +418,7 @@ static void welcome(struct server *s, struct client *c)
 		}
 		update_gate(s);
 		step_locks(s, LOCKFSM_GREETED, c->info.rid);
+		advisory_note(s, ADVFSM_GREETED, c->info.rid);
 	}
 	s->kick_farewells = true;
 }
@@ -527,6 +531,8 @@ static void take_greeting(struct server *s, const struct net_greeting *g)
 	case CLIENT_EXPECTED:
 	case CLIENT_UP:
 		stats_inc(&s->conf.stats->greetings_known);
+		if (g->restarted)
+			advisory_note(s, ADVFSM_RESTARTED, m.rid);
 		welcome(s, c);
 		return;
 	case CLIENT_REVOKING:

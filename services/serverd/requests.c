@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "advisory.h"
 #include "log.h"
 #include "serverd.h"
 
@@ -380,6 +381,11 @@ static void take_request(struct server *s, uint64_t rid, uint64_t handle, unsign
 	case MSG_lease:
 		lease_request(s, c, handle);
 		break;
+	case MSG_adv_lock:
+	case MSG_adv_cancel:
+	case MSG_adv_test:
+		advisory_request(s, rid, handle, type, msg);
+		break;
 	case MSG_cluster_status:
 	case MSG_cluster_mounts:
 	case MSG_cluster_waits:
@@ -448,6 +454,10 @@ static void take_response(struct server *s, uint64_t rid, uint64_t tag, int err,
 		/* What a mount cannot say is in use. */
 		omap_response(s->omap, rid, tag,
 			      err < 0 ? everything : bits->bits.bytes);
+		return;
+	}
+	if (type == MSG_adv_recover_reply) {
+		advisory_told(s, c, err, msg);
 		return;
 	}
 	if (err < 0) {

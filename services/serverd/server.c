@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "advisory.h"
 #include "format/super.h"
 #include "log.h"
 #include "serverd.h"
@@ -168,6 +169,7 @@ void server_perform(struct server *s)
 		perform(s, &act);
 	}
 	s->acts_nr = 0;
+	advisory_perform(s);
 	s->is_performing = false;
 }
 
@@ -342,7 +344,9 @@ static int open_machines(struct server *s)
 	struct omap_ops omap_ops = { s, emit_omap };
 	int ret = lockfsm_open(&s->locks, &lock_ops);
 
-	return ret < 0 ? ret : omap_open(&s->omap, &omap_ops);
+	if (ret == 0)
+		ret = omap_open(&s->omap, &omap_ops);
+	return ret < 0 ? ret : advisory_open(s);
 }
 
 int server_start(struct server **out, const struct server_conf *conf, uint64_t now_ns)
@@ -374,6 +378,7 @@ fail:
 	if (s) {
 		lockfsm_close(s->locks);
 		omap_close(s->omap);
+		advisory_close(s);
 	}
 	free(st);
 	free(s);
@@ -456,6 +461,7 @@ void server_free(struct server *s)
 	worker_free(s->worker);
 	lockfsm_close(s->locks);
 	omap_close(s->omap);
+	advisory_close(s);
 	free(s->acts);
 	free(s);
 }

@@ -121,6 +121,7 @@ struct server {
 	struct worker *worker;
 	struct lockfsm *locks;
 	struct omap *omap;
+	struct advisory *advisory;	/* advisory.c */
 	struct gather gather;
 	struct client *clients;
 	size_t clients_nr;

@@ -22,6 +22,8 @@
 	C(requests_roots, "Requests for stable roots")					\
 	C(requests_lock, "Requests for locks")						\
 	C(requests_omap, "Requests for open-inode maps")				\
+	C(requests_advisory, "Requests about advisory locks")				\
+	C(advisory_conflicts, "Advisory locks told by a mount that another had")	\
 	C(requests_statfs, "Requests for free space")					\
 	C(requests_cluster, "Requests for the state of the cluster")			\
 	C(requests_farewell, "Mounts that said farewell")				\

@@ -121,6 +121,16 @@ bool adv_ranges_have(const struct adv_ranges *r, uint64_t first, uint64_t last, 
 	return i < r->nr && r->v[i].first <= first && r->v[i].last >= last && r->v[i].type == type;
 }
 
+bool adv_ranges_cover(const struct adv_ranges *r, uint64_t first, uint64_t last)
+{
+	for (uint32_t i = find(r, first); i < r->nr && r->v[i].first <= first; i++) {
+		if (r->v[i].last >= last)
+			return true;
+		first = r->v[i].last + 1;
+	}
+	return false;
+}
+
 void adv_ranges_clear(struct adv_ranges *r)
 {
 	free(r->v);

@@ -34,6 +34,8 @@ const struct adv_range *adv_ranges_conflict(const struct adv_ranges *r, uint64_t
 					    uint8_t type);
 /* Whether all from first to last is `type` already. */
 bool adv_ranges_have(const struct adv_ranges *r, uint64_t first, uint64_t last, uint8_t type);
+/* Whether all from first to last is locked, of whichever type. */
+bool adv_ranges_cover(const struct adv_ranges *r, uint64_t first, uint64_t last);
 /* Free what it has; it is empty then, and good for use. */
 void adv_ranges_clear(struct adv_ranges *r);
 

@@ -1,0 +1,1 @@
+UNIT_EXTRA_test_advisory = services/serverd/advisory_fsm.c
