@@ -14,12 +14,12 @@ DESTDIR ?=
 CC      ?= gcc
 SAN     ?=
 
-PACKAGES_BUILD = gcc make pkg-config libc6-dev libfuse3-dev libzmq3-dev liblmdb-dev uuid-dev \
+PACKAGES_BUILD = gcc make pkg-config libc6-dev libfuse3-dev libzmq3-dev libsodium-dev liblmdb-dev uuid-dev \
 		 libsystemd-dev liburing-dev libisal-dev libcmocka-dev fuse3
 PACKAGES_TEST  = zstd rsync attr acl python3 util-linux mount procps e2fsprogs xfsprogs systemd dbus iproute2 nftables \
 		 iptables git
 
-LIBS_PKG = fuse3 libzmq lmdb uuid libsystemd liburing libisal
+LIBS_PKG = fuse3 libzmq libsodium lmdb uuid libsystemd liburing libisal
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
 
 WARN     = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes

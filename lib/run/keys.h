@@ -58,6 +58,9 @@ int keys_at_address(struct keys *k, uint32_t addr, uint16_t port, uint8_t key[KE
 /* At its own address a service must be the node that others expect there: 0, or -ENOKEY with the
  * reason and what to do in err. */
 int keys_check_own(struct keys *k, uint32_t addr, uint16_t port, char *err, size_t err_size);
+/* keys_open and keys_reload with the reason in the log; the second: whether there is a new list. */
+int keys_open_said(struct keys **out, const struct instance_conf *conf);
+bool keys_reload_said(struct keys *k);
 /* The texts "key" or "insecure" of a status: whether this service asks who talks to it. */
 void keys_status(struct keys *k, const struct instance_conf *conf, struct msg_status_reply *reply);
 

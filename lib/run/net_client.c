@@ -341,6 +341,7 @@ static int secure_socket(struct net_client *nc, const char *endpoint)
 {
 	uint8_t server_key[KEYS_BYTES];
 	struct keys *k = nc->conf.keys;
+	char err[KEYS_ERR_BYTES];
 	uint32_t addr;
 	uint16_t port;
 
@@ -349,9 +350,14 @@ static int secure_socket(struct net_client *nc, const char *endpoint)
 	if (strncmp(endpoint, "tcp://", 6) != 0 ||
 	    keys_parse_address(endpoint + 6, &addr, &port) < 0)
 		return -EINVAL;
+	/* Without that line there is nothing to lose: it may have been added since. */
+	if (keys_at_address(k, addr, port, server_key) < 0 && keys_reload(k, err, sizeof(err)) < 0) {
+		set_why(nc, LOG_ERR, "%.250s", err);
+		return -ENOKEY;
+	}
 	if (keys_at_address(k, addr, port, server_key) < 0) {
 		set_why(nc, LOG_ERR, "no line of %s has the address of the leader at %s: add its node's line (scoutfsctl "
-			"keygen -p -a ADDRESS there) and reload",
+			"keygen -p -a ADDRESS there)",
 			keys_allow_path(k), endpoint);
 		return -ENOKEY;
 	}

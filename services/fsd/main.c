@@ -33,6 +33,7 @@
 #include "inode.h"
 #include "instance.h"
 #include "keep.h"
+#include "keys.h"
 #include "locks.h"
 #include "log.h"
 #include "merge.h"
@@ -128,7 +129,7 @@ static void *signal_thread(void *arg)
 		if (sigwait(set, &sig) != 0)
 			continue;
 		if (sig == SIGHUP) {
-			net_reload_keys(fsd);
+			keys_reload_said(fsd->keys);
 			continue;
 		}
 		if (sig == SIGUSR2 && !plan_restart(fsd))
@@ -522,7 +523,7 @@ int main(int argc, char **argv)
 	if (status || done)
 		return status;
 	fd = keep_take_descriptor();
-	ret = net_open_keys(fsd);
+	ret = keys_open_said(&fsd->keys, &fsd->conf);
 	if (ret == 0)
 		ret = catch_signals();
 	if (ret == 0)

@@ -20,7 +20,6 @@
 #include "clock.h"
 #include "format/super.h"
 #include "keep.h"
-#include "keys.h"
 #include "lease.h"
 #include "log.h"
 #include "net_client.h"
@@ -435,30 +434,6 @@ int net_statfs(struct fsd *fsd, struct net_statfs *st)
 					   .reserved_meta = r.reserved_meta,
 					   .committed_seq = r.committed_seq };
 	return ret;
-}
-
-/* ---- keys ---------------------------------------------------------------------------------- */
-
-int net_open_keys(struct fsd *fsd)
-{
-	char err[KEYS_ERR_BYTES];
-	int ret = keys_open(&fsd->keys, &fsd->conf, err, sizeof(err));
-
-	if (ret < 0)
-		log_err("%s", err);
-	return ret;
-}
-
-void net_reload_keys(struct fsd *fsd)
-{
-	char err[KEYS_ERR_BYTES];
-
-	if (!fsd->keys)
-		return;
-	if (keys_reload(fsd->keys, err, sizeof(err)) < 0)
-		log_err("%s; the list of before is used on", err);
-	else
-		log_info("%s: read again, %u nodes", keys_allow_path(fsd->keys), keys_nodes_nr(fsd->keys));
 }
 
 /* ---- start, stop, status ------------------------------------------------------------------- */

@@ -41,11 +41,6 @@ void net_lock_request(struct fsd *fsd, const struct key *key, uint8_t old_mode, 
 void net_invalidate_respond(struct fsd *fsd, struct net_req *req, const struct key *key,
 			    uint8_t old_mode, uint8_t new_mode);
 
-/* Read this node's keys before anything else: -errno, with the reason logged. */
-int net_open_keys(struct fsd *fsd);
-/* Take the list of allowed nodes anew (any thread); when it cannot be read the old one stays. */
-void net_reload_keys(struct fsd *fsd);
-
 /* For status: whether there is a session, and in words who is waited for and since when. */
 bool net_is_connected(struct fsd *fsd, char *words, size_t size, uint64_t *since_ns);
 

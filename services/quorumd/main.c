@@ -31,6 +31,7 @@
 #include "ctl.h"
 #include "format/super.h"
 #include "instance.h"
+#include "keys.h"
 #include "lease/lease.h"
 #include "log.h"
 #include "sdn.h"
@@ -43,17 +44,19 @@
 #define LEASE_STEPS	8u			/* serverd's lease is told so often in its time */
 
 /* A signal's only effects: the end before the loop runs, a ring in it. */
-static volatile sig_atomic_t is_looping, is_asked_to_stop;
+static volatile sig_atomic_t is_looping, is_asked_to_stop, is_asked_to_reload;
 static int signal_wake_fd = -1;
 
 static void on_signal(int number)
 {
 	uint64_t one = 1;
 
-	(void)number;
-	if (!is_looping)
+	if (number == SIGHUP)
+		is_asked_to_reload = 1;
+	else if (!is_looping)
 		_exit(0);
-	is_asked_to_stop = 1;
+	else
+		is_asked_to_stop = 1;
 	/* It can only fail by being rung already. */
 	if (write(signal_wake_fd, &one, sizeof(one)) < 0)
 		return;
@@ -449,6 +452,13 @@ static void drain(int fd)
 		;
 }
 
+static void reload_keys(struct quorumd *qd)
+{
+	is_asked_to_reload = 0;
+	if (keys_reload_said(qd->keys) && qd->peers)
+		peers_reload_keys(qd->peers);
+}
+
 static void loop(struct quorumd *qd)
 {
 	uint64_t watchdog_ns = sdn_watchdog_ns();
@@ -477,6 +487,8 @@ static void loop(struct quorumd *qd)
 			sdn_stopping();
 			quorumd_event_kind(qd, QUORUM_IN_SHUTDOWN, 0);
 		}
+		if (is_asked_to_reload)
+			reload_keys(qd);
 		if (qd->peers)
 			peers_dispatch(qd->peers);
 		jobs_done(qd);
@@ -547,9 +559,10 @@ static int read_config(struct quorumd *qd)
 		return -EINVAL;
 	}
 	a = qd->addrs[qd->slot];
-	if (slots_nr(qd) > 1 && a >> 24 != 127 && !qd->conf.insecure) {
+	if (slots_nr(qd) > 1 && a >> 24 != 127 && !qd->keys && !qd->conf.insecure) {
 		log_err("quorum slot %u is at %u.%u.%u.%u, which is not loopback: without keys anybody on that network "
-			"could take part; if it is trusted set insecure = yes",
+			"could take part: make one with scoutfsctl keygen and add it to the lists of all nodes, or if that "
+			"network is trusted set insecure = yes",
 			qd->slot, a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
 		return -EPERM;
 	}
@@ -623,6 +636,9 @@ static int start(struct quorumd *qd)
 		return -EINVAL;
 	}
 	qd->slot = (unsigned)qd->conf.quorum_slot;
+	ret = keys_open_said(&qd->keys, &qd->conf);
+	if (ret < 0)
+		return ret;
 	ret = instance_rid_get(&qd->conf, &qd->rid);
 	if (ret < 0)
 		return ret;
@@ -673,6 +689,7 @@ static void catch_signals(struct quorumd *qd)
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
 

@@ -14,11 +14,13 @@
 
 #include "conf.h"
 #include "msg.h"
+#include "net_refuse.h"
 #include "quorum_fsm.h"
 #include "quorum_slot.h"
 #include "quorumd_stats.h"
 
 struct blkcli;
+struct keys;
 struct slot_io;
 struct local;
 struct peers;
@@ -45,6 +47,7 @@ struct quorumd {
 	uint32_t present;
 	uint32_t addrs[QUORUM_SLOTS_MAX];	/* numbers */
 	uint16_t ports[QUORUM_SLOTS_MAX];
+	struct keys *keys;		/* NULL: members talk without */
 	void *zmq_ctx;
 	struct blkcli *blk;
 	struct slot_io *io;
@@ -64,9 +67,11 @@ struct quorumd {
 	uint64_t adopt_until_ns;
 	struct fences clean, fences;	/* our own slot's; all */
 	struct quorumd_stats stats;
+	struct net_refusals refusals;
 
 	int wake_fd;			/* rung by the status socket's thread */
 	pthread_mutex_t mutex;		/* what follows */
+	uint32_t keyless;		/* members whose key is not known */
 	uint64_t acked[FENCED_RIDS_MAX];	/* rids that an operator says do not run any more */
 	size_t acked_nr;
 	uint64_t fenced[FENCED_RIDS_MAX];	/* rids that cannot write any more */
@@ -138,6 +143,8 @@ int peers_open(struct peers **out, struct quorumd *qd);
 void peers_close(struct peers *p);
 int peers_fd(const struct peers *p);
 void peers_dispatch(struct peers *p);
+/* With keys: their list was read again. */
+void peers_reload_keys(struct peers *p);
 void peers_send(struct peers *p, const struct msg_quorum_state *st);
 
 /* fence.c */

@@ -18,6 +18,8 @@
 	C(states_sent,		"States sent to other members")				\
 	C(states_received,	"States received from other members")			\
 	C(states_refused,	"Datagrams that were none of theirs")			\
+	C(states_stale,		"... sealed by a member that did not know this process yet") \
+	C(states_replayed,	"... sealed, and received before or overtaken")		\
 	C(local_messages,	"Messages from services of this host")			\
 	C(local_refused,	"... that were refused")
 

@@ -10,10 +10,12 @@
 
 #include "clock.h"
 #include "ctl.h"
+#include "keys.h"
 #include "log.h"
 #include "sdn.h"
 
 STATS_DESCS(quorumd_stats, QUORUMD_STATS);
+STATS_DESCS(net_refusals, NET_REFUSALS);
 
 static const char *const role_names[] = { "follower", "candidate", "leader" };
 static const char *const server_names[] = { "down", "starting", "up", "stopping" };
@@ -109,15 +111,20 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 		if (i == qd->slot || !(qd->present & 1u << i))
 			continue;
 		snprintf(name, sizeof(name), "slot_%u", i);
-		if (qd->shown.heard_ns[i])
+		if (qd->keyless & 1u << i)
+			ctl_add_text(reply, name, "its address is in no line of %s",
+				     keys_allow_path(qd->keys));
+		else if (qd->shown.heard_ns[i])
 			ctl_add_text(reply, name, "heard %" PRIu64 " ms ago",
 				     (uint64_t)((now - qd->shown.heard_ns[i]) / NSEC_PER_MSEC));
 		else
 			ctl_add_text(reply, name, "never heard");
 	}
 	pthread_mutex_unlock(&qd->mutex);
+	keys_status(qd->keys, &qd->conf, reply);
 	fences_fill_status(qd, reply);
 	CTL_ADD_STATS(reply, quorumd_stats, &qd->stats);
+	CTL_ADD_STATS(reply, net_refusals, &qd->refusals);
 }
 
 static void ring(struct quorumd *qd)

@@ -600,28 +600,14 @@ static int command(void *arg, const char *verb, const char *arg_text, char *text
 
 enum { FD_SIGNAL, FD_WAKE, FD_LEADER, FD_SERVER, FD_NET, FDS_NR };
 
-static void reload_keys(struct daemon *d)
-{
-	char err[KEYS_ERR_BYTES];
-
-	if (!d->keys)
-		return;
-	if (keys_reload(d->keys, err, sizeof(err)) < 0) {
-		log_err("%s; the list of before is used on", err);
-		return;
-	}
-	log_info("%s: read again, %u nodes", keys_allow_path(d->keys), keys_nodes_nr(d->keys));
-	if (d->ns)
-		net_server_check_keys(d->ns);
-}
-
 static void take_signals(struct daemon *d)
 {
 	struct signalfd_siginfo si;
 
 	while (read(d->signal_fd, &si, sizeof(si)) == sizeof(si)) {
 		if (si.ssi_signo == SIGHUP) {
-			reload_keys(d);
+			if (keys_reload_said(d->keys) && d->ns)
+				net_server_check_keys(d->ns);
 			continue;
 		}
 		if (!d->is_leaving)
@@ -748,7 +734,6 @@ static int block_signals(struct daemon *d)
 static int begin(struct daemon *d)
 {
 	static const struct ctl_ops ctl_ops = { fill_status, command, cluster };
-	char err[KEYS_ERR_BYTES];
 	pthread_t opener;
 	int ret;
 
@@ -756,9 +741,7 @@ static int begin(struct daemon *d)
 		log_err("this instance has no quorum_slot: only quorum members can serve");
 		return -EINVAL;
 	}
-	ret = keys_open(&d->keys, &d->conf, err, sizeof(err));
-	if (ret < 0)
-		log_err("%s", err);
+	ret = keys_open_said(&d->keys, &d->conf);
 	if (ret == 0)
 		ret = instance_check_runtime_dir(&d->conf);
 	if (ret == 0)

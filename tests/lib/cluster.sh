@@ -2,7 +2,10 @@
 # on the two devices that all of them share, and an instance "mnt" of it in each node.  Sources common.sh.
 #
 #   NODES="n1 n2 n3" SLOTS=3            set before, when there are to be others
+#   KEYS=no                             set before: the nodes talk without keys (insecure = yes)
 #   cluster_up                          boot the nodes, install the build and the test programs (/shared/bin) in each
+#   cluster_keys [nX]...                a new key for each (all), and the list of all nodes' keys to all of them
+#   cluster_list nX...                  the lines of these nodes for the list of allowed nodes
 #   cluster_mkfs                        make the volume: quorum slots 0..SLOTS-1 at the nodes n1..nSLOTS
 #   cluster_conf [key=value]...         write /etc/scoutfs/mnt.conf in every node; members get their quorum_slot
 #   node nX CMD...                      run CMD in a node
@@ -19,7 +22,7 @@
 export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=${RIG_DISK_SIZE:-16G}
 export RIG_NET=${RIG_NET:-10.$((100 + $$ % 100)).$((RANDOM % 250))}
 RIG=$TOP/tests/rig/rig
-NODES=${NODES:-n1 n2 n3} SLOTS=${SLOTS:-3}
+NODES=${NODES:-n1 n2 n3} SLOTS=${SLOTS:-3} KEYS=${KEYS:-no}
 DAEMONS="blockd quorumd serverd fsd"
 MNT=/mnt/c		# in the nodes; there is no such folder on the host
 rig_down() { local rc=$?; "$RIG" down; return $rc; }
@@ -47,6 +50,15 @@ cluster_up() {
 	make -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install || return 1
 	mkdir -p "$RIG_DIR/shared/bin" && cp "$BUILD"/tests/posix/* "$RIG_DIR/shared/bin/" || return 1
 	for n in $NODES; do install_in "$n" || return 1; done
+	[ "$KEYS" = no ] || cluster_keys
+}
+cluster_list() { local n; for n; do node "$n" scoutfsctl keygen -p -a "$(addr "$n")" -n "$n" || return 1; done; }
+cluster_keys() {
+	local n
+	for n in ${*:-$NODES}; do node "$n" scoutfsctl keygen -f >/dev/null 2>&1 || return 1; done
+	# shellcheck disable=SC2086
+	cluster_list $NODES >"$TMP/nodes.allow" || return 1
+	for n in $NODES; do node "$n" sh -c 'cat >/etc/scoutfs/nodes.allow' <"$TMP/nodes.allow" || return 1; done
 }
 cluster_mkfs() {
 	local i q=()
@@ -56,7 +68,8 @@ cluster_mkfs() {
 cluster_conf() {
 	local n kv
 	for n in $NODES; do
-		{ printf '%s = %s\n' meta_device /dev/shared0 data_device /dev/shared1 mountpoint $MNT cache_size 64M pool_size 64M insecure yes
+		{ printf '%s = %s\n' meta_device /dev/shared0 data_device /dev/shared1 mountpoint $MNT cache_size 64M pool_size 64M
+		  [ "$KEYS" = no ] && echo "insecure = yes"
 		  [ "${n#n}" -le "$SLOTS" ] && echo "quorum_slot = $((${n#n} - 1))"
 		  for kv in "$@"; do echo "${kv%%=*} = ${kv#*=}"; done; } |
 		awk -F' = ' '{v[$1] = $0; if (!($1 in n)) o[++i] = $1; n[$1] = 1} END {for (j = 1; j <= i; j++) print v[o[j]]}' |

@@ -588,6 +588,37 @@ int cmd_stop(int argc, char **argv)
 	return 0;
 }
 
+int cmd_reload(int argc, char **argv)
+{
+	static const enum service talkers[] = { SERVICE_QUORUMD, SERVICE_SERVERD, SERVICE_FSD };
+	struct instance_conf conf;
+	char err[CONF_ERR_BYTES];
+	unsigned nr = 0;
+
+	if (argc != 2)
+		return usage_error("reload", "name one configuration");
+	if (conf_load(&conf, argv[1], err, sizeof(err)) < 0) {
+		say_error("reload", "%s", err);
+		return 1;
+	}
+	if (runtime_may_look("reload", &conf) < 0)
+		return 1;
+	for (size_t i = 0; i < sizeof(talkers) / sizeof(talkers[0]); i++) {
+		pid_t pid = runtime_read_pid(&conf, service_name(talkers[i]));
+
+		if (!pid)
+			continue;
+		if (kill(pid, SIGHUP) < 0)
+			return verb_failed("reload", -errno);
+		nr++;
+	}
+	if (nr)
+		return 0;
+	say_error("reload", "%s is not running under `%s run` (with systemd: systemctl reload scoutfs@%s)",
+		  conf.name, program_name(), conf.name);
+	return 1;
+}
+
 static bool is_up(const struct instance_conf *conf, int i)
 {
 	static struct service_answer a;

@@ -51,6 +51,8 @@ enum command_group {
 	C(restart, "restart", GROUP_CORE, "[SERVICE] NAME|FILE",                                  \
 	  "replace the processes of a running instance, or one of them; programs wait meanwhile", \
 	  "  SERVICE   blockd, quorumd, serverd or fsd\n")                                       \
+	C(reload, "reload", GROUP_CORE, "NAME|FILE",                                              \
+	  "have a running instance read its list of allowed nodes again", "")                     \
 	C(status, "status", GROUP_CORE, "[NAME|FILE] [-v] [--cluster [--all]] [--json]",          \
 	  "how each service of an instance is, and what it waits for",                            \
 	  "  -v, --verbose                   with counters\n"                                     \

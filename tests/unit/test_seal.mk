@@ -1,0 +1,1 @@
+UNIT_EXTRA_test_seal = services/quorumd/seal.c
