@@ -5,7 +5,7 @@
 #   make quickstart a volume in two files, mounted, walked, checked, gone again
 #   make check      every test (see tests/README.md); make soak for the long ones
 #   make sanitize   unit and fuzz targets under ASan and UBSan, threaded ones under TSan
-#   make bench      ratios to a do-nothing FUSE server and to xfs
+#   make bench      ratios to a do-nothing FUSE server and to xfs; bench-cluster: what nodes cost one another
 #   make install / uninstall / deb-deps / clean
 
 BUILD   ?= build
@@ -43,7 +43,7 @@ PROGRAMS  := $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/scoutfsctl $(BUILD)/mount.
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 .DEFAULT_GOAL := all
-.PHONY: all deps deb-deps check soak sanitize bench quickstart install uninstall clean headers-check purity-check
+.PHONY: all deps deb-deps check soak sanitize bench bench-cluster quickstart install uninstall clean headers-check purity-check
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -115,6 +115,10 @@ quickstart: deps
 bench: deps
 	@$(MAKE) --no-print-directory -s test-programs
 	@BUILD="$(abspath $(BUILD))" tests/bench/bench.sh
+
+bench-cluster: deps
+	@$(MAKE) --no-print-directory -s test-programs
+	@BUILD="$(abspath $(BUILD))" tests/bench/cluster.sh
 
 # --- installation ------------------------------------------------------------------------------
 UNITS = $(wildcard systemd/*.service systemd/*.mount systemd/*.target)
