@@ -288,7 +288,7 @@ int conf_init(struct instance_conf *conf, const char *name, char *err, size_t er
 	conf->client_timeout_ms = 20000;
 	conf->recovery_timeout_ms = 30000;
 	conf->lease_ms = LEASE_MS_DEFAULT;
-	conf->longest_io_ms = 30000;
+	conf->longest_io_ms = 2000;
 	conf->log_merge_wait_timeout_ms = 500;
 	conf->log_merge_min_height = 3;
 	conf->log_merge_min_trees = 8;

@@ -1,4 +1,5 @@
 /*
+ * RUNTIME_DIR/lapsed: "term N", and a rid and milliseconds a line, replaced whole.
  * RUNTIME_DIR/fenced: one line of 16 hex digits a rid, the oldest first.
  *
  * Promises: the file is replaced whole, so nobody reads half of a change and a full runtime directory
@@ -150,4 +151,49 @@ int fenced_has(const struct instance_conf *conf, uint64_t rid)
 	if (ret < 0)
 		log_err("%s: %s; what was fenced before is not known", path, strerror(-ret));
 	return ret;
+}
+
+int lapsed_set(const struct instance_conf *conf, uint64_t term, const struct lapsed_leader *leaders, size_t nr)
+{
+	char path[CONF_PATH_BYTES + 16], tmp[CONF_PATH_BYTES + 32];
+	bool failed;
+	int ret = 0;
+	FILE *f;
+
+	conf_runtime_path(conf, "lapsed", path, sizeof(path));
+	snprintf(tmp, sizeof(tmp), "%s.new", path);
+	f = fopen(tmp, "we");
+	failed = !f || fprintf(f, "term %" PRIu64 "\n", term) < 0;
+	for (size_t i = 0; i < nr && !failed; i++)
+		failed = fprintf(f, "%016" PRIx64 " %" PRIu64 "\n", leaders[i].rid, leaders[i].led_ms) < 0;
+	if (failed)
+		ret = -errno;
+	if (f && fclose(f) != 0 && ret == 0)
+		ret = -errno;
+	if (ret == 0 && rename(tmp, path) < 0)
+		ret = -errno;
+	if (ret < 0) {
+		log_warning("%s: which leaders were waited out cannot be kept: %s; their mounts are waited for once "
+			    "more", path, strerror(-ret));
+		unlink(tmp);
+	}
+	return ret;
+}
+
+uint64_t lapsed_led_ms(const struct instance_conf *conf, uint64_t term, uint64_t rid)
+{
+	uint64_t of_term, x, ms, led_ms = 0;
+	char path[CONF_PATH_BYTES + 16];
+	FILE *f;
+
+	conf_runtime_path(conf, "lapsed", path, sizeof(path));
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	if (fscanf(f, "term %" SCNu64, &of_term) == 1 && of_term == term) {
+		while (led_ms == 0 && fscanf(f, " %16" SCNx64 " %" SCNu64, &x, &ms) == 2)
+			led_ms = x == rid ? ms : 0;
+	}
+	fclose(f);
+	return led_ms;
 }

@@ -7,6 +7,7 @@
 #ifndef SCOUTFS_FENCED_H
 #define SCOUTFS_FENCED_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "conf.h"
@@ -19,5 +20,19 @@ int fenced_add(const struct instance_conf *conf, uint64_t rid);
 
 /* Whether rid is remembered: 1 or 0.  Negative: the file cannot be read (logged; treat it as "no"). */
 int fenced_has(const struct instance_conf *conf, uint64_t rid);
+
+/*
+ * The leaders of before that the leader of `term` has waited out instead: what their servers may have given their
+ * own mounts is over, which says nothing of leases that others gave those before or later: so how long it
+ * led counts.  Kept in RUNTIME_DIR/lapsed, for this host's serverd and for that term only.  The file's error,
+ * logged: the server waits longer.
+ */
+struct lapsed_leader {
+	uint64_t rid;
+	uint64_t led_ms;	/* from when it was first known to lead until now */
+};
+int lapsed_set(const struct instance_conf *conf, uint64_t term, const struct lapsed_leader *leaders, size_t nr);
+/* How long rid had led, if it is one of them; 0: it is not. */
+uint64_t lapsed_led_ms(const struct instance_conf *conf, uint64_t term, uint64_t rid);
 
 #endif

@@ -6,7 +6,8 @@
  * processes could only write through the blockd that we are connected to, since that holds the
  * devices' lock, and that blockd is told to refuse the rid.  A leader that we have heard itself lives by a
  * lease from a majority, which has left it when it elected us: when that has run out, and the longest write
- * with it, its server writes no more; its mount is none of our business, and may go on.  Any other rid
+ * with it, its server writes no more.  Its mount may go on if it is there; what its own server gave it is over as
+ * well, of which serverd is told (fenced.h).  Any other rid
  * needs somebody's word: an operator's or an agent's (`scoutfsctl fence ack`).  What is known is kept in the runtime
  * directory (fenced.h) before anything is built on it: serverd finds it there, which may see the same rid
  * among the mounts of the volume, and so does a new quorumd, which derives its questions from the device.
@@ -64,13 +65,13 @@ static void revoke(struct quorumd *qd, struct fences *f, size_t i)
 }
 
 /* When what the lease of that leader allowed is over; 0: it has none that we know of. */
-static uint64_t lapse_ns(const struct quorumd *qd, const struct quorum_fence *w, uint64_t since_ns)
+static uint64_t lapse_ns(const struct quorumd *qd, const struct quorum_fence *w)
 {
-	uint64_t lease_ns = quorum_lease_of(&qd->q, w->slot, w->term);
+	uint64_t over_ns = quorum_lease_over_ns(&qd->q, w->slot, w->term);
 
-	if (!lease_ns)
+	if (!over_ns)
 		return 0;
-	return since_ns + lease_ns + lease_drift_ns(lease_ns) +
+	return over_ns + lease_drift_ns(qd->q.peers[w->slot].lease_ms * NSEC_PER_MSEC) +
 	       qd->conf.longest_io_ms * NSEC_PER_MSEC;
 }
 
@@ -93,7 +94,8 @@ static void start_one(struct quorumd *qd, struct fences *f, size_t i)
 	} else if (f->lapse_ns[i]) {
 		log_notice("%s has not said that it stopped: its lease is waited for, %llu s; sooner with: "
 			   "scoutfsctl fence ack %016" PRIx64, text,
-			   (f->lapse_ns[i] - f->since_ns) / NSEC_PER_SEC, w->rid);
+			   f->lapse_ns[i] > f->since_ns ? (f->lapse_ns[i] - f->since_ns) / NSEC_PER_SEC : 0,
+			   w->rid);
 	} else {
 		log_warning(
 			"%s led this volume and has not said that it stopped; make sure that its host is "
@@ -114,7 +116,7 @@ void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slot
 	for (size_t i = 0; i < nr; i++) {
 		if (term == 0 && all[i].slot != qd->slot)
 			continue;
-		f->lapse_ns[f->nr] = term ? lapse_ns(qd, &all[i], now) : 0;
+		f->lapse_ns[f->nr] = term ? lapse_ns(qd, &all[i]) : 0;
 		f->wanted[f->nr++] = all[i];
 	}
 	pthread_mutex_unlock(&qd->mutex);
@@ -140,17 +142,28 @@ uint64_t fences_lapse_ns(const struct fences *f)
 
 bool fences_step(struct quorumd *qd, struct fences *f, uint64_t now)
 {
+	struct lapsed_leader lapsed[QUORUM_FENCES_MAX];
 	bool is_done = true;
+	size_t nr = 0;
 
 	for (size_t i = 0; i < f->nr; i++) {
 		uint64_t rid = f->wanted[i].rid;
 
-		if (is_fenced(qd, rid) || (f->lapse_ns[i] && now >= f->lapse_ns[i]))
+		if (is_fenced(qd, rid))
 			continue;
+		if (f->lapse_ns[i] && now >= f->lapse_ns[i]) {
+			uint64_t since_ns = qd->q.peers[f->wanted[i].slot].led_since_ns;
+
+			lapsed[nr++] = (struct lapsed_leader){ rid, (now - since_ns) / NSEC_PER_MSEC };
+			continue;
+		}
 		is_done = false;
 		if (!f->is_revoking[i] && is_acked(qd, rid))
 			revoke(qd, f, i);
 	}
+	/* Before serverd is told of the term. */
+	if (is_done && f->term)
+		lapsed_set(&qd->conf, f->term, lapsed, nr);
 	return is_done;
 }
 

@@ -117,6 +117,19 @@ static void tell_services(struct quorumd *qd)
 }
 
 /*
+ * How long a lease from the majority is.  Shorter than the silence after which others elect, by the longest write:
+ * then they need not wait for one any more.
+ */
+static uint64_t lease_ns(const struct quorumd *qd)
+{
+	uint64_t timeout_ns = qd->q.conf.heartbeat_timeout_ns, io_ns = qd->conf.longest_io_ms * NSEC_PER_MSEC;
+
+	if (slots_nr(qd) < QUORUM_LEASE_MEMBERS_MIN)
+		return timeout_ns;
+	return timeout_ns - (io_ns < timeout_ns / 2 ? io_ns : timeout_ns / 2);
+}
+
+/*
  * How long this host's serverd may write, to blockd before anything lets it begin (the connection is the one
  * that SLOT_JOB_SET_TERM goes through), then to serverd.  Whether there is news.
  */
@@ -127,7 +140,7 @@ static bool tell_lease(struct quorumd *qd, uint64_t now)
 
 	if (!until)
 		return false;
-	until -= lease_drift_ns(timeout_ns);
+	until -= timeout_ns - lease_ns(qd) + lease_drift_ns(timeout_ns);
 	if (qd->lease_term == qd->q.lead_term && until < qd->lease_until_ns + timeout_ns / LEASE_STEPS)
 		return false;
 	qd->lease_term = qd->q.lead_term;
@@ -147,6 +160,7 @@ static void perform(struct quorumd *qd, const struct quorum_acts *acts, uint64_t
 		switch (a->kind) {
 		case QUORUM_ACT_SEND:
 			quorum_fill_state(&qd->q, now, &st);
+			st.lease_ms = (uint32_t)(lease_ns(qd) / NSEC_PER_MSEC);
 			if (qd->peers)
 				peers_send(qd->peers, &st);
 			break;

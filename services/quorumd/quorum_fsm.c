@@ -14,9 +14,9 @@
  * or gone.
  * - A leader of three or more has a lease: enough members, in its term, have heard what it said within
  * the heartbeat timeout.  It counts from when it spoke, which an old answer cannot make later; without it
- * the leader gives up (1.7 [H]).  Who is elected after it knows that a majority has left the old term, so
- * that the old lease ends no later than a heartbeat timeout after that.  Two leaders of one term both give
- * up (1.5.3 [H]).
+ * the leader gives up (1.7 [H]).  Who is elected after it knows that a majority has left the old term, and when
+ * each of them had heard the old leader last; one of them is of the majority that the old lease rests on, so it
+ * ends no later than its length after the latest of these.  Two leaders of one term both give up (1.5.3 [H]).
  * - We are no candidate while a term of ours is not over, nor without a serverd, nor while somebody
  * who led from our slot may still write: our ELECT would hide his.
  * - A failed write ends the member: serverd first, then the process (1.2 [H]).
@@ -31,8 +31,6 @@
 #include <string.h>
 
 #include "util/planted.h"
-
-#define LEASE_MEMBERS_MIN 3u
 
 static uint32_t next_random(struct quorum *q)
 {
@@ -49,7 +47,7 @@ static unsigned slots_nr(const struct quorum *q)
 
 unsigned quorum_votes_needed(unsigned nr)
 {
-	return nr < LEASE_MEMBERS_MIN ? 1 : nr / 2 + !PLANTED(quorum_half_is_enough);
+	return nr < QUORUM_LEASE_MEMBERS_MIN ? 1 : nr / 2 + !PLANTED(quorum_half_is_enough);
 }
 
 static void emit(struct quorum_acts *out, enum quorum_act_kind kind, enum quorum_event_kind record,
@@ -98,6 +96,7 @@ static void enter_term(struct quorum *q, uint64_t term, struct quorum_acts *out)
 	for (size_t i = 0; i < QUORUM_SLOTS_MAX; i++) {
 		q->peers[i].resigned_seen = false;
 		q->peers[i].granted_ns = 0;
+		q->left_ns[i] = q->peers[i].is_heard ? q->peers[i].heard_ns : 0;
 	}
 	emit_write(out, QUORUM_EVENT_TERM, term);
 }
@@ -241,19 +240,36 @@ uint64_t quorum_lease_until(const struct quorum *q, uint64_t now)
 
 	if (q->role != QUORUM_LEADER || q->term != q->lead_term || q->failed)
 		return 0;
-	if (slots_nr(q) >= LEASE_MEMBERS_MIN && !PLANTED(quorum_leads_without_a_majority))
+	if (slots_nr(q) >= QUORUM_LEASE_MEMBERS_MIN && !PLANTED(quorum_leads_without_a_majority))
 		said = majority_ns(q);
 	return said ? said + q->conf.heartbeat_timeout_ns : 0;
 }
 
-uint64_t quorum_lease_of(const struct quorum *q, unsigned slot, uint64_t term)
+uint64_t quorum_lease_over_ns(const struct quorum *q, unsigned slot, uint64_t term)
 {
 	const struct quorum_peer *p = &q->peers[slot];
 
-	if (slots_nr(q) < LEASE_MEMBERS_MIN || p->led_term < term)
+	if (slots_nr(q) < QUORUM_LEASE_MEMBERS_MIN || p->led_term < term)
 		return 0;
-	return PLANTED(quorum_waits_for_its_own_lease) ? q->conf.heartbeat_timeout_ns
-						       : p->lease_ms * 1000000ull;
+	return q->left_ns[slot] + (PLANTED(quorum_waits_for_its_own_lease) ? q->conf.heartbeat_timeout_ns
+									   : p->lease_ms * 1000000ull);
+}
+
+/*
+ * A member votes for us, and from now on grants no lease to the leader of an earlier term.  One that has not heard
+ * of a slot may have forgotten it with a process before: it counts as if it had just now.
+ */
+static void count_vote(struct quorum *q, const struct msg_quorum_state *p, uint64_t now)
+{
+	q->votes |= 1u << p->slot;
+	for (size_t i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		uint64_t age_ms = p->last_heard.v[i], t = now;
+
+		if (age_ms != UINT64_MAX)
+			t = age_ms < now / 1000000 ? now - age_ms * 1000000 : 0;
+		if (t > q->left_ns[i])
+			q->left_ns[i] = t;
+	}
 }
 
 static bool has_lease(const struct quorum *q, uint64_t now)
@@ -315,8 +331,11 @@ static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint6
 	peer->heard_ns = now;
 	peer->heard_state = state_id(p->incarnation, p->number);
 	peer->lease_ms = p->lease_ms;
-	if (p->role == QUORUM_LEADER)
+	if (p->role == QUORUM_LEADER) {
+		if (peer->led_term != p->term)
+			peer->led_since_ns = now;
 		peer->led_term = p->term;
+	}
 	if (p->term == q->term)
 		peer->granted_ns = said_ns(q, p->heard_state.v[q->conf.slot]);
 
@@ -347,7 +366,7 @@ static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint6
 		return;
 	case QUORUM_FOLLOWER:
 		if (q->role == QUORUM_CANDIDATE && p->voted_for == q->conf.slot) {
-			q->votes |= 1u << p->slot;
+			count_vote(q, p, now);
 			check_votes(q, now, out);
 		} else if (q->role == QUORUM_FOLLOWER && p->resigned && !peer->resigned_seen) {
 			peer->resigned_seen = true;

@@ -18,6 +18,7 @@
 #define QUORUM_ELECTION_NS	250000000ull	/* and up to 99 ms more */
 #define QUORUM_BEAT_NS		100000000ull
 #define QUORUM_ALIVE_MS		1000u		/* a member that was heard within it may be handed a term to */
+#define QUORUM_LEASE_MEMBERS_MIN 3u		/* with fewer there is no majority to have it from */
 #define QUORUM_ACTS_MAX		16u
 #define QUORUM_SENT_MAX		256u		/* states of ours whose time is known: 25 s of beats */
 
@@ -98,6 +99,7 @@ struct quorum_peer {
 	uint64_t heard_state;		/* which one that was, as we tell it */
 	uint64_t granted_ns;		/* when we said what it, in our term, has heard last; 0: nothing */
 	uint64_t led_term;		/* the last that it said it leads */
+	uint64_t led_since_ns;		/* when it was heard to for the first time */
 	uint32_t lease_ms;		/* of its own lease */
 };
 
@@ -128,6 +130,7 @@ struct quorum {
 	enum server_status server;	/* of lead_term */
 	uint64_t stop_by_ns;		/* LEAD_STOP */
 	struct quorum_peer peers[QUORUM_SLOTS_MAX];
+	uint64_t left_ns[QUORUM_SLOTS_MAX];	/* when those who vote for us had last heard of that slot */
 };
 
 /* How many votes make a leader of nr slots: 1.1. */
@@ -150,10 +153,10 @@ void quorum_check(const struct quorum *q);
  */
 uint64_t quorum_lease_until(const struct quorum *q, uint64_t now_ns);
 /*
- * How long after our own election the lease of slot's leader of `term` may last (drift not added); 0: nobody
+ * While we lead: when, by our clock, the lease of slot's leader of `term` is over (drift not added).  0: nobody
  * knows, for we have not heard that leader, or there are too few members for a majority.
  */
-uint64_t quorum_lease_of(const struct quorum *q, unsigned slot, uint64_t term);
+uint64_t quorum_lease_over_ns(const struct quorum *q, unsigned slot, uint64_t term);
 
 /* Our state as it goes to the members at now_ns, with a new number. */
 void quorum_fill_state(struct quorum *q, uint64_t now_ns, struct msg_quorum_state *out);

@@ -5,12 +5,13 @@
  * of it; its locks, blocks and log tree go to nobody else before its farewell came or it is certain that it
  * cannot write any more; who was given up once is told so and never served again.
  *
- * Who is given up: mounts of an earlier server that do not come back and tell their locks within the
- * recovery window; mounts that stay away longer than client_timeout_ms; mounts that answer the lock
+ * Who is given up: mounts of an earlier server that do not come back and tell their locks before their
+ * leases are over, or, where nobody knows of any, within the recovery window; mounts whose lease is over and for whom
+ * somebody waits; mounts that stay away longer than client_timeout_ms; mounts that answer the lock
  * server with nonsense.  A rid that this host recorded is stopped at once through blockd, which
- * holds the devices' locks (design.md D6).  Of others that have greeted this server the lease is waited for
+ * holds the devices' locks (design.md D6).  Of others that live by leases the end of theirs is waited for
  * (lease.c): when that, the drift of clocks and the longest write are over they write no more.  Of the rest
- * somebody must say that it was done: `scoutfsctl fence ack RID`; if that was said before, of whichever
+ * somebody must say that it was done: `scoutfsctl fence ack RID`, or an agent; if that was said before, of whichever
  * service, it is not asked again (fenced.h).  The mount of this very instance is not given up for staying
  * away: it shares its rid with this server, and its dirty state waits in the runtime directory for its next
  * process (D7); if it is gone for good the operator says so in the same way.
@@ -29,6 +30,10 @@
 #include "util/planted.h"
 
 #define RETRY_NS	NSEC_PER_SEC
+/* A mount that is there finds a new leader within a second; this is for a busy host. */
+#define COME_BACK_NS	(2 * NSEC_PER_SEC)
+/* Between two looks at a mount that is waited for, while none may be judged. */
+#define JUDGE_NS	(100 * NSEC_PER_MSEC)
 
 /* Work of the worker for one client. */
 struct client_task {
@@ -364,6 +369,19 @@ static void lapsed(struct server *s, struct client *c)
 	reclaim(s, c);
 }
 
+/*
+ * Everybody's locks wait for it: so only while it may be writing, whether it comes or not, and long enough for one
+ * that is there.
+ */
+static void expect_no_longer(struct server *s, struct client *c)
+{
+	uint64_t over_ns = lease_over_in_ns(c);
+	uint64_t ns = over_ns > COME_BACK_NS ? over_ns : COME_BACK_NS;
+
+	if (c->info.rid != s->conf.rid && over_ns != LEASE_NEVER && s->now_ns + ns < c->deadline_ns)
+		c->deadline_ns = s->now_ns + ns;
+}
+
 int client_expect(struct server *s, const struct mount_info *m, const char *is_over)
 {
 	struct lockfsm_event ev = { .kind = LOCKFSM_EXPECT, .rid = m->rid };
@@ -378,6 +396,8 @@ int client_expect(struct server *s, const struct mount_info *m, const char *is_o
 	advisory_note(s, ADVFSM_EXPECT, m->rid);
 	update_gate(s);
 	c->deadline_ns = s->now_ns + s->conf.conf->recovery_timeout_ms * NSEC_PER_MSEC;
+	lease_found(c);
+	expect_no_longer(s, c);
 	if (is_over)
 		client_fence(s, c, is_over);
 	return 0;
@@ -455,6 +475,7 @@ static void mounted(struct task *task, int err)
 	stats_inc(&s->conf.stats->greetings_new);
 	log_notice("mount %016llx is mounted", (unsigned long long)c->info.rid);
 	set_state(c, CLIENT_UP);
+	lease_found(c);
 	welcome(s, c);
 }
 
@@ -484,7 +505,8 @@ static void refuse(struct server *s, uint64_t rid)
 static void take_greeting(struct server *s, const struct net_greeting *g)
 {
 	struct mount_info m = { .rid = g->msg.rid, .addr = g->addr,
-				.is_quorum = g->msg.flags & GREETING_FLAG_QUORUM };
+				.is_quorum = g->msg.flags & GREETING_FLAG_QUORUM,
+				.lease_ms = s->conf.conf->lease_ms };
 	struct client *c = client_find(s, m.rid);
 
 	if (was_fenced(s, m.rid) || (c && c->is_fenced)) {
@@ -653,14 +675,29 @@ static void process_farewells(struct server *s)
 
 /* --- time --- */
 
+/* Whether others wait for an answer of a mount that may be given up for it. */
+static bool is_waited_for(const struct server *s, const struct client *c)
+{
+	return c->state == CLIENT_UP && c->unanswered && c->info.rid != s->conf.rid;
+}
+
 static void client_tick(struct server *s, struct client *c)
 {
+	/* Connected or not: it has let its lease run out. */
+	if (is_waited_for(s, c) && lease_over_in_ns(c) == 0 && lease_may_judge(s)) {
+		client_fence(s, c, "others wait for it, and its lease has run out");
+		return;
+	}
 	if (!c->deadline_ns || s->now_ns < c->deadline_ns)
 		return;
+	if (c->state == CLIENT_EXPECTED && !lease_may_judge(s)) {
+		c->deadline_ns = s->now_ns + COME_BACK_NS;
+		return;
+	}
 	c->deadline_ns = 0;
 	switch (c->state) {
 	case CLIENT_EXPECTED:
-		client_fence(s, c, "it did not come back to this server within recovery_timeout_ms");
+		client_fence(s, c, "it did not come back to this server in time");
 		break;
 	case CLIENT_UP:
 		client_fence(s, c, "its connection was gone for client_timeout_ms");
@@ -697,6 +734,12 @@ uint64_t clients_deadline(const struct server *s)
 	for (const struct client *c = s->clients; c; c = c->next) {
 		if (c->deadline_ns && c->deadline_ns < deadline)
 			deadline = c->deadline_ns;
+		if (is_waited_for(s, c)) {
+			uint64_t over_ns = lease_over_in_ns(c);
+
+			if (over_ns != LEASE_NEVER && s->now_ns + over_ns + JUDGE_NS < deadline)
+				deadline = s->now_ns + over_ns + JUDGE_NS;
+		}
 	}
 	return deadline;
 }

@@ -3,14 +3,25 @@
  *
  * Promises: a mount is given time only while this server's own lease lasts, which is looked at when the
  * answer is made, not when the loop's turn began; a mount that was given up is given none.  Of a mount that
- * has greeted us (so it lives by leases) it is known when nothing of it can reach a device any more; then
- * what it had may be given to others without anybody's word.
+ * lives by leases (it has greeted us, or the volume says so) it is known when nothing of it can reach a device
+ * any more; then what it had may be given to others without anybody's word.
+ *
+ * How long a mount's leases are at most is written into its mounted_clients item before it is given the first,
+ * and no leader gives it longer ones: so a later leader knows of a mount that it never hears for how long
+ * its predecessors may have let it write.  This instance's own mount gets none that outlives our own right: it dies
+ * with us when the host does, and whoever has waited for the end of our right need not wait for it.
+ *
+ * A silence counts against a mount only while we could have heard it: not when this process was stopped itself, nor
+ * when its own right had run out, so that it gave nobody anything.
  */
 #include <errno.h>
 
 #include "clock.h"
 #include "log.h"
 #include "serverd.h"
+
+#define DEAF_NS		(2 * NSEC_PER_SEC)	/* the loop turns at least once a second */
+#define HEARING_NS	(3 * NSEC_PER_SEC)	/* to take in what has come meanwhile, and what is sent again */
 
 static uint64_t boot_now(const struct server *s)
 {
@@ -27,11 +38,45 @@ void lease_greeted(struct client *c)
 	lease_granter_greeted(&c->lease, boot_now(c->server));
 }
 
+void lease_found(struct client *c)
+{
+	const struct server_conf *conf = &c->server->conf;
+	uint64_t ms = c->info.lease_ms;
+
+	if (!ms)
+		return;
+	/*
+	 * The mount of a leader that has been waited out: its server gave it none that is not over, nor is one that it
+	 * had from a leader before.
+	 */
+	if (c->state == CLIENT_EXPECTED && conf->lapsed_led_ms &&
+	    conf->lapsed_led_ms(conf->arg, c->info.rid) >= ms + ms / 25)
+		ms = 0;
+	lease_granter_found(&c->lease, ms * NSEC_PER_MSEC, boot_now(c->server));
+}
+
+/* What the mount may be given now. */
+static uint32_t length_ms(const struct server *s, const struct client *c, uint64_t now)
+{
+	uint32_t ms = s->conf.conf->lease_ms;
+	uint64_t own = own_until(s);
+
+	if (c->info.lease_ms && c->info.lease_ms < ms)
+		ms = c->info.lease_ms;
+	if (c->info.rid == s->conf.rid && own != LEASE_NEVER && own < now + ms * NSEC_PER_MSEC)
+		ms = own > now ? (uint32_t)((own - now) / NSEC_PER_MSEC) : 0;
+	return ms;
+}
+
 void lease_request(struct server *s, struct client *c, uint64_t handle)
 {
-	struct msg_lease_reply reply = { .lease_ms = s->conf.conf->lease_ms };
-	int ret = lease_granter_grant(&c->lease, reply.lease_ms * NSEC_PER_MSEC, own_until(s), boot_now(s));
+	uint64_t now = boot_now(s);
+	struct msg_lease_reply reply = { .lease_ms = length_ms(s, c, now) };
+	int ret = -EAGAIN;
 
+	/* What is left of our own right may be too short to be one: asked again, there is more. */
+	if (reply.lease_ms >= LEASE_MS_MIN || c->lease.is_closed)
+		ret = lease_granter_grant(&c->lease, reply.lease_ms * NSEC_PER_MSEC, own_until(s), now);
 	if (ret == 0)
 		stats_inc(&s->conf.stats->leases_given);
 	else
@@ -47,6 +92,20 @@ uint64_t lease_over_in_ns(const struct client *c)
 	if (over == LEASE_NEVER)
 		return LEASE_NEVER;
 	return over > now ? over - now : 0;
+}
+
+void lease_tick(struct server *s)
+{
+	uint64_t now = boot_now(s);
+
+	if (now > s->ticked_ns + DEAF_NS || now >= own_until(s))
+		s->judge_from_ns = now + HEARING_NS;
+	s->ticked_ns = now;
+}
+
+bool lease_may_judge(const struct server *s)
+{
+	return boot_now(s) >= s->judge_from_ns;
 }
 
 uint64_t lease_left_ns(const struct client *c)

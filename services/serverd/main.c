@@ -112,6 +112,13 @@ static int rid_is_fenced(void *arg, uint64_t rid)
 	return fenced_has(&((struct daemon *)arg)->conf, rid);
 }
 
+static uint64_t lapsed_led(void *arg, uint64_t rid)
+{
+	struct daemon *d = arg;
+
+	return lapsed_led_ms(&d->conf, d->last_term, rid);
+}
+
 static uint64_t boot_ns(void *arg)
 {
 	(void)arg;
@@ -310,6 +317,7 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.revoke = blk_revoke,
 		.rid_is_ours = rid_is_ours,
 		.rid_is_fenced = rid_is_fenced,
+		.lapsed_led_ms = lapsed_led,
 		.listen = listen_at_slot,
 		.unlisten = unlisten,
 		.boot_ns = boot_ns,

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lease/lease.h"
 #include "logs.h"
 #include "merge.h"
 
@@ -47,6 +48,10 @@ int mounts_insert(struct txn *t, const struct mount_info *m)
 		mc.addr.addr = le32_of(m->addr);
 		mc.addr.port = le16_of(m->port);
 	}
+	if (m->lease_ms) {
+		memcpy(mc.lease_mark, MOUNTED_CLIENT_LEASE, sizeof(mc.lease_mark));
+		mc.lease_ms = le32_of(m->lease_ms);
+	}
 	return insert(t, &txn_super(t)->mounted_clients, key_mounted_client(m->rid), &mc, sizeof(mc));
 }
 
@@ -76,6 +81,9 @@ static int each_mount(void *arg, const struct item *it)
 		return -EBADMSG;
 	memcpy(&mc, it->val, sizeof(mc));
 	m.is_quorum = mc.flags & MOUNTED_CLIENT_QUORUM;
+	if (memcmp(mc.lease_mark, MOUNTED_CLIENT_LEASE, sizeof(mc.lease_mark)) == 0 &&
+	    le32_get(mc.lease_ms) >= LEASE_MS_MIN && le32_get(mc.lease_ms) <= LEASE_MS_MAX)
+		m.lease_ms = le32_get(mc.lease_ms);
 	if (le16_get(mc.addr.family) == ADDR_IPV4) {
 		m.addr = le32_get(mc.addr.addr);
 		m.port = le16_get(mc.addr.port);

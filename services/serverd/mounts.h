@@ -12,6 +12,7 @@ struct mount_info {
 	uint32_t addr;		/* a number; 0: not known */
 	uint16_t port;
 	bool is_quorum;
+	uint32_t lease_ms;	/* what leaders give it at a time at most; 0: nobody knows */
 };
 
 /*

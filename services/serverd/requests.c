@@ -481,8 +481,12 @@ static void take_response(struct server *s, uint64_t rid, uint64_t tag, int err,
 void server_on_response(struct server *s, uint64_t rid, uint64_t tag, int err, unsigned type,
 			const void *msg)
 {
+	struct client *c = client_find(s, rid);
+
 	if (s->state != SERVER_UP)
 		return;
+	if (c && c->unanswered)
+		c->unanswered--;
 	take_response(s, rid, tag, err, type, msg);
 	server_perform(s);
 }

@@ -70,11 +70,12 @@ void server_respond(struct server *s, uint64_t rid, uint64_t handle, int err, un
 void server_ask(struct server *s, uint64_t rid, unsigned type, const void *msg, uint64_t tag)
 {
 	int ret = s->is_listening ? s->conf.net.request(s->conf.arg, rid, type, msg, tag) : 0;
-	struct client *c;
+	struct client *c = client_find(s, rid);
 
+	if (ret == 0 && c)
+		c->unanswered++;
 	if (ret == 0 || ret == -ENOENT)	/* gone: its fence or farewell goes on without the answer */
 		return;
-	c = client_find(s, rid);
 	if (ret == -EBUSY && c && !c->is_fenced)
 		client_fence(s, c, "it does not answer what it is asked");
 	else if (ret != -EBUSY)
@@ -415,6 +416,7 @@ void server_dispatch(struct server *s, uint64_t now_ns)
 	if (err < 0)
 		server_fail(s, err, why);
 	if (s->state == SERVER_UP) {
+		lease_tick(s);
 		clients_tick(s);
 		gather_tick(s);
 		server_perform(s);

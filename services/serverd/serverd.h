@@ -42,6 +42,11 @@ struct server_conf {
 	int (*rid_is_ours)(void *arg, uint64_t rid);
 	/* Worker's thread: whether that rid is known to write no more (fenced.h); 1, 0 or an error. */
 	int (*rid_is_fenced)(void *arg, uint64_t rid);
+	/*
+	 * Loop: how long an earlier leader of that rid led whose own right has been waited out (fenced.h); 0: it is
+	 * none.  NULL: never known.
+	 */
+	uint64_t (*lapsed_led_ms)(void *arg, uint64_t rid);
 	/* Loop: the volume is open; begin to listen.  An error (logged) stops the server. */
 	int (*listen)(void *arg, const struct txn_view *view);
 	/* Loop: stop listening. */
@@ -80,6 +85,7 @@ struct client {
 	bool is_fenced;			/* it may not come back */
 	bool has_farewell;
 	uint64_t farewell_handle;
+	unsigned unanswered;		/* what it was asked and has not answered: others wait for it */
 	struct lease_granter lease;
 	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; FENCE_WAIT: its
 					   lease is over; STUCK */
@@ -130,6 +136,8 @@ struct server {
 	unsigned votes_needed;		/* 1.1 */
 	uint64_t now_ns;		/* of this turn of the loop */
 	uint64_t up_since_ns;
+	uint64_t ticked_ns;		/* lease.c's clock: the last turn */
+	uint64_t judge_from_ns;		/* from when on silence counts */
 	bool is_listening;
 	bool kick_farewells;
 	/* What the lock server and the map want done; their calls may not be interrupted by doing it. */
@@ -215,6 +223,11 @@ int cluster_answer(const struct server *s, unsigned type, const void *msg, uint6
 
 /* lease.c: a mount that lives by leases has greeted us; it asks for time. */
 void lease_greeted(struct client *c);
+/* It was found on the volume, or is let in anew: what that says of its leases is known. */
+void lease_found(struct client *c);
+/* A turn of the loop; whether a mount's silence may be held against it. */
+void lease_tick(struct server *s);
+bool lease_may_judge(const struct server *s);
 void lease_request(struct server *s, struct client *c, uint64_t handle);
 /* In how long nothing of it can reach a device any more; LEASE_NEVER: unknown. */
 uint64_t lease_over_in_ns(const struct client *c);

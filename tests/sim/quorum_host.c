@@ -213,7 +213,7 @@ static void fences_begin(struct sim *s, struct qw_host *h, struct qw_fences *f,
 	}
 	for (size_t i = 0; i < f->nr; i++) {
 		const struct quorum_fence *w = &f->wanted[i];
-		uint64_t lease = quorum_lease_of(&h->m.q, w->slot, w->term);
+		uint64_t over = quorum_lease_over_ns(&h->m.q, w->slot, w->term);
 
 		f->lapse_ns[i] = SIM_NEVER;
 		if (is_in(h->fenced, h->fenced_nr, w->rid))
@@ -225,8 +225,8 @@ static void fences_begin(struct sim *s, struct qw_host *h, struct qw_fences *f,
 			continue;
 		}
 		/* A lease of a majority was given before we were elected. */
-		if (lease && term && w->slot != h->slot)
-			f->lapse_ns[i] = h->m.q.led_since_ns + lease + lease_drift_ns(lease) +
+		if (over && term && w->slot != h->slot)
+			f->lapse_ns[i] = over + lease_drift_ns(h->m.q.peers[w->slot].lease_ms * SIM_MS) +
 					 h->w->longest_io_ns;
 		qw_agent_ask(s, h, w);
 	}

@@ -51,6 +51,7 @@ struct world {
 	bool is_listening;
 	bool turned;
 	int term_err;
+	uint64_t lapsed_rid, lapsed_led_ms;
 	uint64_t lease_until_ns;	/* the server's own right, on the clock of `now` */
 };
 
@@ -143,6 +144,13 @@ static void t_unlisten(void *arg)
 	((struct world *)arg)->is_listening = false;
 }
 
+static uint64_t t_lapsed(void *arg, uint64_t rid)
+{
+	struct world *w = arg;
+
+	return rid == w->lapsed_rid ? w->lapsed_led_ms : 0;
+}
+
 static uint64_t t_boot(void *arg)
 {
 	return ((struct world *)arg)->now;
@@ -174,7 +182,7 @@ static void start(struct world *w, uint64_t term)
 		.dev = txn_dev_of(w->dev), .set_term = t_set_term, .revoke = t_revoke,
 		.rid_is_ours = t_is_ours, .rid_is_fenced = t_is_fenced,
 		.listen = t_listen, .unlisten = t_unlisten,
-		.boot_ns = t_boot, .lease_until_ns = t_lease_until,
+		.lapsed_led_ms = t_lapsed, .boot_ns = t_boot, .lease_until_ns = t_lease_until,
 		.net = { t_greeted, t_respond, t_request, t_drop }, .arg = w, .stats = &w->stats,
 	};
 
@@ -272,6 +280,15 @@ static struct said *call(struct world *w, uint64_t rid, unsigned type, const voi
 
 	WAIT_FOR(w, find(w, RESPONDED, rid, handle));
 	return find(w, RESPONDED, rid, handle);
+}
+
+/* Seconds, with a turn of the loop in each: it was not stopped. */
+static void pass_time(struct world *w, unsigned seconds)
+{
+	while (seconds--) {
+		w->now += NSEC_PER_SEC;
+		server_dispatch(w->s, w->now);
+	}
 }
 
 /* Whatever was going to happen has happened: the loop turned, and the worker did what it had. */
@@ -447,8 +464,8 @@ static void a_lock_waits_for_mounts_of_before_and_goes_on_without_who_is_fenced(
 	turns(w);
 	assert_null(find(w, RESPONDED, 1, h));
 
-	/* 2 never comes: it is not of this host, so somebody has to say that it is dead. */
-	w->now += 31 * NSEC_PER_SEC;
+	/* 2 never comes: it is not of this host, so somebody has to say that it is dead, or its lease must end. */
+	pass_time(w, 31);
 	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
 	turns(w);
 	assert_null(find(w, RESPONDED, 1, h));
@@ -639,7 +656,7 @@ static void the_open_inode_map_waits_for_who_may_have_inodes_open(void **state)
 	turns(w);
 	assert_null(find(w, RESPONDED, 1, h));
 	/* Given up is not enough: it may still have files open until it is certainly dead. */
-	w->now += 31 * NSEC_PER_SEC;
+	pass_time(w, 31);
 	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
 	turns(w);
 	assert_null(find(w, RESPONDED, 1, h));
@@ -1029,13 +1046,16 @@ static void who_has_not_greeted_us_is_not_given_up_by_time(void **state)
 	struct world *w = world_make();
 
 	(void)state;
+	/* Of an implementation that writes nothing of leases into their items. */
+	w->conf.lease_ms = 0;
 	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
 	assert_int_equal(greet(w, 2, 0, 0), GREETING_OK);
 	stop(w);
+	w->conf.lease_ms = 10000;
 	start_up(w, 2);
 	/* This one has, and then stays away: an earlier leader may have given it the longest lease. */
 	assert_int_equal(greet(w, 2, 1, 0), GREETING_OK);
-	w->now += 31 * NSEC_PER_SEC;
+	pass_time(w, 31);
 	WAIT_FOR(w, client_find(w->s, 1)->state == CLIENT_FENCE_WAIT);
 	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
 	w->now += 29 * NSEC_PER_SEC;
@@ -1048,6 +1068,148 @@ static void who_has_not_greeted_us_is_not_given_up_by_time(void **state)
 	assert_true(is_on_volume(w, 1));
 	assert_int_equal(server_fence_ack(w->s, 1), 0);
 	WAIT_FOR(w, !client_find(w->s, 1));
+	world_free(w);
+}
+
+static struct said *answer_of(struct world *w, uint64_t rid, uint64_t handle)
+{
+	turns(w);
+	return find(w, RESPONDED, rid, handle);
+}
+
+/* The volume says how long its leases are. */
+static void who_never_greeted_us_is_over_with_the_leases_that_the_volume_tells_of(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(1, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 2, 0, 0), GREETING_OK);
+	call(w, 2, MSG_open_log_trees, NULL);
+	stop(w);
+	w->conf.lease_ms = 20000;
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	tell_no_locks(w, 1);
+	h = ask(w, 1, MSG_lock, &want);
+	/* 10 s of its first leader, not 20 of this one; the drift; the longest write. */
+	pass_time(w, 6);
+	assert_int_equal(call(w, 1, MSG_lease, NULL)->err, 0);
+	pass_time(w, 6);
+	assert_null(answer_of(w, 1, h));
+	pass_time(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	WAIT_FOR(w, !client_find(w->s, 2));
+	assert_false(is_on_volume(w, 2));
+	assert_int_equal(w->stats.fence_acks, 0);
+	/* Nor is a mount given longer ones than the volume says. */
+	assert_int_equal(call(w, 1, MSG_lease, NULL)->body.lease_reply.lease_ms, 10000);
+	world_free(w);
+}
+
+/* The leader before has been waited out, and its mount with it; not so what that had from another. */
+static void the_mount_of_a_leader_that_was_waited_out_is_not_waited_for_again(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	w->conf.longest_io_ms = 1000;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	stop(w);
+	w->lapsed_rid = 1;
+	w->lapsed_led_ms = 9000;
+	start_up(w, 2);
+	pass_time(w, 10);
+	turns(w);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_EXPECTED);
+	stop(w);
+	w->lapsed_led_ms = 11000;
+	start_up(w, 3);
+	pass_time(w, 1);
+	turns(w);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_EXPECTED);
+	pass_time(w, 3);
+	WAIT_FOR(w, !client_find(w->s, 1));
+	world_free(w);
+}
+
+static void who_is_waited_for_is_given_up_with_its_lease_and_nobody_else(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	w->conf.client_timeout_ms = 600000;
+	for (uint64_t rid = 1; rid <= 3; rid++)
+		assert_int_equal(greet(w, rid, 0, 0), GREETING_OK);
+	call(w, 2, MSG_lock, &want);
+	assert_int_equal(call(w, 2, MSG_lease, NULL)->err, 0);
+	assert_int_equal(call(w, 3, MSG_lease, NULL)->err, 0);
+	/* Both are silent from now on, and connected: their processes may be stopped. */
+	h = ask(w, 1, MSG_lock, &want);
+	pass_time(w, 12);
+	assert_null(answer_of(w, 1, h));
+	pass_time(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	WAIT_FOR(w, !client_find(w->s, 2));
+	assert_false(is_on_volume(w, 2));
+	pass_time(w, 100);
+	assert_int_equal(client_find(w->s, 3)->state, CLIENT_UP);
+	/* Who has come back in time loses nothing: here when the lease was over, and nobody wanted anything. */
+	assert_int_equal(call(w, 3, MSG_lease, NULL)->err, 0);
+	world_free(w);
+}
+
+static void silence_does_not_count_while_the_server_itself_was_away(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 2, 0, 0), GREETING_OK);
+	call(w, 2, MSG_lock, &want);
+	assert_int_equal(call(w, 2, MSG_lease, NULL)->err, 0);
+	ask(w, 1, MSG_lock, &want);
+	/* Stopped, and what 2 has sent meanwhile is not read yet. */
+	w->now += 60 * NSEC_PER_SEC;
+	turns(w);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
+	assert_int_equal(call(w, 2, MSG_lease, NULL)->err, 0);
+	pass_time(w, 9);
+	/* And while it could give nobody a lease. */
+	w->lease_until_ns = w->now;
+	pass_time(w, 60);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
+	w->lease_until_ns = UINT64_MAX;
+	pass_time(w, 2);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
+	pass_time(w, 2);
+	WAIT_FOR(w, !client_find(w->s, 2));
+	world_free(w);
+}
+
+/* Or whoever has waited for the end of the server's right would have to wait for its mount as well. */
+static void the_servers_own_mount_gets_no_lease_beyond_its_own(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	w->lease_until_ns = w->now + 4 * NSEC_PER_SEC;
+	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->body.lease_reply.lease_ms, 4000);
+	assert_int_equal(call(w, 1, MSG_lease, NULL)->body.lease_reply.lease_ms, 10000);
+	w->lease_until_ns = w->now + NSEC_PER_SEC / 2;
+	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->err, -EAGAIN);
+	w->lease_until_ns = w->now + 20 * NSEC_PER_SEC;
+	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->body.lease_reply.lease_ms, 10000);
 	world_free(w);
 }
 
@@ -1185,6 +1347,11 @@ int main(void)
 		cmocka_unit_test(abandoned_log_trees_are_finished_at_the_start),
 		cmocka_unit_test(a_lost_mounts_lease_is_waited_for_and_nobody_is_asked),
 		cmocka_unit_test(who_has_not_greeted_us_is_not_given_up_by_time),
+		cmocka_unit_test(who_never_greeted_us_is_over_with_the_leases_that_the_volume_tells_of),
+		cmocka_unit_test(the_mount_of_a_leader_that_was_waited_out_is_not_waited_for_again),
+		cmocka_unit_test(who_is_waited_for_is_given_up_with_its_lease_and_nobody_else),
+		cmocka_unit_test(silence_does_not_count_while_the_server_itself_was_away),
+		cmocka_unit_test(the_servers_own_mount_gets_no_lease_beyond_its_own),
 		cmocka_unit_test(a_server_whose_own_lease_is_over_gives_none),
 		cmocka_unit_test(a_fence_that_failed_stops_the_server_and_the_next_one_asks_again),
 		cmocka_unit_test(mounts_and_waits_of_the_cluster_are_told_and_bounded),

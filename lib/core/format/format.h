@@ -557,11 +557,19 @@ static_assert(sizeof(struct disk_merge_freeing) == 64, "14.1");
 /* 15 */
 #define MOUNTED_CLIENT_QUORUM	1u
 
+/*
+ * Seven bytes of padding: zero, or junk, from others (21.1).  Ours say with the mark that the mount lives by
+ * leases, and how long they are at most: an implementation without leases cannot be waited for.
+ */
+#define MOUNTED_CLIENT_LEASE	"LS1"
+
 struct disk_mounted_client {
 	struct disk_inet_addr addr;
 	uint8_t flags;
-	uint8_t pad[7];		/* may be junk, 21.1 */
+	uint8_t lease_mark[3];
+	le32 lease_ms;
 };
+static_assert(offsetof(struct disk_mounted_client, lease_ms) == 36, "15");
 static_assert(sizeof(struct disk_mounted_client) == 40, "15");
 
 #endif

@@ -107,6 +107,11 @@ struct lease_granter {
  */
 void lease_granter_greeted(struct lease_granter *g, uint64_t now_ns);
 /*
+ * The mount was found on the volume, which says that earlier leaders, who are over since `now_ns` at the
+ * latest, gave it lease_ns at a time at most: so much is known of it even if it never greets this one.
+ */
+void lease_granter_found(struct lease_granter *g, uint64_t lease_ns, uint64_t now_ns);
+/*
  * Give lease_ns.  own_until_ns: the leader's own right, on the same clock; LEASE_NEVER: it needs none.
  * -EAGAIN: that has run out; -ENOLINK: the mount was given up.
  */

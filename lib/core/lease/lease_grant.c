@@ -29,6 +29,12 @@ void lease_granter_greeted(struct lease_granter *g, uint64_t now)
 	g->lives_by_leases = true;
 }
 
+void lease_granter_found(struct lease_granter *g, uint64_t lease_ns, uint64_t now)
+{
+	reach(g, lease_ns, now);
+	g->lives_by_leases = true;
+}
+
 int lease_granter_grant(struct lease_granter *g, uint64_t lease_ns, uint64_t own_until, uint64_t now)
 {
 	if (g->is_closed)
