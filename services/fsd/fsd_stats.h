@@ -28,6 +28,7 @@
 	C(lock_grant_request,	"Locks asked for")                                     \
 	C(lock_grant_response,	"Locks granted")                                       \
 	C(lock_invalidate_request, "Locks revoked")                                    \
+	C(lock_notify_left,	"Revokes that went on before the kernel had dropped all pages") \
 	C(inode_deleted,	"Unlinked inodes deleted")                             \
 	C(orphan_scan,		"Scans for orphans")                                   \
 	C(data_read_bytes,	"Bytes of file data read from the device")             \

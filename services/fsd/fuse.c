@@ -367,6 +367,7 @@ static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	a->req = req;
 	a->ino = ino_of_node(ino);
 	a->op.again = &again_attr;
+	a->op.keeps_pages = to_set & FUSE_SET_ATTR_SIZE;
 	a->attr = *attr;
 	a->to_set = to_set;
 	a->kill_suidgid = fuse_request()->kill_suidgid;

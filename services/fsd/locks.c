@@ -19,7 +19,7 @@
  *
  * One mutex guards the table.  Under it only queues of other modules are touched: op_wake,
  * txn_commit, net_lock_request and net_invalidate_respond neither wait nor call back.  The notifier
- * thread is alone in calling into the kernel and in dropping items; waiting for users and commits
+ * threads are alone in calling into the kernel and in dropping items; waiting for users and commits
  * takes no thread, so that one revoke never waits behind another.
  */
 #include "locks.h"
@@ -584,12 +584,16 @@ void locks_counts(struct fsd *fsd, uint64_t *held, uint64_t *waiting)
 int locks_open(struct fsd *fsd)
 {
 	struct locks *ls = calloc(1, sizeof(*ls));
+	pthread_condattr_t attr;
 
 	if (!ls)
 		return -ENOMEM;
 	ls->fsd = fsd;
 	pthread_mutex_init(&ls->mutex, NULL);
-	pthread_cond_init(&ls->work, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&ls->work, &attr);
+	pthread_condattr_destroy(&attr);
 	ls->work_tail = &ls->work_head;
 	fsd->locks = ls;
 	return 0;

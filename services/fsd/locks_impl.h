@@ -5,13 +5,14 @@
 #include "locks.h"
 
 #define LOCKS_HASH_NR	4096u
+#define NOTIFIERS_MAX	16u
 
 enum revoke_step {
 	REVOKE_NONE,
 	REVOKE_NOTIFY,	/* (a)-(c): the kernel's caches are being withdrawn; users are served */
 	REVOKE_DRAIN,	/* (d): new users wait, the last use has not ended */
 	REVOKE_COMMIT,	/* no user; what is dirty is being committed */
-	REVOKE_FINISH,	/* the notifier will drop the items and answer */
+	REVOKE_FINISH,	/* a notifier will drop the items and answer */
 };
 
 /* An invalidation that has not been answered. */
@@ -50,10 +51,14 @@ struct locks {
 	pthread_cond_t work;
 	struct lock *hash[LOCKS_HASH_NR];
 	struct lock *lru_head, *lru_tail;
-	struct lock *work_head, **work_tail;	/* for the notifier */
+	struct lock *work_head, **work_tail;	/* for the notifiers */
 	size_t nr;
 	bool stopping;
-	pthread_t notifier;
+	/* notifier.c's */
+	struct call *calls;		/* into the kernel, under way */
+	unsigned free_nr;		/* threads without work */
+	unsigned threads_nr;
+	pthread_t threads[NOTIFIERS_MAX];
 };
 
 /* All with the mutex held. */
@@ -69,12 +74,14 @@ void revoke_forget(struct lock *l);
 /*
  * For whoever does the work of revokes.  revoke_next: the next lock with some, NULL: none now.  Its step
  * says which.  NOTIFY: as long as revoke_has_to_notify says so the kernel is told to forget what it
- * has under the lock, then revoke_notified.  FINISH: if revoke_has_to_drop says so its items are dropped,
+ * has under the lock, then revoke_notified; or revoke_leave_notify, if that waits for somebody who waits for
+ * the lock.  FINISH: if revoke_has_to_drop says so its items are dropped,
  * then revoke_dropped with 0 or what went wrong; l may be gone afterwards.
  */
 struct lock *revoke_next(struct locks *ls);
 bool revoke_has_to_notify(struct lock *l);
 void revoke_notified(struct lock *l);
+void revoke_leave_notify(struct lock *l);
 bool revoke_has_to_drop(const struct lock *l);
 void revoke_dropped(struct lock *l, int err);
 

@@ -86,6 +86,8 @@ struct op {
 	uint32_t reply_slot;		/* reply.c's, from 1 */
 	bool is_decided;		/* with OP_MORE: the answer is, though not all is done */
 
+	/* Until the answer the kernel keeps pages of the file locked, or does not write them back. */
+	bool keeps_pages;
 	struct op *next;		/* a queue or wait list it is on */
 	uint64_t started_ns;		/* CLOCK_MONOTONIC, for status: who waits since when */
 

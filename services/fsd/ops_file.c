@@ -552,6 +552,7 @@ static struct write_op *new_write(struct fsd *fsd, struct file_req *rq)
 		w->op.writes = true;
 		w->op.run = write_run;
 		w->op.again = &write_again;
+		w->op.keeps_pages = true;
 		w->op.done = write_done;
 		w->rq = rq;
 	}

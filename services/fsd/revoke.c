@@ -131,6 +131,13 @@ void revoke_notified(struct lock *l)
 	revoke_drained(l);
 }
 
+void revoke_leave_notify(struct lock *l)
+{
+	assert(l->step == REVOKE_NOTIFY);
+	l->step = REVOKE_DRAIN;
+	revoke_drained(l);
+}
+
 bool revoke_has_to_drop(const struct lock *l)
 {
 	return l->mode != LOCK_MODE_NULL && l->revoke_to == LOCK_MODE_NULL;
