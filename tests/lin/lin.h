@@ -25,6 +25,7 @@ enum lin_kind {
 
 extern const char *const lin_kind_names[LIN_KINDS_NR];
 
+#define LIN_NODES	16		/* node numbers are below that */
 #define LIN_NAMES	8		/* names of one arena: 0-3 in its first directory, 4-7 in its second */
 #define LIN_RECORD	16		/* bytes of an appended record */
 #define LIN_LOG_MAX	256		/* records of a log that are looked at: one page */
@@ -77,8 +78,8 @@ struct lin_stats {
 	size_t unanswered, errors;	/* of mounts that were not lost */
 	size_t lost_unanswered, lost_errors;
 	uint64_t worst_ns;		/* the longest operation that was answered */
-	int worst_node;
 	enum lin_kind worst_kind;
+	uint64_t node_worst_ns[LIN_NODES];
 };
 
 /* The hash of a log with one more record. */

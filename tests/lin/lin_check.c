@@ -362,9 +362,12 @@ static void count_ops(const struct lin_history *h, struct lin_stats *stats)
 			stats->lost_unanswered += op->err < 0;
 			stats->lost_errors += op->err > 0 && !is_answer(op);
 		}
-		if (op->err == 0 && op->end - op->start > stats->worst_ns) {
+		if (op->err < 0)
+			continue;
+		if (op->end - op->start > stats->node_worst_ns[op->node])
+			stats->node_worst_ns[op->node] = op->end - op->start;
+		if (op->end - op->start > stats->worst_ns) {
 			stats->worst_ns = op->end - op->start;
-			stats->worst_node = op->node;
 			stats->worst_kind = op->kind;
 		}
 	}

@@ -51,6 +51,10 @@ int lin_read_log(struct lin_history *h, FILE *f, int node, int inc, int proc, FI
 	char line[256], kind[16], nl;
 	unsigned nr = 0;
 
+	if (node < 0 || node >= LIN_NODES) {
+		fprintf(out, "there is no node %d\n", node);
+		return -EINVAL;
+	}
 	while (fgets(line, sizeof(line), f)) {
 		struct lin_op op = { .node = node, .inc = inc, .proc = proc, .end = LIN_NEVER, .err = -1 };
 		uint64_t t, r[3];

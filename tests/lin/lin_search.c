@@ -20,7 +20,8 @@
 #include <string.h>
 
 #define SLOTS		128
-#define CONFIGS_MAX	400000u
+#define CONFIGS_MAX	400000u		/* at one time, and */
+#define TRIES_MAX	100000000ul	/* all in all: then it is undecided */
 
 union state {
 	uint16_t name[LIN_NAMES];
@@ -49,6 +50,7 @@ struct search {
 	struct set now, next;
 	const struct step *slot[SLOTS];
 	unsigned slots_nr;		/* the highest in use, and one */
+	unsigned long tries;
 };
 
 static uint64_t config_hash(const struct config *c)
@@ -371,7 +373,8 @@ static bool answer(struct search *w, const struct step *s)
 	for (uint32_t i = 0; i < w->now.nr; i++) {
 		struct config c = w->now.c[i];	/* a copy: the set grows */
 
-		if (w->now.nr > CONFIGS_MAX)
+		w->tries += w->slots_nr;
+		if (w->now.nr > CONFIGS_MAX || w->tries > TRIES_MAX)
 			return false;
 		if (has_bit(&c, slot)) {
 			set_bit(&c, slot, false);

@@ -8,6 +8,8 @@
  *   linwork sync DIR LOGS NODE INC               one fsync
  *   linwork now                                  the clock of the records
  *
+ * LIN_PARTS="arena cell attr log sync" in the environment: not all of it, to find out what goes wrong.
+ *
  * NODE and INC (how often that node has been mounted) name the logs LOGS/lin.NODE.INC.PROC, which have to outlive the
  * node.  The objects are described in lin.h; all of them are empty, or zero, after setup.
  */
@@ -45,7 +47,6 @@ static const struct { off_t at; size_t len; } cells[CELLS] = {
 	{ 0, 8 }, { 512, 8 }, { 1024, 64 }, { 2048, 512 }, { 3072, 1024 }, { 4096, 4096 },
 };
 
-static const char *root;
 static atomic_int *stop;
 
 struct worker {
@@ -81,18 +82,19 @@ static unsigned pick(struct worker *w, unsigned nr)
 	return (unsigned)((w->rng >> 11) % nr);
 }
 
-/* --- paths */
+/*
+ * --- paths, from the working directory, which is DIR: when its mount is lost they lead nowhere, and not to whatever is
+ * at the mount point then
+ */
 static char *path_of(char *buf, const char *fmt, int a, int b)
 {
-	int n = sprintf(buf, "%.3000s/", root);
-
-	sprintf(buf + n, fmt, a, b);
+	sprintf(buf, fmt, a, b);
 	return buf;
 }
 
 static char *name_path(char *buf, int arena, int name)
 {
-	char dir[4000];
+	char dir[64];
 
 	sprintf(buf, "%s/n%d", path_of(dir, "a%d-%d", arena, name / (LIN_NAMES / 2)), name % (LIN_NAMES / 2));
 	return buf;
@@ -443,7 +445,7 @@ static void do_sync(struct worker *w)
 	int fd;
 
 	begin(w, LIN_SYNC, LIN_OBJ_SYNC, 0, 0, 0);
-	fd = open(root, O_RDONLY);
+	fd = open(".", O_RDONLY);
 	end(w, fd < 0 ? -1 : fsync(fd), 0, 0, 0);
 	if (fd >= 0)
 		close(fd);
@@ -472,19 +474,20 @@ static struct worker worker_open(const char *logs, int node, int inc, int proc)
 
 static int work(struct worker *w)
 {
-	while (!atomic_load(stop)) {
-		unsigned r = pick(w, 100);
+	static const struct { const char *name; unsigned share; void (*work)(struct worker *w); } parts[] = {
+		{ "arena", 45, work_arena }, { "cell", 27, work_cell }, { "attr", 14, work_attr },
+		{ "log", 12, work_log }, { "sync", 2, do_sync },
+	};
+	const char *only = getenv("LIN_PARTS");
 
-		if (r < 45)
-			work_arena(w);
-		else if (r < 72)
-			work_cell(w);
-		else if (r < 86)
-			work_attr(w);
-		else if (r < 98)
-			work_log(w);
-		else
-			do_sync(w);
+	while (!atomic_load(stop)) {
+		unsigned i = 0, r = pick(w, 100);
+
+		while (r >= parts[i].share)
+			r -= parts[i++].share;
+		if (only && !strstr(only, parts[i].name))
+			continue;
+		parts[i].work(w);
 		if (w->errors > ERRORS_MAX)
 			return 3;
 		usleep(pick(w, 1000));
@@ -569,8 +572,6 @@ static void setup(int node, int nodes)
 	int i = 0, fd;
 	char path[4096];
 
-	if (mkdir(root, 0700) < 0 && errno != EEXIST)
-		die(root);
 	for (int a = 0; a < ARENAS * 2; a++) {
 		if (i++ % nodes == node - 1 && mkdir(path_of(path, "a%d-%d", a / 2, a % 2), 0700) < 0)
 			die(path);
@@ -590,9 +591,9 @@ static void setup(int node, int nodes)
 		if (i++ % nodes == node - 1)
 			make_file(path_of(path, "l%d-%d", s / LOGS, s % LOGS), 0);
 	}
-	fd = open(root, O_RDONLY);
+	fd = open(".", O_RDONLY);
 	if (fd < 0 || fsync(fd) < 0)
-		die(root);
+		die("fsync");
 	close(fd);
 }
 
@@ -609,7 +610,10 @@ int main(int argc, char **argv)
 			"look DIR LOGS NODE INC | sync DIR LOGS NODE INC | now\n");
 		return 2;
 	}
-	root = argv[2];
+	if (!strcmp(argv[1], "setup") && mkdir(argv[2], 0700) < 0 && errno != EEXIST)
+		die(argv[2]);
+	if (chdir(argv[2]) < 0)
+		die(argv[2]);
 	if (!strcmp(argv[1], "setup")) {
 		setup(atoi(argv[3]), atoi(argv[4]));
 		return 0;

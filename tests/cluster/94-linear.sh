@@ -1,0 +1,161 @@
+#!/bin/bash
+# One order explains what programs on three nodes have seen: ROUNDS rounds of LIN_SECONDS of random operations on a few files and
+# names (tests/lin/linwork.c) with faults from SEED meanwhile, after each of which all goes on.  Then the history is judged by
+# the rules at the head of tests/lin/lin_check.c, everything is unmounted, and the volume is checked.
+#
+#   FAULTS="kill blip oneway pause power cut freeze"     those that are taken from ("none": no faults)
+#   kill a daemon; a partition, a one-way one, a pause of the machine, shorter than the lease; power cut and boot; a partition, a pause
+#   for long enough to be given up, which the mount learns when it is over
+#   LIN_PARTS="arena cell attr log sync"                 not all of the workload; PROCS (2) processes a node
+. "$(dirname "$0")/../lib/cluster.sh"
+SEED=${SEED:-$([ -n "${SOAK:-}" ] && date +%s || echo 1)}
+ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 40 || echo 2)}
+LIN_SECONDS=${LIN_SECONDS:-$([ -n "${SOAK:-}" ] && echo 60 || echo 20)}
+FAULTS=${FAULTS:-kill blip oneway pause power cut freeze}
+PROCS=${PROCS:-2} LIN_PARTS=${LIN_PARTS:-arena attr sync}
+# Short enough for a mount to be given up within a round, long enough for a slow machine.
+LEASE=4000 SILENCE=6000
+GIVEN_UP=$(((LEASE + SILENCE * 2 + 1000) / 1000 + 4))
+GRACE_NS=3000000000
+RANDOM=$((SEED % 32768))
+echo "# SEED=$SEED ROUNDS=$ROUNDS LIN_SECONDS=$LIN_SECONDS FAULTS='$FAULTS' PROCS=$PROCS"
+
+# as checked, for what starts and waits for processes of this shell
+checked_here() { local t=$1; shift; if "$@" >"$TMP/said" 2>&1; then pass "$t"; else fail "$t" "$(cat "$TMP/said")
+$(journals)"; fi; }
+now() { "$BUILD/tests/lin/linwork" now; }
+random_node() { local list; read -ra list <<<"$NODES"; echo "${list[$1 % ${#list[@]}]}"; }
+declare -A agent inc says
+# The agent of a node's mount; its output is said when it ends badly.
+agent_start() {
+	says[$1]=$TMP/agent.$1
+	node "$1" env "LIN_PARTS=$LIN_PARTS" /shared/bin/linwork run "$DIR" "$LOGS" "${1#n}" "${inc[$1]}" "$PROCS" "$SEED" \
+		>"${says[$1]}" 2>&1 &
+	agent[$1]=$!
+}
+agent_gone() { ! kill -0 "${agent[$1]}" 2>/dev/null; }
+crash() { echo "crash ${1#n} ${inc[$1]} $2 $3 $4" >>"$HOST_LOGS/events"; }
+# What its programs did before is stored: no two mounts may be lost with the same doubt.
+synced() { local n; for n in $NODES; do node "$n" timeout 90 /shared/bin/linwork sync "$DIR" "$LOGS" "${n#n}" "${inc[$n]}" || return 1; done; }
+new_pid() { local p; p=$(node_pid "$1" "$2") && [ "$p" != 0 ] && [ "$p" != "$3" ]; }
+# mount_again NODE: with a new number for its logs
+mount_again() {
+	inc[$1]=$((${inc[$1]} + 1))
+	checked "round $round: $1 mounts again" cluster_start "$1"
+	agent_start "$1"
+	checked "round $round: all mounts store what they have" synced
+}
+
+fault_kill() {
+	local daemons old d
+	read -ra daemons <<<"$DAEMONS"
+	d=${daemons[$(($2 % 4))]}
+	say="kill -9 of $d on $1"
+	old=$(node_pid "$1" "$d")
+	node "$1" kill -9 "$old"
+	wait_for 90 new_pid "$1" "$d" "$old" || fail "round $round: $d on $1 is started again" "$(journals)"
+}
+fault_blip() { say="$1 cut off for 2 s"; "$RIG" cut "$1"; sleep 2; "$RIG" heal; }
+fault_oneway() {
+	local peer
+	peer=$(random_node $((${1#n} + $2 % 2)))
+	say="nothing from $1 to $peer for 2 s"
+	ip netns exec "$RIG_NAME-sw" nft add element bridge rig cut "{ $1 . $peer }"
+	sleep 2
+	"$RIG" heal
+}
+fault_pause() { say="$1 paused for 2 s"; "$RIG" freeze "$1"; sleep 2; "$RIG" thaw "$1"; }
+fault_power() {
+	local from
+	say="power cut of $1"
+	from=$(now)
+	"$RIG" kill "$1"
+	crash "$1" "$from" "$(now)" 0
+	wait "${agent[$1]}" 2>/dev/null
+	"$RIG" start "$1" || fail "round $round: $1 boots"
+	mount_again "$1"
+}
+fault_cut() { say="$1 cut off for $GIVEN_UP s"; long_fault "$1" cut heal; }
+fault_freeze() { say="$1 paused for $GIVEN_UP s"; long_fault "$1" freeze thaw; }
+# The mount goes on, or has been given up and says so: its programs get errors and end.
+synced_or_gone() { agent_gone "$1" || node "$1" timeout 20 /shared/bin/linwork sync "$DIR" "$LOGS" "${1#n}" "${inc[$1]}"; }
+long_fault() {
+	local from zombie=0
+	from=$(now)
+	"$RIG" "$2" "$1"
+	sleep "$GIVEN_UP"
+	[ "$3" = thaw ] && zombie=$(($(now) + GRACE_NS))
+	"$RIG" "$3" "$1"
+	wait_for 100 synced_or_gone "$1" || fail "round $round: $1 goes on, or is told that it was given up" "$(journals)"
+	agent_gone "$1" || { say+=", and went on"; return; }
+	wait "${agent[$1]}"
+	is "round $round: $1 is told that its mount is gone" "$?" 3
+	crash "$1" "$from" "$(now)" "$zombie"
+	node "$1" timeout 200 systemctl stop scoutfs@mnt
+	mount_again "$1"
+}
+
+round_setup() {
+	local n
+	DIR=$MNT/lin$round LOGS=/shared/lin/$round HOST_LOGS=$RIG_DIR/shared/lin/$round
+	mkdir -p "$HOST_LOGS"
+	for n in $NODES; do
+		inc[$n]=0
+		node "$n" timeout 90 /shared/bin/linwork setup "$DIR" "${n#n}" "$(wc -w <<<"$NODES")" || return 1
+	done
+	for n in $NODES; do agent_start "$n"; done
+}
+# All agents end by themselves; one that does not is stuck in a call.
+round_stop() {
+	local n rc bad=0
+	: >"$HOST_LOGS/stop"
+	for n in $NODES; do
+		wait_for 120 agent_gone "$n" || { echo "$n: a call does not come back"; tail -qn 1 "$HOST_LOGS/lin.${n#n}".*; bad=1; kill "${agent[$n]}"; continue; }
+		wait "${agent[$n]}"; rc=$?
+		[ $rc = 0 ] || { echo "$n: status $rc"; cat "${says[$n]}"; bad=1; }
+	done
+	return $bad
+}
+round_look() { local n; for n in $NODES; do node "$n" timeout 120 /shared/bin/linwork look "$DIR" "$LOGS" "${n#n}" "${inc[$n]}" || return 1; done; }
+value() { awk -v k="$1" '{for (i = 1; i < NF; i += 2) if ($i == k) print $(i + 1)}' <<<"$verdict"; }
+
+checked "three nodes boot" cluster_up
+cp "$BUILD/tests/lin/linwork" "$RIG_DIR/shared/bin/"
+checked "mkfs with three quorum slots" cluster_mkfs
+checked "configured" cluster_conf lease_ms=$LEASE longest_io_ms=1000 heartbeat_timeout_ms=$LEASE tcp_keepalive_timeout_ms=$SILENCE \
+	client_timeout_ms=$SILENCE recovery_timeout_ms=$SILENCE
+total_ops=0 total_faults=0 worst=0
+for round in $(seq "$ROUNDS"); do
+	checked "round $round: mounted" cluster_start
+	before=$tap_failed
+	checked_here "round $round: set up" round_setup
+	end=$((SECONDS + LIN_SECONDS))
+	while [ $SECONDS -lt $end ] && [ $tap_failed = "$before" ]; do
+		sleep 1
+		[ "$FAULTS" != none ] || continue
+		read -ra kinds <<<"$FAULTS"
+		f=${kinds[$((RANDOM % ${#kinds[@]}))]} n=$(random_node $RANDOM) say=
+		began=$SECONDS
+		"fault_$f" "$n" $RANDOM
+		total_faults=$((total_faults + 1))
+		echo "# round $round: $say ($((SECONDS - began)) s)"
+	done
+	checked_here "round $round: every call came back" round_stop
+	checked "round $round: every node can look at all of it" round_look
+	"$BUILD/tests/lin/lincheck" "$HOST_LOGS" >"$TMP/verdict"
+	is "round $round: one order explains it" "$?" 0
+	verdict=$(tail -n 1 "$TMP/verdict")
+	echo "# round $round: $verdict"
+	head -n -1 "$TMP/verdict" | head -n 150 | sed 's/^/# /'
+	is "round $round: no mount that was not lost has answered with an error" "$(value errors)" 0
+	[ -n "${LIN_KEEP:-}" ] && [ $tap_failed != "$before" ] && mkdir -p "$LIN_KEEP" && cp -r "$HOST_LOGS" "$TMP/verdict" "$LIN_KEEP/" && journals 2000 >"$LIN_KEEP/journals"
+	total_ops=$((total_ops + $(value ops)))
+	[ "$(value worst_ms)" -gt "$worst" ] && worst=$(value worst_ms)
+	[ $tap_failed = "$before" ] || break
+	rm -rf "$HOST_LOGS"
+	checked "round $round: all stop at the same time" cluster_stop
+	cluster_check "round $round: check: clean"
+	[ $tap_failed = "$before" ] || break
+done
+echo "# SEED=$SEED: $round rounds, $total_ops operations, $total_faults faults, the longest pause of a program $worst ms"
+tap_done
