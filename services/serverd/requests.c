@@ -92,6 +92,14 @@ static void wait_for_merge(struct server *s, struct request_task *r)
 	list_add(&c->gathering, &r->task.job);
 }
 
+static void note_open(const struct request_task *r, int err)
+{
+	struct client *c = client_find(r->server, r->rid);
+
+	if (c && err == 0 && (r->type == MSG_open_log_trees || r->type == MSG_commit_log_trees))
+		stable_note(c, &r->out);
+}
+
 static void complete(struct task *task, int err)
 {
 	struct request_task *r = (struct request_task *)((char *)task -
@@ -107,6 +115,7 @@ static void complete(struct task *task, int err)
 		goto out;
 	if (err == 0 && r->gate.active_nr)
 		gather_note(s, &r->gate);
+	note_open(r, err);
 	if (err == 0 && r->type == MSG_open_log_trees && !logs_is_open(&r->out)) {
 		wait_for_merge(s, r);
 		return;

@@ -306,6 +306,7 @@ static void begin_to_serve(struct server *s, const struct start_task *st)
 	s->is_listening = true;
 	s->state = SERVER_UP;
 	s->up_since_ns = s->now_ns;
+	stable_init(s, &view);
 	if (view.mounted_nr)
 		seq_raise(&s->seq, seq_last(&s->seq) + SEQ_GAP);
 	for (size_t i = 0; i < st->nr && !s->err; i++) {
@@ -419,6 +420,7 @@ void server_dispatch(struct server *s, uint64_t now_ns)
 		lease_tick(s);
 		clients_tick(s);
 		gather_tick(s);
+		stable_tick(s);
 		server_perform(s);
 	}
 	if (s->state == SERVER_STOPPING) {

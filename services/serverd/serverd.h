@@ -87,6 +87,7 @@ struct client {
 	uint64_t farewell_handle;
 	unsigned unanswered;		/* what it was asked and has not answered: others wait for it */
 	struct lease_granter lease;
+	uint64_t open_seq;		/* of the transaction it has open; 0: unknown, all ones: none */
 	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; FENCE_WAIT: its
 					   lease is over; STUCK */
 	const char *reason;		/* why it was given up */
@@ -138,6 +139,8 @@ struct server {
 	uint64_t up_since_ns;
 	uint64_t ticked_ns;		/* lease.c's clock: the last turn */
 	uint64_t judge_from_ns;		/* from when on silence counts */
+	uint64_t stable_at_ns;		/* when stable.c looks again */
+	uint64_t changed_seq;		/* stable.c: of the newest committed change, at most */
 	bool is_listening;
 	bool kick_farewells;
 	/* What the lock server and the map want done; their calls may not be interrupted by doing it. */
@@ -213,6 +216,14 @@ void gather_note(struct server *s, const struct merge_gate *gate);
 /* What time and the last commits have made possible. */
 void gather_tick(struct server *s);
 uint64_t gather_deadline(const struct server *s);
+
+/*
+ * stable.c: serving begins; a mount has been told its log trees; those that hold others' changes back are asked
+ * to commit.
+ */
+void stable_init(struct server *s, const struct txn_view *v);
+void stable_note(struct client *c, const struct disk_log_trees *lt);
+void stable_tick(struct server *s);
 
 /*
  * cluster_status.c: answer one of the cluster_* requests from memory.  The loop calls it, or whoever keeps the

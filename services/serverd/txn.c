@@ -300,6 +300,8 @@ static int count_log(void *arg, const struct item *it)
 		return ret;
 	/* What it holds was written with numbers this counter must be past (16.1). */
 	seq_raise(c->t->seq, le64_get(lt.max_item_seq));
+	if (le64_get(lt.max_item_seq) > c->view->newest_item_seq)
+		c->view->newest_item_seq = le64_get(lt.max_item_seq);
 	c->view->log_trees_nr++;
 	c->view->finished_trees_nr += le64_get(lt.flags) & LOG_TREES_FLAG_FINALIZED;
 	if (lt.item_root.height > c->view->height_max)

@@ -51,6 +51,7 @@ struct txn_merge_view {
 struct txn_view {
 	struct disk_super super;
 	uint64_t last_stable_seq;	/* runtime 9.4 */
+	uint64_t newest_item_seq;	/* of the items that mounts have committed */
 	uint64_t inode_count;
 	uint64_t free_meta_blocks;	/* 16.6 */
 	uint64_t free_data_blocks;

@@ -1250,6 +1250,52 @@ static void a_fence_that_failed_stops_the_server_and_the_next_one_asks_again(voi
 	world_free(w);
 }
 
+static uint64_t stable_seq(struct world *w)
+{
+	struct txn_view v;
+
+	txn_get_view(worker_txn(w->s->worker), &v);
+	return v.last_stable_seq;
+}
+
+static void what_one_mount_commits_is_not_hidden_by_idle_ones(void **state)
+{
+	struct world *w = world_make();
+	struct disk_log_trees lt[3];
+	uint64_t seq = 0;
+
+	(void)state;
+	for (uint64_t rid = 1; rid <= 3; rid++) {
+		assert_int_equal(greet(w, rid, 0, 0), GREETING_OK);
+		lt[rid - 1] = call(w, rid, MSG_open_log_trees, NULL)->body.open_log_trees_reply.log_trees;
+	}
+	/* Where nothing has changed nobody is asked. */
+	w->seen = w->said_nr;
+	for (unsigned i = 0; i < 3; i++) {
+		w->now += 2 * NSEC_PER_SEC;
+		turns(w);
+	}
+	assert_true(!find(w, ASKED, 1, 0) && !find(w, ASKED, 2, 0) && !find(w, ASKED, 3, 0));
+	seq = le64_get(lt[2].get_trans_seq);
+	write_item(w, &lt[2]);
+	lt[2] = commit_tree(w, 3, &lt[2]);
+	assert_true(stable_seq(w) < seq);
+	w->now += 2 * NSEC_PER_SEC;
+	turns(w);
+	assert_int_equal(find(w, ASKED, 1, 0)->type, MSG_sync_log_trees);
+	assert_int_equal(find(w, ASKED, 2, 0)->type, MSG_sync_log_trees);
+	assert_null(find(w, ASKED, 3, 0));
+	for (unsigned i = 0; i < 2; i++)
+		lt[i] = commit_tree(w, i + 1, &lt[i]);
+	assert_true(stable_seq(w) >= seq);
+	/* And empty commits bring no others. */
+	w->seen = w->said_nr;
+	w->now += 2 * NSEC_PER_SEC;
+	turns(w);
+	assert_true(!find(w, ASKED, 1, 0) && !find(w, ASKED, 2, 0) && !find(w, ASKED, 3, 0));
+	world_free(w);
+}
+
 /* As a tool asks, beside the loop. */
 static int ask_cluster(struct world *w, unsigned type, const void *msg, union msg_body *reply)
 {
@@ -1354,6 +1400,7 @@ int main(void)
 		cmocka_unit_test(the_servers_own_mount_gets_no_lease_beyond_its_own),
 		cmocka_unit_test(a_server_whose_own_lease_is_over_gives_none),
 		cmocka_unit_test(a_fence_that_failed_stops_the_server_and_the_next_one_asks_again),
+		cmocka_unit_test(what_one_mount_commits_is_not_hidden_by_idle_ones),
 		cmocka_unit_test(mounts_and_waits_of_the_cluster_are_told_and_bounded),
 	};
 
