@@ -3,6 +3,7 @@
 #   make            build the daemons and scoutfsctl
 #   make deps       install the Debian packages the build and the tests need
 #   make quickstart a volume in two files, mounted, walked, checked, gone again
+#   make demo-cluster  three nodes on this machine: writers on all, a dead leader, a node cut off
 #   make check      every test (see tests/README.md); make soak for the long ones
 #   make sanitize   unit and fuzz targets under ASan and UBSan, threaded ones under TSan
 #   make bench      ratios to a do-nothing FUSE server and to xfs; bench-cluster: what nodes cost one another
@@ -43,7 +44,7 @@ PROGRAMS  := $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/scoutfsctl $(BUILD)/mount.
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 .DEFAULT_GOAL := all
-.PHONY: all deps deb-deps check soak sanitize bench bench-cluster quickstart install uninstall clean headers-check purity-check
+.PHONY: all deps deb-deps check soak sanitize bench bench-cluster quickstart demo-cluster install uninstall clean headers-check purity-check
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -107,6 +108,10 @@ deps:
 		{ $(APT) update && $(APT) install -y --no-install-recommends $$missing; } >/dev/null || { \
 		echo "make deps: apt-get could not install" $$missing "- is the network there, and are you root?" >&2; exit 1; }; \
 	fi
+
+demo-cluster: deps
+	@$(MAKE) --no-print-directory -s all
+	@BUILD="$(abspath $(BUILD))" tests/demo-cluster.sh
 
 quickstart: deps
 	@$(MAKE) --no-print-directory -s all

@@ -284,9 +284,9 @@ static void print_mounts(const struct cluster *c, bool is_all)
 
 	printf("  mounts      %" PRIu64, c->st.mounts);
 	if (c->st.mounts_expected)
-		printf(", %" PRIu64 " of before this term are waited for", c->st.mounts_expected);
+		printf(", %" PRIu64 " of before this term waited for", c->st.mounts_expected);
 	if (c->st.mounts_fencing)
-		printf(", %" PRIu64 " are being fenced", c->st.mounts_fencing);
+		printf(", %" PRIu64 " to be fenced (scoutfsctl fence list on the leader)", c->st.mounts_fencing);
 	putchar('\n');
 	for (int is_well = 0; is_well <= 1; is_well++) {
 		for (size_t i = 0; i < c->mounts_nr; i++) {
