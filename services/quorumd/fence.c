@@ -111,7 +111,7 @@ void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slot
 	size_t nr = quorum_slots_to_fence(slots, qd->rid, term ? term : UINT64_MAX, all);
 
 	pthread_mutex_lock(&qd->mutex);
-	*f = (struct fences){ .is_active = true, .term = term, .since_ns = now };
+	*f = (struct fences){ .is_active = true, .term = term, .since_ns = now, .scan_ns = now };
 	qd->unfenced = 0;
 	for (size_t i = 0; i < nr; i++) {
 		if (term == 0 && all[i].slot != qd->slot)
@@ -140,6 +140,25 @@ uint64_t fences_lapse_ns(const struct fences *f)
 	return latest;
 }
 
+void fences_seen_again(struct fences *f, uint64_t rid, const struct quorum_slots *slots)
+{
+	struct quorum_fence all[QUORUM_FENCES_MAX];
+	size_t nr = quorum_slots_to_fence(slots, rid, f->term ? f->term : UINT64_MAX, all);
+
+	for (size_t i = 0; i < f->nr; i++) {
+		bool is_there = f->has_stopped[i];
+
+		for (size_t k = 0; k < nr; k++)
+			is_there = is_there || (all[k].slot == f->wanted[i].slot && all[k].rid == f->wanted[i].rid &&
+						all[k].term == f->wanted[i].term);
+		if (is_there)
+			continue;
+		log_notice("the leader of term %" PRIu64 " in slot %u has said that it stopped: it need not be fenced",
+			   f->wanted[i].term, f->wanted[i].slot);
+		f->has_stopped[i] = true;
+	}
+}
+
 bool fences_step(struct quorumd *qd, struct fences *f, uint64_t now)
 {
 	struct lapsed_leader lapsed[QUORUM_FENCES_MAX];
@@ -149,7 +168,7 @@ bool fences_step(struct quorumd *qd, struct fences *f, uint64_t now)
 	for (size_t i = 0; i < f->nr; i++) {
 		uint64_t rid = f->wanted[i].rid;
 
-		if (is_fenced(qd, rid))
+		if (f->has_stopped[i] || is_fenced(qd, rid))
 			continue;
 		if (f->lapse_ns[i] && now >= f->lapse_ns[i]) {
 			uint64_t since_ns = qd->q.peers[f->wanted[i].slot].led_since_ns;

@@ -40,6 +40,7 @@
 
 #define ADOPT_NS	(3 * NSEC_PER_SEC)	/* a running serverd says hello twice a second */
 #define FENCE_WAIT_NS	(30 * NSEC_PER_SEC)	/* then another member may try, if there is one */
+#define RESCAN_NS	(500 * NSEC_PER_MSEC)	/* who is to be fenced may stop by itself */
 #define TICK_MAX_NS	(1 * NSEC_PER_SEC)
 #define LEASE_STEPS	8u			/* serverd's lease is told so often in its time */
 
@@ -63,7 +64,7 @@ static void on_signal(int number)
 }
 
 /* Purposes of jobs. */
-enum { PURPOSE_NONE, PURPOSE_SERVER_GONE, PURPOSE_ADOPT, PURPOSE_CLEAN, PURPOSE_LEAD };
+enum { PURPOSE_NONE, PURPOSE_SERVER_GONE, PURPOSE_ADOPT, PURPOSE_CLEAN, PURPOSE_LEAD, PURPOSE_AGAIN };
 
 static unsigned slots_nr(const struct quorumd *qd)
 {
@@ -262,10 +263,35 @@ static void record_done(struct quorumd *qd, const struct slot_job *job)
 	quorumd_event_kind(qd, QUORUM_IN_WRITE_FAILED, 0);
 }
 
+/* While earlier leaders are waited for: one may have stopped, and another member may have been elected. */
+static void scanned_again(struct quorumd *qd, const struct slot_job *job)
+{
+	uint64_t newer = quorum_slots_newer(&job->slots, job->term);
+
+	if (!qd->fences.is_active || qd->fences.term != job->term)
+		return;
+	qd->fences.scan_ns = clock_boot_ns() + RESCAN_NS;
+	/* What cannot be read now was read when this began. */
+	if (job->slots.readable != job->slots.present)
+		return;
+	if (newer) {
+		log_notice("another member was elected in term %" PRIu64 ": term %" PRIu64 " is not served", newer,
+			   job->term);
+		quorumd_event_kind(qd, QUORUM_IN_NEWER, newer);
+	} else {
+		fences_seen_again(&qd->fences, qd->rid, &job->slots);
+	}
+}
+
 static void scan_done(struct quorumd *qd, const struct slot_job *job)
 {
 	struct fences *f = job->purpose == PURPOSE_LEAD ? &qd->fences : &qd->clean;
 	uint64_t newer;
+
+	if (job->purpose == PURPOSE_AGAIN) {
+		scanned_again(qd, job);
+		return;
+	}
 
 	if (job->purpose == PURPOSE_LEAD &&
 	    (qd->q.lead != QUORUM_LEAD_FENCE || qd->q.lead_term != job->term))
@@ -367,9 +393,26 @@ static void check_adoption(struct quorumd *qd, uint64_t now)
 	}
 }
 
+/*
+ * Who led from our slot before us is fenced: what it left open is over, and whoever was elected meanwhile, and
+ * waits for its fence, finds that on the device.
+ */
+static void record_stop_of_the_dead(struct quorumd *qd)
+{
+	uint64_t term = 0;
+
+	for (size_t i = 0; i < qd->clean.nr; i++)
+		term = qd->clean.wanted[i].term > term ? qd->clean.wanted[i].term : term;
+	if (term)
+		post_record(qd, QUORUM_EVENT_STOP, term);
+}
+
 static void check_fences(struct quorumd *qd, uint64_t now)
 {
+	struct slot_job again = { .kind = SLOT_JOB_SCAN, .purpose = PURPOSE_AGAIN, .term = qd->fences.term };
+
 	if (qd->clean.is_active && fences_step(qd, &qd->clean, now)) {
+		record_stop_of_the_dead(qd);
 		fences_end(qd, &qd->clean);
 		quorumd_event_kind(qd, QUORUM_IN_CLEAN, 0);
 	}
@@ -384,6 +427,9 @@ static void check_fences(struct quorumd *qd, uint64_t now)
 		   (slots_nr(qd) > 1 && now >= qd->fences.since_ns + FENCE_WAIT_NS &&
 		    now >= fences_lapse_ns(&qd->fences))) {
 		quorumd_event_kind(qd, QUORUM_IN_FENCE_FAILED, qd->fences.term);
+	} else if (now >= qd->fences.scan_ns) {
+		qd->fences.scan_ns = UINT64_MAX;
+		post(qd, &again);
 	}
 }
 
@@ -453,6 +499,8 @@ static uint64_t earliest(const struct quorumd *qd, uint64_t now, uint64_t watchd
 		t = local_deadline(qd->local);
 	if (now + TICK_MAX_NS < t)
 		t = now + TICK_MAX_NS;
+	if (qd->fences.is_active && qd->fences.scan_ns < t)
+		t = qd->fences.scan_ns;
 	if (watchdog_ns && now + watchdog_ns < t)
 		t = now + watchdog_ns;
 	return t;

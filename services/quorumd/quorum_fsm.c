@@ -18,7 +18,7 @@
  * each of them had heard the old leader last; one of them is of the majority that the old lease rests on, so it
  * ends no later than its length after the latest of these.  Two leaders of one term both give up (1.5.3 [H]).
  * - We are no candidate while a term of ours is not over, nor without a serverd, nor while somebody
- * who led from our slot may still write: our ELECT would hide his.
+ * who led from our slot may still write: our ELECT would hide his. Nor while we hear too few to win.
  * - A failed write ends the member: serverd first, then the process (1.2 [H]).
  *
  * Who has resigned is followed at once by the living member of the lowest slot, which all of them know from
@@ -99,6 +99,19 @@ static void enter_term(struct quorum *q, uint64_t term, struct quorum_acts *out)
 		q->left_ns[i] = q->peers[i].is_heard ? q->peers[i].heard_ns : 0;
 	}
 	emit_write(out, QUORUM_EVENT_TERM, term);
+}
+
+/*
+ * Who hears too few others cannot win, and would only count its term up: when it is heard again that would
+ * depose a leader with whom everything is well.
+ */
+static bool hears_enough(const struct quorum *q, uint64_t now)
+{
+	unsigned nr = 1;
+
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
+		nr += q->peers[i].is_heard && now - q->peers[i].heard_ns < QUORUM_ALIVE_MS * 1000000ull;
+	return nr >= quorum_votes_needed(slots_nr(q));
 }
 
 static bool may_be_candidate(const struct quorum *q)
@@ -475,7 +488,7 @@ static void evaluate(struct quorum *q, uint64_t now, struct quorum_acts *out)
 		emit_write(out, QUORUM_EVENT_END, q->term);
 	}
 	if (q->role != QUORUM_LEADER && now >= q->timeout_ns) {
-		if (may_be_candidate(q))
+		if (may_be_candidate(q) && hears_enough(q, now))
 			become_candidate(q, now, out);
 		else
 			arm_election(q, now);

@@ -35,6 +35,8 @@ struct fences {
 	uint64_t since_ns;
 	size_t nr;
 	struct quorum_fence wanted[QUORUM_FENCES_MAX];
+	bool has_stopped[QUORUM_FENCES_MAX];	/* it has recorded so itself meanwhile */
+	uint64_t scan_ns;	/* when the slots are looked at again; UINT64_MAX: that is under way */
 	bool is_revoking[QUORUM_FENCES_MAX];	/* blockd has been told; its answer ends it */
 	uint64_t lapse_ns[QUORUM_FENCES_MAX];	/* when its lease and all it allowed are over; 0: unknown */
 };
@@ -155,6 +157,8 @@ void fences_begin(struct quorumd *qd, struct fences *f, const struct quorum_slot
 void fences_end(struct quorumd *qd, struct fences *f);
 /* Go on; whether all are fenced by now, or their leases are over. */
 bool fences_step(struct quorumd *qd, struct fences *f, uint64_t now_ns);
+/* The slots have been looked at again: who has recorded STOP meanwhile needs no fence. */
+void fences_seen_again(struct fences *f, uint64_t our_rid, const struct quorum_slots *slots);
 /* When the last lease that is waited for is over; 0: none is. */
 uint64_t fences_lapse_ns(const struct fences *f);
 /* Somebody has said that a rid of f could not be fenced; asked once. */

@@ -777,10 +777,37 @@ static void no_candidate_while_its_serverd_has_not_stopped(void **state)
 	run_until(w.now + HEARTBEAT_NS - SEC);
 	assert_int_equal(w.m[leader].q.term, term);
 	assert_int_equal(w.m[leader].q.role, QUORUM_FOLLOWER);
-	/* It is killed at the end of its time; then there is no reason to wait any more. */
+	/* It is killed at the end of its time; then there is no reason to wait any more, but to be heard. */
 	run_until(w.now + 3 * SEC);
 	assert_int_equal(w.m[leader].server, SERVER_DOWN);
-	assert_true(w.m[leader].q.term > term);
+	assert_int_equal(w.m[leader].q.term, term);
+	for (int i = 0; i < 3; i++)
+		w.m[i].down_until_ns = 0;
+	assert_true(serves_within(5 * SEC));
+	assert_true(w.m[who_serves()].q.term > term);
+}
+
+/* A member that was cut off for long comes back: who leads goes on. */
+static void who_was_cut_off_deposes_nobody(void **state)
+{
+	uint64_t term;
+	int leader, other;
+
+	(void)state;
+	for (uint64_t seed = 1; seed <= 4; seed++) {
+		start_world(3, seed);
+		assert_true(serves_within(5 * SEC));
+		leader = who_serves();
+		term = w.m[leader].q.term;
+		other = leader == 0;
+		w.m[other].is_partitioned = true;
+		run_until(w.now + 3 * HEARTBEAT_NS);
+		w.m[other].is_partitioned = false;
+		run_until(w.now + 3 * SEC);
+		assert_int_equal(who_serves(), leader);
+		assert_int_equal(w.m[leader].q.term, term);
+		assert_int_equal(w.m[other].q.term, term);
+	}
 }
 
 static void a_restarted_quorumd_takes_its_serverd_over(void **state)
@@ -961,6 +988,12 @@ static void a_leader_counts_its_lease_from_when_it_spoke(void **state)
 	quorum_step(&q, &wrote, SEC, &acts);
 	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_SERVER_HERE }, SEC, &acts);
 	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_CLEAN }, SEC, &acts);
+	/* Somebody is heard, without whom it would not stand. */
+	st.slot = 2;
+	st.incarnation = 1;
+	st.voted_for = MSG_NO_SLOT;
+	quorum_step(&q, &in, 2 * SEC, &acts);
+	st = (struct msg_quorum_state){ .fsid = FSID, .slot = 1, .incarnation = 2, .number = 1 };
 	quorum_step(&q, &(struct quorum_in){ .kind = QUORUM_IN_TICK }, 2 * SEC, &acts);
 	assert_int_equal(q.role, QUORUM_CANDIDATE);
 	wrote.record = QUORUM_EVENT_TERM;
@@ -1309,6 +1342,7 @@ int main(void)
 		cmocka_unit_test(nobody_follows_where_nobody_is_alive),
 		cmocka_unit_test(a_leader_nobody_hears_stops_by_itself),
 		cmocka_unit_test(no_candidate_while_its_serverd_has_not_stopped),
+		cmocka_unit_test(who_was_cut_off_deposes_nobody),
 		cmocka_unit_test(a_restarted_quorumd_takes_its_serverd_over),
 		cmocka_unit_test(foreign_and_old_states_are_ignored),
 		cmocka_unit_test(nothing_bad_happens_in_any_world),
