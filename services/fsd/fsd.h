@@ -11,6 +11,7 @@
  *   merge.c      this mount's share of log merges
  *   interrupt.c  killed applications                   ops_ctl.c, caller.c  ioctls
  *   keep.c       what outlives this process            reply.c   answers the kernel may lack
+ *   advisory.c   flock and fcntl locks of programs
  */
 #ifndef SCOUTFS_FSD_H
 #define SCOUTFS_FSD_H
@@ -44,6 +45,7 @@ struct ops;
 struct op_answers;
 struct replies;
 struct keep;
+struct advisory;
 
 struct fsd {
 	struct instance_conf conf;
@@ -72,6 +74,7 @@ struct fsd {
 	struct ops *ops;	/* op.c: workers and what is parked */
 	const struct op_answers *answers;	/* op.h; NULL: nobody records them */
 	struct replies *replies;	/* reply.c */
+	struct advisory *advisory;	/* advisory.c */
 	struct keep *keep;	/* keep.c; NULL: nothing outlives the process */
 	/* The kernel's connection is older than this process: what it knows is not all known here. */
 	atomic_bool is_resumed;

@@ -11,7 +11,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
+#include "advisory.h"
 #include "data.h"
 #include "kcache.h"
 #include "locks.h"
@@ -249,9 +251,8 @@ static void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		return;
 	}
 	*copy = *fi;
-	copy->fh = 0;	/* it says nothing: the next process could not know it */
+	copy->fh = advisory_new_fh(fsd_of(req));
 	copy->keep_cache = 1;	/* a new file: nobody else has pages of it */
-	copy->noflush = 1;
 	d->req_data = copy;
 	fuse_op_start(req, &d->op);
 }
@@ -575,8 +576,7 @@ static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, 
 	o->a.req = req;
 	o->a.ino = ino_of_node(ino);
 	o->fi = *fi;
-	o->fi.fh = 0;
-	o->fi.noflush = 1;	/* nothing is kept back until close */
+	o->fi.fh = advisory_new_fh(fsd_of(req));
 	fuse_op_start(req, &o->a.op);
 }
 
@@ -592,16 +592,65 @@ static void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	(void)fi;
+	advisory_released(fsd_of(req), ino_of_node(ino), fi->fh);
 	inode_release(fsd_of(req), ino_of_node(ino));
 	fuse_reply_err(req, 0);
 }
 
+/* Nothing is kept back until close but POSIX locks. */
 static void fs_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	(void)ino;
-	(void)fi;
-	fuse_reply_err(req, 0);
+	advisory_flush(fsd_of(req), req, ino_of_node(ino), fi->lock_owner);
+}
+
+/* ---- advisory locks -------------------------------------------------------------------------- */
+
+/* False: answered. */
+static bool adv_ask(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi, const struct flock *lock,
+		    struct advisory_ask *ask)
+{
+	*ask = (struct advisory_ask){ .ino = ino_of_node(ino), .owner = fi->lock_owner, .fh = fi->fh,
+				      .first = (uint64_t)lock->l_start, .pid = (uint32_t)lock->l_pid,
+				      .kind = MSG_ADV_POSIX };
+	/* The kernel gives the start, never below 0, and a length, 0 to the end. */
+	ask->last = lock->l_len ? ask->first + (uint64_t)lock->l_len - 1 : INT64_MAX;
+	ask->type = lock->l_type == F_RDLCK ? ADV_READ : lock->l_type == F_WRLCK ? ADV_WRITE : ADV_UNLOCK;
+	if (lock->l_start >= 0 && ask->last <= INT64_MAX && ask->first <= ask->last)
+		return true;
+	fuse_reply_err(req, EINVAL);
+	return false;
+}
+
+static void fs_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep)
+{
+	struct advisory_ask ask;
+
+	if (!adv_ask(req, ino, fi, lock, &ask))
+		return;
+	ask.wait = sleep;
+	advisory_lock(fsd_of(req), req, &ask);
+}
+
+static void fs_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
+{
+	struct advisory_ask ask;
+
+	if (!adv_ask(req, ino, fi, lock, &ask))
+		return;
+	if (ask.type == ADV_UNLOCK)
+		fuse_reply_err(req, EINVAL);
+	else
+		advisory_test(fsd_of(req), req, &ask);
+}
+
+static void fs_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
+{
+	struct advisory_ask ask = { .ino = ino_of_node(ino), .owner = fi->lock_owner, .fh = fi->fh,
+				    .last = INT64_MAX, .pid = (uint32_t)fuse_req_ctx(req)->pid,
+				    .kind = MSG_ADV_FLOCK, .wait = !(op & LOCK_NB) };
+
+	ask.type = (op & ~LOCK_NB) == LOCK_SH ? ADV_READ : (op & ~LOCK_NB) == LOCK_EX ? ADV_WRITE : ADV_UNLOCK;
+	advisory_lock(fsd_of(req), req, &ask);
 }
 
 struct fsync_op {
@@ -935,7 +984,8 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
 	unsigned want = FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK | FUSE_CAP_ASYNC_READ |
 			FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
 			FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_IOCTL_DIR |
-			FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS;
+			FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_LOCKS |
+			FUSE_CAP_FLOCK_LOCKS;
 
 	if (fsd->conf.acl)
 		want |= FUSE_CAP_POSIX_ACL;
@@ -968,6 +1018,9 @@ const struct fuse_lowlevel_ops kcache_fuse_ops = {
 	.read = fs_read,
 	.write_buf = fs_write_buf,
 	.flush = fs_flush,
+	.getlk = fs_getlk,
+	.setlk = fs_setlk,
+	.flock = fs_flock,
 	.release = fs_release,
 	.fsync = fs_fsync,
 	.opendir = fs_opendir,

@@ -69,6 +69,8 @@ const struct fuse_request_now *fuse_request(void);
  */
 void fuse_op_start(fuse_req_t req, struct op *op);
 void fuse_op_done(fuse_req_t req, struct op *op);
+/* The same for what may be done twice: no answer of it is recorded for the next process (reply.h). */
+void fuse_op_start_repeatable(fuse_req_t req, struct op *op);
 
 /* A request about a file's data. */
 struct file_req {

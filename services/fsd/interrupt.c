@@ -7,6 +7,8 @@
  * kills into that).  One that got another signal first may be killed later, and the kernel will not
  * say: so whoever was interrupted is looked at from time to time until its request is answered.
  *
+ * What may wait for another program for as long as that likes (op->signalled) is told of the first signal.
+ *
  * One thread does the looking; it sleeps while nobody was interrupted.  An operation is on the list
  * from its first interrupt until fuse_op_done, which waits while op_interrupt runs on it.
  */
@@ -93,6 +95,8 @@ static void on_interrupt(fuse_req_t req, void *data)
 	struct interrupts *is = op->fsd->interrupts;
 	struct interrupted *i = malloc(sizeof(*i));
 
+	if (op->signalled)
+		op->signalled(op);
 	if (!i)
 		return;		/* it waits for its answer */
 	i->op = op;
@@ -109,6 +113,12 @@ void fuse_op_start(fuse_req_t req, struct op *op)
 {
 	fuse_req_interrupt_func(req, on_interrupt, op);
 	reply_begin(op->fsd, op, fuse_request()->unique);
+	op_start(op);
+}
+
+void fuse_op_start_repeatable(fuse_req_t req, struct op *op)
+{
+	fuse_req_interrupt_func(req, on_interrupt, op);
 	op_start(op);
 }
 

@@ -40,6 +40,7 @@ static const char *const table_names[TABLES_NR] = {
 	[TABLE_META] = "meta",		[TABLE_GENS] = "gens",		[TABLE_POOL] = "pool",
 	[TABLE_POOL_DIRTY] = "pool_dirty", [TABLE_DAVAIL] = "davail",	[TABLE_DLOG] = "dlog",
 	[TABLE_REPLIES] = "replies",	[TABLE_PENDING] = "pending",
+	[TABLE_ADVISORY] = "advisory",
 };
 
 #define META_GENS	"gens"

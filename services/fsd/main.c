@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "advisory.h"
 #include "blkcli.h"
 #include "caller.h"
 #include "data.h"
@@ -360,6 +361,8 @@ static int start_engine(struct fsd *fsd, int fd)
 	if (ret == 0)
 		ret = replies_start(fsd, atomic_load(&fsd->is_resumed));
 	if (ret == 0)
+		ret = advisory_start(fsd, atomic_load(&fsd->is_resumed));
+	if (ret == 0)
 		ret = txn_init(fsd);
 	if (ret == 0)
 		ret = merge_init(fsd);
@@ -417,6 +420,7 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	if (fsd->blk)
 		blkcli_fuse(fsd->blk, 0);
 	caller_stop(CALLERS_GRACE_MS);
+	advisory_end_waits(fsd);
 	if (fsd->ops)
 		/* Requests of a connection that was cut still count inodes in use. */
 		ops_drain(fsd);
@@ -447,6 +451,7 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	merge_fini(fsd);
 	txn_fini(fsd);
 	replies_stop(fsd);
+	advisory_stop(fsd);
 	items_close(fsd);
 	kcache_free(fsd);
 	keep_close(fsd);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "advisory.h"
 #include "blkcli.h"
 #include "btree/btree.h"
 #include "clock.h"
@@ -270,6 +271,9 @@ static void on_request(void *arg, struct net_req *req, unsigned type, const void
 		break;
 	case MSG_open_ino_map_query:
 		take_map_query(s, req, msg);
+		break;
+	case MSG_adv_recover:
+		advisory_tell(fsd, req, msg);
 		break;
 	case MSG_sync_log_trees:
 		txn_sync_now(fsd);

@@ -52,6 +52,7 @@ struct ops {
 	struct op *held_head;		/* who would; newest first */
 	struct deferred *defer_head, **defer_tail;
 	unsigned active;		/* operations that run or are parked */
+	unsigned patient;		/* of them: with a `signalled` */
 	unsigned deferring;		/* work queued or running */
 	bool stopping;
 	unsigned workers_nr;
@@ -115,6 +116,7 @@ static void finish(struct op *op, int err)
 	struct ops *ops = op->fsd->ops;
 	struct op uses = { .fsd = op->fsd, .uses_nr = op->uses_nr };
 	uint32_t reply_slot = op->reply_slot;
+	bool is_patient = op->signalled;
 
 	for (unsigned i = 0; i < op->uses_nr; i++)
 		uses.uses[i] = op->uses[i];
@@ -123,6 +125,7 @@ static void finish(struct op *op, int err)
 		ops->fsd->answers->answered(ops->fsd, reply_slot);
 	lock_unuse(&uses);
 	pthread_mutex_lock(&ops->lock);
+	ops->patient -= is_patient;
 	if (--ops->active == 0)
 		pthread_cond_broadcast(&ops->idle);
 	pthread_mutex_unlock(&ops->lock);
@@ -362,6 +365,7 @@ void op_start(struct op *op)
 	op->started_ns = clock_mono_ns();
 	pthread_mutex_lock(&ops->lock);
 	ops->active++;
+	ops->patient += op->signalled != NULL;
 	pthread_mutex_unlock(&ops->lock);
 	run(op);
 }
@@ -532,14 +536,15 @@ bool ops_drain_for(struct fsd *fsd, unsigned ms)
 {
 	struct ops *ops = fsd->ops;
 	uint64_t now = clock_mono_ns(), end = now + ms * NSEC_PER_MSEC;
-	bool drained;
+	bool drained, is_quiet;
 
 	/* A look now and then: this is for the end of a process. */
 	for (;;) {
 		pthread_mutex_lock(&ops->lock);
 		drained = !ops->active && !ops->deferring;
+		is_quiet = ops->active == ops->patient && !ops->deferring;
 		pthread_mutex_unlock(&ops->lock);
-		if (drained || now >= end)
+		if (is_quiet || now >= end)
 			return drained;
 		nanosleep(&(struct timespec){ .tv_nsec = NSEC_PER_MSEC }, NULL);
 		now = clock_mono_ns();

@@ -68,6 +68,11 @@ struct op {
 	/* Set by wait() where waiting can be given up (a list of its own module): takes op off the
 	 * list if it is still on it, and says whether it was. */
 	bool (*_Atomic cancel)(struct op *op);
+	/*
+	 * NULL, or what to do when a signal has come for its application, which waits for others and may do so
+	 * for ever; a restart does not wait for that.  Set before it starts.
+	 */
+	void (*signalled)(struct op *op);
 	union {
 		struct { struct key start; uint8_t mode; } lock;
 		struct key items;		/* this key is not known */
@@ -100,7 +105,8 @@ struct op {
 
 int ops_start(struct fsd *fsd, unsigned workers);
 void ops_drain(struct fsd *fsd);	/* waits until nothing runs or is parked */
-bool ops_drain_for(struct fsd *fsd, unsigned ms);	/* the same, but no longer than that */
+/* The same, but no longer than that, and not for those with a `signalled`. */
+bool ops_drain_for(struct fsd *fsd, unsigned ms);
 void ops_stop(struct fsd *fsd);		/* the same, and ends the threads */
 
 /* Run in the calling thread until done or parked. */

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "advisory.h"
 #include "clock.h"
 #include "ctl.h"
 #include "data.h"
@@ -139,6 +140,9 @@ static void add_gauges(struct fsd *fsd, struct msg_status_reply *r)
 	ctl_add_value(r, "cache_size_bytes", size);
 	ctl_add_value(r, "locks_held", held);
 	ctl_add_value(r, "locks_waiting", waiting);
+	advisory_counts(fsd, &held, &waiting);
+	ctl_add_value(r, "advisory_locks_held", held);
+	ctl_add_value(r, "advisory_locks_waiting", waiting);
 	ctl_add_value(r, "meta_avail_blocks", ts.meta_avail);
 	ctl_add_value(r, "meta_is_low", ts.is_low);
 	ctl_add_value(r, "data_avail_blocks", dalloc_free_blocks(fsd));

@@ -144,6 +144,11 @@ void advisory_note(struct server *s, enum advfsm_event_kind kind, uint64_t rid)
 		server_fail(s, ret, "the advisory locks of a mount could not be taken note of");
 }
 
+void advisory_stats(const struct server *s, struct advfsm_stats *st)
+{
+	advfsm_get_stats(s->advisory->fsm, st);
+}
+
 static void perform(struct server *s, const struct advfsm_act *act)
 {
 	const struct advfsm_lock *l = &act->lock;

@@ -703,6 +703,11 @@ static void step_cancel(struct advfsm *f, const struct advfsm_event *ev)
 	for (struct gated **g = &f->gated; *g; g = &(*g)->next) {
 		if ((*g)->ev.rid == ev->rid && (*g)->ev.kind == ADVFSM_LOCK && (*g)->ev.wait &&
 		    (*g)->ev.number == ev->number) {
+			/* Its mount has given back already what it gives back with that. */
+			if ((*g)->ev.lock.kind == ADVFSM_FLOCK) {
+				(*g)->ev.wait = false;
+				return;
+			}
 			answer(f, ev->rid, (*g)->ev.handle, ADVFSM_CANCELED);
 			free(gated_pull(f, g));
 			return;

@@ -43,7 +43,7 @@ struct advfsm_lock {
 enum advfsm_event_kind {
 	ADVFSM_LOCK,		/* rid asks for lock, or with ADV_UNLOCK gives it back; handle is the request's,
 				   number the mount's own name for it */
-	ADVFSM_CANCEL,		/* rid's request `number` is not to wait any longer */
+	ADVFSM_CANCEL,		/* rid's request `number` is not to wait any longer; it may end with WOULD_BLOCK */
 	ADVFSM_TEST,		/* who keeps rid from getting lock? */
 	ADVFSM_EXPECT,		/* rid was mounted before this server: nothing is granted before it told its locks */
 	ADVFSM_GREETED,		/* rid reached this server for the first time */

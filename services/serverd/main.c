@@ -23,6 +23,7 @@
 
 #include <zmq.h>
 
+#include "advisory.h"
 #include "blkcli.h"
 #include "clock.h"
 #include "conf.h"
@@ -469,6 +470,7 @@ static void add_gauges(struct daemon *d, struct msg_status_reply *reply)
 	struct server *s = d->server;
 	struct txn *t = worker_txn(s->worker);
 	struct lockfsm_stats locks;
+	struct advfsm_stats adv;
 	const struct txn_stats *ts;
 	struct txn_view v;
 
@@ -479,6 +481,10 @@ static void add_gauges(struct daemon *d, struct msg_status_reply *reply)
 	ctl_add_value(reply, "locks_invalidating", locks.invalidating);
 	ctl_add_value(reply, "lock_grants", locks.grants);
 	ctl_add_value(reply, "lock_invalidations", locks.invalidates);
+	advisory_stats(s, &adv);
+	ctl_add_value(reply, "advisory_locks", adv.ranges);
+	ctl_add_value(reply, "advisory_waiting", adv.waiting + adv.gated);
+	ctl_add_value(reply, "advisory_deadlocks", adv.deadlocks);
 	ctl_add_value(reply, "omap_rounds", omap_rounds_nr(s->omap));
 	if (!t)
 		return;

@@ -170,6 +170,12 @@ int adv_give_back(struct adv_entry *e, uint64_t first, uint64_t last, uint8_t ty
 	return ret;
 }
 
+bool adv_is_sure(const struct adv_entry *e, uint64_t first, uint64_t last, uint8_t type)
+{
+	/* What was lessened for it must not come to nothing because the wait for it is ended. */
+	return e->kind != ADV_KIND_FLOCK && type == ADV_READ && adv_ranges_cover(&e->ranges, first, last);
+}
+
 int adv_call_begin(struct adv_table *t, struct adv_entry *e, uint64_t first, uint64_t last, uint8_t type,
 		   struct adv_call **out)
 {

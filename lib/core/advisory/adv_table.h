@@ -55,6 +55,8 @@ void adv_entry_put(struct adv_table *t, struct adv_entry *e);
  * -ENOMEM: nothing has changed.
  */
 int adv_give_back(struct adv_entry *e, uint64_t first, uint64_t last, uint8_t type, bool *has_changed);
+/* Whether nobody can refuse it, for what is held: then it need not, and must not, be a request that waits. */
+bool adv_is_sure(const struct adv_entry *e, uint64_t first, uint64_t last, uint8_t type);
 /*
  * The server is asked now, in the order of these calls, and there is nothing to give back (any more).  The
  * call is the table's until it is ended.  -ENOMEM: nothing has changed.
