@@ -494,7 +494,7 @@ void server_on_response(struct server *s, uint64_t rid, uint64_t tag, int err, u
 
 	if (s->state != SERVER_UP)
 		return;
-	if (c && c->unanswered)
+	if (c && c->unanswered && type != MSG_sync_log_trees_reply)
 		c->unanswered--;
 	take_response(s, rid, tag, err, type, msg);
 	server_perform(s);

@@ -72,7 +72,8 @@ void server_ask(struct server *s, uint64_t rid, unsigned type, const void *msg, 
 	int ret = s->is_listening ? s->conf.net.request(s->conf.arg, rid, type, msg, tag) : 0;
 	struct client *c = client_find(s, rid);
 
-	if (ret == 0 && c)
+	/* Nobody waits for a commit that was asked for: a merge goes on without, the change index lags behind. */
+	if (ret == 0 && c && type != MSG_sync_log_trees)
 		c->unanswered++;
 	if (ret == 0 || ret == -ENOENT)	/* gone: its fence or farewell goes on without the answer */
 		return;

@@ -1285,6 +1285,8 @@ static void what_one_mount_commits_is_not_hidden_by_idle_ones(void **state)
 	assert_int_equal(find(w, ASKED, 1, 0)->type, MSG_sync_log_trees);
 	assert_int_equal(find(w, ASKED, 2, 0)->type, MSG_sync_log_trees);
 	assert_null(find(w, ASKED, 3, 0));
+	/* Who does not answer that is not given up for it. */
+	assert_int_equal(client_find(w->s, 1)->unanswered, 0);
 	for (unsigned i = 0; i < 2; i++)
 		lt[i] = commit_tree(w, i + 1, &lt[i]);
 	assert_true(stable_seq(w) >= seq);
