@@ -85,7 +85,7 @@ on n1 "scoutfsctl mkfs -A -Q 0,$(addr n1),12345 -Q 1,$(addr n2),12345 -Q 2,$(add
 step "Start the services everywhere at the same time: the nodes elect a leader, and all mount"
 for n in $NODES; do
 	printf '%s\n' 'meta_device = /dev/shared0' 'data_device = /dev/shared1' "mountpoint = $M" "quorum_slot = $((${n#n} - 1))" \
-		'insecure = yes' 'heartbeat_timeout_ms = 4000' 'lease_ms = 5000' 'longest_io_ms = 3000' 'recovery_timeout_ms = 8000' \
+		'insecure = yes' 'heartbeat_timeout_ms = 4000' 'lease_ms = 5000' 'recovery_timeout_ms = 8000' \
 		'client_timeout_ms = 60000' 'cache_size = 64M' 'pool_size = 64M' |
 		node "$n" sh -c 'cat >/etc/scoutfs/demo.conf' || die "the configuration"
 done
@@ -160,7 +160,7 @@ a=$(pulse_nr "$1") b=$(pulse_nr "$2")
 wait_for 120 goes_on "$1" "$a" && wait_for 120 goes_on "$2" "$b" || die "the programs do not go on"
 pulse_stop "$1"; pulse_stop "$2"
 
-step "What $l held goes to others when it is certain that it is off: a fence agent says so by itself, here an operator does"
+step "What $l held goes to others when it is certain that it writes no more: its lease is over, or an operator says that it is off"
 lead() { NODES="$1 $2" leader; }
 is_listed() { node "$(lead "$1" "$2")" scoutfsctl fence list demo | grep -q "^$rid"; }
 is_gone() { local out; out=$(node "$(lead "$1" "$2")" scoutfsctl status --cluster --json demo); [[ $out = *'"mounts"'* && $out != *"$rid"* ]]; }
