@@ -12,7 +12,7 @@ SEED=${SEED:-$([ -n "${SOAK:-}" ] && date +%s || echo 1)}
 ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 40 || echo 2)}
 LIN_SECONDS=${LIN_SECONDS:-$([ -n "${SOAK:-}" ] && echo 60 || echo 20)}
 FAULTS=${FAULTS:-kill blip oneway pause power cut freeze}
-PROCS=${PROCS:-2} LIN_PARTS=${LIN_PARTS:-arena attr sync}
+PROCS=${PROCS:-2} LIN_PARTS=${LIN_PARTS:-arena cell attr log sync}
 # Short enough for a mount to be given up within a round, long enough for a slow machine.
 LEASE=4000 SILENCE=6000
 GIVEN_UP=$(((LEASE + SILENCE * 2 + 1000) / 1000 + 4))

@@ -76,6 +76,7 @@ struct lin_history {
 struct lin_stats {
 	size_t ops, objects, checked, overlapped, undecided, configs_max;
 	size_t unanswered, errors;	/* of mounts that were not lost */
+	struct lin_op first_error;
 	size_t lost_unanswered, lost_errors;
 	uint64_t worst_ns;		/* the longest operation that was answered */
 	enum lin_kind worst_kind;

@@ -49,6 +49,15 @@ static int op_cmp(const void *a, const void *b)
 	return x->proc < y->proc ? -1 : x->proc > y->proc;
 }
 
+/*
+ * A directory that another node has moved is found at its new place while somebody works in its old one: the kernel
+ * cannot move its entry then, and says so.
+ */
+static bool is_moved(const struct lin_op *op)
+{
+	return op->err == ESTALE && op->obj < LIN_OBJ_CELL;
+}
+
 static int crash_of(const struct lin_history *h, const struct lin_op *op)
 {
 	for (size_t i = 0; i < h->crashes_nr; i++) {
@@ -357,7 +366,10 @@ static void count_ops(const struct lin_history *h, struct lin_stats *stats)
 		stats->ops++;
 		if (crash_of(h, op) < 0) {
 			stats->unanswered += op->err < 0;
-			stats->errors += op->err > 0 && !is_answer(op);
+			if (op->err > 0 && !is_answer(op) && !is_moved(op)) {
+				if (!stats->errors++)
+					stats->first_error = *op;
+			}
 		} else {
 			stats->lost_unanswered += op->err < 0;
 			stats->lost_errors += op->err > 0 && !is_answer(op);

@@ -21,6 +21,7 @@
 
 #define SLOTS		128
 #define CONFIGS_MAX	400000u		/* at one time, and */
+#define SAID_MAX	30		/* steps around one that is wrong */
 #define TRIES_MAX	100000000ul	/* all in all: then it is undecided */
 
 union state {
@@ -453,6 +454,7 @@ static void say_step(FILE *out, const struct step *s)
 static void say_wrong(const struct search *w, const struct step *s, FILE *out)
 {
 	const struct object *o = w->o;
+	size_t after = 0;
 
 	fprintf(out, "object %d: no order explains this:\n    ", o->obj);
 	say_step(out, s);
@@ -472,15 +474,15 @@ static void say_wrong(const struct search *w, const struct step *s, FILE *out)
 			fprintf(out, " %" PRIu64 " %" PRIu64, st->value, st->nr);
 		fprintf(out, "\n");
 	}
-	fprintf(out, "  around it:\n");
-	for (size_t i = 0, n = 0; i < o->steps_nr && n < 60; i++) {
-		const struct step *t = &o->steps[i];
-
-		if (t->start > s->end || (t->end < s->start && s->start - t->end > 200000000))
+	/* steps are in the order of their beginnings, but for losses */
+	fprintf(out, "  what was before and around it:\n");
+	for (size_t i = 0; i < o->steps_nr; i++)
+		after += o->steps[i].start <= s->end;
+	for (size_t i = 0, n = 0; i < o->steps_nr; i++) {
+		if (o->steps[i].start > s->end || n++ + SAID_MAX < after)
 			continue;
-		n++;
 		fprintf(out, "    ");
-		say_step(out, t);
+		say_step(out, &o->steps[i]);
 	}
 }
 

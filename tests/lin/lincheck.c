@@ -47,6 +47,10 @@ int main(int argc, char **argv)
 	if (f)
 		fclose(f);
 	wrong = lin_check(&h, &st, stdout);
+	if (st.errors)
+		printf("%s of n%d/%d/%d on object %d at %llu: %s\n", lin_kind_names[st.first_error.kind],
+		       st.first_error.node, st.first_error.inc, st.first_error.proc, st.first_error.obj,
+		       (unsigned long long)st.first_error.start, strerror(st.first_error.err));
 	printf("ops %zu objects %zu worst_ms %llu worst_op %s", st.ops, st.objects,
 	       (unsigned long long)(st.worst_ns / 1000000), lin_kind_names[st.worst_kind]);
 	for (int i = 0; i < LIN_NODES; i++) {

@@ -8,7 +8,8 @@
  *   linwork sync DIR LOGS NODE INC               one fsync
  *   linwork now                                  the clock of the records
  *
- * LIN_PARTS="arena cell attr log sync" in the environment: not all of it, to find out what goes wrong.
+ * LIN_PARTS="arena cell attr log sync" in the environment: not all of it, to find out what goes wrong.  With "share" in it
+ * stores through mappings are also made to a page of which other nodes write other bytes.
  *
  * NODE and INC (how often that node has been mounted) name the logs LOGS/lin.NODE.INC.PROC, which have to outlive the
  * node.  The objects are described in lin.h; all of them are empty, or zero, after setup.
@@ -32,7 +33,7 @@
 #define ARENAS		3
 #define FILES		3		/* with cells */
 #define CELLS		6
-#define FILE_BYTES	8192
+#define FILE_BYTES	12288
 #define ATTRS		3		/* files whose size, mode and xattr change */
 #define SERIES		2		/* of logs: the next one when one is full */
 #define LOGS		20
@@ -42,12 +43,13 @@
 #define PROC_SYNC	91
 #define ERRORS_MAX	25		/* in a row: the mount is lost */
 
-/* Where each cell is: most of them on one page. */
+/* Where each cell is: most of them on one page; what is stored to through a mapping, on one of its own. */
 static const struct { off_t at; size_t len; } cells[CELLS] = {
-	{ 0, 8 }, { 512, 8 }, { 1024, 64 }, { 2048, 512 }, { 3072, 1024 }, { 4096, 4096 },
+	{ 8192, 8 }, { 512, 8 }, { 1024, 64 }, { 2048, 512 }, { 3072, 1024 }, { 4096, 4096 },
 };
 
 static atomic_int *stop;
+static bool shares_page;
 
 struct worker {
 	FILE *log;
@@ -323,14 +325,14 @@ static void map_work(struct worker *w, int file, int cell)
 	v = unique(w);
 	begin(w, LIN_STORE, LIN_OBJ_CELL + file * 16 + cell, 0, 0, v);
 	atomic_store(word, v);
-	end(w, msync(w->map[file], 4096, MS_SYNC), 0, 0, 0);
+	end(w, msync(w->map[file], FILE_BYTES, MS_SYNC), 0, 0, 0);
 }
 
 static void work_cell(struct worker *w)
 {
 	int file = (int)pick(w, FILES), cell = (int)pick(w, CELLS);
 
-	if (cells[cell].len == 8 && pick(w, 3) == 0)
+	if ((cell == 0 || (cell == 1 && shares_page)) && pick(w, 3) == 0)
 		map_work(w, file, cell);
 	else if (pick(w, 2))
 		cell_write(w, file, cell);
@@ -480,6 +482,7 @@ static int work(struct worker *w)
 	};
 	const char *only = getenv("LIN_PARTS");
 
+	shares_page = only && strstr(only, "share");
 	while (!atomic_load(stop)) {
 		unsigned i = 0, r = pick(w, 100);
 
