@@ -71,7 +71,7 @@ static void fill_entry(struct fsd *fsd, uint64_t dir, uint64_t ino, const struct
 	memset(e, 0, sizeof(*e));
 	e->ino = node_of_ino(ino);
 	inode_to_stat(ci, ino, &e->attr);
-	e->attr_timeout = lock_kernel_timeout(fsd, ino);
+	e->attr_timeout = inode_attr_timeout(fsd, ino);
 	e->entry_timeout = kcache_entry_timeout(fsd, dir);
 }
 
@@ -84,6 +84,8 @@ static void reply_entry(fuse_req_t req, uint64_t dir, uint64_t ino, const struct
 	inode_ref(fsd, ino, 1);
 	if (fuse_reply_entry(req, &e) != 0)
 		inode_forget(fsd, ino, 1);
+	else if (e.attr_timeout > 0)
+		inode_given(fsd, ino);
 }
 
 static void done_entry(struct op *op, int err)
@@ -146,6 +148,7 @@ static void start_name_op(fuse_req_t req, fuse_ino_t parent, const char *name, c
 		return;
 	d->req = req;
 	d->dir = ino_of_node(parent);
+	d->op.notes_itself = run == dir_run_lookup;
 	if (!get_name(req, name, &d->name)) {
 		free(d);
 		return;
@@ -338,7 +341,7 @@ static void done_attr(struct op *op, int err)
 		fuse_reply_err(a->req, -err);
 	} else {
 		inode_to_stat(&a->ci, a->ino, &st);
-		fuse_reply_attr(a->req, &st, lock_kernel_timeout(op->fsd, a->ino));
+		fuse_reply_attr(a->req, &st, inode_attr_timeout(op->fsd, a->ino));
 	}
 	free(a);
 }
@@ -352,6 +355,7 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		return;
 	a->req = req;
 	a->ino = ino_of_node(ino);
+	a->op.notes_itself = true;
 	fuse_op_start(req, &a->op);
 }
 
@@ -576,6 +580,7 @@ static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, 
 	o->a.req = req;
 	o->a.ino = ino_of_node(ino);
 	o->fi = *fi;
+	o->a.op.notes_itself = true;
 	o->fi.fh = advisory_new_fh(fsd_of(req));
 	fuse_op_start(req, &o->a.op);
 }

@@ -737,15 +737,20 @@ static void inval_one(void *arg, uint64_t ino)
 
 void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino)
 {
+	kcache_invalidate_given(fsd, first_ino, last_ino, true);
+}
+
+void kcache_invalidate_given(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all)
+{
 	struct inval iv = { .kc = fsd->kcache };
 
 	if (!iv.kc)
 		return;
 	new_epoch(iv.kc);
 	iv.off = -1;		/* attributes */
-	inode_each_ref(fsd, first_ino, last_ino, inval_one, &iv);
+	inode_each_ref(fsd, first_ino, last_ino, all, false, inval_one, &iv);
 	iv.off = 0;		/* pages, all of them */
-	inode_each_ref(fsd, first_ino, last_ino, inval_one, &iv);
+	inode_each_ref(fsd, first_ino, last_ino, all, true, inval_one, &iv);
 }
 
 void kcache_forget_attributes(struct fsd *fsd, uint64_t ino)

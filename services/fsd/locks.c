@@ -164,8 +164,10 @@ static void count_use(struct lock *l, uint8_t mode, int delta)
 		l->uses_begun++;
 }
 
-static void take_use(struct lock_use *u, uint8_t mode)
+static void take_use(const struct op *op, struct lock_use *u, uint8_t mode)
 {
+	if (!op->notes_itself)
+		u->lock->gave_all = true;
 	if (u->mode)
 		count_use(u->lock, u->mode, -1);
 	count_use(u->lock, mode, 1);
@@ -210,7 +212,7 @@ int lock_key(struct op *op, const struct key *key, enum lock_mode mode)
 	}
 	u->want = (uint8_t)mode;
 	if (can_take(u->lock, u->want)) {
-		take_use(u, u->want);
+		take_use(op, u, u->want);
 	} else {
 		op->need.lock.start = start;
 		op->need.lock.mode = (uint8_t)mode;
@@ -253,7 +255,7 @@ bool lock_try_inode(struct op *op, uint64_t ino)
 		*u = (struct lock_use){ .lock = l, .want = LOCK_MODE_READ };
 		l->refs++;
 		lru_remove(ls, l);
-		take_use(u, LOCK_MODE_READ);
+		take_use(op, u, LOCK_MODE_READ);
 	}
 	pthread_mutex_unlock(&ls->mutex);
 	return u;
@@ -398,7 +400,7 @@ static bool take_all(struct locks *ls, struct op *op)
 		if (u->mode >= u->want)
 			continue;
 		if (can_take(u->lock, u->want)) {
-			take_use(u, u->want);
+			take_use(op, u, u->want);
 			continue;
 		}
 		for (unsigned j = i; j < op->uses_nr; j++)
@@ -489,6 +491,7 @@ int locks_restore(struct fsd *fsd, uint64_t open_gen)
 		}
 		l = find_or_make(ls, &start);
 		l->mode = (uint8_t)mode;
+		l->gave_all = true;
 		l->write_seq = atomic_load(&k->locks[i].write_seq);
 		l->slot = i;
 		/* Which of them have something dirty nobody remembers. */

@@ -39,6 +39,7 @@ struct lock {
 	uint32_t slot;			/* keep.h: where its mode is kept */
 	uint8_t revoke_to;		/* while step is not NONE */
 	enum revoke_step step;
+	bool gave_all;			/* the kernel may have been given something of any inode */
 	bool is_requested;		/* an answer of the leader is due */
 	bool is_idle;			/* on the LRU */
 	struct op *waiters, **waiters_tail;

@@ -50,8 +50,13 @@ static void notify(struct locks *ls, struct lock *l)
 	ls->calls = &call;
 	while (call.l && revoke_has_to_notify(l)) {
 		if (is_fs) {
+			bool all = l->gave_all;
+
+			/* those who use it now will give something afterwards */
+			if (!l->readers && !l->writers)
+				l->gave_all = false;
 			pthread_mutex_unlock(&ls->mutex);
-			kcache_invalidate(ls->fsd, first, last);
+			kcache_invalidate_given(ls->fsd, first, last, all);
 			pthread_mutex_lock(&ls->mutex);
 		}
 		if (call.l)

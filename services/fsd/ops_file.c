@@ -21,6 +21,7 @@
 #include "fuse.h"
 #include "locks.h"
 #include "log.h"
+#include "orphan.h"
 #include "pending.h"
 #include "pool.h"
 #include "quota.h"
@@ -170,10 +171,13 @@ static void read_done(struct op *op, int err)
 	struct file_req *rq = r->rq;
 
 	fuse_op_done(rq->req, op);
-	if (err)
+	if (err) {
 		fuse_reply_err(rq->req, -err);
-	else
+	} else {
+		inode_given(op->fsd, rq->ino);
 		fuse_reply_buf(rq->req, (char *)r->buf + (rq->offset - (r->first << SMALL_SHIFT)), r->len);
+		inode_given(op->fsd, rq->ino);
+	}
 	free(r->buf);
 	free(rq);
 	free(r);
@@ -194,6 +198,7 @@ void op_read(struct fsd *fsd, struct file_req *rq)
 	}
 	r->op.fsd = fsd;
 	r->op.name = "read";
+	r->op.notes_itself = true;
 	r->op.run = read_run;
 	r->op.done = read_done;
 	r->rq = rq;
@@ -534,8 +539,10 @@ static void write_done(struct op *op, int err)
 	} else if (err) {
 		fuse_reply_err(rq->req, -err);
 	} else {
+		inode_given(op->fsd, rq->ino);
 		/* a mapped page beyond the end is taken, though nothing of it is kept */
 		fuse_reply_write(rq->req, rq->write_cache ? rq->len : w->len);
+		inode_given(op->fsd, rq->ino);
 	}
 	free(rq->buf);
 	free(rq);
@@ -553,6 +560,7 @@ static struct write_op *new_write(struct fsd *fsd, struct file_req *rq)
 		w->op.run = write_run;
 		w->op.again = &write_again;
 		w->op.keeps_pages = true;
+		w->op.notes_itself = true;
 		w->op.done = write_done;
 		w->rq = rq;
 	}

@@ -34,6 +34,18 @@
 #define SCAN_BATCH		4096	/* orphans taken from one scan */
 #define SCAN_REST		50	/* a scan that took t is not repeated for SCAN_REST * t */
 #define DRAIN_LIMIT_MS		60000
+#define TOLD_MS			10	/* by then the kernel has taken in what it was told */
+
+/*
+ * A message that drops what the kernel has of an inode also voids an answer with attributes that is on its way:
+ * whoever asked then goes on with the size from before, and reads too little.  So after a revoke the first
+ * answers, which bring the kernel the new size, are not to be trusted afterwards; then nothing has to be dropped.
+ */
+enum ref_trust {
+	TRUSTED,
+	REVOKED,	/* the kernel's attributes are from before a revoke */
+	TOLD,		/* they have been sent since, at told_ns */
+};
 
 struct ref {
 	struct ref *next;	/* in its bucket */
@@ -44,6 +56,9 @@ struct ref {
 	bool unlinked;		/* lost its last link: delete it when out of use */
 	bool deleting;		/* queued or running */
 	bool held;		/* the kernel knew it when it was asked (fsd->is_resumed) */
+	bool given;		/* the kernel may have pages or attributes of it that it trusts */
+	enum ref_trust trust;
+	uint64_t told_ns;
 };
 
 struct orphans {
@@ -115,6 +130,7 @@ static struct ref *find_or_add(struct orphans *o, uint64_t ino)
 		grow(o);
 	b = bucket_of(o, ino);
 	r->ino = ino;
+	r->given = true;
 	r->next = o->buckets[b];
 	o->buckets[b] = r;
 	o->refs_nr++;
@@ -370,6 +386,7 @@ static void start_delete(struct orphans *o)
 	d->op.name = "delete";
 	d->op.writes = true;
 	d->op.run = delete_run;
+	d->op.notes_itself = true;
 	d->op.done = delete_done;
 	o->deleting_nr++;
 	op_queue(&d->op);	/* o->mutex is held, and it will want it */
@@ -687,34 +704,103 @@ void inode_use_map(struct fsd *fsd, uint64_t group, uint8_t map[INODE_LOCK_GROUP
 }
 
 /* each() may wait for the kernel, which may wait for a thread that wants the mutex: not held. */
-void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last,
+/* Bring an inode into the state after a revoke.  Whether the kernel has something to drop; `last`: it is told now. */
+static bool revoke_ref(struct ref *r, bool all, bool last)
+{
+	bool drop = all || r->given;
+
+	r->trust = REVOKED;
+	if (last)
+		r->given = false;
+	return drop;
+}
+
+static void each_ref_at_all(struct orphans *o, void (*each)(void *arg, uint64_t ino), void *arg)
+{
+	uint64_t *found = NULL;
+	size_t nr = 0;
+
+	pthread_mutex_lock(&o->mutex);
+	found = malloc((o->refs_nr + 1) * sizeof(*found));
+	for (size_t b = 0; found && b < o->buckets_nr; b++) {
+		for (struct ref *r = o->buckets[b]; r; r = r->next) {
+			if (in_use(r) && revoke_ref(r, true, false))
+				found[nr++] = r->ino;
+		}
+	}
+	pthread_mutex_unlock(&o->mutex);
+	if (!found)
+		fsd_fail(o->fsd, "out of memory");
+	for (size_t i = 0; i < nr; i++)
+		each(arg, found[i]);
+	free(found);
+}
+
+void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, bool all, bool told,
 		    void (*each)(void *arg, uint64_t ino), void *arg)
 {
 	struct orphans *o = fsd->orphans;
 	uint64_t found[64];
 
-	if (last - first >= UINT64_MAX - 64)
-		return;
-	if (atomic_load(&fsd->is_resumed)) {
-		for (uint64_t at = 0, all = last - first + 1; at < all; at++)
-			each(arg, first + at);
+	if (o && last - first >= UINT64_MAX - 64) {
+		each_ref_at_all(o, each, arg);
 		return;
 	}
-	if (!o)
+	if (!o || last - first >= UINT64_MAX - 64)
 		return;
 	/* counted, not compared: last may be the greatest number there is */
-	for (uint64_t at = 0, all = last - first + 1; at < all;) {
+	for (uint64_t at = 0, end = last - first + 1; at < end;) {
 		unsigned nr = 0;
 
 		pthread_mutex_lock(&o->mutex);
-		for (; at < all && nr < 64; at++) {
+		for (; at < end && nr < 64; at++) {
 			struct ref *r = find(o, first + at);
+			bool drop = r && in_use(r) && revoke_ref(r, all, told);
 
-			if (r && in_use(r))
+			/* what an earlier process has given is not known here */
+			if (drop || (atomic_load(&fsd->is_resumed) && !(r && r->nlookup)))
 				found[nr++] = first + at;
 		}
 		pthread_mutex_unlock(&o->mutex);
 		for (unsigned i = 0; i < nr; i++)
 			each(arg, found[i]);
 	}
+}
+
+void inode_given(struct fsd *fsd, uint64_t ino)
+{
+	struct orphans *o = fsd->orphans;
+	struct ref *r;
+
+	pthread_mutex_lock(&o->mutex);
+	r = find(o, ino);
+	if (r)
+		r->given = true;
+	pthread_mutex_unlock(&o->mutex);
+}
+
+double inode_attr_timeout(struct fsd *fsd, uint64_t ino)
+{
+	double timeout = lock_kernel_timeout(fsd, ino);
+	struct orphans *o = fsd->orphans;
+	uint64_t now;
+	struct ref *r;
+
+	if (timeout == 0.0)
+		return timeout;
+	now = clock_mono_ns();
+	pthread_mutex_lock(&o->mutex);
+	r = find(o, ino);
+	if (r && r->trust == REVOKED) {
+		r->trust = TOLD;
+		r->told_ns = now;
+	}
+	if (r && r->trust == TOLD && now - r->told_ns < TOLD_MS * NSEC_PER_MSEC) {
+		timeout = 0.0;
+	} else if (r) {
+		r->trust = TRUSTED;
+		r->given = true;
+	}
+	pthread_mutex_unlock(&o->mutex);
+	return timeout;
 }

@@ -20,7 +20,15 @@ bool inode_in_use(struct fsd *fsd, uint64_t ino);
 void inode_unlinked(struct fsd *fsd, uint64_t ino);
 /* Bits of the group's inodes in use here (128 bytes), for open_ino_map queries. */
 void inode_use_map(struct fsd *fsd, uint64_t group, uint8_t map[128]);
-/* Each inode of [first, last] the kernel knows (or may know), for cache invalidation. */
-void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, void (*each)(void *arg, uint64_t ino), void *arg);
+/*
+ * Each inode of [first, last] of which the kernel may have something it trusts (`all`: that it knows), because of a
+ * revoke; `told`: it is told to drop everything.
+ */
+void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, bool all, bool told,
+		    void (*each)(void *arg, uint64_t ino), void *arg);
+/* The kernel gets pages of ino, or attributes that it may trust: called before and after the answer. */
+void inode_given(struct fsd *fsd, uint64_t ino);
+/* lock_kernel_timeout for attributes: 0 as well for the first answers after a revoke. */
+double inode_attr_timeout(struct fsd *fsd, uint64_t ino);
 
 #endif

@@ -30,6 +30,7 @@
 #include "services/fsd/inode.h"
 #include "services/fsd/items_impl.h"
 #include "services/fsd/locks.h"
+#include "services/fsd/orphan.h"
 #include "services/fsd/quota.h"
 #include "services/fsd/reader.h"
 
@@ -160,6 +161,17 @@ double lock_kernel_timeout(struct fsd *fsd, uint64_t ino)
 	(void)fsd;
 	(void)ino;
 	return 1.0;
+}
+
+double inode_attr_timeout(struct fsd *fsd, uint64_t ino)
+{
+	return lock_kernel_timeout(fsd, ino);
+}
+
+void inode_given(struct fsd *fsd, uint64_t ino)
+{
+	(void)fsd;
+	(void)ino;
 }
 
 double kcache_entry_timeout(struct fsd *fsd, uint64_t dir)
