@@ -568,11 +568,15 @@ int rec_seek(struct itx *tx, MDB_cursor *mc, const struct key *key, struct key *
 	return 1;
 }
 
-int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val,
-	    size_t len)
+static size_t rec_bytes(size_t len)
 {
-	size_t bytes = sizeof(struct item_rec) +
-		       ((len + ITEM_REC_ALIGN - 1) & ~(size_t)(ITEM_REC_ALIGN - 1));
+	return sizeof(struct item_rec) + ((len + ITEM_REC_ALIGN - 1) & ~(size_t)(ITEM_REC_ALIGN - 1));
+}
+
+static int rec_put_room(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags,
+			const void *val, size_t len, size_t room)
+{
+	size_t bytes = rec_bytes(len > room ? len : room);
 	struct ikey k = ikey_of(key);
 	MDB_val mk = mval(k.b, sizeof(k.b)), mv = mval(NULL, bytes);
 	uint8_t copy[sizeof(struct item_rec) + ITEM_CACHED_MAX] __attribute__((aligned(8)));
@@ -595,6 +599,12 @@ int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags,
 	tx->changes++;
 	rc = mdb_cursor_put(mc, &mk, &mv, 0);
 	return rc ? items_error(tx, rc, "write") : 0;
+}
+
+int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val,
+	    size_t len)
+{
+	return rec_put_room(tx, key, mark, flags, val, len, 0);
 }
 
 int rec_del(struct itx *tx, const struct key *key)
@@ -791,9 +801,12 @@ static void note_written(struct itx *tx, const struct key *key)
 	note_recent(tx, key);
 }
 
-/* The record becomes dirty in the open generation. */
+/*
+ * The record becomes dirty in the open generation.  room: bytes of value that it takes at least; a
+ * record that keeps its size is written where it is, without moving its page's others.
+ */
 static int write_dirty(struct itx *tx, const struct key *key, bool is_dirty_already, uint8_t flags,
-		       const void *val, size_t len)
+		       const void *val, size_t len, size_t room)
 {
 	int ret;
 
@@ -807,7 +820,7 @@ static int write_dirty(struct itx *tx, const struct key *key, bool is_dirty_alre
 		if (ret < 0)
 			return ret;
 	}
-	return rec_put(tx, key, tx->open_gen, flags, val, len);
+	return rec_put_room(tx, key, tx->open_gen, flags, val, len, room);
 }
 
 static int recount(struct itx *tx, void *arg)
@@ -889,7 +902,7 @@ static int put(struct itx *tx, const struct key *key, const void *val, size_t le
 		assert(ret == 1);
 	}
 	note_written(tx, key);
-	return write_dirty(tx, key, is_dirty, flags, val, len);
+	return write_dirty(tx, key, is_dirty, flags, val, len, 0);
 }
 
 int item_put(struct itx *tx, const struct key *key, const void *val, size_t len)
@@ -928,7 +941,7 @@ int item_delete(struct itx *tx, const struct key *key, const void *keep_val, siz
 	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT))
 		return rec_del(tx, key);
 	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, keep_val,
-			   keep_len);
+			   keep_len, rec->len);
 }
 
 int item_force_delete(struct itx *tx, const struct key *key)
@@ -948,7 +961,10 @@ int item_force_delete(struct itx *tx, const struct key *key)
 		ret = range_add(tx, key, key);
 	if (ret < 0)
 		return ret;
-	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, NULL, 0);
+	/* Born in the open generation: no tree has it. */
+	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT))
+		return rec_del(tx, key);
+	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, NULL, 0, 0);
 }
 
 int items_set_known(struct itx *tx, const struct key *first, const struct key *last)
