@@ -31,6 +31,9 @@ inst_conf
 status "$CONF"
 is "nothing runs: exit status" "$rc" 2
 says "nothing runs: said" "^scoutfs t on $MNT: not running"
+status --cluster "$CONF"
+is "nothing runs, and the cluster is asked: exit status" "$rc" 2
+says "nothing runs, and the cluster is asked: said" "^scoutfs t: no service of t runs on this node"
 says "nothing runs: of each service" "^  serverd +down: not running"
 ok "nothing runs: in JSON" json "o['health'] == 'not running' and [x['service'] for x in o['services']] == ['blockd', 'quorumd', 'serverd', 'fsd'] and not any(x['answers'] for x in o['services'])"
 
@@ -44,6 +47,20 @@ says "since when, by which process" "^    for +[0-9.]+ (s|min).*\(pid $(inst_pid
 status -v "$CONF"
 says "counters with -v" "^    commits [0-9]+"
 ok "healthy: in JSON" json "o['health'] == 'healthy' and o['instance'] == 't' and o['mountpoint'] == '$MNT' and all(x['answers'] and x['state'] and x['version'] and x['since_ms'] >= 0 and x['waiting_for'] == '' for x in o['services']) and s['fsd']['pid'] == $(inst_pid fsd) and s['serverd']['values']['mounts'] == 1"
+
+status --cluster "$CONF"
+is "the cluster of one node: exit status" "$rc" 0
+says "its leader" "^  leader +term [0-9]+, slot 0 at 127.0.0.1:$PORT"
+says "its mount" "^    $(cat "$TMP/run/rid") 127.0.0.1 +is mounted for"
+says "its space" "^  metadata +[0-9.]+ GiB of 8.0 GiB free"
+cluster_json() { "$CTL" status --cluster --json "$CONF" | python3 -c "import json, sys; o = json.loads(sys.stdin.readline()); assert not sys.stdin.read(); assert $1, o"; }
+ok "the same in JSON" cluster_json "o['health'] == 'healthy' and o['leader']['answers'] and o['mounts']['nr'] == 1 and o['mounts']['list'][0]['rid'] == '$(cat "$TMP/run/rid")' and o['locks']['waits'] == [] and o['metadata']['total_bytes'] == 8 << 30"
+kill -STOP "$(inst_pid serverd)"
+status --cluster "$CONF"
+is "a leader that hangs: exit status" "$rc" 1
+says "a leader that hangs: said" "^scoutfs t: no answer: "
+kill -CONT "$(inst_pid serverd)" 2>/dev/null
+ok "healthy again" wait_for 120 "$CTL" status --cluster "$CONF"
 
 kill -STOP "$(inst_pid quorumd)"
 status "$CONF"
