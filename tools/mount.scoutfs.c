@@ -8,6 +8,8 @@
  * name made of the mount point.  Nothing is written or started before every option has been
  * understood: what is unknown, malformed or not implemented fails the mount.
  *
+ * A start may wait for a leader, or to be let in by one: what is waited for is said.
+ *
  * Options of the VFS (ro, nosuid, ...) are set on the mount once it is there.
  */
 #include <ctype.h>
@@ -26,15 +28,22 @@
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "conf.h"
+#include "ctl.h"
 
 /* Exit status as mount(8) documents it. */
 #define EXIT_USAGE 1
 #define EXIT_FAIL  32
 
 #define SETTINGS_MAX 16
+/* While the services start: how often that is looked at, and said; how long they may take to answer. */
+#define TICK_MS 20
+#define SAY_MS 10000
+#define ASK_MS 2000
 #define ERR_BYTES    (CONF_ERR_BYTES + 256)
 
 /* What the options come to. */
@@ -456,10 +465,23 @@ static void ctl_program(char *buf, size_t size)
 	snprintf(buf, size, "/usr/bin/scoutfsctl");
 }
 
-/* Its exit status, -1 if it could not be run. */
-static int run_program(char *const argv[])
+/* A mount may wait for a leader for ever: what for, in its own words, every SAY_MS. */
+static void say_waiting(const struct instance_conf *conf)
 {
-	int status = -1;
+	static struct msg_status_reply reply;
+	char path[CONF_PATH_BYTES + 64];
+
+	ctl_path(conf, "fsd", path, sizeof(path));
+	if (ctl_query(path, ASK_MS, &reply) == 0 && reply.waiting_for[0])
+		say("%s: still waiting for %s", conf->mountpoint, reply.waiting_for);
+}
+
+/* The exit status of the program that starts conf's services, -1 if it could not be run. */
+static int run_program(char *const argv[], const struct instance_conf *conf)
+{
+	const struct timespec tick = { .tv_nsec = TICK_MS * 1000000l };
+	uint64_t say_at_ns = clock_mono_ns() + SAY_MS * NSEC_PER_MSEC;
+	int status = -1, ret = 0;
 	pid_t pid = fork();
 
 	if (pid == 0) {
@@ -469,13 +491,19 @@ static int run_program(char *const argv[])
 	}
 	if (pid < 0)
 		say("%s: %s", argv[0], strerror(errno));
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+	while (pid > 0 && ((ret = waitpid(pid, &status, WNOHANG)) == 0 || (ret < 0 && errno == EINTR))) {
+		nanosleep(&tick, NULL);
+		if (clock_mono_ns() < say_at_ns)
+			continue;
+		say_waiting(conf);
+		say_at_ns = clock_mono_ns() + SAY_MS * NSEC_PER_MSEC;
+	}
 	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static int start_instance(const char *name, bool is_verbose)
+static int start_instance(const struct instance_conf *conf, bool is_verbose)
 {
+	const char *name = conf->name;
 	char unit[CONF_NAME_BYTES + 16], ctl[PATH_MAX];
 	bool has_systemd = sd_booted() > 0;
 
@@ -487,7 +515,7 @@ static int start_instance(const char *name, bool is_verbose)
 	if (has_systemd) {
 		char *argv[] = { (char *)"systemctl", (char *)"start", unit, NULL };
 
-		if (run_program(argv) == 0)
+		if (run_program(argv, conf) == 0)
 			return 0;
 		say("%s did not start: see `scoutfsctl status %s` and `journalctl -u "
 		    "'scoutfs*@%s'`",
@@ -495,7 +523,7 @@ static int start_instance(const char *name, bool is_verbose)
 	} else {
 		char *argv[] = { ctl, (char *)"run", (char *)"-d", (char *)name, NULL };
 
-		if (run_program(argv) == 0)
+		if (run_program(argv, conf) == 0)
 			return 0;
 	}
 	return -EIO;
@@ -607,7 +635,7 @@ static int do_mount(const struct mount_request *rq, const char *data, const char
 		return EXIT_FAIL;
 	if (is_fake)
 		return 0;
-	if (start_instance(conf.name, is_verbose) < 0 || set_flags(rq, dir) < 0)
+	if (start_instance(&conf, is_verbose) < 0 || set_flags(rq, dir) < 0)
 		return EXIT_FAIL;
 	return 0;
 }

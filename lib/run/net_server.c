@@ -656,7 +656,7 @@ static void read_zap(struct net_server *ns)
 	struct zmqu_zap_request rq;
 	char text[KEYS_TEXT_BYTES];
 
-	while (ns->zap && zmqu_zap_next(ns->zap, &rq) == 0) {
+	for (int i = 0; ns->zap && i < FRAMES_BATCH && zmqu_zap_next(ns->zap, &rq) == 0; i++) {
 		bool is_allowed = rq.has_key && keys_allows(ns->conf.keys, rq.key);
 
 		keys_to_text(rq.key, text);

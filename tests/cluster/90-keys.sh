@@ -40,7 +40,7 @@ nok "and nobody is insecure" sh -c '"$1" exec n1 scoutfsctl status mnt | grep in
 checked "what n1 writes n2 reads" echoes one n1 n2
 
 # --- a key that is in no list
-node n4 systemctl start --no-block scoutfs@mnt
+timeout 300 "$RIG" exec n4 mount -t scoutfs -o metadev_path=/dev/shared0 /dev/shared1 $MNT >"$TMP/mount.out" 2>&1 & MOUNT=$!
 l1=$(leader)
 ok "$l1 refuses the fourth and counts it" wait_for 60 counted "$l1" serverd refused_key 1
 ok "and says whom, and what to do" wait_for 60 said "$l1" "refused: $(addr n4): its node's key .{40} is not in /etc/scoutfs/nodes.allow: .*scoutfsctl keygen -p"
@@ -60,10 +60,13 @@ ok "$l3 refuses the fourth as well" wait_for 60 counted "$l3" serverd refused_ke
 checked "the volume goes on" echoes three "$l2" "$l3"
 checked "$l1 comes back" cluster_start "$l1"
 checked "and sees what was written" node "$l1" grep -qx three $MNT/three
+ok "mount(8) on the fourth says why it waits" wait_for 90 grep -q "still waiting for the leader .* does not allow this node's key" "$TMP/mount.out"
 nok "the fourth is not in" mounted n4
+node n4 systemctl stop scoutfs@mnt
+wait $MOUNT
+is "stopped, mount(8) fails" $? 32
 
 # --- no key at all
-node n4 systemctl stop scoutfs@mnt
 node n4 mv /etc/scoutfs/node.key /etc/scoutfs/away
 node n4 systemctl start --no-block scoutfs@mnt
 ok "without a key it does not even ask" wait_for 60 said n4 "is not loopback, and this node has no keys: make one with scoutfsctl keygen"
@@ -73,11 +76,10 @@ node n4 systemctl start --no-block scoutfs@mnt
 ok "and when it does it is told" wait_for 60 said n4 "talks only to nodes with keys, and this one has none"
 ok "and counted" wait_for 60 counted "$(leader)" serverd refused_no_key 1
 # what is thrown at the members' ports is none of theirs
-for n in $members; do
-	node n4 python3 -c "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for i in range(20): s.sendto(bytes([i]) * 200, ('$(addr "$n")', 12345))"
-	ok "$n: datagrams of a stranger are counted" wait_for 60 counted "$n" quorumd states_refused 20
-done
+node n4 python3 -c "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for a in sys.argv[1:]:
+	for i in range(20): s.sendto(bytes([i]) * 200, (a, 12345))" "$(addr n1)" "$(addr n2)" "$(addr n3)"
+for n in $members; do ok "$n: datagrams of a stranger are counted" wait_for 60 counted "$n" quorumd states_refused 20; done
 checked "the volume goes on" echoes four n1 n3
 nok "the fourth is not in" mounted n4
 ok "a directory of n2" node n2 mkdir $MNT/d
