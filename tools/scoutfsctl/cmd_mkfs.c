@@ -9,7 +9,6 @@
  */
 #include "tools/scoutfsctl/commands.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -23,6 +22,7 @@
 #include "format/mkfs_layout.h"
 #include "format/super.h"
 #include "tools/scoutfsctl/signature.h"
+#include "tools/scoutfsctl/slots.h"
 #include "tools/scoutfsctl/volume.h"
 
 #define VERB "mkfs"
@@ -43,60 +43,6 @@ struct mkfs_options {
 
 static const char *const device_names[2] = { "metadata", "data" };
 
-static int parse_addr(const char *text, size_t len, uint32_t *addr)
-{
-	char buf[INET_ADDRSTRLEN];
-	struct in_addr in;
-
-	if (len >= sizeof(buf))
-		return -EINVAL;
-	memcpy(buf, text, len);
-	buf[len] = '\0';
-	if (inet_pton(AF_INET, buf, &in) != 1)
-		return -EINVAL;
-	*addr = ntohl(in.s_addr);
-	return 0;
-}
-
-static int parse_port(const char *text, uint16_t *port)
-{
-	uint64_t v;
-
-	if (parse_u64(text, &v) < 0 || v < 1 || v > 65535)
-		return -EINVAL;
-	*port = (uint16_t)v;
-	return 0;
-}
-
-/* NR,ADDR,PORT */
-static int parse_slot(struct mkfs_options *o, const char *text)
-{
-	const char *addr = strchr(text, ',');
-	const char *port = addr ? strchr(addr + 1, ',') : NULL;
-	struct mkfs_slot slot = { .is_used = true };
-	char nr_text[24];
-	uint64_t nr;
-
-	if (!port || (size_t)(addr - text) >= sizeof(nr_text))
-		return usage_error(VERB, "-Q %s: a slot is NR,ADDR,PORT, as 0,10.0.0.1,12345",
-				   text);
-	memcpy(nr_text, text, (size_t)(addr - text));
-	nr_text[addr - text] = '\0';
-	if (parse_u64(nr_text, &nr) < 0 || nr >= QUORUM_SLOTS_MAX)
-		return usage_error(VERB, "-Q %s: the slot number must be from 0 to 14", text);
-	if (parse_addr(addr + 1, (size_t)(port - addr - 1), &slot.addr) < 0)
-		return usage_error(VERB, "-Q %s: the address is not an IPv4 address", text);
-	if (parse_port(port + 1, &slot.port) < 0)
-		return usage_error(VERB, "-Q %s: the port must be from 1 to 65535", text);
-	if (!quorum_addr_is_valid(slot.addr, slot.port))
-		return usage_error(VERB, "-Q %s: the address is not a unicast address", text);
-	if (o->params.slots[nr].is_used)
-		return usage_error(VERB, "-Q %s: slot %" PRIu64 " is given twice", text, nr);
-	o->params.slots[nr] = slot;
-	o->slots_nr++;
-	return 0;
-}
-
 /* ADDR[:PORT]; -EINVAL if it is not one. */
 static int parse_node(const char *text, struct mkfs_slot *slot)
 {
@@ -104,9 +50,9 @@ static int parse_node(const char *text, struct mkfs_slot *slot)
 	size_t len = colon ? (size_t)(colon - text) : strlen(text);
 
 	*slot = (struct mkfs_slot){ .is_used = true, .port = DEFAULT_PORT };
-	if (parse_addr(text, len, &slot->addr) < 0)
+	if (slot_parse_addr(text, len, &slot->addr) < 0)
 		return -EINVAL;
-	return colon ? parse_port(colon + 1, &slot->port) : 0;
+	return colon ? slot_parse_port(colon + 1, &slot->port) : 0;
 }
 
 static int add_node(struct mkfs_options *o, const char *text)
@@ -190,7 +136,8 @@ static int parse_options(int argc, char **argv, struct mkfs_options *o)
 			break;
 		case 'Q':
 			if (strchr(optarg, ',')) {
-				ret = parse_slot(o, optarg);
+				ret = slot_parse(VERB, optarg, o->params.slots);
+				o->slots_nr++;
 			} else if (o->has_count || parse_u64(optarg, &o->count) < 0) {
 				ret = usage_error(VERB,
 						  "-Q %s: give NR,ADDR,PORT, or once a number of "
@@ -435,7 +382,6 @@ static void print_volume(const struct mkfs_options *o)
 {
 	const struct mkfs_params *p = &o->params;
 	const uint8_t *u = p->uuid;
-	const char *label = "quorum slots:";
 
 	printf("Created scoutfs filesystem:\n");
 	printf("  %-23s %s\n", "meta device path:", o->path[MKFS_META]);
@@ -448,15 +394,7 @@ static void print_volume(const struct mkfs_options *o)
 	print_blocks("64KB metadata blocks:", p->total_meta_blocks, LARGE_SHIFT);
 	print_blocks("4KB data blocks:", p->total_data_blocks, SMALL_SHIFT);
 	printf("  %-23s 1\n", "quorum config version:");
-	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
-		uint32_t a = p->slots[i].addr;
-
-		if (!p->slots[i].is_used)
-			continue;
-		printf("  %-23s %u: %u.%u.%u.%u:%u\n", label, i, a >> 24, a >> 16 & 255,
-		       a >> 8 & 255, a & 255, p->slots[i].port);
-		label = "";
-	}
+	slots_print(p->slots);
 }
 
 int cmd_mkfs(int argc, char **argv)

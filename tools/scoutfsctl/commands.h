@@ -37,6 +37,10 @@ enum command_group {
 	  "  -f, --force                     overwrite what the devices hold; twice: also a\n"    \
 	  "                                  volume that was not cleanly unmounted\n"             \
 	  "  -A, --allow-small-size          allow devices under 64 GiB\n")                       \
+	C(change_quorum_config, "change-quorum-config", GROUP_CORE, "-Q NR,ADDR,PORT... -F META",    \
+	  "replace the quorum slots of a volume that nobody uses",                                \
+	  "  -Q, --quorum-slot NR,ADDR,PORT  a quorum slot; those not given are no more\n"        \
+	  "  -F, --offline                   nobody uses the volume: it is unmounted everywhere\n") \
 	C(check, "check", GROUP_CORE, "[--json] META DATA",                                       \
 	  "check every rule of the format on devices that nobody uses",                           \
 	  "      --json                      one JSON object per line\n"                         \
