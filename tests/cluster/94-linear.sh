@@ -3,17 +3,18 @@
 # names (tests/lin/linwork.c) with faults from SEED meanwhile, after each of which all goes on.  Then the history is judged by
 # the rules at the head of tests/lin/lin_check.c, everything is unmounted, and the volume is checked.
 #
-#   FAULTS="kill blip oneway pause power cut freeze"     those that are taken from ("none": no faults)
+#   FAULTS="kill stop blip oneway pause power cut freeze hang"    those that are taken from ("none": no faults)
+#   LIN_DAEMONS="blockd quorumd serverd fsd"             whom they hit
 #   LIN_PARTS="arena cell attr log sync"                 the parts of the workload; PROCS (2) processes a node
 #
-# In every other round the leases are long and the faults short: a daemon is killed, or a node is cut off, heard by one less, or
-# paused for 2 s; then no program may see an error.  In the others the leases are short and the faults long: power cut and boot,
-# a partition, a pause of the machine.  A mount may be given up then, its programs are told so, and it is mounted again.
+# In every other round the leases are long and the faults short: a daemon is killed or, for 2 s, stopped, or a node is cut off,
+# heard by one less, or paused; then no program may see an error.  In the others the leases are short and the faults long: power
+# cut and boot; for 12 s a partition, a pause of the machine, a daemon that hangs (blockd: a device that stalls).  A mount may be given up then, its programs are told so, and it is mounted again.
 . "$(dirname "$0")/../lib/cluster.sh"
 SEED=${SEED:-$([ -n "${SOAK:-}" ] && date +%s || echo 1)}
 ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 40 || echo 2)}
-LIN_SECONDS=${LIN_SECONDS:-$([ -n "${SOAK:-}" ] && echo 60 || echo 12)}
-FAULTS=${FAULTS:-kill blip oneway pause power cut freeze}
+LIN_SECONDS=${LIN_SECONDS:-$([ -n "${SOAK:-}" ] && echo 60 || echo 10)}
+FAULTS=${FAULTS:-kill stop blip oneway pause power cut freeze hang}
 PROCS=${PROCS:-2} LIN_PARTS=${LIN_PARTS:-arena cell attr log sync}
 GRACE_NS=3000000000
 RANDOM=$((SEED % 32768))
@@ -22,8 +23,10 @@ echo "# SEED=$SEED ROUNDS=$ROUNDS LIN_SECONDS=$LIN_SECONDS FAULTS='$FAULTS' PROC
 # as checked, for what starts and waits for processes of this shell
 checked_here() { local t=$1; shift; if "$@" >"$TMP/said" 2>&1; then pass "$t"; else fail "$t" "$(cat "$TMP/said")
 $(journals)"; fi; }
+# the low bits of $RANDOM alone are not very random; not in a subshell, for that has numbers of its own
+draw() { drawn=$((((RANDOM << 15 | RANDOM) >> 5) % $1)); }
 now() { "$BUILD/tests/lin/linwork" now; }
-random_node() { local list; read -ra list <<<"$NODES"; echo "${list[$1 % ${#list[@]}]}"; }
+nth_node() { local list; read -ra list <<<"$NODES"; echo "${list[$1 % ${#list[@]}]}"; }
 declare -A agent inc says
 # The agent of a node's mount; its output is said when it ends badly.
 agent_start() {
@@ -67,10 +70,20 @@ fault_kill() {
 	node "$1" kill -9 "$old"
 	wait_for 90 new_pid "$1" "$d" "$old" || fail "round $round: $d on $1 is started again" "$(journals)"
 }
+stop_for() {
+	local d=${daemons[$(($3 % ${#daemons[@]}))]} pid
+	say="$d on $2 stopped for $1 s"
+	pid=$(node_pid "$2" "$d")
+	node "$2" kill -STOP "$pid"
+	sleep "$1"
+	node "$2" kill -CONT "$pid" || true	# the supervisor may have replaced it
+}
+fault_stop() { stop_for 2 "$@"; }
+fault_hang() { stop_for 12 "$@"; }
 fault_blip() { say="$1 cut off for 2 s"; "$RIG" cut "$1"; sleep 2; "$RIG" heal; }
 fault_oneway() {
 	local peer
-	peer=$(random_node $((${1#n} + $2 % 2)))
+	peer=$(nth_node $((${1#n} + $2 % 2)))
 	say="nothing from $1 to $peer for 2 s"
 	ip netns exec "$RIG_NAME-sw" nft add element bridge rig cut "{ $1 . $peer }"
 	sleep 2
@@ -120,15 +133,16 @@ checked "mkfs with three quorum slots" cluster_mkfs
 total_ops=0 total_faults=0 worst=0
 for round in $(seq "$ROUNDS"); do
 	if [ $((round % 2)) = 1 ]; then
-		kinds="kill blip oneway pause" may_lose=no
+		kinds="kill stop blip oneway pause" may_lose=no
 		conf="lease_ms=20000 longest_io_ms=2000 heartbeat_timeout_ms=4000"
 	else
-		kinds="power cut freeze" may_lose=yes
+		kinds="power cut freeze hang" may_lose=yes
 		conf="lease_ms=4000 longest_io_ms=1000 heartbeat_timeout_ms=4000 tcp_keepalive_timeout_ms=6000 client_timeout_ms=6000"
 	fi
 	# An fsd that is killed while the kernel waits for a page that a parked write has locked cannot die: names only, then.
 	parts=$LIN_PARTS daemons=(blockd quorumd serverd)
 	if [ $((round % 4)) = 3 ]; then parts="arena attr sync" daemons+=(fsd); fi
+	[ -z "${LIN_DAEMONS:-}" ] || read -ra daemons <<<"$LIN_DAEMONS"
 	taken=()
 	for f in $kinds; do case " $FAULTS " in *" $f "*) taken+=("$f") ;; esac; done
 	# shellcheck disable=SC2086
@@ -140,9 +154,12 @@ for round in $(seq "$ROUNDS"); do
 	while [ $SECONDS -lt $end ] && [ $tap_failed = "$before" ]; do
 		sleep 1
 		[ ${#taken[@]} != 0 ] || continue
-		f=${taken[$((RANDOM % ${#taken[@]}))]} n=$(random_node $RANDOM) say='' zombie=0
+		say='' zombie=0
+		draw ${#taken[@]}; f=${taken[drawn]}
+		draw 3; n=$(nth_node $drawn)
+		draw 1000
 		began=$SECONDS since=$(now)
-		"fault_$f" "$n" $RANDOM
+		"fault_$f" "$n" $drawn
 		settle "$since" "$zombie"
 		total_faults=$((total_faults + 1))
 		echo "# round $round: $say ($((SECONDS - began)) s)"
