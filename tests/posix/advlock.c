@@ -14,6 +14,7 @@
  *       get S rd|wr FIRST LEN         F_GETLK: "free", or "rd|wr FIRST LEN PID"
  *       alarm MS                      a signal, whose handler does not restart calls, in MS
  *       pid                           its own number
+ *       quit
  *     Answers: ok, an error's name, or what is said above.
  */
 #include <errno.h>
@@ -209,6 +210,8 @@ static int agent(const char *dir)
 			get(fds[s], type, a, b);
 		else if (strncmp(line, "pid", 3) == 0)
 			printf("%d\n", (int)getpid());
+		else if (strncmp(line, "quit", 4) == 0)
+			break;
 		else
 			printf("%s\n", name_of(do_command(fds, dir, line)));
 	}
