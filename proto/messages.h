@@ -343,7 +343,9 @@
 	F(u64, inodes, 0)			\
 	F(u64, stable_seq, 0)			\
 	F(u64, commits, 0)			\
-	F(u64, commit_us, 0)
+	F(u64, commit_us, 0)			\
+	F(u64, advisory_held, 0)		\
+	F(u64, advisory_waiting, 0)
 
 /* Mounts with greater rids, in order; the next page begins after its last.  left: how many follow.
  * since_ms: in this state, under this leader; next_ms: until its deadline (to come back, to be free). */

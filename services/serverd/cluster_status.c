@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "advisory.h"
 #include "clock.h"
 #include "serverd.h"
 
@@ -23,8 +24,12 @@ static uint64_t ms_since(uint64_t now_ns, uint64_t since_ns)
 static void fill_locks(const struct server *s, struct msg_cluster_status_reply *r)
 {
 	struct lockfsm_stats st;
+	struct advfsm_stats adv;
 
 	lockfsm_get_stats(s->locks, &st);
+	advisory_stats(s, &adv);
+	r->advisory_held = adv.ranges;
+	r->advisory_waiting = adv.waiting + adv.gated;
 	r->locks_held = st.granted + st.invalidating;
 	r->locks_waiting = st.waiting;
 	r->locks_revoking = st.invalidating;

@@ -329,6 +329,8 @@ static void print_locks(const struct cluster *c, bool is_all)
 	for (size_t i = 0; i < max; i++)
 		print_wait(c, &c->waits.waits[i]);
 	print_left(nr - max + c->waits.left, is_all ? "" : " (--all lists the longest)");
+	printf("  file locks  %" PRIu64 " ranges of flock and fcntl held, %" PRIu64 " requests wait\n",
+	       st->advisory_held, st->advisory_waiting);
 }
 
 static void print_merge(const struct cluster *c)
@@ -501,7 +503,9 @@ static void json_locks(const struct cluster *c)
 
 static void json_volume(const struct msg_cluster_status_reply *st)
 {
-	json_u64(",\"log_trees\":{", "nr", st->log_trees);
+	json_u64(",\"advisory_locks\":{", "held", st->advisory_held);
+	json_u64(",", "waiting", st->advisory_waiting);
+	json_u64("},\"log_trees\":{", "nr", st->log_trees);
 	json_u64(",", "open", st->log_trees_open);
 	json_u64(",", "finished", st->log_trees_finished);
 	json_u64(",", "height", st->log_trees_height);
