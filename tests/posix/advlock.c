@@ -5,6 +5,7 @@
  *                                host; on a local filesystem as well as on a mount.  "ok - ", "not ok - ".
  *   advlock count FILE N HOW     N times: lock FILE, read the number in it, write the next one, unlock.
  *                                HOW: flock, fcntl, ofd.  The number at the end tells whether any was lost.
+ *   advlock brief DIR            takes a lock, asks for one, waits for one until a signal, gives back
  *   advlock bench FILE SECONDS   locks and unlocks a second, and the longest of them
  *   advlock agent DIR            commands on standard input, an answer each on standard output:
  *       open S NAME, close S          descriptor S, made if need be
@@ -453,16 +454,48 @@ static int self(const char *dir)
 	return failed;
 }
 
+/* One request of each kind. */
+static int brief(const char *dir)
+{
+	struct flock l = { .l_type = F_RDLCK, .l_len = 1 };
+	int fd[2], ret;
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/advlock.%d", dir, (int)getpid());
+	fd[0] = open(path, O_RDWR | O_CREAT, 0600);
+	fd[1] = open(path, O_RDWR);
+	if (fd[0] < 0 || fd[1] < 0 || flock(fd[0], LOCK_EX) < 0 || lock(fd[0], F_OFD_SETLKW, F_WRLCK, 0, 1) < 0) {
+		perror("lock");
+		return 1;
+	}
+	if (fcntl(fd[1], F_GETLK, &l) < 0 || l.l_type != F_WRLCK) {
+		perror("F_GETLK");
+		return 1;
+	}
+	set_alarm(100);
+	ret = flock(fd[1], LOCK_EX) < 0 ? errno : 0;
+	if (ret != EINTR || flock(fd[0], LOCK_UN) < 0 || flock(fd[1], LOCK_EX) < 0) {
+		fprintf(stderr, "waiting, and giving back: %s, %s\n", strerror(ret), strerror(errno));
+		return 1;
+	}
+	close(fd[0]);
+	close(fd[1]);
+	unlink(path);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "self") == 0)
 		return self(argv[2]);
 	if (argc == 3 && strcmp(argv[1], "agent") == 0)
 		return agent(argv[2]);
+	if (argc == 3 && strcmp(argv[1], "brief") == 0)
+		return brief(argv[2]);
 	if (argc == 4 && strcmp(argv[1], "bench") == 0)
 		return bench(argv[2], atoi(argv[3]));
 	if (argc == 5 && strcmp(argv[1], "count") == 0)
 		return count(argv[2], atol(argv[3]), argv[4]);
-	fprintf(stderr, "usage: advlock self DIR | count FILE N flock|fcntl|ofd | bench FILE SECONDS | agent DIR\n");
+	fprintf(stderr, "usage: advlock self DIR | brief DIR | count FILE N flock|fcntl|ofd | bench FILE SECONDS | agent DIR\n");
 	return 2;
 }

@@ -24,8 +24,9 @@ provoke() {
 	local d=$MNT/work/$((turn += 1)) files=20
 	case $1 in
 	alloc_inodes*) files=1100 ;;	# more than a batch of inode numbers
-	greeting*|lock_recover*) kill -9 "$(inst_pid serverd)" ;;
+	greeting*|lock_recover*|adv_recover*) kill -9 "$(inst_pid serverd)" ;;
 	open_log_trees*) kill -9 "$(inst_pid fsd)" ;;
+	adv_*) timeout 100 "$BUILD/tests/posix/advlock" brief "$MNT/work" 2>"$TMP/mkfiles.out" || return 1 ;;
 	esac
 	mkdir "$d" && "$BUILD/tests/posix/mkfiles" "$d" $files 1 >"$TMP/mkfiles.out" &&
 		{ echo held >"$d/held"; exec {held}<"$d/held"; rm "$d/held"; exec {held}<&-; } &&
