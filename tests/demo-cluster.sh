@@ -142,7 +142,7 @@ on "$1" "scoutfsctl status --cluster demo | head -1"
 a=$(pulse_nr "$2")
 wait_for 60 goes_on "$2" "$a" || die "the program on $2 does not go on"
 say "the program on $2 goes on, the one on $1 waits"
-say "$1's network: healed.  (Had it stayed away for client_timeout_ms, it would have been fenced and its programs had got errors.)"
+say "$1's network: healed.  (Had others needed what it holds, it had been fenced by now, and its programs had got errors.)"
 "$RIG" heal
 a=$(pulse_nr "$1")
 wait_for 60 goes_on "$1" "$a" || die "the program on $1 does not go on"
