@@ -7,8 +7,8 @@
 . "$(dirname "$0")/../lib/load.sh"
 ORDER=$TMP/die
 export SCOUTFS_TEST_DIE=$ORDER
-# Another mount, or a merge with one, has to be there for these: tests/sim and the unit tests of both ends.
-NEEDS_OTHERS=" lock_invalidate open_ino_map_query sync_log_trees "
+# Another mount or node, or a merge with one, has to be there for these: tests/sim and the unit tests of both ends.
+NEEDS_OTHERS=" lock_invalidate open_ino_map_query sync_log_trees cluster_status cluster_mounts cluster_waits "
 vol_make
 inst_conf commit_interval_ms=200 log_merge_min_height=1 log_merge_min_trees=2
 ok "mount" inst_start
