@@ -41,12 +41,12 @@ crash() { echo "crash ${1#n} ${inc[$1]} $2 $3 $4" >>"$HOST_LOGS/events"; }
 synced_or_gone() { agent_gone "$1" || node "$1" timeout 20 /shared/bin/linwork sync "$DIR" "$LOGS" "${1#n}" "${inc[$1]}"; }
 # settle SINCE ZOMBIE_UNTIL: after a fault; no two mounts may be in doubt at once.
 settle() {
-	local n lost=
+	local n rc lost=
 	for n in $NODES; do
 		wait_for 100 synced_or_gone "$n" || { fail "round $round: after '$say' $n goes on, or is told that it was given up" "$(journals)"; return 1; }
 		agent_gone "$n" || continue
-		wait "${agent[$n]}"
-		is "round $round: $n is told that its mount is gone after '$say'" "$?" 3
+		wait "${agent[$n]}"; rc=$?
+		is "round $round: $n is told that its mount is gone after '$say': $(paste -sd' ' "${says[$n]}")" "$rc" 3
 		[ "$may_lose" = yes ] || fail "round $round: no mount is lost by '$say'" "$(journals)"
 		crash "$n" "$1" "$(now)" "$2"
 		node "$n" timeout 200 systemctl stop scoutfs@mnt

@@ -127,10 +127,28 @@ static struct step *add(struct object *o, const struct step *s)
 	return &o->steps[o->steps_nr++];
 }
 
-/* Does an operation that looks overlap with one of the same node that changes this object? */
-static bool is_overlapped(const struct lin_op *ops, size_t nr, const struct lin_op *op)
+/* The first of them, which are in the order of their beginnings, that may still run when op begins. */
+static size_t first_beside(const struct lin_op *ops, size_t nr, uint64_t longest, const struct lin_op *op)
 {
-	for (size_t i = 0; i < nr; i++) {
+	size_t low = 0;
+
+	while (nr) {
+		size_t half = nr / 2;
+
+		if (op->start > longest && ops[low + half].start < op->start - longest) {
+			low += half + 1;
+			nr -= half + 1;
+		} else {
+			nr = half;
+		}
+	}
+	return low;
+}
+
+/* Does an operation that looks overlap with one of the same node that changes this object? */
+static bool is_overlapped(const struct lin_op *ops, size_t nr, uint64_t longest, const struct lin_op *op)
+{
+	for (size_t i = first_beside(ops, nr, longest, op); i < nr; i++) {
 		const struct lin_op *c = &ops[i];
 
 		if (c->start > op->end)
@@ -141,9 +159,9 @@ static bool is_overlapped(const struct lin_op *ops, size_t nr, const struct lin_
 	return false;
 }
 
-static bool is_weak_same(const struct lin_op *ops, size_t nr, const struct lin_op *op)
+static bool is_weak_same(const struct lin_op *ops, size_t nr, uint64_t longest, const struct lin_op *op)
 {
-	for (size_t i = 0; i < nr && ops[i].start <= op->end; i++) {
+	for (size_t i = first_beside(ops, nr, longest, op); i < nr && ops[i].start <= op->end; i++) {
 		const struct lin_op *c = &ops[i];
 
 		if (c != op && c->kind == LIN_RENAME && c->a == op->a && c->b == op->b && c->err <= 0 &&
@@ -239,6 +257,12 @@ static void find_unknown(struct object *o)
 static void prepare(const struct lin_history *h, const uint64_t *synced, const struct lin_op *ops, size_t nr,
 		    struct object *o, struct lin_stats *stats)
 {
+	uint64_t longest = 0;
+
+	for (size_t i = 0; i < nr; i++) {
+		if (ops[i].end - ops[i].start > longest)
+			longest = ops[i].end - ops[i].start;
+	}
 	for (size_t i = 0; i < nr; i++) {
 		const struct lin_op *op = &ops[i];
 		struct step s = { .start = op->start, .end = op->end, .op = op, .a = (uint8_t)op->a,
@@ -255,14 +279,14 @@ static void prepare(const struct lin_history *h, const uint64_t *synced, const s
 		s.err = s.maybe ? 0 : op->err;
 		s.zombie = c && op->start < c->zombie_until && s.end > c->from;
 		if (!is_change(op)) {
-			if (is_overlapped(ops, nr, op))
+			if (is_overlapped(ops, nr, longest, op))
 				stats->overlapped++;
 			else
 				add_looks(o, op, &s);
 			continue;
 		}
 		s.is_volatile = c && !s.err && op->kind != LIN_STORE && s.end > synced[s.crash];
-		s.weak_same = op->kind == LIN_RENAME && is_weak_same(ops, nr, op);
+		s.weak_same = op->kind == LIN_RENAME && is_weak_same(ops, nr, longest, op);
 		add_change(o, op, &s);
 	}
 	for (size_t i = 0; i < h->crashes_nr; i++) {

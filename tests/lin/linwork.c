@@ -70,10 +70,15 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-static void die(const char *what)
+static void die_with(int status, const char *what)
 {
 	fprintf(stderr, "linwork: %s: %s\n", what, strerror(errno));
-	exit(2);
+	exit(status);
+}
+
+static void die(const char *what)
+{
+	die_with(2, what);
 }
 
 static unsigned pick(struct worker *w, unsigned nr)
@@ -466,10 +471,10 @@ static struct worker worker_open(const char *logs, int node, int inc, int proc)
 	for (int i = 0; i < FILES; i++) {
 		w.file_fd[i] = open(path_of(path, "f%d", i, 0), O_RDWR);
 		if (w.file_fd[i] < 0)
-			die(path);
+			die_with(3, path);
 		w.map[i] = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, w.file_fd[i], 0);
 		if (w.map[i] == MAP_FAILED)
-			die("mmap");
+			die_with(3, "mmap");
 	}
 	return w;
 }
