@@ -2,7 +2,7 @@
 # on the two devices that all of them share, and an instance "mnt" of it in each node.  Sources common.sh.
 #
 #   NODES="n1 n2 n3" SLOTS=3            set before, when there are to be others
-#   KEYS=no                             set before: the nodes talk without keys (insecure = yes)
+#   KEYS=no                             set before: the nodes talk without keys (insecure = yes); else with them
 #   cluster_up                          boot the nodes, install the build and the test programs (/shared/bin) in each
 #   cluster_keys [nX]...                a new key for each (all), and the list of all nodes' keys to all of them
 #   cluster_list nX...                  the lines of these nodes for the list of allowed nodes
@@ -22,7 +22,7 @@
 export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=${RIG_DISK_SIZE:-16G}
 export RIG_NET=${RIG_NET:-10.$((100 + $$ % 100)).$((RANDOM % 250))}
 RIG=$TOP/tests/rig/rig
-NODES=${NODES:-n1 n2 n3} SLOTS=${SLOTS:-3} KEYS=${KEYS:-no}
+NODES=${NODES:-n1 n2 n3} SLOTS=${SLOTS:-3} KEYS=${KEYS:-yes}
 DAEMONS="blockd quorumd serverd fsd"
 MNT=/mnt/c		# in the nodes; there is no such folder on the host
 rig_down() { local rc=$?; "$RIG" down; return $rc; }
