@@ -1,6 +1,6 @@
 /*
  * The logs of the agent (linwork.c), read back.  A process writes a line before an operation and one after it,
- * each with the time; whoever is killed in between leaves an operation without an answer.
+ * each with the time; whoever is killed in between leaves an operation without an answer, also when a later process goes on with its log.
  *
  *   I TIME KIND OBJECT A B V
  *   R TIME ERRNO R0 R1 R2
@@ -64,7 +64,8 @@ int lin_read_log(struct lin_history *h, FILE *f, int node, int inc, int proc, FI
 		if (!strchr(line, '\n'))
 			break;
 		if (sscanf(line, "I %" SCNu64 " %15s %d %d %d %" SCNu64 "%c", &op.start, kind, &op.obj, &op.a, &op.b,
-			   &op.v, &nl) == 7 && kind_of(kind) >= 0 && !open) {
+			   &op.v, &nl) == 7 && kind_of(kind) >= 0) {
+			/* one that is open was never answered: another process of that number began */
 			op.kind = (enum lin_kind)kind_of(kind);
 			if (!is_valid(&op))
 				goto bad;

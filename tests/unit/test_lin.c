@@ -304,7 +304,6 @@ static void a_wrong_line_is_named(void **state)
 	static const char *const lines[] = {
 		"R 5 0 0 0 0\n", "I 5 dance 0 0 0 0\n", "I 5 write 0 0 0 0\n", "I 5 create 1000 0 0 0\n",
 		"I 5 create 0 9 0 0\n", "I 5 rename 0 1 1 0\n", "I 5 read 1000 0 0 0\nR 4 0 0 0 0\n",
-		"I 5 read 1000 0 0 0\nI 6 read 1000 0 0 0\n",
 	};
 	char *said = NULL;
 	size_t len;
@@ -322,6 +321,21 @@ static void a_wrong_line_is_named(void **state)
 		free(said);
 		lin_history_fini(&h);
 	}
+}
+
+static void the_log_of_a_killed_process_goes_on(void **state)
+{
+	static const char log[] = "I 5 write 1000 0 0 7\nI 8 read 1000 0 0 0\nR 9 0 7 0 0\nI 10 read 10";
+	struct lin_history h = { 0 };
+	FILE *f = fmemopen((void *)log, strlen(log), "r");
+
+	(void)state;
+	assert_int_equal(lin_read_log(&h, f, 1, 0, 3, stdout), 0);
+	assert_int_equal(h.ops_nr, 2);
+	assert_int_equal(h.ops[0].err, -1);
+	assert_int_equal(h.ops[1].r[0], 7);
+	fclose(f);
+	lin_history_fini(&h);
 }
 
 /* Six processes on one register, by a machine that keeps the rules; then with one answer that breaks them. */
@@ -383,6 +397,7 @@ int main(void)
 		cmocka_unit_test(a_paused_machine_is_told_late),
 		cmocka_unit_test(a_create_without_answer_may_be_the_file_that_is_there),
 		cmocka_unit_test(a_wrong_line_is_named),
+		cmocka_unit_test(the_log_of_a_killed_process_goes_on),
 		cmocka_unit_test(many_operations_take_seconds),
 	};
 
