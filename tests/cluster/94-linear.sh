@@ -76,7 +76,7 @@ stop_for() {
 	pid=$(node_pid "$2" "$d")
 	node "$2" kill -STOP "$pid"
 	sleep "$1"
-	node "$2" kill -CONT "$pid" || true	# the supervisor may have replaced it
+	node "$2" kill -CONT "$pid" 2>/dev/null	# the supervisor may have replaced it
 }
 fault_stop() { stop_for 2 "$@"; }
 fault_hang() { stop_for 12 "$@"; }
