@@ -48,6 +48,12 @@ status -v "$CONF"
 says "counters with -v" "^    commits [0-9]+"
 ok "healthy: in JSON" json "o['health'] == 'healthy' and o['instance'] == 't' and o['mountpoint'] == '$MNT' and all(x['answers'] and x['state'] and x['version'] and x['since_ms'] >= 0 and x['waiting_for'] == '' for x in o['services']) and s['fsd']['pid'] == $(inst_pid fsd) and s['serverd']['values']['mounts'] == 1"
 
+status --prom "$CONF"
+is "counters for Prometheus: exit status" "$rc" 0
+says "counters for Prometheus: who is up" '^scoutfs_up\{instance="t",service="fsd"\} 1$'
+says "counters for Prometheus: a counter" '^scoutfs_commits\{instance="t",service="serverd"\} [1-9][0-9]*$'
+is "counters for Prometheus: nothing else" "$(grep -vcE '^scoutfs_[a-z0-9_]+\{instance="t",service="[a-z]+"\} [0-9]+$' <<<"$out")" 0
+is "counters for Prometheus: each once" "$(sed 's/ [0-9]*$//' <<<"$out" | sort | uniq -d)" ""
 status --cluster "$CONF"
 is "the cluster of one node: exit status" "$rc" 0
 says "its leader" "^  leader +term [0-9]+, slot 0 at 127.0.0.1:$PORT"

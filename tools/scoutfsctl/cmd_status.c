@@ -21,7 +21,7 @@ const char *const health_names[] = {
 };
 
 struct request {
-	bool is_json, is_verbose, is_cluster, is_all;
+	bool is_json, is_verbose, is_cluster, is_all, is_prom;
 	unsigned healthy_nr, down_nr, unknown_nr, nr;
 };
 
@@ -158,6 +158,39 @@ static void print_instance(const struct instance_conf *conf, const struct instan
 	}
 }
 
+static void prom_sample(const char *name, const struct instance_conf *conf, enum service s, uint64_t value)
+{
+	printf("scoutfs_%s{instance=", name);
+	json_string(stdout, conf->name, strlen(conf->name));
+	printf(",service=\"%s\"} %" PRIu64 "\n", service_name(s), value);
+}
+
+/* Letters, digits and underscores: what may be in the name of a metric. */
+static bool is_metric_name(const char *name)
+{
+	return name[0] && strspn(name, "abcdefghijklmnopqrstuvwxyz_0123456789") == strlen(name);
+}
+
+/* Every number of every service in the text format of Prometheus. */
+static void print_instance_prom(const struct instance_conf *conf, const struct instance_answers *a)
+{
+	for (int s = 0; s < SERVICES_NR; s++) {
+		const struct msg_status_reply *r = &a->of[s].reply;
+
+		if (!service_is_wanted(conf, s))
+			continue;
+		prom_sample("up", conf, s, a->of[s].err == 0);
+		if (a->of[s].err < 0)
+			continue;
+		prom_sample("waits", conf, s, r->waiting_for[0] != 0);
+		prom_sample("state_ms", conf, s, r->since_ms);
+		for (unsigned i = 0; i < r->values_nr; i++) {
+			if (is_metric_name(r->values[i].name))
+				prom_sample(r->values[i].name, conf, s, r->values[i].value);
+		}
+	}
+}
+
 static void count_health(struct request *rq, enum health health)
 {
 	rq->nr++;
@@ -184,7 +217,9 @@ static void show_instance(void *arg, const struct instance_conf *conf)
 		exit(1);
 	}
 	status_ask_all(conf, a);
-	if (rq->is_json)
+	if (rq->is_prom)
+		print_instance_prom(conf, a);
+	else if (rq->is_json)
 		print_instance_json(conf, a);
 	else
 		print_instance(conf, a, rq->is_verbose);
@@ -199,6 +234,7 @@ int cmd_status(int argc, char **argv)
 		{ "verbose", no_argument, NULL, 'v' },
 		{ "cluster", no_argument, NULL, 'c' },
 		{ "all", no_argument, NULL, 'a' },
+		{ "prom", no_argument, NULL, 'p' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct request rq = { .is_json = false };
@@ -213,9 +249,13 @@ int cmd_status(int argc, char **argv)
 			rq.is_cluster = true;
 		else if (opt == 'a')
 			rq.is_all = true;
+		else if (opt == 'p')
+			rq.is_prom = true;
 		else
 			return usage_error("status", "unknown option, or one without its value");
 	}
+	if (rq.is_prom && (rq.is_cluster || rq.is_json))
+		return usage_error("status", "--prom stands alone");
 	if (argc - optind > 1)
 		return usage_error("status", "name one configuration, or none for all of them");
 	nr = instances_each("status", argv[optind], show_instance, &rq);

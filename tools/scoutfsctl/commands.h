@@ -57,13 +57,14 @@ enum command_group {
 	  "  SERVICE   blockd, quorumd, serverd or fsd\n")                                       \
 	C(reload, "reload", GROUP_CORE, "NAME|FILE",                                              \
 	  "have a running instance read its list of allowed nodes again", "")                     \
-	C(status, "status", GROUP_CORE, "[NAME|FILE] [-v] [--cluster [--all]] [--json]",          \
+	C(status, "status", GROUP_CORE, "[NAME|FILE] [-v] [--cluster [--all]] [--json|--prom]",   \
 	  "how each service of an instance is, and what it waits for",                            \
 	  "  -v, --verbose                   with counters\n"                                     \
 	  "      --cluster                   the whole cluster, as its leader sees it: members,\n"\
 	  "                                  mounts, who waits for whose lock, space\n"          \
 	  "      --all                       every mount and wait, not the first few\n"          \
 	  "      --json                      one JSON object per instance and line\n"             \
+	  "      --prom                      every counter as text for Prometheus\n"              \
 	  "  Exit status: 0 healthy, 1 degraded, 2 not running, 3 it may not be asked.\n")        \
 	C(keygen, "keygen", GROUP_CORE, "[-f] [-p] [-a ADDRESS[:PORT]]... [-n NAME] [FILE]",     \
 	  "make this node's key, and print its line for the list of allowed nodes",               \
