@@ -87,6 +87,13 @@ on_nodes() {
 }
 # shellcheck disable=SC2086
 cluster_start() { on_nodes ${*:-$NODES} -- timeout 120 systemctl start scoutfs@mnt; }
-# shellcheck disable=SC2086
-cluster_stop() { on_nodes ${*:-$NODES} -- timeout 200 systemctl stop scoutfs@mnt; }
+# The service of the mount ends first; the device is free when the others have ended, too.
+ended() { [ -z "$(node "$1" systemctl list-units --no-legend --plain --state=active,activating,deactivating 'scoutfs*@mnt.service')" ]; }
+cluster_stop() {
+	local n list=${*:-$NODES} rc
+	# shellcheck disable=SC2086
+	on_nodes $list -- timeout 200 systemctl stop scoutfs@mnt; rc=$?
+	for n in $list; do wait_for 60 ended "$n" || rc=1; done
+	return $rc
+}
 cluster_check() { checked "$1" node n1 scoutfsctl check /dev/shared0 /dev/shared1; }
