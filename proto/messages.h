@@ -423,8 +423,8 @@
 	F(u32, pid, 0)
 
 /*
- * What the mount's programs hold, in order of ino, kind, owner, first: all, or what comes after the lock that
- * is named.  The answer repeats the round.
+ * What the mount's programs hold, in order of ino, kind, owner, first: all, or what comes after byte `after` of
+ * what that owner has in that file.  The answer repeats the round.
  */
 #define ADV_RECOVER_MAX		255
 #define adv_recover_FIELDS(F, S, A)		\
@@ -433,7 +433,7 @@
 	F(u64, ino, 0)				\
 	F(adv_kind, kind, 0)			\
 	F(u64, owner, 0)			\
-	F(u64, first, 0)
+	F(u64, after, 0)
 #define adv_recover_reply_FIELDS(F, S, A)	\
 	F(u64, round, 0)			\
 	F(flag, is_last, 0)			\

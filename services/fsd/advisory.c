@@ -757,7 +757,7 @@ void advisory_test(struct fsd *fsd, fuse_req_t req, const struct advisory_ask *a
 void advisory_tell(struct fsd *fsd, struct net_req *req, const struct msg_adv_recover *m)
 {
 	const struct adv_told after = { .ino = m->ino, .owner = m->owner, .kind = m->kind,
-					.range.first = m->first };
+					.range.last = m->after };
 	struct msg_adv_recover_reply *reply = calloc(1, sizeof(*reply));
 	struct adv_told *told = calloc(ADV_RECOVER_MAX, sizeof(*told));
 	bool is_last;

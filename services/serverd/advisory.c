@@ -157,7 +157,7 @@ static void perform(struct server *s, const struct advfsm_act *act)
 					     .rid = act->holder, .pid = l->pid };
 	struct msg_adv_recover recover = { .round = act->round, .from_start = act->from_start,
 					   .ino = l->ino, .kind = l->kind, .owner = l->owner,
-					   .first = l->first };
+					   .after = l->last };
 	struct client *c;
 
 	switch (act->kind) {

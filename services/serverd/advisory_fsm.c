@@ -902,7 +902,7 @@ static bool is_after(const struct advfsm_lock *a, const struct advfsm_lock *b)
 		return a->kind > b->kind;
 	if (a->owner != b->owner)
 		return a->owner > b->owner;
-	return a->first > b->first;
+	return a->first > b->last;
 }
 
 static bool batch_is_sane(const struct expected *x, const struct advfsm_event *ev)

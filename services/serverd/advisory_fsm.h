@@ -69,7 +69,7 @@ struct advfsm_event {
 enum advfsm_act_kind {
 	ADVFSM_ANSWER,		/* the LOCK request `handle` of rid ends with status */
 	ADVFSM_TESTED,		/* the TEST request `handle`: lock of `holder`; type ADV_UNLOCK: nobody's */
-	ADVFSM_ASK,		/* ask rid for its locks; those after `lock` if not from_start */
+	ADVFSM_ASK,		/* ask rid for its locks; those after the end of `lock` if not from_start */
 	ADVFSM_LIED,		/* rid told what cannot be: it must not go on */
 	ADVFSM_CONFLICT,	/* rid told of `lock`, of which another has some: it is not taken over, or for reading */
 	ADVFSM_ALL_DONE,	/* nobody is waited for any more */

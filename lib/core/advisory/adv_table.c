@@ -243,6 +243,21 @@ static int told_cmp(const void *va, const void *vb)
 	return 0;
 }
 
+/* Whether some of t comes after what was told last; t is that part of it then. */
+static bool is_left(struct adv_told *t, const struct adv_told *after)
+{
+	struct adv_told end;
+
+	if (!after)
+		return true;
+	end = *after;
+	end.range.first = after->range.last;
+	if (t->ino == end.ino && t->kind == end.kind && t->owner == end.owner &&
+	    t->range.first <= end.range.last && t->range.last > end.range.last)
+		t->range.first = end.range.last + 1;
+	return told_cmp(t, &end) > 0;
+}
+
 int adv_table_tell(const struct adv_table *t, const struct adv_told *after, struct adv_told *out, size_t max,
 		   bool *is_last)
 {
@@ -260,7 +275,7 @@ int adv_table_tell(const struct adv_table *t, const struct adv_told *after, stru
 				all[nr] = (struct adv_told){ .ino = e->ino, .owner = e->owner,
 							     .range = e->ranges.v[k], .pid = e->pid,
 							     .kind = e->kind };
-				nr += !after || told_cmp(&all[nr], after) > 0;
+				nr += is_left(&all[nr], after);
 			}
 		}
 	}

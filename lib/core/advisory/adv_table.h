@@ -77,8 +77,8 @@ struct adv_told {
 	uint8_t kind;
 };
 /*
- * Up to max of what is held, in order of ino, kind, owner, first, after `after` (NULL: from the start); how
- * many, or -ENOMEM.  *is_last: there are no more.
+ * Up to max of what is held, in order of ino, kind, owner, first; after the last byte of `after` (NULL: from the
+ * start), whatever has become of that since it was told.  How many, or -ENOMEM.  *is_last: there are no more.
  */
 int adv_table_tell(const struct adv_table *t, const struct adv_told *after, struct adv_told *out, size_t max,
 		   bool *is_last);
