@@ -227,14 +227,18 @@ struct blkmsg_header {
 	uint16_t type;
 };
 
+/* With a fuse_id: the lease has run out and the fsd is making the kernel forget.  Longer than a minor number. */
+#define BLK_FUSE_WITHDRAWS	0x80000000u
+
 /*
  * Until when a writer may write, by CLOCK_BOOTTIME of this host, and the term of the leader that gave it or,
  * for a serverd, that it serves.  An fsd tells of itself, quorumd of the serverd of its rid.
  */
 struct blk_lease {
 	uint32_t kind;			/* 0: none is told; then all is 0 */
-	uint32_t fuse_id;		/* fsd: its FUSE connection, cut when it is not there to give up
-					   what the kernel caches; 0: none */
+	uint32_t fuse_id;		/* fsd: its FUSE connection, cut when it does not give up what the
+					   kernel caches as soon as the lease has run out; 0: none, or the
+					   kernel has forgotten everything */
 	uint64_t rid;
 	uint64_t term;
 	uint64_t until_ns;

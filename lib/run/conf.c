@@ -69,6 +69,7 @@ static const struct conf_key conf_keys[] = {
 	KEY(KIND_BOOL, insecure, 0, 0),
 	KEY(KIND_PATH, key_file, 0, 0),
 	KEY(KIND_PATH, allow_file, 0, 0),
+	KEY(KIND_PATH, fence_command, 0, 0),
 	KEY(KIND_POINTERS, ioctl_pointers, 0, 0),
 };
 #define KEYS_NR (sizeof(conf_keys) / sizeof(conf_keys[0]))

@@ -53,6 +53,7 @@ struct instance_conf {
 	bool insecure;			/* without keys, whoever may be on the network */
 	char key_file[CONF_PATH_BYTES];	/* keys.h; "": the default place, if there is one */
 	char allow_file[CONF_PATH_BYTES];
+	char fence_command[CONF_PATH_BYTES];	/* run for each mount that must be dead; "": none */
 	enum conf_pointers ioctl_pointers;
 };
 

@@ -197,3 +197,19 @@ uint64_t lapsed_led_ms(const struct instance_conf *conf, uint64_t term, uint64_t
 	fclose(f);
 	return led_ms;
 }
+
+void fence_agent_note(const struct instance_conf *conf, uint64_t rid, char *buf, size_t size)
+{
+	char name[64], path[CONF_PATH_BYTES + 64];
+	FILE *f;
+
+	buf[0] = 0;
+	snprintf(name, sizeof(name), "fence/%016" PRIx64 "/agent", rid);
+	conf_runtime_path(conf, name, path, sizeof(path));
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	if (!fgets(buf, (int)size, f))
+		buf[0] = 0;
+	fclose(f);
+}

@@ -22,6 +22,12 @@ int fenced_add(const struct instance_conf *conf, uint64_t rid);
 int fenced_has(const struct instance_conf *conf, uint64_t rid);
 
 /*
+ * What a fence agent (scoutfsctl fence agent) says of its work on rid, one line of RUNTIME_DIR/fence/RID/agent; "":
+ * nothing.
+ */
+void fence_agent_note(const struct instance_conf *conf, uint64_t rid, char *buf, size_t size);
+
+/*
  * The leaders of before that the leader of `term` has waited out instead: what their servers may have given their
  * own mounts is over, which says nothing of leases that others gave those before or later: so how long it
  * led counts.  Kept in RUNTIME_DIR/lapsed, for this host's serverd and for that term only.  The file's error,

@@ -7,20 +7,27 @@
  * the machine, like the clock; the record names the boot.  It needs no fsync: a machine that has lost it
  * has been started anew.
  *
- * An fsd gives up what its kernel caches when its lease runs out.  Where there is none (it is dead, and was
- * not started again in time) we cut the mount's FUSE connection, or programs of this host would be shown
- * old files as good ones.  Connections are known by numbers that are used again: so only one that is, at
+ * An fsd gives up what its kernel caches when its lease runs out, and says so.  Where it does not (it is dead and
+ * was not started again in time, or it is stopped or hangs) we cut the mount's FUSE connection, or programs of this
+ * host would be shown old files as good ones.  That alone is not enough: of files that are open the kernel goes on
+ * showing the pages that it has, so it is made to drop all clean pages of the host, and programs that have files
+ * of the mount mapped, which it does not drop, are killed, as they would be with the host.  Connections are known by numbers that are used again: so only one that is, at
  * that moment, a scoutfs mount of our name is cut.
  */
 #include "blockd.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -32,6 +39,9 @@
 #define LEASES_NAME	"leases"
 #define BOOT_ID_BYTES	40
 #define RECORD_BYTES	(128 + LEASE_GUARD_MAX * 96)
+#define DROPS_NR	8u
+#define DROP_MS		250
+#define KILLED_MS	2000	/* for a killed process to be gone */
 #define TICK_MAX_MS	1000	/* epoll's clock stands still while the machine sleeps, a lease's does not */
 
 static int boot_id(char buf[BOOT_ID_BYTES])
@@ -135,7 +145,9 @@ int leases_set(struct blockd *d, const struct blk_lease *l, uint32_t kind, uint6
 	if (ret > 0)
 		changed = 1;
 	if (ret >= 0 && kind == BLK_KIND_FSD)
-		ret = lease_guard_fuse(&d->leases, l->kind, rid, l->fuse_id, now);
+		ret = lease_guard_fuse(&d->leases, l->kind, rid, l->fuse_id & ~BLK_FUSE_WITHDRAWS, now);
+	if (ret >= 0 && l->fuse_id & BLK_FUSE_WITHDRAWS)
+		lease_guard_withdraws(&d->leases, kind, rid, now);
 	if (ret > 0)
 		changed = 1;
 	/* Who says so is there, and may not have had an entry when it came. */
@@ -165,10 +177,9 @@ void leases_here(struct blockd *d, uint32_t kind, uint64_t rid, bool is_here)
 
 /* ---- cutting off ---- */
 
-/* Whether the connection of that number is a mount of our name.  Never asks the mount itself. */
-static bool is_our_mount(const struct blockd *d, uint32_t fuse_id)
+static bool is_mounted_in(const struct blockd *d, const char *mountinfo, uint32_t fuse_id)
 {
-	FILE *f = fopen("/proc/self/mountinfo", "re");
+	FILE *f = fopen(mountinfo, "re");
 	char line[8192], source[CONF_NAME_BYTES + 1], *rest;
 	unsigned major_nr, minor_nr;
 	bool found = false;
@@ -186,6 +197,115 @@ static bool is_our_mount(const struct blockd *d, uint32_t fuse_id)
 	return found;
 }
 
+/*
+ * Whether the connection of that number is a mount of our name.  Never asks the mount itself.  A unit with options
+ * that make it a mount namespace may not see what is mounted after its start.
+ */
+static bool is_our_mount(const struct blockd *d, uint32_t fuse_id)
+{
+	return is_mounted_in(d, "/proc/self/mountinfo", fuse_id) || is_mounted_in(d, "/proc/1/mountinfo", fuse_id);
+}
+
+static void drop_pages(void)
+{
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		log_err("/proc/sys/vm/drop_caches: %s; programs may see old contents of files that they have open", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+static bool maps_mount(const char *pid, uint32_t fuse_id)
+{
+	char path[64], line[PATH_MAX + 128];
+	unsigned major_nr, minor_nr;
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/maps", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	while (!found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "%*s %*s %*s %x:%x", &major_nr, &minor_nr) == 2 && major_nr == 0 &&
+			minor_nr == fuse_id;
+	fclose(f);
+	return found;
+}
+
+/* Who has files of the mount mapped; how many. */
+static unsigned kill_mappers(uint32_t fuse_id)
+{
+	DIR *dir = opendir("/proc");
+	struct dirent *e;
+	unsigned nr = 0;
+
+	while (dir && (e = readdir(dir))) {
+		int fd;
+
+		if (strspn(e->d_name, "0123456789") != strlen(e->d_name))
+			continue;
+		/* The descriptor first, so that no other process can have the number when it is killed. */
+		fd = pidfd_open(atoi(e->d_name), 0);
+		if (fd >= 0 && maps_mount(e->d_name, fuse_id) && pidfd_send_signal(fd, SIGKILL, NULL, 0) == 0) {
+			struct pollfd p = { fd, POLLIN, 0 };
+
+			/* What it has mapped is dropped only when it is gone. */
+			poll(&p, 1, KILLED_MS);
+			nr++;
+		}
+		if (fd >= 0)
+			close(fd);
+	}
+	if (dir)
+		closedir(dir);
+	return nr;
+}
+
+struct forget {
+	uint32_t fuse_id;
+	char mountpoint[CONF_PATH_BYTES];
+};
+
+/* A thread: it looks at every process, which may take its time. */
+static void *forget(void *arg)
+{
+	struct forget *f = arg;
+	unsigned killed = kill_mappers(f->fuse_id);
+
+	if (killed)
+		log_warning("%s: %u programs that had files of it mapped were killed: nothing else keeps them from what "
+			    "is not true any more", f->mountpoint, killed);
+	/* A page that somebody is just looking at stays: again, and again. */
+	for (unsigned i = 0; i < DROPS_NR; i++) {
+		drop_pages();
+		poll(NULL, 0, DROP_MS);
+	}
+	free(f);
+	return NULL;
+}
+
+static void start_forgetting(const struct blockd *d, uint32_t fuse_id)
+{
+	struct forget *f = malloc(sizeof(*f));
+	pthread_t thread;
+	int ret = ENOMEM;
+
+	if (f) {
+		f->fuse_id = fuse_id;
+		snprintf(f->mountpoint, sizeof(f->mountpoint), "%s", d->conf->mountpoint);
+		ret = pthread_create(&thread, NULL, forget, f);
+	}
+	if (ret == 0) {
+		pthread_detach(thread);
+		return;
+	}
+	free(f);
+	log_err("%s: no memory to make the kernel forget its pages: programs may see old contents of files that they "
+		"have open", d->conf->mountpoint);
+}
+
 static void cut(struct blockd *d, uint32_t fuse_id)
 {
 	int ret;
@@ -196,14 +316,15 @@ static void cut(struct blockd *d, uint32_t fuse_id)
 	}
 	ret = fusectl_abort(fuse_id);
 	if (ret < 0) {
-		log_err("%s: its lease has run out and no fsd is there, but its FUSE connection %u cannot be "
-			"cut: %s; programs on it may see old files: unmount it (umount -f -l)",
+		log_err("%s: its lease has run out and no fsd gives up what the kernel remembers, but its FUSE "
+			"connection %u cannot be cut: %s; programs on it may see old files: unmount it (umount -f -l)",
 			d->conf->mountpoint, fuse_id, strerror(-ret));
 		return;
 	}
 	stats_inc(&d->stats.fuse_cut);
-	log_warning("%s: its lease has run out and no fsd is there to give up what the kernel remembers: the "
-		    "mount is cut off; start its fsd again", d->conf->mountpoint);
+	start_forgetting(d, fuse_id);
+	log_warning("%s: its lease has run out and no fsd gives up what the kernel remembers (it is dead, stopped or "
+		    "hangs): the mount is cut off; start its fsd again", d->conf->mountpoint);
 }
 
 int leases_tick(struct blockd *d)
@@ -220,10 +341,16 @@ int leases_tick(struct blockd *d)
 		pthread_mutex_lock(&d->leases_lock);
 	}
 	deadline = lease_guard_deadline(&d->leases, LEASE_GRACE_NS);
+	now = clock_boot_ns();
 	pthread_mutex_unlock(&d->leases_lock);
 	if (any)
 		record(d);
-	return deadline == LEASE_NEVER ? -1 : TICK_MAX_MS;
+	if (deadline == LEASE_NEVER)
+		return -1;
+	if (deadline <= now)
+		return 1;
+	return deadline - now > TICK_MAX_MS * NSEC_PER_MSEC ? TICK_MAX_MS :
+							      (int)((deadline - now) / NSEC_PER_MSEC) + 1;
 }
 
 /* ---- status ---- */

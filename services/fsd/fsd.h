@@ -85,7 +85,12 @@ struct fsd {
 };
 
 /*
- * This mount cannot go on (fenced, or the cache and the leader disagree): log why, cut the kernel's
+ * The leader has fenced this mount: say what is lost with it, and end as fsd_fail does, with EXIT_FENCED; the dead
+ * mount stays where it is, so that programs get errors and do not write into the directory under it.
+ */
+void fsd_fenced(struct fsd *fsd) __attribute__((noreturn));
+/*
+ * This mount cannot go on (the cache and the leader disagree): log why, cut the kernel's
  * connection so that applications get errors instead of waiting for ever, and end the process.
  */
 void fsd_fail(struct fsd *fsd, const char *fmt, ...)

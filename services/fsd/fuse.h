@@ -51,6 +51,13 @@ bool kcache_has_epochs(struct fsd *fsd);
  * because then nothing could take it back. */
 double kcache_entry_timeout(struct fsd *fsd, uint64_t dir);
 
+/*
+ * Drop every name and attribute that the kernel has cached, which waits for nobody; or every page, which waits for
+ * requests that the kernel has sent for some of them.  Works on a connection that was aborted, too.
+ */
+void kcache_forget_all(struct fsd *fsd, bool pages);
+/* Whether the connection has ended without an unmount. */
+bool kcache_was_cut(struct fsd *fsd);
 /* ino's attributes have changed without the kernel's knowing; waits for nothing. */
 void kcache_forget_attributes(struct fsd *fsd, uint64_t ino);
 /* Whether the kernel has that inode in its tables; "yes" when it cannot be known yet.  For threads that

@@ -753,6 +753,41 @@ void kcache_invalidate_given(struct fsd *fsd, uint64_t first_ino, uint64_t last_
 	inode_each_ref(fsd, first_ino, last_ino, all, true, inval_one, &iv);
 }
 
+/* What the kernel was given by an earlier process is not known by number: it is under the locks that there are. */
+static void inval_locked(struct fsd *fsd, struct inval *iv, bool told)
+{
+	struct lock_state held[64];
+	struct key at = KEY_ZEROS;
+	size_t nr;
+
+	while ((nr = locks_recover(fsd, &at, held, 64)) > 0) {
+		for (size_t i = 0; i < nr; i++) {
+			if (held[i].key.zone == ZONE_FS)
+				inode_each_ref(fsd, held[i].key.first, held[i].key.first + INODE_LOCK_GROUP - 1, true,
+					       told, inval_one, iv);
+		}
+		at = key_next(held[nr - 1].key);
+	}
+}
+
+void kcache_forget_all(struct fsd *fsd, bool pages)
+{
+	struct inval iv = { .kc = fsd->kcache, .off = pages ? 0 : -1 };
+
+	if (!iv.kc)
+		return;
+	if (!pages)
+		new_epoch(iv.kc);
+	inode_each_ref(fsd, 0, UINT64_MAX, true, pages, inval_one, &iv);
+	if (atomic_load(&fsd->is_resumed))
+		inval_locked(fsd, &iv, pages);
+}
+
+bool kcache_was_cut(struct fsd *fsd)
+{
+	return fsd->kcache && was_cut(fsd, fuse_session_fd(fsd->kcache->se));
+}
+
 void kcache_forget_attributes(struct fsd *fsd, uint64_t ino)
 {
 	struct inval iv = { .kc = fsd->kcache, .off = -1 };

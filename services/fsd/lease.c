@@ -6,7 +6,8 @@
  * begins, and the kernel is made to ask again for every name, attribute and page.  Dropping attributes and
  * names waits for nobody, and without them the kernel shows no file to a system call; dropping pages may wait
  * for an operation that waits for the lease, so it has a thread of its own, which then goes on when there
- * is one again.
+ * is one again.  blockd hears when we begin and when names and attributes are gone; if it does not (we are stopped,
+ * or hang) it cuts the connection.
  *
  * Writes need nothing of this: blockd refuses them when the lease has run out, and blkcli sends them again.
  */
@@ -19,6 +20,7 @@
 #include "blkcli.h"
 #include "clock.h"
 #include "fuse.h"
+#include "keep.h"
 #include "lease/lease.h"
 #include "log.h"
 #include "net_client.h"
@@ -65,9 +67,22 @@ static void ask_leader(struct lease_keeper *k, uint64_t id)
 	step(k, &(struct lease_hold_in){ .kind = LEASE_HOLD_FAILED, .id = id });
 }
 
+/*
+ * What blockd shall know of our connection: it cuts one that nobody makes forget.  With a lease only, or what an
+ * earlier process has said stands.
+ */
+static void say_connection(struct lease_keeper *k, bool is_forgotten, uint32_t flags)
+{
+	uint32_t minor = k->fsd->kcache ? atomic_load(&k->fsd->keep->head->dev_minor) : 0;
+
+	if (minor)
+		blkcli_fuse(k->fsd->blk, is_forgotten ? 0 : minor | flags);
+}
+
 static void lose(struct lease_keeper *k)
 {
 	k->lost_ns = clock_mono_ns();
+	say_connection(k, false, BLK_FUSE_WITHDRAWS);
 	log_warning("this mount's lease has run out: its operations wait for the leader");
 	ops_hold(k->fsd, true);
 	k->must_withdraw = true;
@@ -76,6 +91,7 @@ static void lose(struct lease_keeper *k)
 
 static void resume(struct lease_keeper *k)
 {
+	say_connection(k, false, 0);
 	if (!k->lost_ns)
 		return;
 	log_notice("there is a lease again after %.1f s: operations go on",
@@ -176,7 +192,12 @@ static void *withdraw(void *arg)
 		}
 		k->must_withdraw = false;
 		pthread_mutex_unlock(&k->lock);
-		kcache_invalidate(k->fsd, 0, UINT64_MAX);
+		kcache_forget_all(k->fsd, false);
+		pthread_mutex_lock(&k->lock);
+		if (k->lost_ns)
+			say_connection(k, true, 0);
+		pthread_mutex_unlock(&k->lock);
+		kcache_forget_all(k->fsd, true);
 		pthread_mutex_lock(&k->lock);
 	}
 	pthread_mutex_unlock(&k->lock);
@@ -257,6 +278,18 @@ void lease_greeted(struct fsd *fsd, uint64_t term)
 	k->greeted = true;
 	k->greeted_term = term;
 	pthread_cond_broadcast(&k->cond);
+	pthread_mutex_unlock(&k->lock);
+}
+
+void lease_has_connection(struct fsd *fsd)
+{
+	struct lease_keeper *k = fsd->lease;
+
+	if (!k)
+		return;
+	pthread_mutex_lock(&k->lock);
+	if (lease_holder_may(&k->h, clock_boot_ns()))
+		say_connection(k, false, 0);
 	pthread_mutex_unlock(&k->lock);
 }
 

@@ -19,6 +19,9 @@ void lease_close(struct fsd *fsd);
 /* The leader of that term listens.  Never blocks. */
 void lease_greeted(struct fsd *fsd, uint64_t term);
 
+/* The kernel's connection is there: blockd hears of it with the lease. */
+void lease_has_connection(struct fsd *fsd);
+
 /* How long the lease lasts, 0: it has run out or there was none yet, and how often it has run out. */
 uint64_t lease_left_ms(struct fsd *fsd, uint64_t *losses);
 

@@ -36,7 +36,9 @@
 #include "keep.h"
 #include "keys.h"
 #include "locks.h"
+#include "lease.h"
 #include "log.h"
+#include "lost.h"
 #include "merge.h"
 #include "net.h"
 #include "orphan.h"
@@ -57,8 +59,30 @@
 #define STORE_MS	2000u	/* for its last commit, which the next process could do as well */
 /* The exit status of a process that the next one goes on from: the units and scoutfsctl know it. */
 #define EXIT_KEPT	75
+#define EXIT_FENCED	76
 
 static struct fsd the_fsd;
+
+void fsd_fenced(struct fsd *fsd)
+{
+	log_err("this mount (rid %016llx) was fenced by the leader: others may have taken over what it had",
+		(unsigned long long)fsd->rid);
+	sdn_status("failed: fenced by the leader; start it again");
+	/*
+	 * First of all: nobody shall believe to have written, or be shown, anything.  A connection that is aborted
+	 * goes on showing what the kernel has of open files.
+	 */
+	if (!atomic_exchange(&fsd->fenced, true)) {
+		kcache_abort(fsd);
+		kcache_forget_all(fsd, false);
+		kcache_forget_all(fsd, true);
+	}
+	lost_report(fsd);
+	keep_drop(fsd);
+	keep_forget_descriptor();
+	log_flush();
+	_exit(EXIT_FENCED);
+}
 
 void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 {
@@ -320,12 +344,6 @@ static int open_cache(struct fsd *fsd, bool *is_kept)
 	return ret;
 }
 
-/* blockd cuts it when this mount's lease has run out and no fsd is there. */
-static void register_connection(struct fsd *fsd)
-{
-	blkcli_fuse(fsd->blk, atomic_load(&fsd->keep->head->dev_minor));
-}
-
 /* The kernel's connection of an earlier process, when there is one and it can be gone on with. */
 static void adopt_connection(struct fsd *fsd, int fd, bool is_kept)
 {
@@ -333,7 +351,6 @@ static void adopt_connection(struct fsd *fsd, int fd, bool is_kept)
 		return;
 	if (is_kept && kcache_adopt(fsd, fd) == 0) {
 		atomic_store(&fsd->is_resumed, true);
-		register_connection(fsd);
 		return;
 	}
 	log_warning("%s: the connection of an earlier process cannot be gone on with: programs get "
@@ -406,7 +423,7 @@ static int start_session(struct fsd *fsd)
 		return 0;
 	ret = kcache_mount(fsd);
 	if (ret == 0)
-		register_connection(fsd);
+		lease_has_connection(fsd);
 	return ret;
 }
 
@@ -510,6 +527,11 @@ static int serve(struct fsd *fsd)
 	ret = kcache_serve(fsd);
 	if (ret == 0 && kcache_is_draining(fsd))
 		end_for_restart(fsd);
+	if (ret == 0 && !atomic_load(&fsd->stopping) && kcache_was_cut(fsd)) {
+		log_warning("%s: its connection was cut, for this process did not answer in time: what there is will be "
+			    "stored, and it is mounted anew", fsd->conf.mountpoint);
+		ret = -ENOTCONN;
+	}
 	atomic_store(&fsd->stopping, true);
 	sdn_stopping();
 	status_phase(PHASE_UNMOUNTING);

@@ -183,10 +183,7 @@ static void on_fenced(void *arg)
 {
 	struct session_net *s = arg;
 
-	fsd_fail(
-		s->fsd,
-		"this mount (rid %016llx) was fenced by the leader; what was not committed is lost; mount again",
-		(unsigned long long)s->fsd->rid);
+	fsd_fenced(s->fsd);
 }
 
 static void answer_recover(struct fsd *fsd, struct net_req *req, const struct msg_lock_recover *m)

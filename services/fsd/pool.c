@@ -243,6 +243,23 @@ int pool_put(struct itx *tx, uint64_t ino, uint64_t iblock, uint32_t page, uint6
 	return rc ? items_error(tx, rc, "index a page of the pool") : 0;
 }
 
+int pool_count_dirty(struct itx *tx, uint64_t *nr)
+{
+	struct dirty_key from = { htobe64(tx->committed_gen + 1), { 0, 0 } };
+	MDB_val key = { sizeof(from), &from }, val;
+	MDB_cursor *cur;
+	int rc = mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_POOL_DIRTY), &cur);
+
+	*nr = 0;
+	if (rc)
+		return items_error(tx, rc, "count dirty pages");
+	for (rc = mdb_cursor_get(cur, &key, &val, MDB_SET_RANGE); rc == 0;
+	     rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT))
+		++*nr;
+	mdb_cursor_close(cur);
+	return rc == MDB_NOTFOUND ? 0 : items_error(tx, rc, "count dirty pages");
+}
+
 int pool_forget(struct itx *tx, uint64_t ino, uint64_t from_iblock)
 {
 	struct pool_key k = pool_key(ino, from_iblock);

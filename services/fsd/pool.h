@@ -44,6 +44,8 @@ bool pool_copy(struct pool *p, uint32_t page, uint64_t ino, uint64_t iblock, voi
 int pool_find(struct itx *tx, uint64_t ino, uint64_t iblock, struct pool_rec *rec);
 /* Write a record; dirty in the open generation when `dirty`. */
 int pool_put(struct itx *tx, uint64_t ino, uint64_t iblock, uint32_t page, uint64_t blkno, bool dirty);
+/* How many pages hold what no commit has stored.  items_error's. */
+int pool_count_dirty(struct itx *tx, uint64_t *nr);
 /* Forget all blocks of ino from iblock on; their pages become free some time after the commit. */
 int pool_forget(struct itx *tx, uint64_t ino, uint64_t from_iblock);
 

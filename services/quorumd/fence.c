@@ -331,15 +331,19 @@ void fences_fill_status(struct quorumd *qd, struct msg_status_reply *reply)
 	pthread_mutex_unlock(&qd->mutex);
 	for (size_t i = 0; i < nr; i++) {
 		uint32_t a = qd->addrs[wanted[i].slot];
+		char note[160];
 
 		if (is_fenced(qd, wanted[i].rid) || is_acked(qd, wanted[i].rid) ||
 		    instance_rid_is_ours(&qd->conf, wanted[i].rid) == 1 ||
 		    fenced_has(&qd->conf, wanted[i].rid) == 1)
 			continue;
+		fence_agent_note(&qd->conf, wanted[i].rid, note, sizeof(note));
 		ctl_add_text(reply, "fence",
 			     "%016" PRIx64 ": led term %" PRIu64 " from slot %u at %u.%u.%u.%u "
-			     "and has not said that it stopped",
+			     "and has not said that it stopped%s%s",
 			     wanted[i].rid, wanted[i].term, wanted[i].slot, a >> 24, a >> 16 & 255,
-			     a >> 8 & 255, a & 255);
+			     a >> 8 & 255, a & 255, note[0] ? "; agent: " : "", note);
+		ctl_add_text(reply, "fence_request", "%016" PRIx64 " %u.%u.%u.%u quorum_block_leader %016" PRIx64,
+			     wanted[i].rid, a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255, qd->fsid);
 	}
 }

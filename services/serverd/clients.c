@@ -31,7 +31,7 @@
 
 #define RETRY_NS	NSEC_PER_SEC
 /* A mount that is there finds a new leader within a second; this is for a busy host. */
-#define COME_BACK_NS	(2 * NSEC_PER_SEC)
+#define COME_BACK_NS	(1500 * NSEC_PER_MSEC)
 /* Between two looks at a mount that is waited for, while none may be judged. */
 #define JUDGE_NS	(100 * NSEC_PER_MSEC)
 

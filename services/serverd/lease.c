@@ -51,8 +51,9 @@ void lease_found(struct client *c)
 	 */
 	if (c->state == CLIENT_EXPECTED && conf->lapsed_led_ms &&
 	    conf->lapsed_led_ms(conf->arg, c->info.rid) >= ms + ms / 25)
-		ms = 0;
-	lease_granter_found(&c->lease, ms * NSEC_PER_MSEC, boot_now(c->server));
+		lease_granter_found(&c->lease, 0, 0);
+	else
+		lease_granter_found(&c->lease, ms * NSEC_PER_MSEC, boot_now(c->server));
 }
 
 /* What the mount may be given now. */
@@ -98,7 +99,7 @@ void lease_tick(struct server *s)
 {
 	uint64_t now = boot_now(s);
 
-	if (now > s->ticked_ns + DEAF_NS || now >= own_until(s))
+	if ((s->ticked_ns && now > s->ticked_ns + DEAF_NS) || now >= own_until(s))
 		s->judge_from_ns = now + HEARING_NS;
 	s->ticked_ns = now;
 }

@@ -684,7 +684,7 @@ static void a_dead_mount_is_noticed_with_its_last_connection(void **state)
 	/* Its connection is cut only if that is a mount of ours: nothing happens to others. */
 	fx->d.leases.v[0].fuse_id = 0xfffff;
 	fx->d.leases.v[0].until_ns = 1;
-	fx->d.leases.v[0].gone_ns = 1;
+	fx->d.leases.v[0].since_ns = 1;
 	assert_int_equal(leases_tick(&fx->d), -1);
 	assert_int_equal(fx->d.stats.fuse_cut, 0);
 }

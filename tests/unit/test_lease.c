@@ -184,15 +184,15 @@ static void a_dead_mounts_kernel_is_cut_off_when_its_time_is_over(void **state)
 	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 10 * SEC, SEC), 1);
 	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 77, SEC), 1);
 	lease_guard_here(&g, KIND, RID, true, SEC);
-	/* There: it makes the kernel forget by itself. */
-	assert_int_equal(lease_guard_next_cut(&g, SEC, 20 * SEC), 0);
-	assert_true(lease_guard_deadline(&g, SEC) == LEASE_NEVER);
+	/* There: it makes the kernel forget by itself, soon. */
+	assert_true(lease_guard_deadline(&g, SEC) == 10 * SEC + LEASE_LATE_NS);
 	/* Gone within its time, and back: nothing. */
 	lease_guard_here(&g, KIND, RID, false, 5 * SEC);
 	assert_true(lease_guard_deadline(&g, SEC) == 10 * SEC);
 	assert_int_equal(lease_guard_next_cut(&g, SEC, 9 * SEC), 0);
 	lease_guard_here(&g, KIND, RID, true, 9 * SEC);
-	assert_int_equal(lease_guard_next_cut(&g, SEC, 11 * SEC), 0);
+	lease_guard_withdraws(&g, KIND, RID, 10 * SEC);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 12 * SEC), 0);
 	/* Gone after its time: a moment for who only connects again, then once. */
 	lease_guard_here(&g, KIND, RID, false, 12 * SEC);
 	assert_int_equal(lease_guard_next_cut(&g, SEC, 13 * SEC - 1), 0);
@@ -202,6 +202,42 @@ static void a_dead_mounts_kernel_is_cut_off_when_its_time_is_over(void **state)
 	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 78, 14 * SEC), 1);
 	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 0, 14 * SEC), 1);
 	assert_int_equal(lease_guard_next_cut(&g, SEC, 99 * SEC), 0);
+}
+
+static void a_kernel_that_nobody_makes_forget_is_cut_off(void **state)
+{
+	struct lease_guard g = { 0 };
+
+	(void)state;
+	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 10 * SEC, SEC), 1);
+	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 77, SEC), 1);
+	lease_guard_here(&g, KIND, RID, true, SEC);
+	/* Another lease in time. */
+	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 20 * SEC, 9 * SEC), 1);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 20 * SEC), 0);
+	/* It says that it does, and that it has done: nothing is cut, ever. */
+	lease_guard_withdraws(&g, KIND, RID, 20 * SEC);
+	lease_guard_withdraws(&g, KIND, RID, 29 * SEC);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 29 * SEC), 0);
+	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 0, 29 * SEC), 1);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 100 * SEC), 0);
+	/* A lease again, and now it begins and does not end. */
+	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 110 * SEC, 100 * SEC), 1);
+	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 77, 100 * SEC), 1);
+	lease_guard_withdraws(&g, KIND, RID, 110 * SEC);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 110 * SEC + LEASE_WITHDRAW_NS - 1), 0);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 110 * SEC + LEASE_WITHDRAW_NS), 77);
+	/* Or it does not even begin: it is stopped. */
+	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 210 * SEC, 200 * SEC), 1);
+	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 78, 200 * SEC), 1);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 210 * SEC + LEASE_LATE_NS - 1), 0);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 210 * SEC + LEASE_LATE_NS), 78);
+	/* It dies shortly before its time is over: what others change then is not shown either. */
+	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 310 * SEC, 300 * SEC), 1);
+	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 79, 300 * SEC), 1);
+	lease_guard_here(&g, KIND, RID, false, 309 * SEC);
+	assert_int_equal(lease_guard_next_cut(&g, 3 * SEC, 310 * SEC + LEASE_LATE_NS - 1), 0);
+	assert_int_equal(lease_guard_next_cut(&g, 3 * SEC, 310 * SEC + LEASE_LATE_NS), 79);
 }
 
 static void the_dead_make_room(void **state)
@@ -421,6 +457,7 @@ int main(void)
 		cmocka_unit_test(a_leader_whose_right_is_over_gives_nothing),
 		cmocka_unit_test(no_write_without_a_right_that_lasts),
 		cmocka_unit_test(a_dead_mounts_kernel_is_cut_off_when_its_time_is_over),
+		cmocka_unit_test(a_kernel_that_nobody_makes_forget_is_cut_off),
 		cmocka_unit_test(the_dead_make_room),
 		cmocka_unit_test(whoever_waits_for_a_lease_waits_long_enough),
 	};

@@ -12,6 +12,7 @@
 #include "ctl.h"
 #include "errors.h"
 #include "tools/scoutfsctl/commands.h"
+#include "tools/scoutfsctl/fence.h"
 #include "tools/scoutfsctl/services.h"
 
 #define COMMAND_MS 10000
@@ -114,6 +115,11 @@ int cmd_fence(int argc, char **argv)
 	struct request rq = { .rid = 0 };
 	int names_at = 2, nr;
 
+	if (strcmp(action, "agent") == 0) {
+		if (argc != 3)
+			return usage_error("fence", "agent: name one configuration");
+		return fence_agent(argv[2]);
+	}
 	if (strcmp(action, "ack") == 0 || strcmp(action, "fail") == 0) {
 		rq.verb = action[0] == 'a' ? "fence-ack" : "fence-fail";
 		if (argc < 3 || !parse_rid(argv[2], &rq.rid))
@@ -123,7 +129,7 @@ int cmd_fence(int argc, char **argv)
 					   argc < 3 ? action : argv[2]);
 		names_at = 3;
 	} else if (strcmp(action, "list") != 0) {
-		return usage_error("fence", "say list, ack RID or fail RID");
+		return usage_error("fence", "say list, ack RID, fail RID or agent");
 	}
 	if (argc > names_at + 1)
 		return usage_error("fence", "name one configuration, or none for all of them");

@@ -75,11 +75,13 @@ enum command_group {
 	  "  -f, --force        replace a key; the lists of all nodes must then be changed\n"     \
 	  "  FILE is /etc/scoutfs/node.key where none is given.  The lists, the same lines for all\n" \
 	  "  nodes, are /etc/scoutfs/nodes.allow; a change counts after a reload of the service.\n") \
-	C(fence, "fence", GROUP_CORE, "list|ack RID|fail RID [NAME|FILE]",                        \
+	C(fence, "fence", GROUP_CORE, "list|ack RID|fail RID [NAME|FILE], agent NAME|FILE",                        \
 	  "mounts that must be dead before the volume goes on: list, or say so",                  \
 	  "  list      the rids that are waited for, one a line: RID INSTANCE SERVICE REASON\n"   \
 	  "  ack RID   that mount cannot write any more: its host is off, or cut off\n"           \
-	  "  fail RID  that could not be made certain: the leader stops, the next one asks again\n") \
+	  "  fail RID  that could not be made certain: the leader stops, the next one asks again\n" \
+	  "  agent     stay, and have the configuration's fence_command make each of them dead\n"  \
+	  "            (scoutfs-fenced@NAME.service)\n")                                         \
 	C(resign, "resign", GROUP_CORE, "[NAME|FILE]",                                            \
 	  "have another member of the quorum lead instead of this host; mounts hardly notice",    \
 	  "  Ends when another one leads; nothing is done where this host does not lead.\n")       \

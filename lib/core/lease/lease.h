@@ -138,7 +138,8 @@ struct lease_right {
 	uint64_t until_ns;
 	uint32_t fuse_id;	/* of the mount's FUSE connection, 0: none */
 	bool is_here;		/* a process of the writer is connected */
-	uint64_t gone_ns;	/* since when it is not */
+	uint64_t since_ns;	/* it is, or is not */
+	uint64_t withdraws_ns;	/* since when it makes its kernel forget; 0: it does not */
 };
 
 /* In place; all zero is empty. */
@@ -163,12 +164,20 @@ const struct lease_right *lease_guard_find(const struct lease_guard *g, uint32_t
 
 /* A process of the writer has come or gone. */
 void lease_guard_here(struct lease_guard *g, uint32_t kind, uint64_t rid, bool is_here, uint64_t now_ns);
-/* The mount's kernel caches hang on this FUSE connection; 0: it has none any more.  1, 0, -ENOSPC as set. */
-int lease_guard_fuse(struct lease_guard *g, uint32_t kind, uint64_t rid, uint32_t fuse_id, uint64_t now_ns);
 /*
- * The next mount whose time is over and whose process is not there (for grace_ns at least) to make its
- * kernel forget: its FUSE connection must be cut.  It is returned once; 0: there is none.
+ * The mount's kernel caches hang on this FUSE connection; 0: it has none any more, or the kernel remembers
+ * nothing.  1, 0, -ENOSPC as set.
  */
+int lease_guard_fuse(struct lease_guard *g, uint32_t kind, uint64_t rid, uint32_t fuse_id, uint64_t now_ns);
+/* Its time is over, and its process is making the kernel forget, which takes a while. */
+void lease_guard_withdraws(struct lease_guard *g, uint32_t kind, uint64_t rid, uint64_t now_ns);
+/*
+ * The next mount whose time is over and whose kernel remembers what others may change now: its process is not there
+ * (for grace_ns, where there is that much time), or does nothing about it.  Its FUSE connection must be cut.  It is
+ * returned once; 0: there is none.
+ */
+#define LEASE_LATE_NS		1000000000ull	/* longest_io_ms is that at least: nobody changes anything before */
+#define LEASE_WITHDRAW_NS	10000000000ull
 uint32_t lease_guard_next_cut(struct lease_guard *g, uint64_t grace_ns, uint64_t now_ns);
 /* When there may be one. */
 uint64_t lease_guard_deadline(const struct lease_guard *g, uint64_t grace_ns);

@@ -4,7 +4,7 @@
  * Promises: no write of a mount or server is allowed for which nobody said that it may, nor after the time
  * that was said; what was said stays when the writer's process dies, so that its next one goes on within
  * that time, and can be recorded and loaded (the table is plain data).  A mount's kernel goes on showing
- * cached files when the mount's process is dead: so when its time is over and nobody is there to make the
+ * cached files when the mount's process is dead or stopped: so when its time is over and nobody makes the
  * kernel forget, the connection is to be cut.
  *
  * The table never fills with the dead: an entry whose time is over, whose process is gone, and that has no
@@ -39,7 +39,7 @@ static struct lease_right *get(struct lease_guard *g, uint32_t kind, uint64_t ri
 	for (size_t i = 0; i < LEASE_GUARD_MAX && !r; i++) {
 		if (g->v[i].kind == 0 || is_dead(&g->v[i], now)) {
 			r = &g->v[i];
-			*r = (struct lease_right){ .kind = kind, .rid = rid, .gone_ns = now };
+			*r = (struct lease_right){ .kind = kind, .rid = rid, .since_ns = now };
 		}
 	}
 	return r;
@@ -68,6 +68,7 @@ int lease_guard_set(struct lease_guard *g, uint32_t kind, uint64_t rid, uint64_t
 		return 0;
 	r->term = term;
 	r->until_ns = until;
+	r->withdraws_ns = 0;
 	return 1;
 }
 
@@ -89,7 +90,8 @@ void lease_guard_here(struct lease_guard *g, uint32_t kind, uint64_t rid, bool i
 	if (!r || r->is_here == is_here)
 		return;
 	r->is_here = is_here;
-	r->gone_ns = now;
+	r->since_ns = now;
+	r->withdraws_ns = 0;
 }
 
 int lease_guard_fuse(struct lease_guard *g, uint32_t kind, uint64_t rid, uint32_t fuse_id, uint64_t now)
@@ -101,16 +103,32 @@ int lease_guard_fuse(struct lease_guard *g, uint32_t kind, uint64_t rid, uint32_
 	if (r->fuse_id == fuse_id)
 		return 0;
 	r->fuse_id = fuse_id;
+	r->withdraws_ns = 0;
 	return 1;
+}
+
+void lease_guard_withdraws(struct lease_guard *g, uint32_t kind, uint64_t rid, uint64_t now)
+{
+	struct lease_right *r = find(g, kind, rid);
+
+	if (r && !r->withdraws_ns)
+		r->withdraws_ns = now;
+}
+
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
 }
 
 static uint64_t cut_ns(const struct lease_right *r, uint64_t grace)
 {
-	uint64_t t = r->gone_ns + grace;
+	uint64_t late = max_u64(r->until_ns, r->since_ns) + LEASE_LATE_NS, back = r->since_ns + grace;
 
-	if (!r->fuse_id || r->is_here)
+	if (!r->fuse_id)
 		return LEASE_NEVER;
-	return r->until_ns > t ? r->until_ns : t;
+	if (r->is_here)
+		return r->withdraws_ns ? r->withdraws_ns + LEASE_WITHDRAW_NS : late;
+	return max_u64(r->until_ns, back < late ? back : late);
 }
 
 uint32_t lease_guard_next_cut(struct lease_guard *g, uint64_t grace, uint64_t now)
