@@ -5,17 +5,19 @@
 #   loads_mark nX...            what they have done until now; the longest stall is looked for anew
 #   loads_go_on SECONDS nX...   each has done 50 operations more since the mark; what they stalled is $stall (ms), the
 #                               worst of all, and $stalls, in words
+#   loads_wait_more nX...       what they have done until now counts for the mark as well, not their stalls
 #   loads_say nX WORD           a line for one of them
 #   loads_stop nX...            they end; whether none has seen an error
 #   loads_lose nX...            their node is gone, and they with it
 declare -A load_in load_out load_pids load_was load_longest load_errors
-load_complaints=0
+load_complaints=0 load_starts=0
 loads_start() {
-	local n in out
+	local n in out dir
 	for n in "$@"; do
 		rm -f "$TMP/load-$n".{in,out}
 		mkfifo "$TMP/load-$n".{in,out}
-		"$RIG" exec "$n" sh -c "mkdir -p $MNT/${LOAD_DIR:-load}-$n && exec /shared/bin/churn $MNT/${LOAD_DIR:-load}-$n ${LOAD_THREADS:-2}" \
+		dir=$MNT/load-$n-$((load_starts += 1))	# a new one: what a lost load has left is its own
+		"$RIG" exec "$n" sh -c "mkdir $dir && exec /shared/bin/churn $dir ${LOAD_THREADS:-2}" \
 			<"$TMP/load-$n.in" >"$TMP/load-$n.out" 2>&1 &
 		load_pids[$n]=$!
 		exec {in}>"$TMP/load-$n.in" {out}<"$TMP/load-$n.out"
@@ -44,6 +46,13 @@ loads_mark() {
 	for n in "$@"; do
 		loads_say "$n" report && load_read "$n" || return 1
 		load_was[$n]=$done_ops load_longest[$n]=0
+	done
+}
+loads_wait_more() {
+	local n
+	for n in "$@"; do
+		loads_say "$n" report && load_read "$n" || return 1
+		load_was[$n]=$done_ops
 	done
 }
 loads_go_on() {
