@@ -1,6 +1,6 @@
 /*
- * Histories of operations on a filesystem that several nodes share, and whether one order explains them.
- * The head of lin_check.c says what is promised and what is not.
+ * Histories of operations on a filesystem that several nodes share, and whether one order
+ * explains them. The head of lin_check.c says what is promised and what is not.
  */
 #ifndef LIN_H
 #define LIN_H
@@ -41,10 +41,10 @@ extern const char *const lin_kind_names[LIN_KINDS_NR];
 #define LIN_OBJ_SYNC	6000		/* fsync of anything stores all that a mount has done */
 
 /*
- * One operation as it was recorded.  What a and b are: names of an arena.  v: the value written, or the inode
- * number of a link.  err: errno, 0, or -1 while there is no answer.  r: what a successful one returned: the inode
- * number (create), inode number, link count or 0, is-directory (stat), names seen as bits (list), the value
- * (read), records and their hash (readlog).
+ * One operation as it was recorded.  What a and b are: names of an arena.  v: the value written,
+ * or the inode number of a link.  err: errno, 0, or -1 while there is no answer.  r: what a
+ * successful one returned: the inode number (create), inode number, link count or 0, is-directory
+ * (stat), names seen as bits (list), the value (read), records and their hash (readlog).
  */
 struct lin_op {
 	uint64_t start, end;
@@ -57,9 +57,10 @@ struct lin_op {
 };
 
 /*
- * A mount that was lost with what it had not committed: its node's power was cut, or it was fenced, at some time in
- * from..to.  A machine that was paused may go on for a moment before it learns that: what its programs begin
- * before `zombie_until` is not held against it (0: no such time).
+ * A mount that was lost with what it had not committed: its node's power was cut, or it was
+ * fenced, at some time in from..to.  A machine that was paused may go on for a moment before it
+ * learns that: what its programs begin before `zombie_until` is not held against it (0: no such
+ * time).
  */
 struct lin_crash {
 	int node, inc;
@@ -91,8 +92,8 @@ static inline uint64_t lin_hash(uint64_t hash, uint64_t value)
 }
 
 /*
- * Read the log of one process of a node's incarnation.  0, or -EINVAL after a line on `out` says which line is
- * wrong; a last line that was cut short is left out.
+ * Read the log of one process of a node's incarnation.  0, or -EINVAL after a line on `out` says
+ * which line is wrong; a last line that was cut short is left out.
  */
 int lin_read_log(struct lin_history *h, FILE *f, int node, int inc, int proc, FILE *out);
 
@@ -103,8 +104,8 @@ int lin_read_events(struct lin_history *h, FILE *f, FILE *out);
 void lin_history_fini(struct lin_history *h);
 
 /*
- * How many objects of the history, or cuts of a lost mount, no order explains; each is described on `out`.
- * The history is sorted and otherwise unchanged.
+ * How many objects of the history, or cuts of a lost mount, no order explains; each is described
+ * on `out`. The history is sorted and otherwise unchanged.
  */
 size_t lin_check(struct lin_history *h, struct lin_stats *stats, FILE *out);
 

@@ -1,22 +1,25 @@
 /*
  * What a shared filesystem promises, as a check of what programs on all its nodes have seen.
  *
- * Every operation takes effect at one moment between its call and its return, in one order for all nodes.  That can be
- * looked at object by object: an object is a register (a cell of a file within a page, a size, a mode, an xattr), a log
- * (records appended by O_APPEND), or an arena: two directories with four names each, between which files are
- * created, linked, renamed and removed.
+ * Every operation takes effect at one moment between its call and its return, in one order for
+ * all nodes.  That can be looked at object by object: an object is a register (a cell of a file
+ * within a page, a size, a mode, an xattr), a log (records appended by O_APPEND), or an arena:
+ * two directories with four names each, between which files are created, linked, renamed and
+ * removed.
  *
  * What is weaker, because POSIX or the kernel promise no more:
- * - readdir: a name was there, or was not, at some moment of the call; so is the link count that stat(2) returns.
- * - A program that looks while another on the *same* node changes the same thing is not held to anything: the kernel shows
- *   a page or a name before the change is answered.
- * - rename(2) that fails for the kinds of its two names has looked at them one after the other; so has one that
- *   succeeds because both were the same file while somebody renamed one to the other.
+ * - readdir: a name was there, or was not, at some moment of the call; so is the link count that
+ *   stat(2) returns.
+ * - A program that looks while another on the *same* node changes the same thing is not held to
+ *   anything: the kernel shows a page or a name before the change is answered.
+ * - rename(2) that fails for the kinds of its two names has looked at them one after the other; so
+ *   has one that succeeds because both were the same file while somebody renamed one to the other.
  * - An operation that failed otherwise (EIO), or was not answered, may have happened or not.
  *
- * A mount that is lost (power cut, fencing) takes back its last changes, but: none from before an fsync of that mount
- * that succeeded, none that another node has seen, and of all objects those after one moment (the cut).  The cut is
- * looked for after the objects have been checked one by one.
+ * A mount that is lost (power cut, fencing) takes back its last changes, but: none from before an
+ * fsync of that mount that succeeded, none that another node has seen, and of all objects those
+ * after one moment (the cut).  The cut is looked for after the objects have been checked one by
+ * one.
  */
 #include "lin_impl.h"
 
@@ -50,8 +53,8 @@ static int op_cmp(const void *a, const void *b)
 }
 
 /*
- * A directory that another node has moved is found at its new place while somebody works in its old one: the kernel
- * cannot move its entry then, and says so.
+ * A directory that another node has moved is found at its new place while somebody works in its
+ * old one: the kernel cannot move its entry then, and says so.
  */
 static bool is_moved(const struct lin_op *op)
 {

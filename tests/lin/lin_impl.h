@@ -50,8 +50,8 @@ struct object {
 enum verdict { VERDICT_FINE, VERDICT_WRONG, VERDICT_UNDECIDED };
 
 /*
- * Is there one order that explains the steps of this object?  What cannot be explained is said on `out` if that is
- * not NULL.
+ * Is there one order that explains the steps of this object?  What cannot be explained is said on
+ * `out` if that is not NULL.
  */
 enum verdict lin_search(const struct object *o, size_t *configs_max, FILE *out);
 

@@ -1,6 +1,7 @@
 /*
- * The logs of the agent (linwork.c), read back.  A process writes a line before an operation and one after it,
- * each with the time; whoever is killed in between leaves an operation without an answer, also when a later process goes on with its log.
+ * The logs of the agent (linwork.c), read back.  A process writes a line before an operation and
+ * one after it, each with the time; whoever is killed in between leaves an operation without an
+ * answer, also when a later process goes on with its log.
  *
  *   I TIME KIND OBJECT A B V
  *   R TIME ERRNO R0 R1 R2

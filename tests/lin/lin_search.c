@@ -1,15 +1,16 @@
 /*
  * The search: all states that one object can be in are carried along the time of a history.
  *
- * A configuration is a state, and which of the steps under way have taken effect in it.  When a step is answered,
- * every configuration is extended by steps under way, in every order, until that one has taken effect; those in which
- * it cannot are dropped, and when none is left no order explains the history.  Steps that only look take effect as
- * soon as they fit: that never hurts.  So the cost is that of what runs at the same time, not of the history's length.
+ * A configuration is a state, and which of the steps under way have taken effect in it.  When a
+ * step is answered, every configuration is extended by steps under way, in every order, until
+ * that one has taken effect; those in which it cannot are dropped, and when none is left no order
+ * explains the history.  Steps that only look take effect as soon as they fit: that never hurts.
+ * So the cost is that of what runs at the same time, not of the history's length.
  *
- * A mount that was lost may take back what it had not committed.  A configuration therefore has a fork: the state
- * without the changes of that mount since the fork began, and the names that these touched.  Who else looks at those
- * names had to get a lock, for which the mount would have committed: so that does not fit a fork.  The loss goes back
- * to the state before the fork.
+ * A mount that was lost may take back what it had not committed.  A configuration therefore has a
+ * fork: the state without the changes of that mount since the fork began, and the names that
+ * these touched.  Who else looks at those names had to get a lock, for which the mount would have
+ * committed: so that does not fit a fork.  The loss goes back to the state before the fork.
  */
 #include "lin_impl.h"
 

@@ -1,7 +1,7 @@
 /*
- * lincheck DIR: the logs DIR/lin.NODE.INCARNATION.PROCESS that linwork has written, with the losses of mounts in
- * DIR/events.  Says what no order explains; the last line is "ops N ... undecided N wrong N".  Exit status 1 if something
- * is wrong.
+ * lincheck DIR: the logs DIR/lin.NODE.INCARNATION.PROCESS that linwork has written, with the
+ * losses of mounts in DIR/events.  Says what no order explains; the last line is "ops N ...
+ * undecided N wrong N".  Exit status 1 if something is wrong.
  */
 #include "lin.h"
 

@@ -1,6 +1,6 @@
 /*
- * The workload whose history lincheck judges: processes that do random operations on a few files and names that
- * other nodes use as well, and record each call and its answer.
+ * The workload whose history lincheck judges: processes that do random operations on a few files
+ * and names that other nodes use as well, and record each call and its answer.
  *
  *   linwork setup DIR NODE NODES                 make this node's share of the objects
  *   linwork run DIR LOGS NODE INC PROCS SEED     work until LOGS/stop exists; status 3: the mount only gives errors
@@ -8,13 +8,15 @@
  *   linwork sync DIR LOGS NODE INC               one fsync
  *   linwork now                                  the clock of the records
  *
- * LIN_PARTS="arena cell attr log sync" in the environment: not all of it, to find out what goes wrong.  With "map" in it
- * mappings are also read, and with "share" stores through them are also made to a page of which other nodes write other
- * bytes: both are known to go wrong, the one for as long as a parked write keeps a page locked, the other because the
- * kernel hands over whole pages.
+ * LIN_PARTS="arena cell attr log sync" in the environment: not all of it, to find out what goes
+ * wrong.  With "map" in it mappings are also read, and with "share" stores through them are also
+ * made to a page of which other nodes write other bytes: both are known to go wrong, the one for
+ * as long as a parked write keeps a page locked, the other because the kernel hands over whole
+ * pages.
  *
- * NODE and INC (how often that node has been mounted) name the logs LOGS/lin.NODE.INC.PROC, which have to outlive the
- * node.  The objects are described in lin.h; all of them are empty, or zero, after setup.
+ * NODE and INC (how often that node has been mounted) name the logs LOGS/lin.NODE.INC.PROC, which
+ * have to outlive the node.  The objects are described in lin.h; all of them are empty, or zero,
+ * after setup.
  */
 #include "lin.h"
 
@@ -92,8 +94,8 @@ static unsigned pick(struct worker *w, unsigned nr)
 }
 
 /*
- * --- paths, from the working directory, which is DIR: when its mount is lost they lead nowhere, and not to whatever is
- * at the mount point then
+ * --- paths, from the working directory, which is DIR: when its mount is lost they lead nowhere,
+ * and not to whatever is at the mount point then
  */
 static char *path_of(char *buf, const char *fmt, int a, int b)
 {
