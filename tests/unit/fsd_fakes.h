@@ -64,6 +64,7 @@ static struct {
 	uint64_t gen;
 	struct itx snap;
 	unsigned parked;	/* how often anything was, in all */
+	unsigned name_reads;	/* for entries of directories */
 } fake;
 
 static inline bool chance(unsigned one_in)
@@ -555,8 +556,12 @@ static inline int fake_run(struct op *op, bool writes, int (*run)(struct op *, s
 			return ret;
 		fake.parked++;
 		assert_non_null(op->wait);
-		if (op->wait == reader_wait)
+		if (op->wait == reader_wait) {
+			uint8_t type = op->need.items.type;
+
+			fake.name_reads += type == TYPE_DIRENT || type == TYPE_READDIR;
 			fake_fetch(&op->need.items);
+		}
 		op->wait = NULL;
 	}
 }
