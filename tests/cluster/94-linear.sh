@@ -35,6 +35,8 @@ agent_start() {
 		>"${says[$1]}" 2>&1 &
 	agent[$1]=$!
 }
+# Each of its processes works, or it has ended.
+agent_begun() { local i; agent_gone "$1" && return; for ((i = 0; i < PROCS; i++)); do [ -s "$HOST_LOGS/lin.${1#n}.${inc[$1]}.$i" ] || return 1; done; }
 agent_gone() { ! kill -0 "${agent[$1]}" 2>/dev/null; }
 crash() { echo "crash ${1#n} ${inc[$1]} $2 $3 $4" >>"$HOST_LOGS/events"; }
 # It has stored what its programs did before; or it was given up: they get errors and end.
@@ -61,6 +63,7 @@ mount_again() {
 	inc[$1]=$((${inc[$1]} + 1))
 	checked "round $round: $1 mounts again" cluster_start "$1"
 	agent_start "$1"
+	wait_for 90 agent_begun "$1" || fail "round $round: programs on $1 begin again" "$(journals)"
 }
 
 fault_kill() {
@@ -112,6 +115,7 @@ round_setup() {
 		node "$n" timeout 90 /shared/bin/linwork setup "$DIR" "${n#n}" "$(wc -w <<<"$NODES")" || return 1
 	done
 	for n in $NODES; do agent_start "$n"; done
+	for n in $NODES; do wait_for 90 agent_begun "$n" || return 1; done
 }
 # All agents end by themselves; one that does not is stuck in a call.
 round_stop() {
