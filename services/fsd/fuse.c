@@ -80,12 +80,12 @@ static void reply_entry(fuse_req_t req, uint64_t dir, uint64_t ino, const struct
 	struct fsd *fsd = fsd_of(req);
 	struct fuse_entry_param e;
 
-	fill_entry(fsd, dir, ino, ci, &e);
+	inode_give_begin(fsd, 0);
 	inode_ref(fsd, ino, 1);
+	fill_entry(fsd, dir, ino, ci, &e);
 	if (fuse_reply_entry(req, &e) != 0)
 		inode_forget(fsd, ino, 1);
-	else if (e.attr_timeout > 0)
-		inode_given(fsd, ino);
+	inode_give_end(fsd);
 }
 
 static void done_entry(struct op *op, int err)
@@ -341,7 +341,9 @@ static void done_attr(struct op *op, int err)
 		fuse_reply_err(a->req, -err);
 	} else {
 		inode_to_stat(&a->ci, a->ino, &st);
+		inode_give_begin(op->fsd, 0);
 		fuse_reply_attr(a->req, &st, inode_attr_timeout(op->fsd, a->ino));
+		inode_give_end(op->fsd);
 	}
 	free(a);
 }

@@ -91,7 +91,7 @@ struct op {
 	uint32_t reply_slot;		/* reply.c's, from 1 */
 	bool is_decided;		/* with OP_MORE: the answer is, though not all is done */
 
-	/* It calls inode_given for what its answer lets the kernel keep; others are taken to give something of all. */
+	/* It uses inode_give_begin for what its answer lets the kernel keep; others are taken to give something of all. */
 	bool notes_itself;
 	/* Until the answer the kernel keeps pages of the file locked, or does not write them back. */
 	bool keeps_pages;

@@ -174,9 +174,9 @@ static void read_done(struct op *op, int err)
 	if (err) {
 		fuse_reply_err(rq->req, -err);
 	} else {
-		inode_given(op->fsd, rq->ino);
+		inode_give_begin(op->fsd, rq->ino);
 		fuse_reply_buf(rq->req, (char *)r->buf + (rq->offset - (r->first << SMALL_SHIFT)), r->len);
-		inode_given(op->fsd, rq->ino);
+		inode_give_end(op->fsd);
 	}
 	free(r->buf);
 	free(rq);
@@ -539,10 +539,10 @@ static void write_done(struct op *op, int err)
 	} else if (err) {
 		fuse_reply_err(rq->req, -err);
 	} else {
-		inode_given(op->fsd, rq->ino);
+		inode_give_begin(op->fsd, rq->ino);
 		/* a mapped page beyond the end is taken, though nothing of it is kept */
 		fuse_reply_write(rq->req, rq->write_cache ? rq->len : w->len);
-		inode_given(op->fsd, rq->ino);
+		inode_give_end(op->fsd);
 	}
 	free(rq->buf);
 	free(rq);

@@ -74,6 +74,8 @@ struct orphans {
 	bool hurry;			/* do not wait for company */
 	pthread_cond_t reap;
 	pthread_t scanner, reaper;
+	/* Read: an answer that gives something is on its way; written: what was given is to be dropped. */
+	pthread_rwlock_t giving;
 };
 
 /* ---- the table; o->mutex is held ------------------------------------------------------------- */
@@ -507,6 +509,7 @@ static void end_thread(struct orphans *o, pthread_t thread)
 int orphans_start(struct fsd *fsd)
 {
 	struct orphans *o = calloc(1, sizeof(*o));
+	pthread_rwlockattr_t rwattr;
 	pthread_condattr_t attr;
 	int ret;
 
@@ -519,6 +522,11 @@ int orphans_start(struct fsd *fsd)
 	if (o->buckets)
 		find_or_add(o, ROOT_INO)->nlookup = 1;	/* known without a look-up */
 	pthread_mutex_init(&o->mutex, NULL);
+	pthread_rwlockattr_init(&rwattr);
+	/* readers all the time must not keep a revoke waiting */
+	pthread_rwlockattr_setkind_np(&rwattr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&o->giving, &rwattr);
+	pthread_rwlockattr_destroy(&rwattr);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&o->cond, &attr);
@@ -602,6 +610,7 @@ void orphans_stop(struct fsd *fsd)
 	free(o->buckets);
 	pthread_cond_destroy(&o->cond);
 	pthread_cond_destroy(&o->reap);
+	pthread_rwlock_destroy(&o->giving);
 	pthread_mutex_destroy(&o->mutex);
 	free(o);
 	fsd->orphans = NULL;
@@ -752,6 +761,8 @@ void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, bool all, bo
 	for (uint64_t at = 0, end = last - first + 1; at < end;) {
 		unsigned nr = 0;
 
+		if (told)
+			pthread_rwlock_wrlock(&o->giving);
 		pthread_mutex_lock(&o->mutex);
 		for (; at < end && nr < 64; at++) {
 			struct ref *r = find(o, first + at);
@@ -762,21 +773,31 @@ void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, bool all, bo
 				found[nr++] = first + at;
 		}
 		pthread_mutex_unlock(&o->mutex);
+		if (told)
+			pthread_rwlock_unlock(&o->giving);
 		for (unsigned i = 0; i < nr; i++)
 			each(arg, found[i]);
 	}
 }
 
-void inode_given(struct fsd *fsd, uint64_t ino)
+void inode_give_begin(struct fsd *fsd, uint64_t pages_of)
 {
 	struct orphans *o = fsd->orphans;
 	struct ref *r;
 
+	pthread_rwlock_rdlock(&o->giving);
+	if (!pages_of)
+		return;
 	pthread_mutex_lock(&o->mutex);
-	r = find(o, ino);
+	r = find(o, pages_of);
 	if (r)
 		r->given = true;
 	pthread_mutex_unlock(&o->mutex);
+}
+
+void inode_give_end(struct fsd *fsd)
+{
+	pthread_rwlock_unlock(&fsd->orphans->giving);
 }
 
 double inode_attr_timeout(struct fsd *fsd, uint64_t ino)

@@ -26,9 +26,13 @@ void inode_use_map(struct fsd *fsd, uint64_t group, uint8_t map[128]);
  */
 void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, bool all, bool told,
 		    void (*each)(void *arg, uint64_t ino), void *arg);
-/* The kernel gets pages of ino, or attributes that it may trust: called before and after the answer. */
-void inode_given(struct fsd *fsd, uint64_t ino);
-/* lock_kernel_timeout for attributes: 0 as well for the first answers after a revoke. */
+/*
+ * Around the making and sending of an answer with attributes, or with pages of that inode (0: none).  A revoke drops what was
+ * given before, and what is given later knows of the revoke or is noted, so that the next one drops it.
+ */
+void inode_give_begin(struct fsd *fsd, uint64_t pages_of);
+void inode_give_end(struct fsd *fsd);
+/* lock_kernel_timeout for attributes: 0 as well for the first answers after a revoke.  Between those two. */
 double inode_attr_timeout(struct fsd *fsd, uint64_t ino);
 
 #endif

@@ -169,10 +169,15 @@ double inode_attr_timeout(struct fsd *fsd, uint64_t ino)
 	return lock_kernel_timeout(fsd, ino);
 }
 
-void inode_given(struct fsd *fsd, uint64_t ino)
+void inode_give_begin(struct fsd *fsd, uint64_t pages_of)
 {
 	(void)fsd;
-	(void)ino;
+	(void)pages_of;
+}
+
+void inode_give_end(struct fsd *fsd)
+{
+	(void)fsd;
 }
 
 double kcache_entry_timeout(struct fsd *fsd, uint64_t dir)

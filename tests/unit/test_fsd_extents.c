@@ -92,7 +92,8 @@ static int answer(int err, const void *buf, size_t len, off_t off)
 void fuse_op_start(fuse_req_t req, struct op *op) { (void)req; op_start(op); }
 void fuse_op_done(fuse_req_t req, struct op *op) { (void)req; (void)op; }
 void kcache_forget_attributes(struct fsd *f, uint64_t ino) { (void)f; (void)ino; }
-void inode_given(struct fsd *f, uint64_t ino) { (void)f; (void)ino; }
+void inode_give_begin(struct fsd *f, uint64_t ino) { (void)f; (void)ino; }
+void inode_give_end(struct fsd *f) { (void)f; }
 int fuse_reply_err(fuse_req_t req, int err) { (void)req; return answer(err, NULL, 0, 0); }
 int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size)
 {
