@@ -17,6 +17,8 @@
 #   cluster_check TEXT                  `scoutfsctl check` from n1 finds nothing; nothing is mounted then
 #   leader, followers                   the node whose serverd serves, the others
 #   addr nX                             its address
+#   outside nX                          the path of its mount as the host sees it: for a program that uses several at once
+#   verdicts SECONDS CMD...             run a program that says "ok - TEXT" and "not ok - TEXT"; its verdicts become ours
 # The trap takes everything down, however the test ends.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=${RIG_DISK_SIZE:-16G}
@@ -30,6 +32,17 @@ trap 'rig_down; cleanup' EXIT
 
 node() { "$RIG" exec "$@"; }
 addr() { echo "$RIG_NET.$((10 + ${1#n}))"; }
+outside() { local pid; read -r pid _ <"$RIG_DIR/node/$1/init" && echo "/proc/$pid/root$MNT"; }
+verdicts() {
+	local line rc said=0
+	timeout -k 10 "$@" >"$TMP/said" 2>&1; rc=$?
+	while IFS= read -r line; do
+		case $line in "ok - "*) pass "${line#ok - }" ;; "not ok - "*) said=1; fail "${line#not ok - }" ;; *) echo "# $line" ;; esac
+	done <"$TMP/said"
+	[ $rc = 0 ] && return
+	[ $said = 1 ] || fail "$(basename "$2") ends as it should" "status $rc"
+	journals | sed 's/^/# /'
+}
 leader() { local n; for n in $NODES; do case $(property "$n" serverd StatusText) in "leader of"*) echo "$n"; return ;; esac; done; return 1; }
 followers() { local n l; l=$(leader); for n in $NODES; do [ "$n" = "$l" ] || echo "$n"; done; }
 unit() { case $1 in fsd) echo scoutfs@mnt.service ;; *) echo "scoutfs-$1@mnt.service" ;; esac; }
