@@ -51,7 +51,7 @@ settle() {
 		is "round $round: $n is told that its mount is gone after '$say': $(paste -sd' ' "${says[$n]}")" "$rc" 3
 		[ "$may_lose" = yes ] || fail "round $round: no mount is lost by '$say'" "$(journals)"
 		crash "$n" "$1" "$(now)" "$2"
-		node "$n" timeout 200 systemctl stop scoutfs@mnt
+		cluster_stop "$n" >/dev/null 2>&1 || fail "round $round: the services of $n end" "$(journals)"
 		lost+=" $n"
 	done
 	for n in $lost; do mount_again "$n"; done

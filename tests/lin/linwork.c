@@ -538,8 +538,8 @@ static int run(const char *logs, int node, int inc, int procs, uint64_t seed)
 			continue;
 		}
 		left--;
-		/* a mapping of a lost mount */
-		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS)
+		/* a mapping of a lost mount; blockd kills who has one that nothing else makes void */
+		if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGBUS || WTERMSIG(status) == SIGKILL))
 			ret = ret ? ret : 3;
 		else if (!WIFEXITED(status) || (WEXITSTATUS(status) && WEXITSTATUS(status) != 3))
 			ret = 1;
