@@ -17,7 +17,7 @@ more() { [ "$(value "$1" "$2")" -gt "$3" ]; }
 has() { value "$1" "$2" | grep -qE -- "$3"; }
 # fsd waits; status takes its time with a serverd that is stopped
 waits() { "$CTL" status "$CONF" 2>/dev/null | grep -q "a lease from the leader"; }
-mounted() { mountpoint -q "$MNT" && "$CTL" status "$CONF" >/dev/null; }
+mounted() { stat "$MNT/." && mountpoint -q "$MNT" && "$CTL" status "$CONF" >/dev/null; }
 changed() { [ "$(inst_pid "$1")" != "$2" ] && kill -0 "$(inst_pid "$1")"; }
 
 vol_make
