@@ -628,6 +628,60 @@ static void a_key_that_is_not_in_the_list_waits_for_the_list(void **state)
 	close_node(&b);
 }
 
+/* A connection that is still open from before helps nobody: each greeting is looked at. */
+static void who_was_taken_out_does_not_greet_again(void **state)
+{
+	struct msg_header hdr = { .type = MSG_greeting, .frame_nr = 1 };
+	struct msg_greeting g = { .fsid = FSID, .fmt_vers = FMT_VERS, .rid = 5, .epoch = 1, .process = 1 };
+	static uint8_t buf[MSG_FRAME_MAX];
+	static union msg_body body;
+	uint64_t end = clock_mono_ns() + DEADLINE_NS, before;
+	void *ctx = zmq_ctx_new(), *sock;
+	struct net_server_stats ss;
+	struct zmqu_frame f;
+	char list[256];
+	struct node a, b;
+
+	(void)state;
+	open_node(&a, "a", "");
+	open_node(&b, "b", "");
+	snprintf(list, sizeof(list), "%s client\n", b.text);
+	set_list(&a, list);
+	start_server(a.keys, FSID);
+	assert_int_equal(zmqu_dealer(ctx, KEEPALIVE_MS, &sock), 0);
+	assert_int_equal(zmqu_secure_dealer(sock, keys_public(a.keys), keys_public(b.keys),
+					    keys_secret(b.keys)), 0);
+	assert_int_equal(zmq_connect(sock, server.endpoint), 0);
+	assert_int_equal(zmqu_send_msg(sock, NULL, &hdr, &g, buf, sizeof(buf)), 0);
+	while (zmqu_recv(sock, 0, &f) < 0)
+		assert_true(clock_mono_ns() < end);
+	assert_int_equal(msg_get(zmq_msg_data(&f.msg), zmq_msg_size(&f.msg), &hdr, &body), 0);
+	zmqu_frame_close(&f);
+	assert_int_equal(hdr.type, MSG_greeting_reply);
+	assert_int_equal(body.greeting_reply.status, GREETING_OK);
+
+	set_list(&a, "");
+	pthread_mutex_lock(&server.mutex);
+	net_server_check_keys(server.ns);
+	pthread_mutex_unlock(&server.mutex);
+	before = stats_get(&server.refusals.refused_key);
+	hdr = (struct msg_header){ .type = MSG_greeting, .frame_nr = 1 };
+	g.rid++;
+	assert_int_equal(zmqu_send_msg(sock, NULL, &hdr, &g, buf, sizeof(buf)), 0);
+	while (stats_get(&server.refusals.refused_key) == before)
+		assert_true(clock_mono_ns() < end);
+	pthread_mutex_lock(&server.mutex);
+	net_server_get_stats(server.ns, &ss);
+	pthread_mutex_unlock(&server.mutex);
+	assert_int_equal(ss.connected, 0);
+	assert_int_equal(ss.greetings, 1);
+	zmqu_close(sock);
+	zmq_ctx_term(ctx);
+	stop_server();
+	close_node(&a);
+	close_node(&b);
+}
+
 static void keys_on_one_side_only_are_refused(void **state)
 {
 	char list[256];
@@ -801,6 +855,7 @@ int main(void)
 		cmocka_unit_test(frames_say_whose_they_are),
 		cmocka_unit_test(sessions_are_the_same_with_keys),
 		cmocka_unit_test(a_key_that_is_not_in_the_list_waits_for_the_list),
+		cmocka_unit_test(who_was_taken_out_does_not_greet_again),
 		cmocka_unit_test(keys_on_one_side_only_are_refused),
 		cmocka_unit_test(a_server_with_another_key_is_not_believed),
 		cmocka_unit_test(another_volume_and_another_term_are_counted),
