@@ -40,11 +40,12 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms);
 void kcache_abort(struct fsd *fsd);
 void kcache_free(struct fsd *fsd);
 
-/* D4 step (b) and (c) for the inodes of [first, last]: epoch, attributes, pages.  Blocks; called by
- * the notifier thread of locks.c, never by a thread that serves a request. */
-void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino);
-/* The same; unless `all`, attributes and pages only of inodes of which something was given (orphan.h). */
-void kcache_invalidate_given(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all);
+/*
+ * D4 step (b) and (c) for the inodes of [first, last]: epoch; attributes and pages, unless `all` only of inodes of
+ * which something was given (orphan.h).  Blocks; called by the notifier threads of locks.c, never by a thread that
+ * serves a request.
+ */
+void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all);
 /* Whether the kernel can be told to forget entries (Linux 6.16); without, they are not cached. */
 bool kcache_has_epochs(struct fsd *fsd);
 /* How long the kernel may trust that a name is, or is not, in dir: seconds.  0 without epochs,

@@ -735,12 +735,7 @@ static void inval_one(void *arg, uint64_t ino)
 			  (unsigned long long)ino, strerror(-ret));
 }
 
-void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino)
-{
-	kcache_invalidate_given(fsd, first_ino, last_ino, true);
-}
-
-void kcache_invalidate_given(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all)
+void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all)
 {
 	struct inval iv = { .kc = fsd->kcache };
 

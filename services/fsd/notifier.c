@@ -56,7 +56,7 @@ static void notify(struct locks *ls, struct lock *l)
 			if (!l->readers && !l->writers)
 				l->gave_all = false;
 			pthread_mutex_unlock(&ls->mutex);
-			kcache_invalidate_given(ls->fsd, first, last, all);
+			kcache_invalidate(ls->fsd, first, last, all);
 			pthread_mutex_lock(&ls->mutex);
 		}
 		if (call.l)

@@ -751,12 +751,12 @@ void inode_each_ref(struct fsd *fsd, uint64_t first, uint64_t last, bool all, bo
 	struct orphans *o = fsd->orphans;
 	uint64_t found[64];
 
-	if (o && last - first >= UINT64_MAX - 64) {
+	if (!o)
+		return;
+	if (last - first >= UINT64_MAX - 64) {
 		each_ref_at_all(o, each, arg);
 		return;
 	}
-	if (!o || last - first >= UINT64_MAX - 64)
-		return;
 	/* counted, not compared: last may be the greatest number there is */
 	for (uint64_t at = 0, end = last - first + 1; at < end;) {
 		unsigned nr = 0;

@@ -238,7 +238,7 @@ void net_invalidate_respond(struct fsd *fsd, struct net_req *req, const struct k
 
 /* ---- the rest of a mount ---- */
 
-void kcache_invalidate_given(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all)
+void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all)
 {
 	struct mount *mt = mount_of(fsd);
 	struct group *g = &mt->groups[first_ino / INODE_LOCK_GROUP - 1];
