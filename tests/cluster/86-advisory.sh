@@ -38,6 +38,7 @@ checked "mkfs with three quorum slots" cluster_mkfs
 checked "configured" cluster_conf lease_ms=$LEASE longest_io_ms=1000 heartbeat_timeout_ms=$LEASE tcp_keepalive_timeout_ms=$SILENCE \
 	client_timeout_ms=$SILENCE recovery_timeout_ms=$SILENCE
 checked "all start" cluster_start
+[ "$tap_failed" = 0 ] || tap_done
 
 echo "# one node"
 out=$(node n1 timeout 120 /shared/bin/advlock self $MNT 2>&1)
