@@ -137,8 +137,9 @@ checked "mkfs with three quorum slots" cluster_mkfs
 total_ops=0 total_faults=0 worst=0
 for round in $(seq "$ROUNDS"); do
 	if [ $((round % 2)) = 1 ]; then
+		# the leader's own mount has no longer lease than the leader, heartbeat_timeout_ms less the longest write
 		kinds="kill stop blip oneway pause" may_lose=no
-		conf="lease_ms=20000 longest_io_ms=2000 heartbeat_timeout_ms=4000"
+		conf="lease_ms=20000 longest_io_ms=2000 heartbeat_timeout_ms=12000"
 	else
 		kinds="power cut freeze hang" may_lose=yes
 		conf="lease_ms=4000 longest_io_ms=1000 heartbeat_timeout_ms=4000 tcp_keepalive_timeout_ms=6000 client_timeout_ms=6000"
