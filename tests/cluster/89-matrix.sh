@@ -56,6 +56,7 @@ checked "a member leaves" cluster_stop n3
 node n3 sed -i 's/^quorum_slot = .*/quorum_slot = 0/' /etc/scoutfs/mnt.conf
 nok "a slot that is used twice does not start" node n3 timeout 60 systemctl start scoutfs@mnt
 ok "its quorumd says why and gives up" wait_for 60 has_failed n3
+ok "it says that the slot's address is not this node's" said n3 "$(addr n1):12345, the address of this node's quorum slot"
 ok "the rightful member does not notice" healthy n1
 node n3 systemctl stop scoutfs@mnt
 node n3 sed -i 's/^quorum_slot = .*/quorum_slot = 2/' /etc/scoutfs/mnt.conf
