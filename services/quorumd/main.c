@@ -395,12 +395,15 @@ static void check_adoption(struct quorumd *qd, uint64_t now)
 
 /*
  * Who led from our slot before us is fenced: what it left open is over, and whoever was elected meanwhile, and
- * waits for its fence, finds that on the device.
+ * waits for its fence, finds that on the device.  Where we are the only member nobody waits; what is open then
+ * stays until our own term, so that a word that fenced a leader holds for its mount until that is reclaimed.
  */
 static void record_stop_of_the_dead(struct quorumd *qd)
 {
 	uint64_t term = 0;
 
+	if (slots_nr(qd) == 1)
+		return;
 	for (size_t i = 0; i < qd->clean.nr; i++)
 		term = qd->clean.wanted[i].term > term ? qd->clean.wanted[i].term : term;
 	if (term)
