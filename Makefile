@@ -18,7 +18,7 @@ SAN     ?=
 PACKAGES_BUILD = gcc make pkg-config libc6-dev libfuse3-dev libzmq3-dev libsodium-dev liblmdb-dev uuid-dev \
 		 libsystemd-dev liburing-dev libisal-dev libcmocka-dev fuse3
 PACKAGES_TEST  = zstd rsync attr acl python3 util-linux mount procps e2fsprogs xfsprogs systemd dbus iproute2 nftables \
-		 iptables git
+		 iptables git fio
 
 LIBS_PKG = fuse3 libzmq libsodium lmdb uuid libsystemd liburing libisal
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
