@@ -11,8 +11,8 @@
  * was not started again in time, or it is stopped or hangs) we cut the mount's FUSE connection, or programs of this
  * host would be shown old files as good ones.  That alone is not enough: of files that are open the kernel goes on
  * showing the pages that it has, so it is made to drop all clean pages of the host, and programs that have files
- * of the mount mapped, which it does not drop, are killed, as they would be with the host.  Connections are known by numbers that are used again: so only one that is, at
- * that moment, a scoutfs mount of our name is cut.
+ * of the mount mapped, which it does not drop, are killed, as they would be with the host.  Connections are known by
+ * numbers that are used again: so only one that is, at that moment, a scoutfs mount of our name is cut.
  */
 #include "blockd.h"
 
