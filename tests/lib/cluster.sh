@@ -50,7 +50,7 @@ property() { node "$1" systemctl show -P "$3" "$(unit "$2")"; }
 node_pid() { property "$1" "$2" MainPID; }
 journal() { node "$1" journalctl --no-pager -q -o short-iso-precise -n "${2:-60}" -u 'scoutfs*@mnt.service'; }
 journals() { local n; for n in $NODES; do echo "--- $n"; timeout 20 "$RIG" exec "$n" journalctl --no-pager -q -o cat -n "${1:-30}" -u 'scoutfs*@mnt.service' 2>&1; done; }
-checked() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "$out
+checked() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "status $?: $(brief "$*") : $out
 $(journals)"; fi; }
 
 install_in() {

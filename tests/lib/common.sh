@@ -21,13 +21,23 @@ META=$TMP/meta DATA=$TMP/data MNT=$TMP/mnt CONF=$TMP/t.conf LOG=$TMP/daemons.log
 PORT=$((20000 + RANDOM % 20000))
 tap_n=0 tap_failed=0
 
-tap_line() { tap_n=$((tap_n + 1)); echo "$1 $tap_n - $2"; }
+tap_line() { tap_n=$((tap_n + 1)); echo "$1 $tap_n - $(brief "$2" 400)"; }
+# brief TEXT [LENGTH]: in one line, the middle left out when it is long
+brief() {
+	local t=${1//$'\n'/ \\n } max=${2:-150}
+	[ ${#t} -le "$max" ] || t="${t:0:max - 45} ... ${t: -40}"
+	printf '%s\n' "$t"
+}
 pass() { tap_line ok "$1"; }
 fail() { tap_failed=$((tap_failed + 1)); tap_line "not ok" "$1"; [ -n "${2:-}" ] && printf '%s\n' "$2" | sed 's/^/# /'; return 0; }
 skip() { tap_n=$((tap_n + 1)); echo "ok $tap_n # SKIP $1"; }
-ok() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "status $?: $* : $out"; fi; }
+ok() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "status $?: $(brief "$*") : $out"; fi; }
 nok() { local t=$1 out; shift; if out=$("$@" 2>&1); then fail "$t" "succeeded: $* : $out"; else pass "$t"; fi; }
-is() { if [ "$2" = "$3" ]; then pass "$1"; else fail "$1" "got '$2', wanted '$3'"; fi; }
+is() {
+	if [ "$2" = "$3" ]; then pass "$1"; return; fi
+	fail "$1" "got '$(brief "$2")', wanted '$(brief "$3")'"
+	case $2$3 in *$'\n'*) printf '%s\n' "all of it:" "$2" | sed 's/^/# /' ;; esac
+}
 tap_done() { echo "1..$tap_n"; [ "$tap_failed" = 0 ] || { echo "# daemons:"; tail -n 40 "$LOG" 2>/dev/null | sed 's/^/# /'; }; exit $((tap_failed != 0)); }
 wait_for() { local end=$((SECONDS + $1)); shift; until "$@" >/dev/null 2>&1; do
 	[ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }

@@ -1,0 +1,61 @@
+#!/bin/bash
+# Whoever sees only the end of what tests/run says sees why something failed: for each failure its line and, before what the
+# services said all the time, what was got instead of what was wanted, or a program's last words, in five short lines.
+. "$(dirname "$0")/../lib/common.sh"
+F=$TMP/fake LOGS=$TMP/logs
+mkdir -p "$F"
+
+# fake NAME: a test whose script is the standard input
+fake() { { echo '. "$TOP/tests/lib/common.sh"'; cat; } >"$F/$1"; }
+# runs NAME: what tests/run says after the log that it shows
+runs() { TMPDIR=$TMP timeout 120 "$TOP/tests/run" -l "$LOGS" "host:$F/$1" 2>&1 | sed '1,/^----$/d' >"$TMP/end"; }
+# says TEXT PATTERN...: lines with these, in this order
+says() {
+	local t=$1 p at=0 line
+	shift
+	for p; do
+		line=$(grep -nE -- "$p" "$TMP/end" | cut -d: -f1 | awk -v at=$at '$1 > at' | head -n 1)
+		[ -n "$line" ] || { fail "$t" "no '$p' in:
+$(sed 's/^/| /' "$TMP/end")"; return; }
+		at=$line
+	done
+	pass "$t"
+}
+
+fake values <<'END'
+is "a list" "$(seq 1000)" "1"
+fail "a load" "status 5: load : churn: /mnt/x: Input/output error
+--- n1
+$(seq 300)
+fsd: cannot reach the leader
+$(seq 300)"
+pass "something"
+tap_done
+END
+runs values
+says "what was got and wanted, what a program and the services said" "^FAILED  host values, exit status 1: .*/host-values.log$" \
+	"not ok 1 - a list$" "# got '1 .n 2 .* 1000', wanted '1'$" \
+	"not ok 2 - a load$" "# status 5: load : churn: /mnt/x: Input/output error$" "# fsd: cannot reach the leader$" "^1 passed, 2 failed$"
+is "in short lines" "$(awk 'length > 210' "$TMP/end")" ""
+is "and in few: one for the program, five for a failure, and two that end it" "$(awk 'END {print NR <= 1 + 2 * 5 + 2}' "$TMP/end")" 1
+
+fake many <<'END'
+for i in 1 2 3 4 5 6 7; do is "number $i" a b; done
+tap_done
+END
+runs many
+says "of many failures the first" "not ok 1 - number 1" "got 'a', wanted 'b'" "not ok 3" "\.\.\. and 4 more$" "^0 passed, 7 failed$"
+
+fake dies <<'END'
+pass "begins"
+echo "dies: services/x.c:12: f: Assertion \`a == b' failed." >&2
+seq 30
+kill -9 $$
+END
+runs dies
+says "last words of what died" "^FAILED  host dies, exit status 137" "Assertion .a == b. failed" "^1 passed, 1 failed$"
+
+fake silent </dev/null
+runs silent
+says "that a test has said nothing" "^FAILED  host silent, exit status 0" "said no result" "^0 passed, 1 failed$"
+tap_done
