@@ -29,7 +29,14 @@ brief() {
 	printf '%s\n' "$t"
 }
 pass() { tap_line ok "$1"; }
-fail() { tap_failed=$((tap_failed + 1)); tap_line "not ok" "$1"; [ -n "${2:-}" ] && printf '%s\n' "$2" | sed 's/^/# /'; return 0; }
+fail() {
+	tap_failed=$((tap_failed + 1))
+	tap_line "not ok" "$1"
+	[ -z "${2:-}" ] || printf '%s\n' "$2" | sed 's/^/# /'
+	complaints | tail -n 3
+}
+# complaints: what the services have warned of, in their log
+complaints() { [ ! -e "$LOG" ] || grep -E ' (err|warning): ' "$LOG" | sed 's/^/# log: /'; }
 skip() { tap_n=$((tap_n + 1)); echo "ok $tap_n # SKIP $1"; }
 ok() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "status $?: $(brief "$*") : $out"; fi; }
 nok() { local t=$1 out; shift; if out=$("$@" 2>&1); then fail "$t" "succeeded: $* : $out"; else pass "$t"; fi; }
@@ -38,7 +45,11 @@ is() {
 	fail "$1" "got '$(brief "$2")', wanted '$(brief "$3")'"
 	case $2$3 in *$'\n'*) printf '%s\n' "all of it:" "$2" | sed 's/^/# /' ;; esac
 }
-tap_done() { echo "1..$tap_n"; [ "$tap_failed" = 0 ] || { echo "# daemons:"; tail -n 40 "$LOG" 2>/dev/null | sed 's/^/# /'; }; exit $((tap_failed != 0)); }
+tap_done() {
+	echo "1..$tap_n"
+	[ "$tap_failed" = 0 ] || { echo "# daemons:"; complaints | tail -n 100; tail -n 40 "$LOG" 2>/dev/null | sed 's/^/# /'; }
+	exit $((tap_failed != 0))
+}
 wait_for() { local end=$((SECONDS + $1)); shift; until "$@" >/dev/null 2>&1; do
 	[ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }
 
