@@ -41,9 +41,12 @@ END {
 		if (++failures > MOST)
 			continue
 		split("", score); split("", taken)
-		for (a = i - 1; a > 0 && a > i - 6 && !ends_block(line[a]); a--)
-			if (!is_noise(line[a]) && line[a] !~ /^#/)
-				score[a] = looks_bad(line[a]) ? 4 : 1
+		# before it may stand what a load complained of; after another failure "#" is that one's
+		for (p = i - 1; p > 0 && !ends_block(line[p]); p--)
+			;
+		for (a = i - 1; a > p && a > i - 20; a--)
+			if (!is_noise(line[a]) && (line[a] !~ /^#/ || line[p] !~ /^not ok/))
+				score[a] = looks_bad(line[a]) ? 4 : line[a] !~ /^#/
 		for (b = i + 1; b <= NR && b < i + 600 && !ends_block(line[b]) && line[b] !~ /^# all of it:/; b++) {
 			if (is_noise(line[b]))
 				continue

@@ -30,14 +30,19 @@ $(seq 300)
 fsd: cannot reach the leader
 $(seq 300)"
 pass "something"
+for i in 1 2 3; do echo "# t$i: it goes on"; done
+echo "# t4: reads back other bytes: error"
+is "no error" 1 0
+pass "something"
 tap_done
 END
 runs values
 says "what was got and wanted, what a program and the services said" "^FAILED  host values, exit status 1: .*/host-values.log$" \
 	"not ok 1 - a list$" "# got '1 .n 2 .* 1000', wanted '1'$" \
-	"not ok 2 - a load$" "# status 5: load : churn: /mnt/x: Input/output error$" "# fsd: cannot reach the leader$" "^1 passed, 2 failed$"
+	"not ok 2 - a load$" "# status 5: load : churn: /mnt/x: Input/output error$" "# fsd: cannot reach the leader$" \
+	"not ok 4 - no error$" "# t4: reads back other bytes: error$" "# got '1', wanted '0'$" "^2 passed, 3 failed$"
 is "in short lines" "$(awk 'length > 210' "$TMP/end")" ""
-is "and in few: one for the program, five for a failure, and two that end it" "$(awk 'END {print NR <= 1 + 2 * 5 + 2}' "$TMP/end")" 1
+is "and in few: one for the program, five for a failure, and two that end it" "$(awk 'END {print NR <= 1 + 3 * 5 + 2}' "$TMP/end")" 1
 
 fake many <<'END'
 for i in 1 2 3 4 5 6 7; do is "number $i" a b; done
