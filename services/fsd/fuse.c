@@ -104,7 +104,9 @@ static void done_entry(struct op *op, int err)
 /* What an earlier process has made, as it is now. */
 static uint64_t answer_ino(const struct op *op)
 {
-	return ((const struct dir_op *)op)->ino;
+	const struct dir_op *d = (const struct dir_op *)op;
+
+	return d->existing ? d->existing : d->ino;
 }
 
 static int run_made(struct op *op, struct itx *tx)
@@ -222,17 +224,22 @@ static void done_create(struct op *op, int err)
 	struct dir_op *d = (struct dir_op *)op;
 	struct fuse_file_info *fi = d->req_data;
 	struct fuse_entry_param e;
+	uint64_t ino = answer_ino(op);
 
 	fuse_op_done(d->req, op);
+	/* the kernel would take the attributes for newer than whatever it has learnt since */
+	if (err == 0 && d->existing && inode_in_use(op->fsd, ino))
+		err = -ESTALE;
 	if (err) {
 		fuse_reply_err(d->req, -err);
 	} else {
-		fill_entry(op->fsd, d->dir, d->ino, &d->ci, &e);
-		inode_ref(op->fsd, d->ino, 1);
-		inode_open(op->fsd, d->ino);
+		fill_entry(op->fsd, d->dir, ino, &d->ci, &e);
+		fi->keep_cache = 1;	/* the kernel does not know it, and has no pages of it */
+		inode_ref(op->fsd, ino, 1);
+		inode_open(op->fsd, ino);
 		if (fuse_reply_create(d->req, &e, fi) != 0) {
-			inode_release(op->fsd, d->ino);
-			inode_forget(op->fsd, d->ino, 1);
+			inode_release(op->fsd, ino);
+			inode_forget(op->fsd, ino, 1);
 		}
 	}
 	free(fi);
@@ -255,8 +262,9 @@ static void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	}
 	*copy = *fi;
 	copy->fh = advisory_new_fh(fsd_of(req));
-	copy->keep_cache = 1;	/* a new file: nobody else has pages of it */
 	d->req_data = copy;
+	d->may_exist = !(fi->flags & O_EXCL);
+	d->open_flags = fi->flags;
 	fuse_op_start(req, &d->op);
 }
 

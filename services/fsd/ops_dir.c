@@ -11,6 +11,7 @@
 #include "ops_dir.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fs.h>
 #include <string.h>
 
@@ -145,6 +146,14 @@ static int put_entry(struct itx *tx, uint64_t dir, const struct entry *e)
 	return -EIO;
 }
 
+static int lacks_item(struct itx *tx, uint64_t dir, const struct entry *e)
+{
+	log_err("directory %llu: the entry at position %llu lacks one of its three items: run scoutfsctl check",
+		(unsigned long long)dir, (unsigned long long)le64_get(e->head.pos));
+	stats_inc(&tx->fsd->stats.corrupt_items);
+	return -EIO;
+}
+
 static int remove_entry(struct itx *tx, uint64_t dir, const struct entry *e)
 {
 	struct key keys[3];
@@ -153,12 +162,35 @@ static int remove_entry(struct itx *tx, uint64_t dir, const struct entry *e)
 	entry_keys(dir, e, keys);
 	for (unsigned i = 0; i < 3 && ret == 0; i++)
 		ret = item_delete(tx, &keys[i], NULL, 0);
-	if (ret != -ENOENT)
-		return ret;
-	log_err("directory %llu: the entry at position %llu lacks one of its three items: run scoutfsctl check",
-		(unsigned long long)dir, (unsigned long long)le64_get(e->head.pos));
-	stats_inc(&tx->fsd->stats.corrupt_items);
-	return -EIO;
+	return ret == -ENOENT ? lacks_item(tx, dir, e) : ret;
+}
+
+/* An entry keeps its name and position, and names another inode. */
+static int change_entry(struct itx *tx, uint64_t dir, const struct entry *was, const struct entry *is)
+{
+	uint8_t val[sizeof(is->head) + NAME_MAX_BYTES];
+	struct key was_keys[3], keys[3];
+	struct ival iv;
+	int ret;
+
+	entry_keys(dir, was, was_keys);
+	entry_keys(dir, is, keys);
+	memcpy(val, &is->head, sizeof(is->head));
+	memcpy(val + sizeof(is->head), is->name.bytes, is->name.len);
+	ret = item_get(tx, &keys[0], &iv);
+	if (ret == 0)
+		ret = item_get(tx, &keys[2], &iv);
+	if (ret == 0)
+		ret = item_delete(tx, &was_keys[1], NULL, 0);
+	if (ret == -ENOENT)
+		return lacks_item(tx, dir, was);
+	if (ret == 0)
+		ret = item_insert(tx, &keys[1], val, entry_bytes(is));
+	if (ret == 0)
+		ret = item_put(tx, &keys[0], val, entry_bytes(is));
+	if (ret == 0)
+		ret = item_put(tx, &keys[2], val, entry_bytes(is));
+	return ret;
 }
 
 static void make_entry(struct entry *e, const struct name *name, uint64_t ino, uint32_t mode,
@@ -241,6 +273,35 @@ static int put_symlink(struct itx *tx, uint64_t ino, const char *target, size_t 
 	return 0;
 }
 
+/*
+ * open(O_CREAT) of a name that another node has made since the kernel looked for it.  What CREATE answers is new
+ * for the kernel: it checks no permission, truncates nothing, and takes our attributes for the newest.  So
+ * only a file that the caller certainly may open is opened here, if the kernel does not know it (done_create).
+ * Else: ESTALE, on which the kernel looks for the name again, once.
+ */
+static int open_existing(struct op *op, struct itx *tx, const struct cinode *dir, uint64_t ino)
+{
+	struct dir_op *d = dir_op(op);
+	uint32_t mode, need = 0;
+	int acc = d->open_flags & O_ACCMODE;
+	int ret = lock_inode(op, ino, LOCK_MODE_READ);
+
+	if (ret == 0)
+		ret = inode_get(tx, ino, &d->ci);
+	if (ret < 0)
+		return ret == -ENOENT ? -ESTALE : ret;
+	mode = inode_mode(&d->ci);
+	if (acc != O_WRONLY)
+		need |= S_IRUSR;
+	if (acc != O_RDONLY)
+		need |= S_IWUSR;
+	if (!S_ISREG(mode) || (d->open_flags & O_TRUNC) || (inode_mode(dir) & S_ISVTX) ||
+	    le32_get(d->ci.d.uid) != d->uid || (mode & need) != need)
+		return -ESTALE;
+	d->existing = ino;
+	return 0;
+}
+
 int dir_run_create(struct op *op, struct itx *tx)
 {
 	struct dir_op *d = dir_op(op);
@@ -252,6 +313,7 @@ int dir_run_create(struct op *op, struct itx *tx)
 	size_t target_len = 0;
 	int ret;
 
+	d->existing = 0;
 	if (dirent_type_of_mode(mode) < 0)
 		return -EINVAL;
 	if (S_ISLNK(mode)) {
@@ -266,13 +328,15 @@ int dir_run_create(struct op *op, struct itx *tx)
 		ret = lock_inode(op, d->dir, LOCK_MODE_WRITE);
 	if (ret == 0)
 		ret = get_dir(tx, d->dir, &dir);
-	if (ret == 0)
-		ret = inode_may_change(tx, d->dir, &dir, false);
 	if (ret < 0)
 		return ret;
 	ret = find_entry(tx, d->dir, &d->name, &e);
-	if (ret != -ENOENT)
-		return ret == 0 ? -EEXIST : ret;
+	if (ret == 0)
+		return d->may_exist ? open_existing(op, tx, &dir, le64_get(e.head.ino)) : -EEXIST;
+	if (ret == -ENOENT)
+		ret = inode_may_change(tx, d->dir, &dir, false);
+	if (ret < 0)
+		return ret;
 	if (is_dir && le32_get(dir.d.nlink) >= LINK_MAX_NR)
 		return -EMLINK;
 	if (le64_get(dir.d.next_readdir_pos) > DIRENT_LAST_POS)
@@ -573,6 +637,82 @@ static int rename_may(struct op *op, struct itx *tx, struct rename_state *s)
 	return le64_get(s->to->d.next_readdir_pos) > DIRENT_LAST_POS ? -ENOSPC : 0;
 }
 
+/* A directory's own links when it gets `come` for `gone`. */
+static int exchange_links(struct cinode *dir, const struct cinode *gone, const struct cinode *come)
+{
+	int delta = S_ISDIR(inode_mode(come)) - S_ISDIR(inode_mode(gone));
+
+	if (delta > 0 && le32_get(dir->d.nlink) >= LINK_MAX_NR)
+		return -EMLINK;
+	add32(&dir->d.nlink, delta);
+	return 0;
+}
+
+/* Whether both may go where the other one is. */
+static int exchange_may(struct op *op, struct itx *tx, struct rename_state *s)
+{
+	struct dir_op *d = dir_op(op);
+	uint64_t ino = le64_get(s->entry.head.ino), other = le64_get(s->replaced.head.ino);
+	int ret = inode_may_change(tx, d->dir, s->from, false);
+
+	if (ret == 0)
+		ret = inode_may_change(tx, d->new_dir, s->to, false);
+	if (ret == 0)
+		ret = inode_may_change(tx, ino, &s->ci, false);
+	if (ret == 0)
+		ret = inode_may_change(tx, other, &s->victim, false);
+	if (ret < 0 || d->dir == d->new_dir)
+		return ret;
+	if (S_ISDIR(inode_mode(&s->ci)))
+		ret = is_at_or_above(op, tx, ino, d->new_dir);
+	if (ret == 0 && S_ISDIR(inode_mode(&s->victim)))
+		ret = is_at_or_above(op, tx, other, d->dir);
+	if (ret > 0)
+		ret = -EINVAL;
+	if (ret == 0)
+		ret = exchange_links(s->from, &s->ci, &s->victim);
+	return ret < 0 ? ret : exchange_links(s->to, &s->victim, &s->ci);
+}
+
+/* RENAME_EXCHANGE: two names change their inodes.  Whoever lists meanwhile sees each name once. */
+static int rename_exchange(struct op *op, struct itx *tx, struct rename_state *s)
+{
+	struct dir_op *d = dir_op(op);
+	uint64_t ino = le64_get(s->entry.head.ino), other = le64_get(s->replaced.head.ino);
+	struct entry here = s->entry, there = s->replaced;
+	int ret;
+
+	if (!s->replaces)
+		return -ENOENT;
+	if (ino == other)
+		return 0;
+	ret = exchange_may(op, tx, s);
+	if (ret < 0)
+		return ret;
+	here.head.ino = s->replaced.head.ino;
+	here.head.type = s->replaced.head.type;
+	there.head.ino = s->entry.head.ino;
+	there.head.type = s->entry.head.type;
+	ret = change_entry(tx, d->dir, &s->entry, &here);
+	if (ret == 0)
+		ret = change_entry(tx, d->new_dir, &s->replaced, &there);
+	if (ret < 0)
+		return ret;
+	inode_touch(s->from, INODE_MTIME | INODE_CTIME);
+	if (s->to != s->from)
+		inode_touch(s->to, INODE_MTIME | INODE_CTIME);
+	inode_touch(&s->ci, INODE_CTIME);
+	inode_touch(&s->victim, INODE_CTIME);
+	ret = inode_put(tx, ino, &s->ci, false);
+	if (ret == 0)
+		ret = inode_put(tx, other, &s->victim, false);
+	if (ret == 0)
+		ret = inode_put(tx, d->dir, s->from, false);
+	if (ret == 0 && s->to != s->from)
+		ret = inode_put(tx, d->new_dir, s->to, false);
+	return ret;
+}
+
 int dir_run_rename(struct op *op, struct itx *tx)
 {
 	struct dir_op *d = dir_op(op);
@@ -582,14 +722,16 @@ int dir_run_rename(struct op *op, struct itx *tx)
 	bool is_dir;
 	int ret;
 
-	if (d->flags & ~(unsigned)RENAME_NOREPLACE)
-		return -EINVAL;
+	if (d->flags != 0 && d->flags != RENAME_NOREPLACE && d->flags != RENAME_EXCHANGE)
+		return -EINVAL;		/* no whiteouts */
 	d->lost_last_link = false;	/* an earlier run may have come that far */
 	ret = txn_hold(op, tx, 2 * DIR_OP_ITEMS, true);
 	if (ret == 0)
 		ret = rename_load(op, tx, &s);
 	if (ret < 0)
 		return ret;
+	if (d->flags & RENAME_EXCHANGE)
+		return rename_exchange(op, tx, &s);
 	ino = le64_get(s.entry.head.ino);
 	if (s.replaces && le64_get(s.replaced.head.ino) == ino)
 		return d->flags & RENAME_NOREPLACE ? -EEXIST : 0;	/* two names of one inode */

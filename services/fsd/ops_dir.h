@@ -28,9 +28,12 @@ struct dir_op {
 	uint32_t mode, umask, uid, gid;	/* create */
 	uint64_t rdev;
 	const char *target;		/* symlink, NUL terminated */
+	bool may_exist;			/* open(O_CREAT) without O_EXCL, with these flags */
+	int open_flags;
 
 	/* results */
 	uint64_t ino;			/* found, made, unlinked; create: kept over re-runs */
+	uint64_t existing;		/* create: the file that has the name already, to be opened */
 	struct cinode ci;
 	bool lost_last_link;		/* unlink, rmdir, rename: `victim` has nlink 0 now */
 	uint64_t victim;

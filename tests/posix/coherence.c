@@ -959,6 +959,31 @@ static bool each_created_once(const long *did)
 	return sum == records / 2 || saw("%ld names were made %ld times", records / 2, sum);
 }
 
+/*
+ * open(O_CREAT) of names that others make and remove: it makes or it opens, and fails for nobody.  ESTALE: the name came
+ * or went twice while the kernel looked.
+ */
+static long work_make_or_open(int at)
+{
+	for (long i = 0; i < records * 4; i++) {
+		int fd = open(path(at, "c%ld", i % 4), O_CREAT | O_RDWR | (i % 16 == 15 ? O_TRUNC : 0), 0644);
+
+		if (fd < 0 && errno != ESTALE)
+			return -1;
+		if (fd >= 0 && (write(fd, "x", 1) != 1 || close(fd) < 0))
+			return -1;
+		if (unlink(path(at, "c%ld", i % 4)) < 0 && errno != ENOENT)
+			return -1;
+	}
+	return records * 4;
+}
+
+static bool all_worked(const long *did)
+{
+	(void)did;
+	return true;
+}
+
 static void remove_created(void)
 {
 	for (long i = 0; i < records; i++)
@@ -1079,6 +1104,8 @@ static const struct race races[] = {
 	{ "appending at the same time: no record is lost or torn", race_file, work_append, all_appended, remove_file },
 	{ "counting under a lock: no increment is lost", race_file, work_count, all_counted, remove_file },
 	{ "making the same names: each is made once", NULL, work_create, each_created_once, remove_created },
+	{ "open(O_CREAT) of names that come and go: it fails nowhere", NULL, work_make_or_open, all_worked,
+	  remove_created },
 	{ "unlinking and renaming the same names: each goes once", race_names, work_take, each_created_once,
 	  remove_taken },
 	{ "linking one file: no link is lost", race_file, work_link, all_linked, remove_linked },

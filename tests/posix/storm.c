@@ -40,6 +40,7 @@ struct worker {
 	long since_ms, longest_ms;
 	long stopped_until_ms;		/* 0: it runs */
 	bool may_stop;
+	char said[160];			/* by one that ends: which call failed, and how */
 };
 
 static struct worker *me;
@@ -62,7 +63,7 @@ static unsigned any(unsigned below)
 static void done(bool good, int a, int b, const char *what)
 {
 	if (!good && errno != a && errno != b) {
-		fprintf(stderr, "storm: %s: %s: %s: %s\n", me->dir, me->kind, what, strerror(errno));
+		snprintf(me->said, sizeof(me->said), "%s: %s", what, strerror(errno));
 		_exit(1);
 	}
 	atomic_fetch_add(&me->ops, 1);
@@ -100,6 +101,7 @@ static void work_append(void)
 {
 	int fd = open("log", O_WRONLY | O_APPEND | O_CREAT, 0644);
 
+	done(fd >= 0, 0, 0, "create");
 	for (;;)
 		done(write(fd, "a line that all append to one file, from all mounts at the same time\n", 69) == 69, 0, 0,
 		     "append");
@@ -236,8 +238,7 @@ static void start(struct worker *w, int kind)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	me = w;
 	seed = (unsigned)getpid();
-	if (chdir(w->dir) < 0)
-		_exit(1);
+	done(chdir(w->dir) == 0, 0, 0, "chdir");
 	kinds[kind].work();
 }
 
@@ -263,6 +264,21 @@ static bool look_at(struct worker *w, long now)
 	return now - w->since_ms < LIMIT_S * 1000;
 }
 
+/* What the first that has ended says of it.  False: none has. */
+static bool any_ended(const struct worker *w, int nr)
+{
+	int status, i;
+	pid_t pid = waitpid(-1, &status, WNOHANG);
+
+	for (i = 0; i < nr && w[i].pid != pid; i++)
+		;
+	if (pid <= 0 || i == nr)
+		return false;
+	printf("not ok - a call failed that may not: %s: %s: %s\n", w[i].dir, w[i].kind,
+	       WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : w[i].said);
+	return true;
+}
+
 static void empty(const char *dir)
 {
 	char path[4096];
@@ -279,7 +295,7 @@ static void empty(const char *dir)
 
 int main(int argc, char **argv)
 {
-	int dirs_nr = argc - 2, nr = 0, status, fd;
+	int dirs_nr = argc - 2, nr = 0, fd;
 	bool good = true;
 	struct worker *w;
 	char path[4096];
@@ -313,10 +329,7 @@ int main(int argc, char **argv)
 				printf("not ok - %s: nobody does '%s' any more: nothing for %d s\n", w[i].dir,
 				       w[i].kind, LIMIT_S);
 		}
-		if (good && waitpid(-1, &status, WNOHANG) > 0) {
-			good = false;
-			printf("not ok - a call failed that may not\n");
-		}
+		good = good && !any_ended(w, nr);
 	}
 	for (int i = 0; i < nr; i++)
 		kill(w[i].pid, SIGKILL);
