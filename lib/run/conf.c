@@ -1,8 +1,7 @@
 /*
  * The configuration file: a table of keys, each with its kind, range and place.
  *
- * Every line is judged by the table; there is no key that is read and not used.  A line that is not
- * understood, a key that is unknown or given twice, a value out of its range and a value that is
+ * Every line is judged by the table.  A line that is not understood, a key that is unknown or given twice, a value out of its range and a value that is
  * missing are errors that name file, line and key: a service never starts on a guess.
  */
 #include "conf.h"

@@ -74,6 +74,52 @@ static int load(const char *text)
 
 #define REQUIRED "meta_device = /dev/m\ndata_device = /dev/d\nmountpoint = /mnt\n"
 
+/*
+ * systemd/example.conf is where an operator reads what can be set: it names every key of the table in conf.c, and
+ * what is commented out in it is what holds without it.
+ */
+static void the_example_shows_every_key_and_its_default(void **state)
+{
+	static struct instance_conf plain;
+	static char example[1 << 16], source[1 << 16], text[1 << 16];
+	char key[64], want[80], *line, *rest = example;
+	FILE *f = fopen("systemd/example.conf", "r");
+	unsigned keys = 0;
+
+	(void)state;
+	assert_non_null(f);
+	assert_in_range(fread(example, 1, sizeof(example) - 1, f), 1, sizeof(example) - 2);
+	fclose(f);
+	f = fopen("lib/run/conf.c", "r");
+	assert_non_null(f);
+	assert_in_range(fread(source, 1, sizeof(source) - 1, f), 1, sizeof(source) - 2);
+	fclose(f);
+	for (const char *at = source; (at = strstr(at, "\tKEY(KIND_")); at++) {
+		assert_int_equal(sscanf(at, "\tKEY(KIND_%*[A-Z0-9], %63[a-z0-9_],", key), 1);
+		keys++;
+		snprintf(want, sizeof(want), "\n%s = ", key);
+		if (strstr(example, want))
+			continue;
+		snprintf(want, sizeof(want), "\n#%s = ", key);
+		if (!strstr(example, want))
+			fail_msg("systemd/example.conf does not show %s", key);
+	}
+	assert_in_range(keys, 20, 100);
+
+	/* These have no default that could be written. */
+	while ((line = strsep(&rest, "\n"))) {
+		if (*line == '#' && sscanf(line, "#%63[a-z_] = ", key) == 1 && strcmp(key, "quorum_slot") != 0 &&
+		    strcmp(key, "fence_command") != 0 && strcmp(key, "key_file") != 0 &&
+		    strcmp(key, "allow_file") != 0 && !strstr(line, "/NAME"))
+			snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s\n", line + 1);
+	}
+	assert_int_equal(load(REQUIRED), 0);
+	plain = conf;
+	strcat(text, REQUIRED);
+	assert_string_equal(load(text) == 0 ? "" : err, "");
+	assert_memory_equal(&plain, &conf, sizeof(conf));
+}
+
 static void defaults_are_as_documented(void **state)
 {
 	(void)state;
@@ -580,6 +626,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
 	const struct CMUnitTest tests[] = {
 		TEST(defaults_are_as_documented),
+		TEST(the_example_shows_every_key_and_its_default),
 		TEST(every_key_is_read),
 		TEST(bad_lines_are_named),
 		TEST(what_is_missing_is_named),
