@@ -542,7 +542,8 @@ int kcache_serve(struct fsd *fsd)
 	atomic_store(&fsd->keep->head->is_drained, 0);
 	add_thread(kc);
 	pthread_mutex_lock(&kc->mutex);
-	ret = kc->threads_nr ? 0 : -EAGAIN;
+	/* A restart that was asked for before there was a thread has let none begin: the caller goes on with it. */
+	ret = kc->threads_nr || atomic_load(&kc->draining) ? 0 : -EAGAIN;
 	while (kc->running)
 		pthread_cond_wait(&kc->cond, &kc->mutex);
 	pthread_mutex_unlock(&kc->mutex);
