@@ -40,11 +40,12 @@ struct items_check {
 	struct item_state items[ITEMS_MAX];
 };
 
+/* A generation that was not stored when the mount went on in another process is in the next that is sent. */
 static enum outcome outcome_of(const struct life *l, uint64_t gen)
 {
 	if (!l->is_dead || gen <= l->committed_gen)
 		return DURABLE;
-	return gen == l->sent_gen ? l->last : LOST;
+	return gen <= l->sent_gen ? l->last : LOST;
 }
 
 /* Writes at the front whose fate is certain become the base. */
