@@ -26,3 +26,10 @@ struct timespec clock_real(void)
 	clock_gettime(CLOCK_REALTIME, &ts);
 	return ts;
 }
+
+int clock_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t end_ns)
+{
+	const struct timespec end = { (time_t)(end_ns / NSEC_PER_SEC), (long)(end_ns % NSEC_PER_SEC) };
+
+	return pthread_cond_clockwait(cond, mutex, CLOCK_MONOTONIC, &end);
+}

@@ -183,20 +183,13 @@ void caller_leave(void)
 
 void caller_stop(unsigned wait_ms)
 {
-	struct timespec end;
+	uint64_t end_ns = clock_mono_ns() + wait_ms * NSEC_PER_MSEC;
 	int rc = 0;
 
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += wait_ms / 1000;
-	end.tv_nsec += (long)(wait_ms % 1000) * 1000000;
-	if (end.tv_nsec >= 1000000000) {
-		end.tv_sec++;
-		end.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&copies.mutex);
 	copies.stopping = true;
 	while (copies.threads_nr && rc == 0)
-		rc = pthread_cond_timedwait(&copies.idle, &copies.mutex, &end);
+		rc = clock_cond_wait(&copies.idle, &copies.mutex, end_ns);
 	if (copies.threads_nr)
 		log_warning(
 			"%u programs do not take the answers of their ioctls: they are given up",

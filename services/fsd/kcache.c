@@ -34,8 +34,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "busy.h"
 #include "clock.h"
 #include "fuse.h"
+#include "fusectl.h"
 #include "interrupt.h"
 #include "keep.h"
 #include "locks.h"
@@ -561,7 +563,6 @@ int kcache_serve(struct fsd *fsd)
 void kcache_stop_reading(struct fsd *fsd)
 {
 	struct kcache *kc = fsd->kcache;
-	struct timespec until;
 
 	pthread_mutex_lock(&kc->mutex);
 	atomic_store(&kc->draining, true);
@@ -569,13 +570,7 @@ void kcache_stop_reading(struct fsd *fsd)
 	while (kc->running) {
 		for (unsigned i = 0; i < kc->threads_nr; i++)
 			pthread_kill(kc->threads[i], SIGUSR1);
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += 2000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_sec++;
-			until.tv_nsec -= 1000000000;
-		}
-		pthread_cond_timedwait(&kc->cond, &kc->mutex, &until);
+		clock_cond_wait(&kc->cond, &kc->mutex, clock_mono_ns() + 2 * NSEC_PER_MSEC);
 	}
 	pthread_mutex_unlock(&kc->mutex);
 }
@@ -595,61 +590,28 @@ bool kcache_has_served(struct fsd *fsd)
 	return fsd->kcache && clock_mono_ns() - fsd->kcache->begun_ns > SERVED_MS * NSEC_PER_MSEC;
 }
 
-/* fusectl, where nobody has mounted it: a mount of our own that is in no namespace. */
-static int open_fusectl(const char *path)
-{
-	int ctx = fsopen("fusectl", FSOPEN_CLOEXEC), dir = -1, fd = -1;
-
-	if (ctx >= 0 && fsconfig(ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
-		dir = fsmount(ctx, FSMOUNT_CLOEXEC, 0);
-	if (dir >= 0) {
-		fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
-		close(dir);
-	}
-	if (ctx >= 0)
-		close(ctx);
-	return fd;
-}
-
 void kcache_abort(struct fsd *fsd)
 {
 	struct kcache *kc = fsd->kcache;
-	char path[64];
-	int fd;
+	int ret;
 
 	if (!kc || !kc->dev_minor)
 		return;
-	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", kc->dev_minor);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		fd = open_fusectl(path + strlen("/sys/fs/fuse/connections/"));
-	if (fd >= 0) {
-		if (write(fd, "1", 1) != 1)
-			log_err("%s: %s: the connection stays: programs on the mount hang until "
-				"fsd ends",
-				path, strerror(errno));
-		close(fd);
-	} else {
-		/* a forced unmount aborts as well, if the mount is not detached yet */
-		umount2(kc->mountpoint, MNT_FORCE | MNT_DETACH);
-	}
+	ret = fusectl_abort(kc->dev_minor);
+	/* a forced unmount aborts as well, if the mount is not detached yet */
+	if (ret < 0 && umount2(kc->mountpoint, MNT_FORCE | MNT_DETACH) < 0)
+		log_err("%s: its connection cannot be cut: %s: programs on the mount hang until fsd ends",
+			kc->mountpoint, strerror(-ret));
 	fuse_session_exit(kc->se);
 }
 
 static bool wait_served(struct kcache *kc, unsigned ms)
 {
-	struct timespec until;
+	uint64_t end_ns = clock_mono_ns() + ms * NSEC_PER_MSEC;
 	bool served;
 
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += ms / 1000;
-	until.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&kc->mutex);
-	while (!kc->served && pthread_cond_timedwait(&kc->cond, &kc->mutex, &until) != ETIMEDOUT)
+	while (!kc->served && clock_cond_wait(&kc->cond, &kc->mutex, end_ns) != ETIMEDOUT)
 		;
 	served = kc->served;
 	pthread_mutex_unlock(&kc->mutex);
@@ -724,6 +686,8 @@ double kcache_entry_timeout(struct fsd *fsd, uint64_t dir)
 struct inval {
 	struct kcache *kc;
 	off_t off, len;
+	struct kcache_call *call;	/* a revoke's */
+	bool left_out;
 };
 
 static void inval_one(void *arg, uint64_t ino)
@@ -736,17 +700,51 @@ static void inval_one(void *arg, uint64_t ino)
 			  (unsigned long long)ino, strerror(-ret));
 }
 
-void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all)
+/* All pages but those that are locked for a request. */
+static void inval_pages(void *arg, uint64_t ino)
 {
-	struct inval iv = { .kc = fsd->kcache };
+	struct inval *iv = arg;
+	struct busy_pages *busy = NULL;
+	uint64_t from = 0;
+	int nr;
+
+	if (atomic_load(&iv->call->is_left))
+		return;
+	atomic_store(&iv->call->ino, ino);
+	nr = busy_pages(ino, &busy);
+	if (nr < 0)
+		fsd_fail(iv->kc->fsd, "out of memory");
+	for (int i = 0; i < nr && !atomic_load(&iv->call->is_left); i++) {
+		iv->off = (off_t)(from << SMALL_SHIFT);
+		iv->len = (off_t)((busy[i].first - from) << SMALL_SHIFT);
+		if (iv->len)
+			inval_one(iv, ino);
+		from = busy[i].last + 1;
+	}
+	free(busy);
+	iv->off = (off_t)(from << SMALL_SHIFT);
+	iv->len = 0;	/* to the end */
+	if (!atomic_load(&iv->call->is_left))
+		inval_one(iv, ino);
+	atomic_store(&iv->call->ino, 0);
+	if (nr) {
+		iv->left_out = true;
+		inode_give_begin(iv->kc->fsd, ino);	/* to be dropped next time */
+		inode_give_end(iv->kc->fsd);
+	}
+}
+
+bool kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all, struct kcache_call *call)
+{
+	struct inval iv = { .kc = fsd->kcache, .call = call };
 
 	if (!iv.kc)
-		return;
+		return false;
 	new_epoch(iv.kc);
 	iv.off = -1;		/* attributes */
 	inode_each_ref(fsd, first_ino, last_ino, all, false, inval_one, &iv);
-	iv.off = 0;		/* pages, all of them */
-	inode_each_ref(fsd, first_ino, last_ino, all, true, inval_one, &iv);
+	inode_each_ref(fsd, first_ino, last_ino, all, true, inval_pages, &iv);
+	return iv.left_out;
 }
 
 /* What the kernel was given by an earlier process is not known by number: it is under the locks that there are. */

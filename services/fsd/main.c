@@ -28,6 +28,7 @@
 #include "advisory.h"
 #include "blkcli.h"
 #include "caller.h"
+#include "clock.h"
 #include "data.h"
 #include "format/super.h"
 #include "fuse.h"
@@ -499,14 +500,12 @@ static void end_for_restart(struct fsd *fsd)
 	static struct last_commit lc = { .lock = PTHREAD_MUTEX_INITIALIZER,
 					 .cond = PTHREAD_COND_INITIALIZER };
 	bool drained = ops_drain_for(fsd, kcache_can_resend(fsd) ? DRAIN_MS : DRAIN_ALL_MS);
-	struct timespec until;
+	uint64_t end_ns = clock_mono_ns() + STORE_MS * NSEC_PER_MSEC;
 
 	atomic_store(&fsd->keep->head->is_drained, drained);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += STORE_MS / 1000;
 	txn_commit(fsd, TXN_FSYNC, last_commit_done, &lc);
 	pthread_mutex_lock(&lc.lock);
-	while (!lc.done && pthread_cond_timedwait(&lc.cond, &lc.lock, &until) == 0)
+	while (!lc.done && clock_cond_wait(&lc.cond, &lc.lock, end_ns) == 0)
 		;
 	pthread_mutex_unlock(&lc.lock);
 	atomic_store(&fsd->keep->head->resumes, 0);

@@ -294,17 +294,14 @@ static void show(void)
 
 static void *run(void *arg)
 {
-	struct timespec until;
 	bool stopping;
 
 	(void)arg;
 	do {
 		show();
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec++;
 		pthread_mutex_lock(&status.lock);
 		if (!status.stopping)
-			pthread_cond_timedwait(&status.cond, &status.lock, &until);
+			clock_cond_wait(&status.cond, &status.lock, clock_mono_ns() + NSEC_PER_SEC);
 		stopping = status.stopping;
 		pthread_mutex_unlock(&status.lock);
 	} while (!stopping);
