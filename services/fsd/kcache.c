@@ -34,7 +34,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "busy.h"
 #include "clock.h"
 #include "fuse.h"
 #include "fusectl.h"
@@ -544,8 +543,7 @@ int kcache_serve(struct fsd *fsd)
 	atomic_store(&fsd->keep->head->is_drained, 0);
 	add_thread(kc);
 	pthread_mutex_lock(&kc->mutex);
-	/* A restart that was asked for before there was a thread has let none begin: the caller goes on with it. */
-	ret = kc->threads_nr || atomic_load(&kc->draining) ? 0 : -EAGAIN;
+	ret = kc->threads_nr ? 0 : -EAGAIN;
 	while (kc->running)
 		pthread_cond_wait(&kc->cond, &kc->mutex);
 	pthread_mutex_unlock(&kc->mutex);
@@ -686,8 +684,6 @@ double kcache_entry_timeout(struct fsd *fsd, uint64_t dir)
 struct inval {
 	struct kcache *kc;
 	off_t off, len;
-	struct kcache_call *call;	/* a revoke's */
-	bool left_out;
 };
 
 static void inval_one(void *arg, uint64_t ino)
@@ -700,51 +696,17 @@ static void inval_one(void *arg, uint64_t ino)
 			  (unsigned long long)ino, strerror(-ret));
 }
 
-/* All pages but those that are locked for a request. */
-static void inval_pages(void *arg, uint64_t ino)
+void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all)
 {
-	struct inval *iv = arg;
-	struct busy_pages *busy = NULL;
-	uint64_t from = 0;
-	int nr;
-
-	if (atomic_load(&iv->call->is_left))
-		return;
-	atomic_store(&iv->call->ino, ino);
-	nr = busy_pages(ino, &busy);
-	if (nr < 0)
-		fsd_fail(iv->kc->fsd, "out of memory");
-	for (int i = 0; i < nr && !atomic_load(&iv->call->is_left); i++) {
-		iv->off = (off_t)(from << SMALL_SHIFT);
-		iv->len = (off_t)((busy[i].first - from) << SMALL_SHIFT);
-		if (iv->len)
-			inval_one(iv, ino);
-		from = busy[i].last + 1;
-	}
-	free(busy);
-	iv->off = (off_t)(from << SMALL_SHIFT);
-	iv->len = 0;	/* to the end */
-	if (!atomic_load(&iv->call->is_left))
-		inval_one(iv, ino);
-	atomic_store(&iv->call->ino, 0);
-	if (nr) {
-		iv->left_out = true;
-		inode_give_begin(iv->kc->fsd, ino);	/* to be dropped next time */
-		inode_give_end(iv->kc->fsd);
-	}
-}
-
-bool kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all, struct kcache_call *call)
-{
-	struct inval iv = { .kc = fsd->kcache, .call = call };
+	struct inval iv = { .kc = fsd->kcache };
 
 	if (!iv.kc)
-		return false;
+		return;
 	new_epoch(iv.kc);
 	iv.off = -1;		/* attributes */
 	inode_each_ref(fsd, first_ino, last_ino, all, false, inval_one, &iv);
-	inode_each_ref(fsd, first_ino, last_ino, all, true, inval_pages, &iv);
-	return iv.left_out;
+	iv.off = 0;		/* pages, all of them */
+	inode_each_ref(fsd, first_ino, last_ino, all, true, inval_one, &iv);
 }
 
 /* What the kernel was given by an earlier process is not known by number: it is under the locks that there are. */
