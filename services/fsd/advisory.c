@@ -21,6 +21,10 @@
  * again a moment later before it is refused.
  *
  * With a leader that does not answer, everything here but giving back waits, and is killable.
+ *
+ * How much of this the leader is asked at the same time is bounded, for locks of the filesystem, leases
+ * and commits go the same way: one program more that wants to wait is refused with ENOLCK, and what is
+ * given back waits for its turn; its owner gets nothing new until that is sent.
  */
 #include "advisory.h"
 
@@ -30,20 +34,24 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "advisory/adv_table.h"
 #include "clock.h"
 #include "items_impl.h"
 #include "log.h"
+#include "net_server.h"
 #include "op.h"
 
 #define GIVE_BACK_MS	1000u
 #define SEND_AGAIN_MS	100u
+#define GIVING_MAX	2048u
 /* How often, and how late, an flock that was refused is tried again. */
 #define TRIES_MAX	2u
 #define TRY_AGAIN_MS(n)	((n) == 0 ? 3u : 20u)
 
+/* Each that waits may be canceled, too. */
+static_assert(2 * ADVISORY_ASKED_MAX + GIVING_MAX <= NET_SERVER_QUEUE_MAX * 3 / 4,
+	      "the leader takes more than these");
 static_assert(ADV_UNLOCK == (int)MSG_ADV_UNLOCK && ADV_READ == (int)MSG_ADV_READ &&
 	      ADV_WRITE == (int)MSG_ADV_WRITE && ADV_KIND_FLOCK == (int)MSG_ADV_FLOCK, "as on the wire");
 
@@ -90,7 +98,9 @@ struct advisory {
 	struct adv_table *table;
 	struct lock_op *waiting;
 	uint64_t waiting_nr;
+	unsigned asked_nr;		/* questions of programs that the leader has not answered */
 	struct give_back *giving;
+	unsigned giving_nr, unsent_nr;	/* of these: with a call; without */
 	bool is_ending;			/* nobody waits any more */
 	bool is_stopping;
 	_Atomic uint64_t last_fh;
@@ -284,8 +294,22 @@ static struct adv_entry *get_entry(struct advisory *a, const struct advisory_ask
 /* ---- giving back ----------------------------------------------------------------------------- */
 
 /* The mutex is held. */
+static void giving_add(struct advisory *a, struct give_back *g)
+{
+	g->prev = NULL;
+	g->next = a->giving;
+	if (g->next)
+		g->next->prev = g;
+	a->giving = g;
+	a->unsent_nr++;
+}
+
 static void giving_remove(struct advisory *a, struct give_back *g)
 {
+	if (g->call)
+		a->giving_nr--;
+	else
+		a->unsent_nr--;
 	if (g->prev)
 		g->prev->next = g->next;
 	else
@@ -294,24 +318,46 @@ static void giving_remove(struct advisory *a, struct give_back *g)
 		g->next->prev = g->prev;
 }
 
+/* The mutex is held: our thread sends g again.  Its request, which need not wait for that. */
+static fuse_req_t send_again(struct advisory *a, struct give_back *g)
+{
+	fuse_req_t req = g->req;
+
+	g->req = NULL;
+	g->call = NULL;
+	g->due_ns = clock_mono_ns() + SEND_AGAIN_MS * NSEC_PER_MSEC;
+	pthread_cond_signal(&a->cond);
+	return req;
+}
+
 static void given_back(void *arg, int err, unsigned type, const void *reply)
 {
 	const struct msg_adv_lock_reply *m = reply;
 	struct give_back *g = arg;
 	struct advisory *a = g->fsd->advisory;
 	bool is_done = err == 0 && m->status == MSG_ADV_GRANTED;
+	bool is_left = err == -ENOMEM;	/* for another time: nothing has happened */
 	fuse_req_t req;
 
 	(void)type;
 	pthread_mutex_lock(&a->mutex);
+	giving_remove(a, g);
 	if (adv_call_end(a->table, g->call, is_done) < 0)
 		fsd_fail(g->fsd, "out of memory");
-	giving_remove(a, g);
 	req = g->req;
+	if (is_left) {
+		req = send_again(a, g);
+		giving_add(a, g);
+	}
 	pthread_mutex_unlock(&a->mutex);
+	if (is_left) {
+		if (req)
+			fuse_reply_err(req, 0);
+		return;
+	}
 	if (err < 0 && err != -ESHUTDOWN && err != -ENOLINK)
-		log_err("inode %llu: the leader could not take an advisory lock back: %s; it is free when the "
-			"program closes the file", (unsigned long long)g->ask.ino, strerror(-err));
+		log_err("inode %llu: the leader could not take an advisory lock back: %s; it is free when this mount "
+			"leaves", (unsigned long long)g->ask.ino, strerror(-err));
 	if (req)
 		fuse_reply_err(req, is_done || err ? 0 : ENOLCK);
 	free(g);
@@ -329,19 +375,22 @@ static void give_back_send(struct give_back *g)
 		fsd_fail(g->fsd, "out of memory");
 	while (!nothing_to_give_back(a, e, &g->ask))
 		;
-	ret = send_lock(a, e, &g->ask, &g->call, given_back, g);
+	if (a->is_ending)
+		ret = -ESHUTDOWN;
+	else if (a->giving_nr >= GIVING_MAX)
+		ret = -EBUSY;
+	else
+		ret = send_lock(a, e, &g->ask, &g->call, given_back, g);
 	adv_entry_put(a->table, e);
 	if (ret == -EBUSY || ret == -ENOMEM) {
-		/* the thread sends it again */
-		g->due_ns = clock_mono_ns() + SEND_AGAIN_MS * NSEC_PER_MSEC;
-		pthread_cond_signal(&a->cond);
-		req = g->req;
-		g->req = NULL;
+		req = send_again(a, g);
 		g = NULL;
 	} else if (ret < 0) {
 		giving_remove(a, g);	/* the end of this mount, and of all it holds */
 		req = g->req;
 	} else {
+		a->unsent_nr--;
+		a->giving_nr++;
 		if (g->req) {
 			g->due_ns = clock_mono_ns() + GIVE_BACK_MS * NSEC_PER_MSEC;
 			pthread_cond_signal(&a->cond);
@@ -354,10 +403,8 @@ static void give_back_send(struct give_back *g)
 	free(g);
 }
 
-/* req may be NULL. */
-static void give_back(struct fsd *fsd, fuse_req_t req, const struct advisory_ask *ask)
+static struct give_back *new_give_back(struct fsd *fsd, fuse_req_t req, const struct advisory_ask *ask)
 {
-	struct advisory *a = fsd->advisory;
 	struct give_back *g = calloc(1, sizeof(*g));
 
 	if (!g)
@@ -365,13 +412,39 @@ static void give_back(struct fsd *fsd, fuse_req_t req, const struct advisory_ask
 	*g = (struct give_back){ .fsd = fsd, .req = req, .ask = *ask, .due_ns = UINT64_MAX };
 	g->ask.type = ADV_UNLOCK;
 	g->ask.wait = false;
-	pthread_mutex_lock(&a->mutex);
-	g->next = a->giving;
-	if (g->next)
-		g->next->prev = g;
-	a->giving = g;
-	pthread_mutex_unlock(&a->mutex);
+	return g;
+}
+
+/* req may be NULL.  May wait for room in the item cache. */
+static void give_back(struct fsd *fsd, fuse_req_t req, const struct advisory_ask *ask)
+{
+	struct give_back *g = new_give_back(fsd, req, ask);
+
+	pthread_mutex_lock(&fsd->advisory->mutex);
+	giving_add(fsd->advisory, g);
+	pthread_mutex_unlock(&fsd->advisory->mutex);
 	give_back_send(g);
+}
+
+/* The same, by our own thread.  The mutex is held. */
+static void give_back_soon(struct advisory *a, const struct advisory_ask *ask)
+{
+	struct give_back *g = new_give_back(a->fsd, NULL, ask);
+
+	g->due_ns = 0;
+	giving_add(a, g);
+	pthread_cond_signal(&a->cond);
+}
+
+/* The mutex is held.  Whether something that the owner has given back before is still to be sent. */
+static bool owes(const struct advisory *a, const struct advisory_ask *ask)
+{
+	const struct give_back *g = a->unsent_nr ? a->giving : NULL;
+
+	while (g && (g->call || g->ask.ino != ask->ino || g->ask.kind != ask->kind ||
+		     g->ask.owner != ask->owner))
+		g = g->next;
+	return g;
 }
 
 void advisory_flush(struct fsd *fsd, fuse_req_t req, uint64_t ino, uint64_t owner)
@@ -506,14 +579,20 @@ static int status_errno(uint8_t status)
 	return -EIO;
 }
 
+/* The mutex is held, l is among those that wait. */
+static void ask_again_in(struct advisory *a, struct lock_op *l, unsigned ms)
+{
+	l->again_ns = clock_mono_ns() + ms * NSEC_PER_MSEC;
+	pthread_cond_signal(&a->cond);
+}
+
 /* The mutex is held: l has no answer yet, and is asked again in a moment. */
 static bool tries_again(struct advisory *a, struct lock_op *l)
 {
 	if (l->err != -EAGAIN || l->ask.kind != MSG_ADV_FLOCK || l->tries >= TRIES_MAX)
 		return false;
-	l->again_ns = clock_mono_ns() + TRY_AGAIN_MS(l->tries) * NSEC_PER_MSEC;
+	ask_again_in(a, l, TRY_AGAIN_MS(l->tries));
 	l->tries++;
-	pthread_cond_signal(&a->cond);
 	return true;
 }
 
@@ -535,9 +614,13 @@ static void lock_answered(void *arg, int err, unsigned type, const void *reply)
 	else
 		err = -ENOLCK;
 	pthread_mutex_lock(&a->mutex);
+	a->asked_nr--;
 	if (adv_call_end(a->table, c->call, err == 0) < 0)
 		fsd_fail(c->fsd, "out of memory");
 	l = c->asks;
+	/* Who asked for it is dead.  This is the session's thread, for which a full item cache waits. */
+	if (!l && err == 0)
+		give_back_soon(a, &undo);
 	if (l) {
 		l->call = NULL;
 		l->err = err == -EAGAIN && l->ask.wait ? -EINTR : err;
@@ -551,9 +634,6 @@ static void lock_answered(void *arg, int err, unsigned type, const void *reply)
 		l->is_answered = true;
 		l->op.writes = err == 0;
 		op_wake(&l->op);
-	} else if (!c->asks && err == 0) {
-		/* who asked for it is dead */
-		give_back(c->fsd, NULL, &undo);
 	}
 	free(c);
 }
@@ -586,18 +666,28 @@ static void lock_send(struct op *op)
 		ret = -ESHUTDOWN;
 	else if (l->ask.wait && l->was_signalled)
 		ret = -EINTR;
+	else if (owes(a, &l->ask))
+		ret = -EAGAIN;
+	else if (a->asked_nr >= ADVISORY_ASKED_MAX)
+		ret = -EBUSY;
 	else
 		ret = send_lock(a, e, &l->ask, &c->call, lock_answered, c);
 	adv_entry_put(a->table, e);
-	if (ret == 0) {
-		l->call = c;
+	if (ret == 0 || ret == -EAGAIN) {
 		waiting_add(a, l);
 		atomic_store(&op->cancel, abandon);
 	}
+	if (ret == 0) {
+		l->call = c;
+		a->asked_nr++;
+		c = NULL;
+	} else if (ret == -EAGAIN) {
+		ask_again_in(a, l, TRY_AGAIN_MS(0));
+	}
 	pthread_mutex_unlock(&a->mutex);
-	if (ret == 0)
-		return;		/* op may be gone */
 	free(c);
+	if (ret == 0 || ret == -EAGAIN)
+		return;		/* op may be gone */
 	op_fail(op, ret == -EINTR ? ret : ret == -EBUSY || ret == -ENOMEM ? -ENOLCK : -EIO);
 }
 
@@ -670,6 +760,7 @@ static void test_answered(void *arg, int err, unsigned type, const void *reply)
 
 	(void)type;
 	pthread_mutex_lock(&a->mutex);
+	a->asked_nr--;
 	l = c->asks;
 	if (l) {
 		l->call = NULL;
@@ -698,12 +789,13 @@ static void test_send(struct op *op)
 	pthread_mutex_lock(&a->mutex);
 	if (a->is_ending) {
 		ret = -ESHUTDOWN;
-	} else if (c) {
+	} else if (c && a->asked_nr < ADVISORY_ASKED_MAX) {
 		*c = (struct lock_call){ .fsd = op->fsd, .asks = l };
 		ret = net_client_call(op->fsd->net, MSG_adv_test, &m, test_answered, c);
 	}
 	if (ret == 0) {
 		l->call = c;
+		a->asked_nr++;
 		waiting_add(a, l);
 		atomic_store(&op->cancel, abandon);
 	}
@@ -845,7 +937,6 @@ static uint64_t next_due(const struct advisory *a)
 static void *run_thread(void *arg)
 {
 	struct advisory *a = arg;
-	struct timespec ts;
 	uint64_t due;
 
 	pthread_mutex_lock(&a->mutex);
@@ -855,12 +946,10 @@ static void *run_thread(void *arg)
 			continue;
 		}
 		due = next_due(a);
-		ts = (struct timespec){ .tv_sec = (time_t)(due / NSEC_PER_SEC),
-					.tv_nsec = (long)(due % NSEC_PER_SEC) };
 		if (due == UINT64_MAX)
 			pthread_cond_wait(&a->cond, &a->mutex);
 		else
-			pthread_cond_timedwait(&a->cond, &a->mutex, &ts);
+			clock_cond_wait(&a->cond, &a->mutex, due);
 	}
 	pthread_mutex_unlock(&a->mutex);
 	return NULL;
@@ -879,21 +968,15 @@ static void free_all(struct advisory *a)
 int advisory_start(struct fsd *fsd, bool keep)
 {
 	struct advisory *a = calloc(1, sizeof(*a));
-	pthread_condattr_t attr;
-	struct timespec now;
 	int ret;
 
 	if (!a)
 		return -ENOMEM;
 	a->fsd = fsd;
 	pthread_mutex_init(&a->mutex, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&a->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&a->cond, NULL);
 	/* Above all that earlier processes have given: fewer than one a nanosecond. */
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	atomic_store(&a->last_fh, (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec);
+	atomic_store(&a->last_fh, clock_boot_ns());
 	ret = adv_table_open(&a->table, atomic_load(&a->last_fh));
 	if (ret == 0)
 		ret = items_run(fsd, keep ? load : forget, a);

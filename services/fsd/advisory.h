@@ -9,6 +9,9 @@
 #include "fuse.h"
 #include "net_client.h"
 
+/* So many programs may wait for a lock, or for an answer, at the same time; one more gets ENOLCK. */
+#define ADVISORY_ASKED_MAX	4096u
+
 /* keep: the kernel's connection goes on, and what the process before has left are its locks.  0 or -errno. */
 int advisory_start(struct fsd *fsd, bool keep);
 /* The connection is gone: whoever waits for a lock ends, so that the operations can be drained. */
