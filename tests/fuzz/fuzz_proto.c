@@ -54,6 +54,35 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	return 0;
 }
 
+/* Every string has something in it and every array a few elements, or mutations would hardly reach these. */
+#define SEED_FIELD(type, name, since)
+#define SEED_STRING(name, max, since) m->name[0] = 's';
+#define SEED_ARRAY(part, name, max, since)			\
+	m->name##_nr = (max) < 3 ? (max) : 3;			\
+	for (unsigned n = 0; n < m->name##_nr; n++)		\
+		seed_##part(&m->name[n]);
+#define SEED_STRUCT(name)					\
+	static void seed_##name(struct msg_##name *m)		\
+	{							\
+		(void)m;					\
+		name##_FIELDS(SEED_FIELD, SEED_STRING, SEED_ARRAY)	\
+	}
+#define SEED_MESSAGE(name, number, from, to, reply) SEED_STRUCT(name)
+MESSAGE_PARTS(SEED_STRUCT)
+MESSAGES(SEED_MESSAGE)
+
+static void seed(unsigned type)
+{
+	memset(&body, 0, sizeof(body));
+	switch (type) {
+#define SEED_CASE(name, number, from, to, reply)		\
+	case (number):						\
+		seed_##name(&body.name);			\
+		break;
+		MESSAGES(SEED_CASE)
+	}
+}
+
 size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max)
 {
 	struct msg_header hdr = { 0 };
@@ -62,14 +91,7 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max)
 	if (i >= msg_descs_nr)
 		return 0;
 	hdr.type = (uint16_t)msg_descs[i].type;
-	memset(&body, 0, sizeof(body));
-	if (hdr.type == MSG_lock_recover_reply)
-		body.lock_recover_reply.locks_nr = 3;
-	if (hdr.type == MSG_status_reply) {
-		body.status_reply.values_nr = 2;
-		body.status_reply.texts_nr = 2;
-		strcpy(body.status_reply.texts[0].text, "text");
-	}
+	seed(hdr.type);
 	len = msg_put(&hdr, &body, buf, max);
 	return len < 0 ? 0 : (size_t)len;
 }

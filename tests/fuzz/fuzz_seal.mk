@@ -1,0 +1,1 @@
+UNIT_EXTRA_fuzz_seal = services/quorumd/seal.c
