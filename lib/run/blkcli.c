@@ -466,6 +466,11 @@ bool blkcli_waits_for_lease(struct blkcli *c)
 {
 	bool waits;
 
+int blkcli_revoke_mount(struct blkcli *c, uint64_t rid)
+{
+	return control_run(c, BLKMSG_REVOKE_MOUNT, rid);
+}
+
 	pthread_mutex_lock(&c->lock);
 	waits = c->must_resend;
 	pthread_mutex_unlock(&c->lock);

@@ -91,6 +91,8 @@ bool blkcli_waits_for_lease(struct blkcli *c);
 /* What the super blocks say the volume is, as blockd found it. */
 uint64_t blkcli_meta_blocks(const struct blkcli *c);	/* large */
 uint64_t blkcli_data_blocks(const struct blkcli *c);	/* small */
+/* As blkcli_revoke, for the mount (kind fsd) of that rid only: the serverd of the same instance goes on. */
+int blkcli_revoke_mount(struct blkcli *c, uint64_t rid);
 uint64_t blkcli_fsid(const struct blkcli *c);
 
 /* One 4096-byte block; errors as blkcli_run. */

@@ -220,6 +220,7 @@ enum blkmsg_type {
 	BLKMSG_CONTROL_REPLY,
 	BLKMSG_LEASE,
 };
+	BLKMSG_REVOKE_MOUNT,	/* value: no fsd of this rid may write any more; its serverd may */
 
 struct blkmsg_header {
 	uint32_t magic;

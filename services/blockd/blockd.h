@@ -82,7 +82,10 @@ struct tokens {
 	uint64_t fsid;
 	_Atomic uint64_t min_term;	/* these two are also read for the status */
 	_Atomic size_t revoked_nr;
-	uint64_t revoked[TOKENS_REVOKED_MAX];
+	struct revoked {
+		uint64_t rid;
+		bool is_mount;		/* its fsd only */
+	} revoked[TOKENS_REVOKED_MAX];
 };
 
 /* Load what an earlier blockd of this volume recorded in dir (borrowed).  -errno, logged. */
@@ -91,7 +94,7 @@ int tokens_load(struct tokens *t, const char *dir, uint64_t fsid);
 int tokens_check(const struct tokens *t, uint32_t kind, uint64_t rid, uint64_t term);
 /* Recorded before they return 0.  -ESTALE: a newer term was set; -ENOSPC; -errno of the record. */
 int tokens_set_term(struct tokens *t, uint64_t term);
-int tokens_revoke(struct tokens *t, uint64_t rid);
+int tokens_revoke(struct tokens *t, uint64_t rid, bool is_mount);
 
 /* ---- lease.c: until when ---- */
 

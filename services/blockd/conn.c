@@ -393,8 +393,8 @@ static bool control_must_wait(const struct blockd *d, const struct blkmsg_contro
 
 		if (!o || o->writes_inflight == 0)
 			continue;
-		if (m->hdr.type == BLKMSG_REVOKE ? o->rid == m->value :
-		    o->kind == BLK_KIND_SERVERD && o->term < m->value)
+		if (m->hdr.type == BLKMSG_SET_TERM ? o->kind == BLK_KIND_SERVERD && o->term < m->value :
+		    o->rid == m->value && (m->hdr.type == BLKMSG_REVOKE || o->kind == BLK_KIND_FSD))
 			return true;
 	}
 	return false;
@@ -420,7 +420,7 @@ static void conn_control(struct blockd *d, struct conn *c, const struct blkmsg_c
 	else if (m->value == 0)
 		ret = -EINVAL;
 	else
-		ret = tokens_revoke(&d->tokens, m->value);
+		ret = tokens_revoke(&d->tokens, m->value, m->hdr.type == BLKMSG_REVOKE_MOUNT);
 
 	if (ret == 0 && m->hdr.type == BLKMSG_REVOKE)
 		log_notice("rid %016" PRIx64 " is fenced on this host: it writes no more", m->value);
@@ -449,6 +449,9 @@ static void held_retry(struct blockd *d)
 			d->controls_held--;
 			c->has_control = false;
 			if (c->control.hdr.type == BLKMSG_SET_TERM && c->kind == BLK_KIND_SERVERD)
+	if (ret == 0 && m->hdr.type == BLKMSG_REVOKE_MOUNT)
+		log_notice("the mount of rid %016" PRIx64 " is fenced on this host: it writes no more; its serverd goes on",
+			   m->value);
 				c->term = c->control.value;
 			if (c->is_deaf)
 				conn_listen(d, c, true);
@@ -487,7 +490,7 @@ static bool is_next_control(struct conn *c)
 	struct blkmsg_header hdr;
 
 	return recv(c->sock, &hdr, sizeof(hdr), MSG_PEEK | MSG_DONTWAIT) == (ssize_t)sizeof(hdr) &&
-	       (hdr.type == BLKMSG_SET_TERM || hdr.type == BLKMSG_REVOKE);
+	       is_control(hdr.type);
 }
 
 static void conn_lease(struct blockd *d, struct conn *c, const struct blkmsg_lease *m)
@@ -496,6 +499,7 @@ static void conn_lease(struct blockd *d, struct conn *c, const struct blkmsg_lea
 		conn_close(d, c, "it told of a lease that makes no sense or is not its to tell");
 }
 
+	case BLKMSG_REVOKE_MOUNT:
 void conn_socket_event(struct blockd *d, unsigned index)
 {
 	struct conn *c = index < BLOCKD_CLIENTS_MAX ? d->conns[index] : NULL;
@@ -506,6 +510,11 @@ void conn_socket_event(struct blockd *d, unsigned index)
 	int type;
 
 	if (!c || c->state == CONN_CLOSED)
+static bool is_control(int type)
+{
+	return type == BLKMSG_SET_TERM || type == BLKMSG_REVOKE || type == BLKMSG_REVOKE_MOUNT;
+}
+
 		return;
 	if (c->is_deaf) {
 		/* We asked not to be told of messages, so this is the end of the connection. */
@@ -538,7 +547,7 @@ void conn_socket_event(struct blockd *d, unsigned index)
 			return;
 		}
 		conn_hello(d, c, &msg.hello);
-	} else if (c->state == CONN_OPEN && (type == BLKMSG_SET_TERM || type == BLKMSG_REVOKE)) {
+	} else if (c->state == CONN_OPEN && is_control(type)) {
 		conn_control(d, c, &msg.control);
 	} else if (c->state == CONN_OPEN && type == BLKMSG_LEASE) {
 		conn_lease(d, c, &msg.lease);

@@ -22,28 +22,32 @@
 #define TOKENS_NAME	"tokens"
 #define TOKENS_TEXT_MAX	(128 + TOKENS_REVOKED_MAX * 32)
 
-static bool is_revoked(const struct tokens *t, uint64_t rid)
+static bool is_revoked(const struct tokens *t, uint64_t rid, bool is_mount)
 {
 	for (size_t i = 0; i < t->revoked_nr; i++)
-		if (t->revoked[i] == rid)
+		if (t->revoked[i].rid == rid && (is_mount || !t->revoked[i].is_mount))
 			return true;
 	return false;
 }
 
-/* Lines "fsid X", "term N", "revoked X" ..., "end": one without its end was cut. */
+/* Lines "fsid X", "term N", then "revoked X" and "mount X" (its fsd only) ..., "end": one without its end was cut. */
 static int tokens_parse(struct tokens *t, FILE *f, uint64_t *fsid)
 {
 	uint64_t term, rid;
-	char word[8] = "";
+	char word[9] = "";
 
 	if (fscanf(f, "fsid %" SCNx64 " term %" SCNu64, fsid, &term) != 2)
 		return -EBADMSG;
 	t->min_term = term;
-	while (t->revoked_nr < TOKENS_REVOKED_MAX && fscanf(f, " revoked %" SCNx64, &rid) == 1)
-		t->revoked[t->revoked_nr++] = rid;
-	if (fscanf(f, " %7s", word) != 1 || strcmp(word, "end") != 0)
-		return -EBADMSG;
-	return 0;
+	while (fscanf(f, " %8s", word) == 1 && strcmp(word, "end") != 0) {
+		bool is_mount = strcmp(word, "mount") == 0;
+
+		if ((!is_mount && strcmp(word, "revoked") != 0) || t->revoked_nr == TOKENS_REVOKED_MAX ||
+		    fscanf(f, " %" SCNx64, &rid) != 1)
+			return -EBADMSG;
+		t->revoked[t->revoked_nr++] = (struct revoked){ rid, is_mount };
+	}
+	return strcmp(word, "end") == 0 ? 0 : -EBADMSG;
 }
 
 int tokens_load(struct tokens *t, const char *dir, uint64_t fsid)
@@ -93,7 +97,8 @@ static int tokens_record(const struct tokens *t)
 			       t->fsid, t->min_term);
 	for (size_t i = 0; i < t->revoked_nr; i++)
 		len += (size_t)snprintf(text + len, TOKENS_TEXT_MAX - len,
-					"revoked %016" PRIx64 "\n", t->revoked[i]);
+					"%s %016" PRIx64 "\n", t->revoked[i].is_mount ? "mount" : "revoked",
+					t->revoked[i].rid);
 	len += (size_t)snprintf(text + len, TOKENS_TEXT_MAX - len, "end\n");
 	assert(len < TOKENS_TEXT_MAX);
 	ret = rundir_replace(t->dir, TOKENS_NAME, text, len);
@@ -106,7 +111,7 @@ static int tokens_record(const struct tokens *t)
 
 int tokens_check(const struct tokens *t, uint32_t kind, uint64_t rid, uint64_t term)
 {
-	if (is_revoked(t, rid))
+	if (is_revoked(t, rid, kind == BLK_KIND_FSD))
 		return -ENOLINK;
 	return kind == BLK_KIND_SERVERD && term < t->min_term ? -ESTALE : 0;
 }
@@ -127,15 +132,15 @@ int tokens_set_term(struct tokens *t, uint64_t term)
 	return ret;
 }
 
-int tokens_revoke(struct tokens *t, uint64_t rid)
+int tokens_revoke(struct tokens *t, uint64_t rid, bool is_mount)
 {
 	int ret;
 
-	if (is_revoked(t, rid))
+	if (is_revoked(t, rid, is_mount))
 		return 0;
 	if (t->revoked_nr == TOKENS_REVOKED_MAX)
 		return -ENOSPC;
-	t->revoked[t->revoked_nr++] = rid;
+	t->revoked[t->revoked_nr++] = (struct revoked){ rid, is_mount };
 	ret = tokens_record(t);
 	if (ret < 0)
 		t->revoked_nr--;

@@ -144,6 +144,11 @@ void advisory_note(struct server *s, enum advfsm_event_kind kind, uint64_t rid)
 		server_fail(s, ret, "the advisory locks of a mount could not be taken note of");
 }
 
+bool advisory_waits_for(const struct server *s, uint64_t rid)
+{
+	return advfsm_waits_for(s->advisory->fsm, rid);
+}
+
 void advisory_stats(const struct server *s, struct advfsm_stats *st)
 {
 	advfsm_get_stats(s->advisory->fsm, st);

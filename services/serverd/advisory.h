@@ -15,6 +15,8 @@ void advisory_request(struct server *s, uint64_t rid, uint64_t handle, unsigned 
 void advisory_told(struct server *s, struct client *c, int err, const struct msg_adv_recover_reply *m);
 /* EXPECT, GREETED, RESTARTED, GONE; the server stops when there is no memory. */
 void advisory_note(struct server *s, enum advfsm_event_kind kind, uint64_t rid);
+/* Whether a program of another mount waits for what that mount's have, or for its telling what they have. */
+bool advisory_waits_for(const struct server *s, uint64_t rid);
 /* For status. */
 void advisory_stats(const struct server *s, struct advfsm_stats *st);
 /* Do what the machine wants; a part of server_perform. */

@@ -1011,6 +1011,36 @@ bool advfsm_is_gated(const struct advfsm *f)
 	return f->expected != NULL;
 }
 
+static bool others_wait(const struct file *file, uint64_t rid)
+{
+	for (const struct waiter *w = file->waiters; w; w = w->next) {
+		for (const struct holder *h = file->holders; h && w->owner->rid != rid; h = h->next) {
+			if (h->owner->rid == rid && adv_ranges_conflict(&h->have, w->first, w->last, w->type))
+				return true;
+		}
+	}
+	return false;
+}
+
+bool advfsm_waits_for(const struct advfsm *f, uint64_t rid)
+{
+	const struct expected *x = *expected_find(f, rid);
+
+	for (const struct gated *g = f->gated; g && x && x->is_new; g = g->next) {
+		if (g->ev.rid != rid)
+			return true;
+	}
+	if (!f->st.waiting)
+		return false;
+	for (size_t i = 0; i < f->files.buckets_nr; i++) {
+		for (const struct link *l = f->files.buckets[i]; l; l = l->next) {
+			if (others_wait((const struct file *)l, rid))
+				return true;
+		}
+	}
+	return false;
+}
+
 void advfsm_get_stats(const struct advfsm *f, struct advfsm_stats *st)
 {
 	*st = f->st;

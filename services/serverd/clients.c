@@ -12,9 +12,13 @@
  * holds the devices' locks (design.md D6).  Of others that live by leases the end of theirs is waited for
  * (lease.c): when that, the drift of clocks and the longest write are over they write no more.  Of the rest
  * somebody must say that it was done: `scoutfsctl fence ack RID`, or an agent; if that was said before, of whichever
- * service, it is not asked again (fenced.h).  The mount of this very instance is not given up for staying
- * away: it shares its rid with this server, and its dirty state waits in the runtime directory for its next
- * process (D7); if it is gone for good the operator says so in the same way.
+ * service, it is not asked again (fenced.h).
+ *
+ * The mount of this very instance shares its rid with this server.  It is given up like any other, with its lease:
+ * blockd, which has cut it off by then, refuses its process from then on and nobody else, and the lead stays where it
+ * is.  (To resign would make the next leader wait for that same lease, and needs another member.)  But as long as it
+ * is the only mount nobody wants what it has: then its dirty state waits in the runtime directory for its next
+ * process (D7), and if it is gone for good the operator says so.
  *
  * The state is client->state; set_state() is the only place that changes it.
  */
@@ -229,12 +233,30 @@ static void reclaim(struct server *s, struct client *c)
 	advisory_note(s, ADVFSM_GONE, c->info.rid);
 	omap_drop_rid(s->omap, c->info.rid);
 	update_gate(s);
+	c->has_merge_work = false;
 	ct = make_task(s, &c->info, run_reclaim, reclaimed);
 	if (ct)
 		worker_submit(s->worker, &ct->task);
 }
 
 /* --- giving up --- */
+
+static bool is_own(const struct client *c)
+{
+	return c->info.rid == c->server->conf.rid;
+}
+
+/* Whether nobody but this instance's own mount is there, or to come back. */
+static bool is_own_and_alone(const struct client *c)
+{
+	const struct client *o = is_own(c) ? c->server->clients : NULL;
+
+	if (!o)
+		return false;
+	while (o && (o == c || o->state == CLIENT_RECLAIMING || o->state == CLIENT_STUCK))
+		o = o->next;
+	return !o;
+}
 
 static void wait_for_fence(struct client *c)
 {
@@ -243,7 +265,14 @@ static void wait_for_fence(struct client *c)
 
 	set_state(c, CLIENT_FENCE_WAIT);
 	c->deadline_ns = 0;
-	if (c->info.rid == c->server->conf.rid) {
+	if (is_own(c) && c->is_fenced) {
+		c->deadline_ns = c->server->now_ns + (over_ns == LEASE_NEVER ? 0 : over_ns);
+		log_notice("this instance's own mount %016llx is to be fenced: %s.  Its lease is waited for, %llu s",
+			   (unsigned long long)c->info.rid, c->reason,
+			   (c->deadline_ns - c->server->now_ns) / NSEC_PER_SEC);
+		return;
+	}
+	if (is_own(c)) {
 		log_warning("this instance's own mount %016llx is away: %s.  Start its fsd again; or, if "
 			    "it is gone for good, run: scoutfsctl fence ack %016llx",
 			    (unsigned long long)c->info.rid, c->reason,
@@ -275,6 +304,14 @@ static int before_revoke(struct task *task)
 	return conf->revoke(conf->arg, ct->info.rid);
 }
 
+/* Its own right is over, and its kernel was made to forget: without that this server's word would not be enough. */
+static int before_revoke_own(struct task *task)
+{
+	const struct server_conf *conf = &of_task(task)->server->conf;
+
+	return conf->revoke_own_mount(conf->arg);
+}
+
 static void revoked(struct task *task, int err)
 {
 	struct client_task *ct = of_task(task);
@@ -291,16 +328,43 @@ static void revoked(struct task *task, int err)
 	if (err != -ENOENT)
 		log_err("mount %016llx is over and could not be stopped through blockd: %s",
 			(unsigned long long)c->info.rid, strerror(-err));
-	wait_for_fence(c);
+	if (!is_own(c)) {
+		wait_for_fence(c);
+		return;
+	}
+	set_state(c, CLIENT_FENCE_WAIT);
+	c->deadline_ns = s->now_ns + RETRY_NS;
+}
+
+static void revoke(struct server *s, struct client *c, int (*before)(struct task *task))
+{
+	struct client_task *ct;
+
+	set_state(c, CLIENT_REVOKING);
+	c->deadline_ns = 0;
+	update_gate(s);
+	ct = make_task(s, &c->info, NULL, revoked);
+	if (!ct)
+		return;
+	ct->task.before = before;
+	worker_submit(s->worker, &ct->task);
+}
+
+static void stop_own(struct server *s, struct client *c)
+{
+	uint64_t over_ns = lease_over_in_ns(c);
+
+	if (over_ns > 0 && over_ns != LEASE_NEVER)
+		wait_for_fence(c);
+	else
+		revoke(s, c, before_revoke_own);
+	update_gate(s);
 }
 
 void client_fence(struct server *s, struct client *c, const char *reason)
 {
-	struct client_task *ct;
-
 	c->reason = reason;
-	/* This instance's own mount: without its token this server could not write either. */
-	if (c->info.rid == s->conf.rid) {
+	if (is_own_and_alone(c)) {
 		if (c->state != CLIENT_FENCE_WAIT)
 			wait_for_fence(c);
 		return;
@@ -308,21 +372,15 @@ void client_fence(struct server *s, struct client *c, const char *reason)
 	stats_inc(&s->conf.stats->fences);
 	log_warning("mount %016llx is given up: %s", (unsigned long long)c->info.rid, reason);
 	remember_fenced(s, c);
-	set_state(c, CLIENT_REVOKING);
-	c->deadline_ns = 0;
 	c->has_farewell = false;
 	requests_forget(c);
 	s->conf.net.drop(s->conf.arg, c->info.rid);
-	update_gate(s);
-	if (PLANTED(locks_before_the_fence)) {
+	if (is_own(c))
+		stop_own(s, c);
+	else if (PLANTED(locks_before_the_fence))
 		reclaim(s, c);
-		return;
-	}
-	ct = make_task(s, &c->info, NULL, revoked);
-	if (!ct)
-		return;
-	ct->task.before = before_revoke;
-	worker_submit(s->worker, &ct->task);
+	else
+		revoke(s, c, before_revoke);
 }
 
 int server_fence_ack(struct server *s, uint64_t rid)
@@ -337,7 +395,10 @@ int server_fence_ack(struct server *s, uint64_t rid)
 		remember_fenced(s, c);
 		s->conf.net.drop(s->conf.arg, rid);
 	}
-	reclaim(s, c);
+	if (is_own(c))
+		stop_own(s, c);
+	else
+		reclaim(s, c);
 	server_perform(s);
 	return 0;
 }
@@ -363,6 +424,10 @@ static void lapsed(struct server *s, struct client *c)
 		c->deadline_ns = s->now_ns + over_ns;
 		return;
 	}
+	if (is_own(c)) {
+		revoke(s, c, before_revoke_own);
+		return;
+	}
 	stats_inc(&s->conf.stats->fence_lapses);
 	log_notice("mount %016llx is fenced: its lease is over, and the longest write with it",
 		   (unsigned long long)c->info.rid);
@@ -378,7 +443,7 @@ static void expect_no_longer(struct server *s, struct client *c)
 	uint64_t over_ns = lease_over_in_ns(c);
 	uint64_t ns = over_ns > COME_BACK_NS ? over_ns : COME_BACK_NS;
 
-	if (c->info.rid != s->conf.rid && over_ns != LEASE_NEVER && s->now_ns + ns < c->deadline_ns)
+	if (over_ns != LEASE_NEVER && s->now_ns + ns < c->deadline_ns)
 		c->deadline_ns = s->now_ns + ns;
 }
 
@@ -398,8 +463,14 @@ int client_expect(struct server *s, const struct mount_info *m, const char *is_o
 	c->deadline_ns = s->now_ns + s->conf.conf->recovery_timeout_ms * NSEC_PER_MSEC;
 	lease_found(c);
 	expect_no_longer(s, c);
-	if (is_over)
+	if (is_over && is_own(c)) {
+		/* An earlier server of this instance had blockd refuse it, when its lease was over. */
+		c->reason = is_over;
+		remember_fenced(s, c);
+		revoke(s, c, before_revoke_own);
+	} else if (is_over) {
 		client_fence(s, c, is_over);
+	}
 	return 0;
 }
 
@@ -675,17 +746,27 @@ static void process_farewells(struct server *s)
 
 /* --- time --- */
 
-/* Whether others wait for an answer of a mount that may be given up for it. */
+/* Whether others wait for an answer of a mount, for what its programs have locked, or for its share of a log merge. */
 static bool is_waited_for(const struct server *s, const struct client *c)
 {
-	return c->state == CLIENT_UP && c->unanswered && c->info.rid != s->conf.rid;
+	return c->unanswered || gather_waits_for(s, c) || advisory_waits_for(s, c->info.rid);
+}
+
+static bool may_be_given_up(const struct server *s, const struct client *c)
+{
+	return lease_over_in_ns(c) == 0 && lease_may_judge(s) && !is_own_and_alone(c);
 }
 
 static void client_tick(struct server *s, struct client *c)
 {
 	/* Connected or not: it has let its lease run out. */
-	if (is_waited_for(s, c) && lease_over_in_ns(c) == 0 && lease_may_judge(s)) {
+	if (c->state == CLIENT_UP && may_be_given_up(s, c) && is_waited_for(s, c)) {
 		client_fence(s, c, "others wait for it, and its lease has run out");
+		return;
+	}
+	/* This instance's own mount was waited for while it was the only one. */
+	if (c->state == CLIENT_FENCE_WAIT && is_own(c) && !c->is_fenced && may_be_given_up(s, c)) {
+		client_fence(s, c, c->reason);
 		return;
 	}
 	if (!c->deadline_ns || s->now_ns < c->deadline_ns)
@@ -734,7 +815,8 @@ uint64_t clients_deadline(const struct server *s)
 	for (const struct client *c = s->clients; c; c = c->next) {
 		if (c->deadline_ns && c->deadline_ns < deadline)
 			deadline = c->deadline_ns;
-		if (is_waited_for(s, c)) {
+		/* What else it may be waited for is seen when the loop turns, which it does once a second. */
+		if (c->state == CLIENT_UP && c->unanswered && !is_own_and_alone(c)) {
 			uint64_t over_ns = lease_over_in_ns(c);
 
 			if (over_ns != LEASE_NEVER && s->now_ns + over_ns + JUDGE_NS < deadline)

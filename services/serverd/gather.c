@@ -267,6 +267,8 @@ void gather_tick(struct server *s)
 
 	txn_get_view(worker_txn(s->worker), &v);
 	look_at(s, &v);
+	g->is_wanted = !v.merge.is_running && merge_is_wanted(&g->policy, (unsigned)v.height_max,
+							      v.finished_trees_nr, v.meta_is_low);
 	if (g->deadline_ns && s->now_ns >= g->deadline_ns)
 		attempt_failed(s);
 	atomic_store(&g->policy.may_begin, s->now_ns >= g->next_try_ns && all_are_there(s));
@@ -277,6 +279,16 @@ void gather_tick(struct server *s)
 	tell_if_not_low(s, &v);
 	begin_when_idle(s, &v);
 	work(s, &v);
+}
+
+bool gather_waits_for(const struct server *s, const struct client *c)
+{
+	const struct gather *g = &s->gather;
+	bool waits = g->was_running ? c->has_merge_work : g->is_wanted && !c->is_connected;
+
+	for (unsigned i = 0; i < g->active_nr && !g->was_running && g->is_wanted; i++)
+		waits = waits || g->active[i] == c->info.rid;
+	return waits;
 }
 
 uint64_t gather_deadline(const struct server *s)

@@ -115,6 +115,15 @@ static int rid_is_fenced(void *arg, uint64_t rid)
 
 static uint64_t lapsed_led(void *arg, uint64_t rid)
 {
+/* Kept first, so that a next process of the mount that has lost what it knew of its leader is not let in as new. */
+static int blk_revoke_own_mount(void *arg)
+{
+	struct daemon *d = arg;
+
+	fenced_add(&d->conf, d->rid);
+	return blkcli_revoke_mount(d->blk, d->rid);
+}
+
 	struct daemon *d = arg;
 
 	return lapsed_led_ms(&d->conf, d->last_term, rid);
@@ -329,6 +338,7 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.stats = &d->stats,
 	};
 	int ret;
+		.revoke_own_mount = blk_revoke_own_mount,
 
 	d->last_term = term;
 	d->lease_until_ns = 0;
@@ -599,7 +609,7 @@ static int end_fence(struct daemon *d, bool is_fenced, const char *arg_text, cha
 		snprintf(text, text_size, "too many at once, say it again");
 		return -EBUSY;
 	}
-	/* Kept for who serves next; our own rid would keep this very instance out. */
+	/* Kept for who serves next; our own is, when blockd has been told. */
 	if (rid != d->rid)
 		fenced_add(&d->conf, rid);
 	d->acks[d->acks_nr++] = rid;

@@ -100,6 +100,15 @@ static void note_open(const struct request_task *r, int err)
 		stable_note(c, &r->out);
 }
 
+/* A mount works on one part at a time. */
+static void note_merge_work(const struct request_task *r, bool has_work)
+{
+	struct client *c = client_find(r->server, r->rid);
+
+	if (c)
+		c->has_merge_work = has_work;
+}
+
 static void complete(struct task *task, int err)
 {
 	struct request_task *r = (struct request_task *)((char *)task -
@@ -141,6 +150,11 @@ static void complete(struct task *task, int err)
 		body.get_log_merge_reply.has_work = r->has_work;
 		if (r->has_work)
 			body.get_log_merge_reply.request = r->work;
+		note_merge_work(r, err == 0 && r->has_work);
+		break;
+	case MSG_commit_log_merge:
+		if (err == 0)
+			note_merge_work(r, false);
 		break;
 	default:
 		break;

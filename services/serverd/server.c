@@ -215,9 +215,9 @@ static int add_mounted(void *arg, const struct mount_info *m)
 	const struct server_conf *conf = &st->server->conf;
 	int ret = add_found(st, m, true);
 
-	if (ret < 0 || m->rid == conf->rid)
+	if (ret < 0)
 		return ret;
-	if (conf->rid_is_ours(conf->arg, m->rid) > 0)
+	if (m->rid != conf->rid && conf->rid_is_ours(conf->arg, m->rid) > 0)
 		st->found[st->nr - 1].is_over = "it was a mount of this host, and this host has started anew";
 	else if (conf->rid_is_fenced(conf->arg, m->rid) > 0)
 		st->found[st->nr - 1].is_over = "it is known to be fenced";

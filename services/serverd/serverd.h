@@ -38,6 +38,8 @@ struct server_conf {
 	/* Worker's thread: nobody with an older term writes any more; this rid writes no more (2.7). */
 	int (*set_term)(void *arg, uint64_t term);
 	int (*revoke)(void *arg, uint64_t rid);
+	/* Worker's thread: the mount of this very instance writes no more, this server does. */
+	int (*revoke_own_mount)(void *arg);
 	/* Worker's thread: whether this host ever ran a mount of that rid; 1, 0 or an error. */
 	int (*rid_is_ours)(void *arg, uint64_t rid);
 	/* Worker's thread: whether that rid is known to write no more (fenced.h); 1, 0 or an error. */
@@ -83,13 +85,14 @@ struct client {
 	bool was_greeted;		/* by this server */
 	bool is_connected;
 	bool is_fenced;			/* it may not come back */
+	bool has_merge_work;		/* a part of a log merge that it has not handed in */
 	bool has_farewell;
 	uint64_t farewell_handle;
 	unsigned unanswered;		/* what it was asked and has not answered: others wait for it */
 	struct lease_granter lease;
 	uint64_t open_seq;		/* of the transaction it has open; 0: unknown, all ones: none */
 	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; FENCE_WAIT: its
-					   lease is over; STUCK */
+					   lease is over, or blockd is asked again; STUCK */
 	const char *reason;		/* why it was given up */
 	struct txn_job *held;		/* requests.c: tasks that wait for its locks */
 	struct txn_job *gathering;	/* ... and for a merge to begin */
@@ -114,6 +117,7 @@ struct gather {
 	bool is_working;		/* the background task is the worker's */
 	uint64_t work_at_ns;		/* when it is due; 0: there is nothing to do */
 	bool is_alarmed;		/* trees pile up, and it was said */
+	bool is_wanted;			/* a merge, and none runs */
 	bool was_low;			/* metadata, when last looked at */
 };
 
@@ -216,6 +220,8 @@ void gather_note(struct server *s, const struct merge_gate *gate);
 /* What time and the last commits have made possible. */
 void gather_tick(struct server *s);
 uint64_t gather_deadline(const struct server *s);
+/* Whether a merge that is wanted does not begin, or one that runs does not end, because of that mount. */
+bool gather_waits_for(const struct server *s, const struct client *c);
 
 /*
  * stable.c: serving begins; a mount has been told its log trees; those that hold others' changes back are asked

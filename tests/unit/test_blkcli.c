@@ -520,6 +520,26 @@ static void a_revoked_rid_writes_no_more(void **state)
 	blkcli_close(serverd);
 	stop(fx, SIGTERM);
 
+	/* A mount alone: the serverd of the same rid goes on. */
+	make_volume(fx->meta, fx->data, 0x98);
+	start(fx);
+	victim = client_as(fx, BLK_KIND_FSD, RID, 0);
+	serverd = client_as(fx, BLK_KIND_SERVERD, RID, 1);
+	assert_int_equal(blkcli_revoke_mount(victim, RID), -EPERM);
+	assert_int_equal(blkcli_revoke_mount(serverd, RID), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(run(victim, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF, 4096, buf), -ENOLINK);
+		assert_int_equal(run(serverd, BLK_OP_WRITE, BLK_DEV_META, 16u << 20, 4096, buf), 0);
+		stop(fx, SIGKILL);
+		start(fx);
+	}
+	/* All of the rid, after that. */
+	assert_int_equal(blkcli_revoke(serverd, RID), 0);
+	assert_int_equal(run(serverd, BLK_OP_WRITE, BLK_DEV_META, 16u << 20, 4096, buf), -ENOLINK);
+	blkcli_close(victim);
+	blkcli_close(serverd);
+	stop(fx, SIGTERM);
+
 	/* Another volume under the same name begins anew. */
 	make_volume(fx->meta, fx->data, 0x99);
 	start(fx);

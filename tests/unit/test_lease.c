@@ -185,7 +185,7 @@ static void a_dead_mounts_kernel_is_cut_off_when_its_time_is_over(void **state)
 	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 77, SEC), 1);
 	lease_guard_here(&g, KIND, RID, true, SEC);
 	/* There: it makes the kernel forget by itself, soon. */
-	assert_true(lease_guard_deadline(&g, SEC) == 10 * SEC + LEASE_LATE_NS);
+	assert_true(lease_guard_deadline(&g, SEC) == 10 * SEC);
 	/* Gone within its time, and back: nothing. */
 	lease_guard_here(&g, KIND, RID, false, 5 * SEC);
 	assert_true(lease_guard_deadline(&g, SEC) == 10 * SEC);
@@ -230,6 +230,9 @@ static void a_kernel_that_nobody_makes_forget_is_cut_off(void **state)
 	/* Or it does not even begin: it is stopped. */
 	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 210 * SEC, 200 * SEC), 1);
 	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 78, 200 * SEC), 1);
+	assert_true(lease_guard_deadline(&g, SEC) == 210 * SEC);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 210 * SEC), 0);
+	assert_true(lease_guard_deadline(&g, SEC) == 210 * SEC + LEASE_LATE_NS);
 	assert_int_equal(lease_guard_next_cut(&g, SEC, 210 * SEC + LEASE_LATE_NS - 1), 0);
 	assert_int_equal(lease_guard_next_cut(&g, SEC, 210 * SEC + LEASE_LATE_NS), 78);
 	/* It dies shortly before its time is over: what others change then is not shown either. */
@@ -238,6 +241,33 @@ static void a_kernel_that_nobody_makes_forget_is_cut_off(void **state)
 	lease_guard_here(&g, KIND, RID, false, 309 * SEC);
 	assert_int_equal(lease_guard_next_cut(&g, 3 * SEC, 310 * SEC + LEASE_LATE_NS - 1), 0);
 	assert_int_equal(lease_guard_next_cut(&g, 3 * SEC, 310 * SEC + LEASE_LATE_NS), 79);
+}
+
+/* Its blockd was stopped as well, with the whole host: it hears of the end when the process can say something again. */
+static void who_could_say_nothing_is_not_cut_off_for_it(void **state)
+{
+	struct lease_guard g = { 0 };
+
+	(void)state;
+	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 10 * SEC, SEC), 1);
+	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 77, SEC), 1);
+	lease_guard_here(&g, KIND, RID, true, SEC);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 2 * SEC), 0);
+	/* All of it is stopped until 15 s. */
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 15 * SEC), 0);
+	assert_true(lease_guard_deadline(&g, SEC) == 15 * SEC + LEASE_LATE_NS);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 15 * SEC + LEASE_LATE_NS - 1), 0);
+	lease_guard_withdraws(&g, KIND, RID, 15 * SEC + LEASE_LATE_NS - 1);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 15 * SEC + LEASE_LATE_NS), 0);
+	/* There is another lease, and after that the process alone is stopped. */
+	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 30 * SEC, 20 * SEC), 1);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 30 * SEC), 0);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 30 * SEC + LEASE_LATE_NS), 77);
+	/* Where there is no process nobody can say anything: no moment is given. */
+	assert_int_equal(lease_guard_set(&g, KIND, RID, 1, 40 * SEC, 31 * SEC), 1);
+	assert_int_equal(lease_guard_fuse(&g, KIND, RID, 78, 31 * SEC), 1);
+	lease_guard_here(&g, KIND, RID, false, 32 * SEC);
+	assert_int_equal(lease_guard_next_cut(&g, SEC, 45 * SEC), 78);
 }
 
 static void the_dead_make_room(void **state)
@@ -458,6 +488,7 @@ int main(void)
 		cmocka_unit_test(no_write_without_a_right_that_lasts),
 		cmocka_unit_test(a_dead_mounts_kernel_is_cut_off_when_its_time_is_over),
 		cmocka_unit_test(a_kernel_that_nobody_makes_forget_is_cut_off),
+		cmocka_unit_test(who_could_say_nothing_is_not_cut_off_for_it),
 		cmocka_unit_test(the_dead_make_room),
 		cmocka_unit_test(whoever_waits_for_a_lease_waits_long_enough),
 	};

@@ -46,6 +46,8 @@ struct world {
 	uint64_t known_fenced;
 	uint64_t revoked[8];		/* by the worker; read when it is idle */
 	unsigned revoked_nr;
+	unsigned own_revoked;
+	int own_revoke_err;
 	uint64_t term;
 	uint64_t handles;
 	bool is_listening;
@@ -114,6 +116,14 @@ static int t_revoke(void *arg, uint64_t rid)
 	return 0;
 }
 
+static int t_revoke_own(void *arg)
+{
+	struct world *w = arg;
+
+	w->own_revoked++;
+	return w->own_revoke_err;
+}
+
 static int t_is_ours(void *arg, uint64_t rid)
 {
 	struct world *w = arg;
@@ -180,6 +190,7 @@ static void start(struct world *w, uint64_t term)
 	struct server_conf sc = {
 		.conf = &w->conf, .term = term, .rid = OWN_RID, .fsid = FSID,
 		.dev = txn_dev_of(w->dev), .set_term = t_set_term, .revoke = t_revoke,
+		.revoke_own_mount = t_revoke_own,
 		.rid_is_ours = t_is_ours, .rid_is_fenced = t_is_fenced,
 		.listen = t_listen, .unlisten = t_unlisten,
 		.lapsed_led_ms = t_lapsed, .boot_ns = t_boot, .lease_until_ns = t_lease_until,
@@ -567,7 +578,7 @@ static void a_mount_that_stays_away_is_given_up_and_its_locks_with_it(void **sta
 	world_free(w);
 }
 
-static void this_instances_own_mount_is_waited_for(void **state)
+static void this_instances_own_mount_is_waited_for_while_it_is_alone(void **state)
 {
 	struct world *w = world_make();
 
@@ -589,6 +600,107 @@ static void this_instances_own_mount_is_waited_for(void **state)
 	tell_no_locks(w, OWN_RID);
 	assert_int_equal(client_find(w->s, OWN_RID)->state, CLIENT_UP);
 	assert_int_equal(call(w, OWN_RID, MSG_farewell, NULL)->err, 0);
+	world_free(w);
+}
+
+/* It was away while nobody else was there; who comes then needs what it holds. */
+static void this_instances_own_mount_is_given_up_when_another_one_comes(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	server_on_disconnected(w->s, OWN_RID, w->now);
+	pass_time(w, 100);
+	WAIT_FOR(w, client_find(w->s, OWN_RID)->state == CLIENT_FENCE_WAIT);
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	WAIT_FOR(w, !client_find(w->s, OWN_RID));
+	turns(w);
+	assert_int_equal(w->own_revoked, 1);
+	assert_int_equal(w->revoked_nr, 0);
+	assert_false(is_on_volume(w, OWN_RID));
+	assert_int_equal(greet(w, OWN_RID, 1, 0), GREETING_FENCED);
+	world_free(w);
+}
+
+/* Its process is stopped, and another mount wants what it has: the lead stays, and blockd refuses that process alone. */
+static void this_instances_own_mount_is_given_up_with_its_lease(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	w->conf.client_timeout_ms = 600000;
+	w->own_revoke_err = -EIO;
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	call(w, OWN_RID, MSG_lock, &want);
+	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->err, 0);
+	h = ask(w, 1, MSG_lock, &want);
+	pass_time(w, 12);
+	assert_null(find(w, RESPONDED, 1, h));
+	assert_int_equal(w->own_revoked, 0);
+	pass_time(w, 1);
+	/* Nobody gets it before blockd has said so, however often it must be asked. */
+	WAIT_FOR(w, client_find(w->s, OWN_RID)->state == CLIENT_FENCE_WAIT);
+	assert_int_equal(greet(w, OWN_RID, 1, 0), GREETING_FENCED);
+	w->own_revoke_err = 0;
+	assert_null(find(w, RESPONDED, 1, h));
+	pass_time(w, 2);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	WAIT_FOR(w, !client_find(w->s, OWN_RID));
+	turns(w);
+	assert_int_equal(w->own_revoked, 2);
+	assert_int_equal(w->revoked_nr, 0);
+	assert_false(is_on_volume(w, OWN_RID));
+	assert_int_equal(server_state(w->s), SERVER_UP);
+	assert_int_equal(greet(w, OWN_RID, 1, 0), GREETING_FENCED);
+	world_free(w);
+}
+
+static void a_new_server_waits_for_its_own_mount_no_longer_than_for_others(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(1, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	stop(w);
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	tell_no_locks(w, 1);
+	h = ask(w, 1, MSG_lock, &want);
+	pass_time(w, 12);
+	turns(w);
+	assert_null(find(w, RESPONDED, 1, h));
+	pass_time(w, 2);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	assert_int_equal(w->own_revoked, 1);
+	world_free(w);
+}
+
+/* The server that had blockd refuse it died before that was on the volume. */
+static void own_mount_that_an_earlier_server_fenced_does_not_come_back(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	stop(w);
+	w->known_fenced = OWN_RID;
+	start_up(w, 2);
+	assert_int_equal(greet(w, OWN_RID, 1, 0), GREETING_FENCED);
+	WAIT_FOR(w, !client_find(w->s, OWN_RID));
+	turns(w);
+	assert_false(is_on_volume(w, OWN_RID));
+	assert_int_equal(w->own_revoked, 1);
+	/* Nor does a process that knows of no leader. */
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_FENCED);
 	world_free(w);
 }
 
@@ -1165,6 +1277,78 @@ static void who_is_waited_for_is_given_up_with_its_lease_and_nobody_else(void **
 	world_free(w);
 }
 
+static void who_waits_for_a_silent_mounts_file_lock_gets_it_with_its_lease(void **state)
+{
+	struct world *w = world_make();
+	struct msg_adv_lock m = { .number = 1, .kind = MSG_ADV_FLOCK, .type = MSG_ADV_WRITE, .ino = 77, .owner = 5,
+				  .last = UINT64_MAX, .pid = 9 };
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	w->conf.client_timeout_ms = 600000;
+	for (uint64_t rid = 1; rid <= 3; rid++)
+		assert_int_equal(greet(w, rid, 0, 0), GREETING_OK);
+	assert_int_equal(call(w, 2, MSG_adv_lock, &m)->body.adv_lock_reply.status, MSG_ADV_GRANTED);
+	m.ino = 78;
+	assert_int_equal(call(w, 3, MSG_adv_lock, &m)->body.adv_lock_reply.status, MSG_ADV_GRANTED);
+	assert_int_equal(call(w, 2, MSG_lease, NULL)->err, 0);
+	assert_int_equal(call(w, 3, MSG_lease, NULL)->err, 0);
+	/* Both are silent from now on; what 3 has nobody wants. */
+	m.ino = 77;
+	m.wait = 1;
+	h = ask(w, 1, MSG_adv_lock, &m);
+	pass_time(w, 12);
+	assert_null(answer_of(w, 1, h));
+	pass_time(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	assert_int_equal(find(w, RESPONDED, 1, h)->body.adv_lock_reply.status, MSG_ADV_GRANTED);
+	pass_time(w, 100);
+	assert_int_equal(client_find(w->s, 3)->state, CLIENT_UP);
+	world_free(w);
+}
+
+static void a_merge_waits_for_a_silent_mount_no_longer_than_its_lease(void **state)
+{
+	struct disk_log_trees lt[2];
+	struct world *w = make_barrier(lt);
+	struct said *x;
+	uint64_t opening;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	w->conf.client_timeout_ms = 600000;
+	assert_int_equal(call(w, 2, MSG_lease, NULL)->err, 0);
+	opening = ask(w, 1, MSG_open_log_trees, NULL);
+	/* It has something that is not committed and says nothing any more. */
+	turns(w);
+	pass_time(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, opening));
+	x = find(w, RESPONDED, 1, opening);
+	lt[0] = x->body.open_log_trees_reply.log_trees;
+	pass_time(w, 11);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
+	pass_time(w, 1);
+	WAIT_FOR(w, !client_find(w->s, 2));
+	assert_false(merge_runs(w));
+	pass_time(w, 10);
+	lt[0] = commit_tree(w, 1, &lt[0]);
+	assert_true(merge_runs(w));
+	/* Work of the merge that a mount has taken is another's when that one is silent. */
+	assert_int_equal(greet(w, 3, 0, 0), GREETING_OK);
+	assert_int_equal(call(w, 3, MSG_lease, NULL)->err, 0);
+	assert_true(call(w, 3, MSG_get_log_merge, NULL)->body.get_log_merge_reply.has_work);
+	assert_false(call(w, 1, MSG_get_log_merge, NULL)->body.get_log_merge_reply.has_work);
+	pass_time(w, 12);
+	turns(w);
+	assert_non_null(client_find(w->s, 3));
+	pass_time(w, 1);
+	WAIT_FOR(w, !client_find(w->s, 3));
+	turns(w);
+	assert_true(call(w, 1, MSG_get_log_merge, NULL)->body.get_log_merge_reply.has_work);
+	world_free(w);
+}
+
 static void silence_does_not_count_while_the_server_itself_was_away(void **state)
 {
 	struct world *w = world_make();
@@ -1385,7 +1569,13 @@ int main(void)
 		cmocka_unit_test(a_write_seq_that_nobody_remembers_is_not_granted_again),
 		cmocka_unit_test(who_is_known_to_be_fenced_is_not_waited_for),
 		cmocka_unit_test(a_mount_that_stays_away_is_given_up_and_its_locks_with_it),
-		cmocka_unit_test(this_instances_own_mount_is_waited_for),
+		cmocka_unit_test(this_instances_own_mount_is_waited_for_while_it_is_alone),
+		cmocka_unit_test(this_instances_own_mount_is_given_up_when_another_one_comes),
+		cmocka_unit_test(this_instances_own_mount_is_given_up_with_its_lease),
+		cmocka_unit_test(a_new_server_waits_for_its_own_mount_no_longer_than_for_others),
+		cmocka_unit_test(own_mount_that_an_earlier_server_fenced_does_not_come_back),
+		cmocka_unit_test(who_waits_for_a_silent_mounts_file_lock_gets_it_with_its_lease),
+		cmocka_unit_test(a_merge_waits_for_a_silent_mount_no_longer_than_its_lease),
 		cmocka_unit_test(what_a_dead_process_asked_is_not_done_after_the_next_one_was_told),
 		cmocka_unit_test(a_rid_that_nobody_knows_is_told_that_it_was_fenced),
 		cmocka_unit_test(a_mount_that_lies_of_its_locks_is_given_up),

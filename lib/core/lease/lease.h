@@ -140,6 +140,7 @@ struct lease_right {
 	bool is_here;		/* a process of the writer is connected */
 	uint64_t since_ns;	/* it is, or is not */
 	uint64_t withdraws_ns;	/* since when it makes its kernel forget; 0: it does not */
+	uint64_t over_seen_ns;	/* when it was first looked at with its time over; 0: not yet */
 };
 
 /* In place; all zero is empty. */
@@ -174,7 +175,8 @@ void lease_guard_withdraws(struct lease_guard *g, uint32_t kind, uint64_t rid, u
 /*
  * The next mount whose time is over and whose kernel remembers what others may change now: its process is not there
  * (for grace_ns, where there is that much time), or does nothing about it.  Its FUSE connection must be cut.  It is
- * returned once; 0: there is none.
+ * returned once; 0: there is none.  A process that is there has LEASE_LATE_NS from when this was first called with
+ * its time over: where the caller was stopped, with the whole host perhaps, the process may have been as well.
  */
 #define LEASE_LATE_NS		1000000000ull	/* longest_io_ms is that at least: nobody changes anything before */
 #define LEASE_WITHDRAW_NS	10000000000ull

@@ -69,6 +69,7 @@ int lease_guard_set(struct lease_guard *g, uint32_t kind, uint64_t rid, uint64_t
 	r->term = term;
 	r->until_ns = until;
 	r->withdraws_ns = 0;
+	r->over_seen_ns = 0;
 	return 1;
 }
 
@@ -127,7 +128,8 @@ static uint64_t cut_ns(const struct lease_right *r, uint64_t grace)
 	if (!r->fuse_id)
 		return LEASE_NEVER;
 	if (r->is_here)
-		return r->withdraws_ns ? r->withdraws_ns + LEASE_WITHDRAW_NS : late;
+		return r->withdraws_ns ? r->withdraws_ns + LEASE_WITHDRAW_NS :
+					 max_u64(late, r->over_seen_ns + LEASE_LATE_NS);
 	return max_u64(r->until_ns, back < late ? back : late);
 }
 
@@ -137,6 +139,8 @@ uint32_t lease_guard_next_cut(struct lease_guard *g, uint64_t grace, uint64_t no
 		struct lease_right *r = &g->v[i];
 		uint32_t id = r->fuse_id;
 
+		if (r->kind && !r->over_seen_ns && now >= r->until_ns)
+			r->over_seen_ns = now;
 		if (now < cut_ns(r, grace))
 			continue;
 		r->fuse_id = 0;
@@ -150,8 +154,14 @@ uint64_t lease_guard_deadline(const struct lease_guard *g, uint64_t grace)
 	uint64_t t = LEASE_NEVER;
 
 	for (size_t i = 0; i < LEASE_GUARD_MAX; i++) {
-		if (cut_ns(&g->v[i], grace) < t)
-			t = cut_ns(&g->v[i], grace);
+		const struct lease_right *r = &g->v[i];
+		uint64_t at = cut_ns(r, grace);
+
+		/* Its end is to be seen, too. */
+		if (at != LEASE_NEVER && r->is_here && !r->over_seen_ns && r->until_ns < at)
+			at = r->until_ns;
+		if (at < t)
+			t = at;
 	}
 	return t;
 }
