@@ -437,6 +437,11 @@ int blkcli_revoke(struct blkcli *c, uint64_t rid)
 	return control_run(c, BLKMSG_REVOKE, rid);
 }
 
+int blkcli_revoke_mount(struct blkcli *c, uint64_t rid)
+{
+	return control_run(c, BLKMSG_REVOKE_MOUNT, rid);
+}
+
 /* ---- leases ---- */
 
 void blkcli_lease(struct blkcli *c, uint32_t kind, uint64_t term, uint64_t until_ns)
@@ -465,11 +470,6 @@ void blkcli_fuse(struct blkcli *c, uint32_t fuse_id)
 bool blkcli_waits_for_lease(struct blkcli *c)
 {
 	bool waits;
-
-int blkcli_revoke_mount(struct blkcli *c, uint64_t rid)
-{
-	return control_run(c, BLKMSG_REVOKE_MOUNT, rid);
-}
 
 	pthread_mutex_lock(&c->lock);
 	waits = c->must_resend;

@@ -77,6 +77,8 @@ int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr);
 int blkcli_set_term(struct blkcli *c, uint64_t term);
 /* The rid writes no more on this host: on 0 all its writes in flight have ended.  Kinds as above. */
 int blkcli_revoke(struct blkcli *c, uint64_t rid);
+/* As blkcli_revoke, for the mount (kind fsd) of that rid only: the serverd of the same instance goes on. */
+int blkcli_revoke_mount(struct blkcli *c, uint64_t rid);
 
 /*
  * Until when (clock_boot_ns) a writer may write: kind fsd for itself, kind quorumd for the serverd of its
@@ -91,8 +93,6 @@ bool blkcli_waits_for_lease(struct blkcli *c);
 /* What the super blocks say the volume is, as blockd found it. */
 uint64_t blkcli_meta_blocks(const struct blkcli *c);	/* large */
 uint64_t blkcli_data_blocks(const struct blkcli *c);	/* small */
-/* As blkcli_revoke, for the mount (kind fsd) of that rid only: the serverd of the same instance goes on. */
-int blkcli_revoke_mount(struct blkcli *c, uint64_t rid);
 uint64_t blkcli_fsid(const struct blkcli *c);
 
 /* One 4096-byte block; errors as blkcli_run. */

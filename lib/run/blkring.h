@@ -219,8 +219,8 @@ enum blkmsg_type {
 	BLKMSG_REVOKE,		/* value: this rid may not write any more */
 	BLKMSG_CONTROL_REPLY,
 	BLKMSG_LEASE,
-};
 	BLKMSG_REVOKE_MOUNT,	/* value: no fsd of this rid may write any more; its serverd may */
+};
 
 struct blkmsg_header {
 	uint32_t magic;

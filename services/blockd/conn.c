@@ -424,6 +424,9 @@ static void conn_control(struct blockd *d, struct conn *c, const struct blkmsg_c
 
 	if (ret == 0 && m->hdr.type == BLKMSG_REVOKE)
 		log_notice("rid %016" PRIx64 " is fenced on this host: it writes no more", m->value);
+	if (ret == 0 && m->hdr.type == BLKMSG_REVOKE_MOUNT)
+		log_notice("the mount of rid %016" PRIx64 " is fenced on this host: it writes no more; its serverd goes on",
+			   m->value);
 	if (ret == 0 && control_must_wait(d, m)) {
 		c->has_control = true;
 		c->control = *m;
@@ -449,9 +452,6 @@ static void held_retry(struct blockd *d)
 			d->controls_held--;
 			c->has_control = false;
 			if (c->control.hdr.type == BLKMSG_SET_TERM && c->kind == BLK_KIND_SERVERD)
-	if (ret == 0 && m->hdr.type == BLKMSG_REVOKE_MOUNT)
-		log_notice("the mount of rid %016" PRIx64 " is fenced on this host: it writes no more; its serverd goes on",
-			   m->value);
 				c->term = c->control.value;
 			if (c->is_deaf)
 				conn_listen(d, c, true);
@@ -474,6 +474,7 @@ static int message_type(const union blkmsg *m, ssize_t len)
 			       BLKMSG_HELLO : 0;
 	case BLKMSG_SET_TERM:
 	case BLKMSG_REVOKE:
+	case BLKMSG_REVOKE_MOUNT:
 		return m->hdr.version == BLKMSG_VERSION && len == sizeof(m->control) ?
 			       m->hdr.type : 0;
 	case BLKMSG_LEASE:
@@ -482,6 +483,11 @@ static int message_type(const union blkmsg *m, ssize_t len)
 	default:
 		return 0;
 	}
+}
+
+static bool is_control(int type)
+{
+	return type == BLKMSG_SET_TERM || type == BLKMSG_REVOKE || type == BLKMSG_REVOKE_MOUNT;
 }
 
 /* A control whose client was told nothing of the one before waits in the socket. */
@@ -499,7 +505,6 @@ static void conn_lease(struct blockd *d, struct conn *c, const struct blkmsg_lea
 		conn_close(d, c, "it told of a lease that makes no sense or is not its to tell");
 }
 
-	case BLKMSG_REVOKE_MOUNT:
 void conn_socket_event(struct blockd *d, unsigned index)
 {
 	struct conn *c = index < BLOCKD_CLIENTS_MAX ? d->conns[index] : NULL;
@@ -510,11 +515,6 @@ void conn_socket_event(struct blockd *d, unsigned index)
 	int type;
 
 	if (!c || c->state == CONN_CLOSED)
-static bool is_control(int type)
-{
-	return type == BLKMSG_SET_TERM || type == BLKMSG_REVOKE || type == BLKMSG_REVOKE_MOUNT;
-}
-
 		return;
 	if (c->is_deaf) {
 		/* We asked not to be told of messages, so this is the end of the connection. */

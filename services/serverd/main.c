@@ -103,6 +103,15 @@ static int blk_revoke(void *arg, uint64_t rid)
 	return blkcli_revoke(((struct daemon *)arg)->blk, rid);
 }
 
+/* Kept first, so that a next process of the mount that has lost what it knew of its leader is not let in as new. */
+static int blk_revoke_own_mount(void *arg)
+{
+	struct daemon *d = arg;
+
+	fenced_add(&d->conf, d->rid);
+	return blkcli_revoke_mount(d->blk, d->rid);
+}
+
 static int rid_is_ours(void *arg, uint64_t rid)
 {
 	return instance_rid_is_ours(&((struct daemon *)arg)->conf, rid);
@@ -115,15 +124,6 @@ static int rid_is_fenced(void *arg, uint64_t rid)
 
 static uint64_t lapsed_led(void *arg, uint64_t rid)
 {
-/* Kept first, so that a next process of the mount that has lost what it knew of its leader is not let in as new. */
-static int blk_revoke_own_mount(void *arg)
-{
-	struct daemon *d = arg;
-
-	fenced_add(&d->conf, d->rid);
-	return blkcli_revoke_mount(d->blk, d->rid);
-}
-
 	struct daemon *d = arg;
 
 	return lapsed_led_ms(&d->conf, d->last_term, rid);
@@ -325,6 +325,7 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 			 .read_super = dev_read_super, .write_super = dev_write_super },
 		.set_term = blk_set_term,
 		.revoke = blk_revoke,
+		.revoke_own_mount = blk_revoke_own_mount,
 		.rid_is_ours = rid_is_ours,
 		.rid_is_fenced = rid_is_fenced,
 		.lapsed_led_ms = lapsed_led,
@@ -338,7 +339,6 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.stats = &d->stats,
 	};
 	int ret;
-		.revoke_own_mount = blk_revoke_own_mount,
 
 	d->last_term = term;
 	d->lease_until_ns = 0;
