@@ -39,7 +39,7 @@ done
 out=$(node systemctl start scoutfs@mnt 2>&1); rc=$?
 is "without a configuration the start fails" "$rc" 1
 ok "and the journal says what is missing" sh -c '"$1" exec n1 journalctl -q -o cat -u "scoutfs*@mnt.service" | grep -q "/etc/scoutfs/mnt.conf: No such file"' - "$RIG"
-ok "and it is given up, not tried for ever" wait_for 120 all_are "inactive failed"
+ok "and it is given up, not tried for ever" wait_for 300 all_are "inactive failed"
 node systemctl reset-failed 'scoutfs*' 2>/dev/null
 
 # --- start

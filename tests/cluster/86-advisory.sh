@@ -6,7 +6,7 @@
 TURNS=${TURNS:-$([ -n "${SOAK:-}" ] && echo 2000 || echo 30)}
 INSERTS=${INSERTS:-$([ -n "${SOAK:-}" ] && echo 300 || echo 15)}
 # Short enough to wait for, long enough for a slow machine.
-LEASE=4000 SILENCE=6000
+LEASE=6000 SILENCE=8000
 
 # Agents: programs that hold locks and are told what to do (tests/posix/advlock.c).  agent NAME NODE; tell NAME COMMAND; hear NAME:
 # its answer, at most 90 s later.
@@ -50,8 +50,9 @@ for how in flock fcntl ofd; do
 	checked "$how: three nodes count $TURNS times each" on_nodes n1 n2 n3 -- timeout 300 /shared/bin/advlock count $MNT/count.$how "$TURNS" $how
 	is "$how: no increment is lost" "$(node n2 cat $MNT/count.$how)" $((3 * TURNS))
 done
-echo "# $(node "$(leader)" timeout 60 /shared/bin/advlock bench $MNT/bench 2) on the leader's node"
-set -- $(followers)
+lead=$(the_leader)
+echo "# $(node "$lead" timeout 60 /shared/bin/advlock bench $MNT/bench 2) on the leader's node"
+set -- ${NODES/$lead/}
 echo "# $(node "$1" timeout 60 /shared/bin/advlock bench $MNT/bench 2) on another"
 
 echo "# ranges"
@@ -126,15 +127,16 @@ hears "... b2 has it" b2 ok
 does "... and holds it" a2 "rd 0 0 1" EAGAIN
 
 echo "# leaders die"
-lead=$(leader)
+lead=$(the_leader)
 blocks "a2 waits for b2" a2 "wwr 0 0 1"
 kill_service "$lead" serverd
 does "the leader's serverd was killed: what is held is held" c "rd 0 9 1" EAGAIN
 does "... and free what is free" c "wr 0 50 1" ok
 does "... b2 gives back" b2 "un 0 0 1" ok
 hears "... and a2, who waited, has it" a2 ok
-lead=$(leader)
-ok "hand-over" node "$lead" timeout 60 scoutfsctl resign mnt
+lead=$(the_leader)
+# refused as long as no other member has been heard within the last second: on a busy machine that happens
+ok "hand-over" wait_for 60 node "$lead" timeout 60 scoutfsctl resign mnt
 another_leads() { local l; l=$(leader) && [ "$l" != "$lead" ]; }
 ok "another node leads" wait_for 60 another_leads
 does "... what is held is held" c "rd 0 0 1" EAGAIN
@@ -162,8 +164,8 @@ checked "sqlite: two nodes insert $INSERTS rows each" both_insert
 is "sqlite: integrity_check, and every row is there" "$(node n3 python3 /shared/bin/insert.py $MNT/db check)" "ok $((2 * INSERTS))"
 
 echo "# the leader's node loses power"
-lead=$(leader)
-set -- $(followers)
+lead=$(the_leader)
+set -- ${NODES/$lead/}
 agent x "$lead"; agent y "$1"; agent z "$2"
 for i in x y z; do does "$i opens" $i "open 0 g" ok; done
 does "the leader's node holds one lock" x "wr 0 0 1" ok

@@ -13,13 +13,13 @@ served() {
 	local n
 	for n in $MEMBERS; do
 		case " $NODES " in *" $n "*) ;; *) continue ;; esac
-		timeout 10 "$RIG" exec "$n" systemctl show -P StatusText scoutfs-serverd@mnt 2>/dev/null |
+		timeout 30 "$RIG" exec "$n" systemctl show -P StatusText scoutfs-serverd@mnt 2>/dev/null |
 			sed -n "s/^leader of term \([0-9]*\).*/\1 $n/p"
 	done | sort -n | tail -n 1
 }
 look() { read -r term lead <<<"$(served)"; [ -n "${lead:-}" ]; }
 later_than() { look && [ "$term" -gt "$1" ]; }
-is_healthy() { timeout 20 "$RIG" exec "$1" scoutfsctl status mnt; }
+is_healthy() { timeout 60 "$RIG" exec "$1" scoutfsctl status mnt; }
 kill9() { local p; p=$(node_pid "$1" "$2"); [ "${p:-0}" -gt 1 ] && node "$1" kill -9 "$p"; }
 runs_again() { local p; p=$(node_pid "$1" "$2"); [ "${p:-0}" -gt 1 ] && [ "$p" != "$3" ]; }
 without() { local n; for n in $ALL; do [ "$n" = "$1" ] || printf '%s ' "$n"; done; }
@@ -52,7 +52,7 @@ begin() { wait_for 120 look && keep "$lead" && loads_mark $NODES || { fail "$1: 
 serverd_killed() {
 	begin "$1" || return
 	kill9 "$old" serverd
-	another_serves "$1" && loads_wait_more $NODES && go_on "$1" 20 $NODES
+	another_serves "$1" && loads_wait_more $NODES && go_on "$1" 40 $NODES
 }
 quorumd_killed() {
 	local pid
@@ -60,15 +60,15 @@ quorumd_killed() {
 	pid=$(node_pid "$old" quorumd)
 	kill9 "$old" quorumd
 	ok "$1: it is started again" wait_for 60 runs_again "$old" quorumd "$pid"
-	wait_for 60 look
-	loads_wait_more $NODES && go_on "$1" 20 $NODES
+	wait_for 120 look
+	loads_wait_more $NODES && go_on "$1" 40 $NODES
 }
 resigned() {
 	begin "$1" || return
 	# On a busy machine no other member may have been heard within the last second: then it is refused.
 	checked "$1: scoutfsctl resign" wait_for 60 node "$old" timeout 60 scoutfsctl resign mnt
-	ok "$1: again, where nothing is led any more, is no error" node "$old" timeout 60 scoutfsctl resign mnt
-	another_serves "$1" && loads_wait_more $NODES && go_on "$1" 10 $NODES
+	ok "$1: again, where nothing is led any more, is no error" wait_for 60 node "$old" timeout 60 scoutfsctl resign mnt
+	another_serves "$1" && loads_wait_more $NODES && go_on "$1" 40 $NODES
 	nok "$1: a node without a slot has nothing to resign from" node n4 timeout 60 scoutfsctl resign mnt
 }
 stopped() {
@@ -77,11 +77,11 @@ stopped() {
 	loads_stop "$old" || fail "$1: the load of $old ended well"
 	checked "$1: systemctl stop on the leader" cluster_stop "$old"
 	NODES=$rest
-	another_serves "$1" && loads_wait_more $rest && go_on "$1" 10 $rest
+	another_serves "$1" && loads_wait_more $rest && go_on "$1" 40 $rest
 	loads_mark $rest
 	NODES=$ALL
 	checked "$1: it comes back" cluster_start "$old"
-	loads_wait_more $rest && go_on "$1, coming back" 10 $rest
+	loads_wait_more $rest && go_on "$1, coming back" 40 $rest
 	loads_start "$old"
 }
 # lost WHAT HOW BACK: the leader's node is gone by HOW and comes back by BACK

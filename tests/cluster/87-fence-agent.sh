@@ -26,7 +26,7 @@ chmod +x "$F/bin/fence-node"
 checked "mkfs" cluster_mkfs
 # Without an agent a lost mount would be waited for five minutes.
 checked "configured" cluster_conf fence_command=/shared/bin/fence-node lease_ms=30000 longest_io_ms=300000 \
-	client_timeout_ms=1000 tcp_keepalive_timeout_ms=3001
+	client_timeout_ms=3000 tcp_keepalive_timeout_ms=5000
 checked "all start" cluster_start
 ok "all are healthy" wait_for 60 all_healthy
 if wait_for 60 roles; then pass "somebody leads, others do not"; else fail "somebody leads"; fi
@@ -46,7 +46,7 @@ was=$(grep -c . "$F/requests")
 touch "$F/agent-works"
 ok "it is run again" wait_for 60 more_requests "$was"
 "$RIG" kill "$V"; touch "$F/off-$(addr "$V")"
-ok "the mount's resources are free when its power is off" wait_for 40 reclaimed "$rid"
+ok "the mount's resources are free when its power is off" wait_for 120 reclaimed "$rid"
 wait "$writer"; is "another writes what it held" $? 0
 took=$(since "$t"); echo "# written $took s after the cut"
 ok "before the lease was over" test "${took%.*}" -lt 300
@@ -63,7 +63,7 @@ rid=$(node "$O" cat /run/scoutfs/mnt/rid)
 "$RIG" kill "$O"
 ok "the other follower is to be fenced too" wait_for 60 node "$L" test -e "/run/scoutfs/mnt/fence/$rid/fenced"
 ok "somebody writes that it is done" node "$L" sh -c "echo 1 >/run/scoutfs/mnt/fence/$rid/fenced"
-ok "its resources are free" wait_for 40 reclaimed "$rid"
+ok "its resources are free" wait_for 120 reclaimed "$rid"
 
 ok "the node boots" "$RIG" start "$O"
 checked "and mounts" cluster_start "$O"

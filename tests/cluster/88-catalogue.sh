@@ -43,17 +43,17 @@ taken() { ! node "$1" test -e $ORDER; }
 # PROGRAM send|recv MESSAGE [NODE]: it dies there (a server: where it serves), while something makes that happen
 die_at() {
 	local n=${4:-} tries out
-	[ -n "$n" ] || wait_for 60 leader || { fail "$1 $2 $3: somebody leads" "$(journals)"; return; }
-	[ -n "$n" ] || n=$(leader)
+	[ -n "$n" ] || n=$(the_leader) || { fail "$1 $2 $3: somebody leads" "$(journals)"; return; }
 	node "$n" sh -c "echo scoutfs-$1 $2 $3 >$ORDER.new; chmod 666 $ORDER.new; mv $ORDER.new $ORDER"
-	for tries in $(seq 15); do
+	for tries in $(seq 30); do
 		turn=$((turn + 1))
 		out=$(together 2>&1) || { fail "$1 dies at $2 $3: what is done on three nodes is right" "$out
 $(journals)"; break; }
 		wait_for 1 taken "$n" && { pass "$1 on $n dies at $2 $3 (turn $tries)"; return; }
 	done
 	node "$n" rm -f $ORDER
-	fail "$1 on $n dies at $2 $3" "nothing made it happen in $tries turns"
+	fail "$1 on $n dies at $2 $3" "nothing made it happen in $tries turns
+$(journals)"
 }
 
 checked "three nodes boot" cluster_up

@@ -54,7 +54,7 @@ ok "and something that is never committed" node "$V" sh -c "mkdir $MNT/lost && e
 "$RIG" cut "$V"
 goes_on "$O" new cut "a node is cut off"
 t=$(later 1)	# a busy host's threads are late; the lease, drift and longest write leave 2 s
-ok "the cut off node says whom it waits for" wait_for 60 sh -c "timeout 20 '$RIG' exec $V scoutfsctl status mnt | grep -E 'waits for +(a lease from the leader|the leader)'"
+ok "the cut off node says whom it waits for" wait_for 60 sh -c "timeout 60 '$RIG' exec $V scoutfsctl status mnt | grep -E 'waits for +(a lease from the leader|the leader)'"
 # A program that waits for a cluster that cannot be reached dies when it is killed.
 node "$V" timeout -s KILL 2 cat "$MNT/cut" >/dev/null 2>&1; is "who waits for an unreachable cluster can be killed" $? 137
 "$RIG" heal

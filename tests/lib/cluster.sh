@@ -15,7 +15,9 @@
 #   journal nX [LINES]                  what the services of a node said
 #   checked TEXT CMD...                 as ok; a failure shows what the services of all nodes said
 #   cluster_check TEXT                  `scoutfsctl check` from n1 finds nothing; nothing is mounted then
-#   leader, followers                   the node whose serverd serves, the others
+#   leader, followers                   the node whose serverd serves (nothing, when none does just now), the others
+#   the_leader                          the same, waited for: on a slow machine there may be an election at any time
+#   one_leads [nX]...                   exactly one (of these) says that it leads
 #   addr nX                             its address
 #   outside nX                          the path of its mount as the host sees it: for a program that uses several at once
 #   verdicts SECONDS CMD...             run a program that says "ok - TEXT" and "not ok - TEXT"; its verdicts become ours
@@ -44,6 +46,9 @@ verdicts() {
 	journals | sed 's/^/# /'
 }
 leader() { local n; for n in $NODES; do case $(property "$n" serverd StatusText) in "leader of"*) echo "$n"; return ;; esac; done; return 1; }
+the_leader() { wait_for 90 leader && leader; }
+# shellcheck disable=SC2048
+one_leads() { local n nr=0; for n in ${*:-$NODES}; do case $(property "$n" serverd StatusText) in "leader of"*) nr=$((nr + 1)) ;; esac; done; [ $nr = 1 ]; }
 followers() { local n l; l=$(leader); for n in $NODES; do [ "$n" = "$l" ] || echo "$n"; done; }
 unit() { case $1 in fsd) echo scoutfs@mnt.service ;; *) echo "scoutfs-$1@mnt.service" ;; esac; }
 property() { node "$1" systemctl show -P "$3" "$(unit "$2")"; }
@@ -99,14 +104,14 @@ on_nodes() {
 	return $rc
 }
 # shellcheck disable=SC2086
-cluster_start() { on_nodes ${*:-$NODES} -- timeout 120 systemctl start scoutfs@mnt; }
+cluster_start() { on_nodes ${*:-$NODES} -- timeout 240 systemctl start scoutfs@mnt; }
 # The service of the mount ends first; the device is free when the others have ended, too.
 ended() { [ -z "$(node "$1" systemctl list-units --no-legend --plain --state=active,activating,deactivating 'scoutfs*@mnt.service')" ]; }
 cluster_stop() {
 	local n list=${*:-$NODES} rc
 	# shellcheck disable=SC2086
 	on_nodes $list -- timeout 200 systemctl stop scoutfs@mnt; rc=$?
-	for n in $list; do wait_for 60 ended "$n" || rc=1; done
+	for n in $list; do wait_for 120 ended "$n" || rc=1; done
 	return $rc
 }
 cluster_check() { checked "$1" node n1 scoutfsctl check /dev/shared0 /dev/shared1; }

@@ -77,7 +77,7 @@ power_cut() {
 	kill -STOP $pids 2>/dev/null
 	# shellcheck disable=SC2086
 	kill -9 $pids 2>/dev/null
-	for pid in $pids; do wait_for 30 no_process "$pid"; done
+	for pid in $pids; do wait_for 90 no_process "$pid"; done
 	umount -l "$MNT" 2>/dev/null
 	umount -l "$TMP/run" 2>/dev/null
 	rm -rf "$TMP/run"

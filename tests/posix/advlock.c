@@ -13,7 +13,7 @@
  *       ord|owr|oun S FIRST LEN       F_OFD_SETLK
  *       sh|ex|no S                    flock with LOCK_NB; with a w before it (wsh, wex) without
  *       get S rd|wr FIRST LEN         F_GETLK: "free", or "rd|wr FIRST LEN PID"
- *       alarm MS                      a signal, whose handler does not restart calls, in MS
+ *       alarm MS                      the next wait is interrupted by a signal every MS, whose handler restarts no call
  *       pid                           its own number
  *       quit
  *     Answers: ok, an error's name, or what is said above.
@@ -131,13 +131,35 @@ static const char *name_of(int err)
 	return err == 0 ? "ok" : strerrorname_np(-err);
 }
 
+/* Every `ms`, not once: on a slow machine the first may come before the call that it is to interrupt.  0: no more. */
 static void set_alarm(long ms)
 {
-	struct itimerval it = { .it_value = { ms / 1000, ms % 1000 * 1000 } };
+	struct timeval every = { ms / 1000, ms % 1000 * 1000 };
+	struct itimerval it = { every, every };
 	struct sigaction sa = { .sa_handler = on_alarm };
 
 	sigaction(SIGALRM, &sa, NULL);
 	setitimer(ITIMER_REAL, &it, NULL);
+}
+
+static int flock_alarmed(int fd, int op, long ms)
+{
+	int ret;
+
+	set_alarm(ms);
+	ret = flock(fd, op) < 0 ? -errno : 0;
+	set_alarm(0);
+	return ret;
+}
+
+static int lock_alarmed(int fd, int cmd, short type, off_t start, off_t len, long ms)
+{
+	int ret;
+
+	set_alarm(ms);
+	ret = lock(fd, cmd, type, start, len);
+	set_alarm(0);
+	return ret;
 }
 
 static int open_slot(int *slot, const char *dir, const char *name)
@@ -169,9 +191,10 @@ static void get(int fd, const char *type, long first, long len)
 
 static int do_command(int *fds, const char *dir, const char *line)
 {
+	static long alarm_ms;
 	char word[16] = "", name[256] = "";
 	const char *w = word;
-	long a = 0, b = 0;
+	long a = 0, b = 0, ms = 0;
 	int s = 0, op, cmd = F_SETLK, n = sscanf(line, "%15s %d", word, &s);
 
 	if (n < 1 || s < 0 || (s >= SLOTS && strcmp(word, "alarm") != 0))
@@ -181,22 +204,24 @@ static int do_command(int *fds, const char *dir, const char *line)
 	if (strcmp(word, "close") == 0)
 		return close(fds[s]) < 0 ? -errno : 0;
 	if (strcmp(word, "alarm") == 0) {
-		set_alarm(s);
+		alarm_ms = s;
 		return 0;
 	}
 	if (w[0] == 'w' && strcmp(w, "wr") != 0) {
 		cmd = F_SETLKW;
+		ms = alarm_ms;
+		alarm_ms = 0;
 		w++;
 	} else if (w[0] == 'o') {
 		cmd = F_OFD_SETLK;
 		w++;
 	}
 	if (sscanf(line, "%*s %*d %ld %ld", &a, &b) == 2)
-		return lock(fds[s], cmd, type_of(w), a, b);
+		return lock_alarmed(fds[s], cmd, type_of(w), a, b, ms);
 	op = strcmp(w, "sh") == 0 ? LOCK_SH : strcmp(w, "ex") == 0 ? LOCK_EX : strcmp(w, "no") == 0 ? LOCK_UN : -1;
 	if (op < 0)
 		return -EINVAL;
-	return flock(fds[s], cmd == F_SETLKW ? op : op | LOCK_NB) < 0 ? -errno : 0;
+	return flock_alarmed(fds[s], cmd == F_SETLKW ? op : op | LOCK_NB, ms);
 }
 
 static int agent(const char *dir)
@@ -430,10 +455,9 @@ static void self_waits(const char *path)
 	}
 	wait_stage(1);
 	check(*stage == 1, "another process holds all of it");
-	set_alarm(200);
-	check(lock(fd, F_SETLKW, F_RDLCK, 0, 1) == -EINTR, "a wait for a POSIX lock ends with EINTR at a signal");
-	set_alarm(200);
-	check(flock(fd, LOCK_SH) < 0 && errno == EINTR, "a wait for flock too");
+	check(lock_alarmed(fd, F_SETLKW, F_RDLCK, 0, 1, 200) == -EINTR,
+	      "a wait for a POSIX lock ends with EINTR at a signal");
+	check(flock_alarmed(fd, LOCK_SH, 200) == -EINTR, "a wait for flock too");
 	close(fd);
 	kill(pid, SIGKILL);
 	waitpid(pid, &st, 0);
@@ -472,8 +496,7 @@ static int brief(const char *dir)
 		perror("F_GETLK");
 		return 1;
 	}
-	set_alarm(100);
-	ret = flock(fd[1], LOCK_EX) < 0 ? errno : 0;
+	ret = -flock_alarmed(fd[1], LOCK_EX, 100);
 	if (ret != EINTR || flock(fd[0], LOCK_UN) < 0 || flock(fd[1], LOCK_EX) < 0) {
 		fprintf(stderr, "waiting, and giving back: %s, %s\n", strerror(ret), strerror(errno));
 		return 1;

@@ -37,7 +37,7 @@ refused_by() {
 	if [ $rc = 0 ] || [ $rc -ge 124 ]; then fail "$t: refused" "status $rc, said: $out"
 	elif ! grep -qE -- "$pattern" <<<"$out"; then fail "$t: the message names it" "status $rc, wanted $pattern, said: $out"
 	else pass "$t: refused, and named"; fi
-	wait_for 30 nothing_left || fail "$t: nothing is left" "$(left_over)"
+	wait_for 90 nothing_left || fail "$t: nothing is left" "$(left_over)"
 }
 # The whole instance, in the foreground; $3... are more arguments of `run`.
 refused() {

@@ -43,7 +43,7 @@ unloop() {
 # refused TEXT PATTERN CMD...: fails, says PATTERN
 refused() {
 	local t=$1 pattern=$2 out rc; shift 2
-	out=$(timeout 60 "$@" 2>&1); rc=$?
+	out=$(timeout 180 "$@" 2>&1); rc=$?
 	if [ $rc = 0 ]; then fail "$t" "succeeded: $*"
 	elif [ $rc = 124 ]; then fail "$t" "still running after 60 s, said: $out"
 	elif ! grep -qE -- "$pattern" <<<"$out"; then fail "$t" "status $rc, said: $out"
@@ -71,7 +71,7 @@ verdicts() {
 		rc=*) rc=${line#rc=} ;;
 		*) echo "# $line" ;;
 		esac
-	done < <(timeout 120 "$@" 2>&1; echo "rc=$?")
+	done < <(timeout 300 "$@" 2>&1; echo "rc=$?")
 	[ "$n" -gt 0 ] && [ "$rc" = 0 ] || fail "$what: ran to its end" "status $rc after $n verdicts"
 }
 hold() { # PATH: exclusively open

@@ -76,8 +76,8 @@ kill -STOP "$S"
 "$SEM" --patient "$MNT" >"$TMP/patient" & patient=$!
 "$SEM" --patient "$MNT" >"$TMP/killed" & killed=$!
 disown $killed
-wait_for 30 is_waiting $patient || fail "a program waits for the silent leader"
-wait_for 30 is_waiting $killed || fail "a program waits for the silent leader"
+wait_for 90 is_waiting $patient || fail "a program waits for the silent leader"
+wait_for 90 is_waiting $killed || fail "a program waits for the silent leader"
 kill -USR1 $patient; kill -USR1 $killed
 { kill -KILL $killed; } 2>/dev/null
 ok "a killed program ends while the leader is silent, though a signal came before" wait_for 60 no_process $killed

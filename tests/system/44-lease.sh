@@ -27,11 +27,11 @@ ok "healthy" wait_for 60 "$CTL" status "$CONF"
 rid=$(cat "$TMP/run/rid")
 
 # --- what is shown
-ok "fsd says how long its lease lasts" more fsd lease_left_ms 0
-ok "serverd says what it has given" has serverd lease "^mount $rid: lasts [0-9]+ ms"
-ok "quorumd says how long serverd may write" has quorumd lease "^serverd may write for [0-9]+ ms"
-ok "blockd knows the mount's" has blockd lease "^mount $rid: lasts [0-9]+ ms, of term 1"
-ok "and serverd's" has blockd lease "^serverd $rid: lasts [0-9]+ ms, of term 1"
+ok "fsd says how long its lease lasts" wait_for 60 more fsd lease_left_ms 0
+ok "serverd says what it has given" wait_for 60 has serverd lease "^mount $rid: lasts [0-9]+ ms"
+ok "quorumd says how long serverd may write" wait_for 60 has quorumd lease "^serverd may write for [0-9]+ ms"
+ok "blockd knows the mount's" wait_for 60 has blockd lease "^mount $rid: lasts [0-9]+ ms, of term 1"
+ok "and serverd's" wait_for 60 has blockd lease "^serverd $rid: lasts [0-9]+ ms, of term 1"
 ok "leases are renewed" wait_for 60 more serverd leases_given 3
 is "nothing was refused" "$(value blockd refused_lease)" 0
 
@@ -45,8 +45,8 @@ load=$!
 for s in serverd blockd quorumd serverd blockd quorumd; do
 	old=$(inst_pid $s)
 	kill -9 "$old"
-	wait_for 60 changed $s "$old" || fail "$s comes back"
-	wait_for 60 "$CTL" status "$CONF" || fail "healthy after $s was killed"
+	wait_for 120 changed $s "$old" || fail "$s comes back"
+	wait_for 120 "$CTL" status "$CONF" || fail "healthy after $s was killed"
 done
 touch "$TMP/enough"; wait $load
 is "no error while serverd, blockd and quorumd were killed" "$(cat "$TMP/errors")" ""
@@ -56,7 +56,7 @@ rm -f "$TMP/enough"
 # --- a leader that is silent for longer than the lease, but not dead
 echo before >"$MNT/kept"; sync "$MNT/kept"; cat "$MNT/kept" >/dev/null
 kill -STOP "$(inst_pid serverd)"
-ok "the mount says that it waits for a lease" wait_for 40 waits
+ok "the mount says that it waits for a lease" wait_for 120 waits
 timeout 2 cat "$MNT/kept" >/dev/null 2>&1; is "what was cached is not shown any more: reading waits" $? 124
 ( echo after >"$MNT/kept" && sync "$MNT/kept" && cat "$MNT/kept" ) >"$TMP/late" 2>&1 &
 late=$!
@@ -65,14 +65,14 @@ wait $late; is "who waited had no error" $? 0
 is "and did what it wanted" "$(cat "$TMP/late")" after
 ok "there is a lease again" wait_for 60 more fsd lease_left_ms 0
 ok "the loss was counted" more fsd lease_losses 0
-is "the kernel asks again and gets an answer" "$(timeout 60 cat "$MNT/kept")" after
+is "the kernel asks again and gets an answer" "$(timeout 120 cat "$MNT/kept")" after
 
 # --- a write that was begun before: blockd refuses it, and it is done when there is a lease again
 dd if=/dev/zero of="$MNT/big" bs=1M count=8 status=none
 kill -STOP "$(inst_pid serverd)"
 ( sync "$MNT/big" ) >"$TMP/late" 2>&1 &
 late=$!
-ok "the lease runs out again" wait_for 40 waits
+ok "the lease runs out again" wait_for 120 waits
 kill -CONT "$(inst_pid serverd)"
 wait $late; is "the fsync that waited had no error" "$?$(cat "$TMP/late")" 0
 
@@ -80,7 +80,7 @@ wait $late; is "the fsync that waited had no error" "$?$(cat "$TMP/late")" 0
 kill -STOP "$(cat "$TMP/run/run.pid")"
 kill -9 "$(inst_pid fsd)"
 ok "blockd cuts the mount off" wait_for 60 more blockd fuse_cut 0
-timeout 60 cat "$MNT/kept" >/dev/null 2>&1; rc=$?
+timeout 120 cat "$MNT/kept" >/dev/null 2>&1; rc=$?
 ok "programs get an error instead of old files" test $rc -ne 0 -a $rc -ne 124
 ok "serverd waits for its own mount" wait_for 60 has serverd fence "^$rid: "
 

@@ -37,7 +37,7 @@ die_at() {
 	local tries
 	echo "scoutfs-$1 $2 $3" >"$ORDER.new"
 	mv "$ORDER.new" "$ORDER"
-	for tries in $(seq 20); do
+	for tries in $(seq 40); do
 		provoke "$3" || { fail "$1 dies at $2 $3: what was asked for is done" "$(cat "$TMP/mkfiles.out")"; return; }
 		wait_for 1 taken && { pass "$1 dies at $2 $3"; return; }
 	done
@@ -64,7 +64,7 @@ for point in "recv farewell" "send farewell_reply"; do
 	echo "scoutfs-serverd $point" >"$ORDER"
 	ok "unmounted although serverd dies at $point" umount "$MNT"
 	gone() { [ ! -e "$TMP/run/run.pid" ]; }
-	ok "everything has ended" wait_for 60 gone
+	ok "everything has ended" wait_for 120 gone
 	ok "serverd died at $point" taken
 	check_clean "clean after serverd died at $point"
 	ok "mount" inst_start

@@ -12,7 +12,7 @@ inst_conf commit_interval_ms=300
 ok "mount" inst_start
 load_start "$BUILD/tests/posix/crashload" "$MNT" "$SEED" "$ROUNDS"
 for round in $(seq "$ROUNDS"); do
-	load_expect running 60 || { fail "round $round: the load goes on"; break; }
+	load_expect running 120 || { fail "round $round: the load goes on"; break; }
 	sleep "$((RANDOM % 2)).$((RANDOM % 10))"	# how long it may run before the cut
 	power_cut
 	load_expect gone 120 || { fail "round $round: the load notices the cut"; break; }

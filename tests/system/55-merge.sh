@@ -40,21 +40,21 @@ for order in "serverd recv get_log_merge" "serverd send get_log_merge_reply" "se
 	"fsd recv commit_log_trees_reply"; do
 	echo "scoutfs-$order" >"$TMP/die.new"
 	mv "$TMP/die.new" "$TMP/die"
-	wait_for 60 ordered || { fail "$order comes"; rm -f "$TMP/die"; }
-	wait_for 60 at_least serverd log_merge_complete 1 && deaths=$((deaths + 1)) || fail "after $order merges go on"
+	wait_for 120 ordered || { fail "$order comes"; rm -f "$TMP/die"; }
+	wait_for 120 at_least serverd log_merge_complete 1 && deaths=$((deaths + 1)) || fail "after $order merges go on"
 done
 is "either side has died at every message of a merge, and each time merges went on" "$deaths" 10
 for i in 1 2 3; do
 	old=$(inst_pid serverd)
 	kill -9 "$old"
-	wait_for 60 at_least serverd log_merge_complete 1 || fail "kill $i of serverd: merges go on"
+	wait_for 120 at_least serverd log_merge_complete 1 || fail "kill $i of serverd: merges go on"
 	sleep "0.$((RANDOM % 10))"
 done
 load_report
 is "no application error in all that ($done_ops operations, longest stall $longest ms)" "$errors" 0
 load_stop; rc=$?
 is "the load ends without an error: ${load_last:-nothing said}" "$rc" 0
-ok "what was begun comes to its end without load" wait_for 60 idle
+ok "what was begun comes to its end without load" wait_for 120 idle
 is "the mount has given up no work" "$(value fsd log_merge_errors)" 0
 before=$(cd "$MNT" && find . | sort | sha256sum)
 ok "unmount" inst_stop
@@ -67,7 +67,7 @@ ok "unmount" inst_stop
 ok "mount" inst_start
 load_start "$BUILD/tests/posix/crashload" "$MNT" "$SEED" "$ROUNDS"
 for round in $(seq "$ROUNDS"); do
-	load_expect running 60 || { fail "round $round: the load goes on"; break; }
+	load_expect running 120 || { fail "round $round: the load goes on"; break; }
 	# Half of the cuts come when a merge has been seen to run, or just after.
 	if [ $((RANDOM % 2)) = 0 ]; then wait_for 3 equals serverd log_merge_running 1; else sleep "1.$((RANDOM % 10))"; fi
 	power_cut
@@ -78,7 +78,7 @@ for round in $(seq "$ROUNDS"); do
 	load_expect ok 120 || { fail "round $round: verdict" "${line:-no line}"; break; }
 done
 load_kill
-ok "merges come to their end" wait_for 60 idle
+ok "merges come to their end" wait_for 120 idle
 ok "unmount" inst_stop
 check_clean "clean after $ROUNDS power cuts"
 
@@ -126,7 +126,7 @@ ok "durably" sync "$MNT"
 given_back() { idle && at_least serverd free_meta_blocks $((free_at_first - 8)); }
 ok "merges give it back: as many blocks are free as at first ($free_at_first)" wait_for 120 given_back
 not_low() { equals fsd meta_is_low 0; }
-ok "the mount is not LOW any more" wait_for 60 not_low
+ok "the mount is not LOW any more" wait_for 120 not_low
 ok "it can be filled again" timeout 300 python3 "$TMP/fill.py" "$MNT/e"
 again=$(ls "$MNT/e" | wc -l)
 ok "with about as much ($again files)" test "$again" -gt $((nr / 2))

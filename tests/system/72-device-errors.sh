@@ -16,7 +16,7 @@ vol_make 8G 4G 2>/dev/null
 IMAGE_META=$META IMAGE_DATA=$DATA
 mkdir "$FLAKY"
 "$BUILD/tests/rig/flakydisk" "$FLAKY" meta="$META" data="$DATA" 2>"$TMP/flaky.err" &
-ok "devices that can be made to fail" wait_for 30 test -e "$FLAKY/meta"
+ok "devices that can be made to fail" wait_for 90 test -e "$FLAKY/meta"
 META=$FLAKY/meta DATA=$FLAKY/data
 inst_conf
 disk() { echo "$1 $2 $3" >"$FLAKY/ctl"; }
