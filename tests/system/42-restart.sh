@@ -41,6 +41,18 @@ for service in fsd blockd serverd quorumd; do
 		is "$service: no application error in $ROUNDS x $how (longest stall $worst ms)" "$errors" 0
 	done
 done
+# a restart is one whenever in a start it is asked for
+load_report
+for i in $(seq $((ROUNDS * 3))); do
+	old=$(inst_pid fsd)
+	kill -USR2 "$old" 2>/dev/null
+	wait_for 60 restarted fsd "$old" || fail "fsd: asked while it starts, $i: it is started again"
+	sleep "0.0$((RANDOM % 10))"
+done
+was=$done_ops
+ok "fsd: restarts while it starts: the load goes on" wait_for 120 load_goes_on "$was"
+load_report
+is "fsd: no application error in $((ROUNDS * 3)) restarts while it starts (longest stall $longest ms)" "$errors" 0
 # several at once
 for services in "fsd serverd" "fsd blockd" "fsd quorumd" "fsd serverd quorumd blockd"; do
 	worst=0
