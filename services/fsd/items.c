@@ -40,7 +40,7 @@ static const char *const table_names[TABLES_NR] = {
 	[TABLE_META] = "meta",		[TABLE_GENS] = "gens",		[TABLE_POOL] = "pool",
 	[TABLE_POOL_DIRTY] = "pool_dirty", [TABLE_DAVAIL] = "davail",	[TABLE_DLOG] = "dlog",
 	[TABLE_REPLIES] = "replies",	[TABLE_PENDING] = "pending",
-	[TABLE_ADVISORY] = "advisory",
+	[TABLE_ADVISORY] = "advisory",	[TABLE_TMPFILES] = "tmpfiles",
 };
 
 #define META_GENS	"gens"
@@ -67,7 +67,8 @@ static int allocate(const char *file, size_t size)
 	return ret;
 }
 
-static int open_tables(struct items *is)
+/* keep: there must be what an earlier process has left. */
+static int open_tables(struct items *is, bool keep)
 {
 	struct gens fresh = { .open = 1, .committed = 0 };
 	MDB_val key = mval(META_GENS, strlen(META_GENS)), val;
@@ -85,13 +86,13 @@ static int open_tables(struct items *is)
 	if (!rc) {
 		is->page_bytes = st.ms_psize;
 		rc = mdb_get(txn, is->dbi[TABLE_META], &key, &val);
-		if (rc == MDB_NOTFOUND) {
+		if (rc == MDB_NOTFOUND && !keep) {
 			val = mval(&fresh, sizeof(fresh));
 			rc = mdb_put(txn, is->dbi[TABLE_META], &key, &val, 0);
 			is->gens = fresh;
 		} else if (!rc && val.mv_size == sizeof(is->gens)) {
 			memcpy(&is->gens, val.mv_data, sizeof(is->gens));
-		} else if (!rc) {
+		} else if (!rc || rc == MDB_NOTFOUND) {
 			rc = MDB_CORRUPTED;
 		}
 	}
@@ -146,14 +147,16 @@ int items_open(struct fsd *fsd, const char *path, size_t size, bool keep)
 	if (!rc)
 		rc = mdb_reader_check(is->env, &dead);
 	if (!rc)
-		rc = open_tables(is);
+		rc = open_tables(is, keep);
 	if (rc)
 		log_err("%s: the item cache cannot be opened: %s", file, mdb_strerror(rc));
 out:
 	if (rc) {
 		if (is->env)
 			mdb_env_close(is->env);
-		unlink(file);
+		/* What the system could not do now it may do later; LMDB's own errors are of what is in the file. */
+		if (!keep || rc < 0)
+			unlink(file);
 		unlink(lock);
 		names_close(is->names);
 		free(is);

@@ -32,6 +32,7 @@ enum items_table {
 	TABLE_PENDING,	/* be64 id -> a write that is answered and not applied: ops_file.c's */
 	TABLE_REPLIES,	/* be32 slot -> reply.c's */
 	TABLE_ADVISORY,	/* be64 ino, u8 kind, be64 owner -> advisory.c's */
+	TABLE_TMPFILES,	/* be64 ino -> nothing: tmpfile.c's */
 	TABLES_NR,
 };
 
@@ -70,7 +71,10 @@ struct itx {
 	bool has_known;
 };
 
-/* path: the runtime directory; size: bytes of the map.  Begins empty unless `keep`. */
+/*
+ * path: the runtime directory; size: bytes of the map.  Begins empty unless `keep`: then -EIO is for what an earlier
+ * process has left and cannot be read, which is removed; with any other error it stays for the next attempt.
+ */
 int items_open(struct fsd *fsd, const char *path, size_t size, bool keep);
 void items_close(struct fsd *fsd);
 

@@ -333,7 +333,10 @@ static int open_cache(struct fsd *fsd, bool *is_kept)
 	if (ret < 0)
 		return ret;
 	ret = items_open(fsd, fsd->conf.runtime_dir, fsd->conf.cache_size, *is_kept);
-	if (ret < 0 && *is_kept) {
+	if (ret < 0 && ret != -EIO && *is_kept)
+		/* Not for what is in it: it does not count as a try, and the next start has it again. */
+		atomic_fetch_sub(&fsd->keep->head->resumes, 1);
+	if (ret == -EIO && *is_kept) {
 		log_warning("what an earlier process has left cannot be read; what it had not stored is lost");
 		keep_drop(fsd);
 		keep_close(fsd);

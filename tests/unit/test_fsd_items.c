@@ -7,12 +7,15 @@
  * to the trees exactly what the cache lists as dirty; so a change that the cache forgets, or a
  * deletion without the marker it needs, shows as a difference between the two.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -753,6 +756,62 @@ static void reopened_cache_has_what_was_committed(void **state)
 	items_abort(&tx);
 }
 
+/* What was not stored yet is nowhere else: it goes only when it cannot be read at all. */
+static void what_cannot_be_opened_now_is_there_later(void **state)
+{
+	struct key key = key_of(1);
+	struct rlimit few, before;
+	struct ival iv;
+	struct itx tx;
+	int next;
+
+	(void)state;
+	begin(&tx, true);
+	assert_int_equal(items_set_known(&tx, &key, &key), 0);
+	assert_int_equal(item_put(&tx, &key, "value", 5), 0);
+	assert_int_equal(items_commit(&tx), 0);
+	items_close(&m.fsd);
+
+	/* One descriptor more, where the cache needs two. */
+	next = dup(STDERR_FILENO);
+	assert_return_code(next, errno);
+	close(next);
+	assert_return_code(getrlimit(RLIMIT_NOFILE, &before), errno);
+	few = (struct rlimit){ .rlim_cur = (rlim_t)next + 1, .rlim_max = before.rlim_max };
+	assert_return_code(setrlimit(RLIMIT_NOFILE, &few), errno);
+	assert_int_equal(items_open(&m.fsd, m.dir, MAP_BYTES, true), -EMFILE);
+	assert_return_code(setrlimit(RLIMIT_NOFILE, &before), errno);
+
+	assert_int_equal(items_open(&m.fsd, m.dir, MAP_BYTES, true), 0);
+	begin(&tx, false);
+	assert_int_equal(item_get(&tx, &key, &iv), 0);
+	items_abort(&tx);
+}
+
+/* Whoever goes on from it must not take it for a cache that had nothing in it. */
+static void what_makes_no_sense_is_said_and_removed(void **state)
+{
+	char path[sizeof(m.dir) + 16], junk[16384];
+	int fd;
+
+	(void)state;
+	memset(junk, 'x', sizeof(junk));
+	snprintf(path, sizeof(path), "%s/items.mdb", m.dir);
+	for (unsigned is_empty = 0; is_empty < 2; is_empty++) {
+		items_close(&m.fsd);
+		fd = open(path, O_WRONLY);
+		assert_return_code(fd, errno);
+		if (is_empty)
+			assert_return_code(ftruncate(fd, 0), errno);
+		else
+			assert_int_equal(write(fd, junk, sizeof(junk)), sizeof(junk));
+		close(fd);
+		assert_int_equal(items_open(&m.fsd, m.dir, MAP_BYTES, true), -EIO);
+		assert_int_equal(access(path, F_OK), -1);
+		assert_int_equal(items_open(&m.fsd, m.dir, MAP_BYTES, false), 0);
+	}
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -765,6 +824,8 @@ int main(void)
 		T(full_cache_parks_and_is_usable_again),
 		T(what_is_not_known_parks_for_that_key),
 		T(reopened_cache_has_what_was_committed),
+		T(what_cannot_be_opened_now_is_there_later),
+		T(what_makes_no_sense_is_said_and_removed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
