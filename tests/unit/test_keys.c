@@ -329,7 +329,7 @@ static void insecure_is_without_keys_and_does_not_go_with_them(void **state)
 #define FSID		0x1122334455667788ull
 #define FMT_VERS	2
 #define TERM		5
-#define KEEPALIVE_MS	1000
+#define KEEPALIVE_MS	3000
 #define DEADLINE_NS	(60 * NSEC_PER_SEC)
 
 /* A node: its files and what it has read of them. */
