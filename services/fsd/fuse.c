@@ -246,6 +246,42 @@ static void done_create(struct op *op, int err)
 	free(d);
 }
 
+static void done_tmpfile(struct op *op, int err)
+{
+	struct dir_op *d = (struct dir_op *)op;
+	struct fuse_file_info *fi = d->req_data;
+	struct fuse_entry_param e;
+
+	fuse_op_done(d->req, op);
+	if (err) {
+		if (d->is_pinned)
+			inode_release(op->fsd, d->ino);
+		fuse_reply_err(d->req, -err);
+	} else {
+		inode_give_begin(op->fsd, 0);
+		inode_ref(op->fsd, d->ino, 1);
+		if (!d->is_pinned)
+			inode_open(op->fsd, d->ino);
+		inode_unlinked(op->fsd, d->ino);
+		fill_entry(op->fsd, d->dir, d->ino, &d->ci, &e);
+		e.entry_timeout = 0.0;
+		fi->keep_cache = 1;
+		if (fuse_reply_create(d->req, &e, fi) != 0) {
+			inode_release(op->fsd, d->ino);
+			inode_forget(op->fsd, d->ino, 1);
+		}
+		inode_give_end(op->fsd);
+	}
+	free(fi);
+	free(d);
+}
+
+/* O_TMPFILE, which comes as a CREATE (kcache.c). */
+static bool is_tmpfile(void)
+{
+	return fuse_request()->opcode == FUSE_TMPFILE_OPCODE;
+}
+
 static void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		      struct fuse_file_info *fi)
 {
@@ -265,12 +301,26 @@ static void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	d->req_data = copy;
 	d->may_exist = !(fi->flags & O_EXCL);
 	d->open_flags = fi->flags;
+	if (is_tmpfile()) {
+		d->op.name = "tmpfile";
+		d->op.run = dir_run_tmpfile;
+		d->op.done = done_tmpfile;
+	}
 	fuse_op_start(req, &d->op);
+}
+
+static void done_link(struct op *op, int err)
+{
+	struct dir_op *d = (struct dir_op *)op;
+
+	if (!err && d->was_tmpfile)
+		inode_linked(op->fsd, d->ino);
+	done_entry(op, err);
 }
 
 static void fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
 {
-	struct dir_op *d = new_op(req, sizeof(*d), "link", true, dir_run_link, done_entry);
+	struct dir_op *d = new_op(req, sizeof(*d), "link", true, dir_run_link, done_link);
 
 	if (!d)
 		return;

@@ -72,6 +72,7 @@ struct fuse_request_now {
 	bool kill_suidgid;	/* write, setattr of size: without CAP_FSETID */
 };
 const struct fuse_request_now *fuse_request(void);
+#define FUSE_TMPFILE_OPCODE	51u	/* Linux 6.1; libfuse 3.14 does not know it */
 
 /*
  * op answers req: start it, and end it with EINTR if the application is killed while it waits.

@@ -229,8 +229,12 @@ static ssize_t read_request(int fd, void *buf, size_t len, void *userdata)
 {
 	ssize_t n = read(fd, buf, len < BUFFER_BYTES ? len : BUFFER_BYTES);
 
-	if (n >= (ssize_t)sizeof(struct fuse_in_header))
+	if (n >= (ssize_t)sizeof(struct fuse_in_header)) {
 		note_request(userdata, buf, (size_t)n);
+		/* It has the form of a CREATE, and wants the same answer: libfuse takes it for one. */
+		if (now.opcode == FUSE_TMPFILE_OPCODE)
+			((struct fuse_in_header *)buf)->opcode = FUSE_CREATE;
+	}
 	return n;
 }
 

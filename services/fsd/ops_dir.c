@@ -20,7 +20,9 @@
 #include "locks.h"
 #include "log.h"
 #include "names.h"
+#include "orphan.h"
 #include "quota.h"
+#include "tmpfile.h"
 #include "xattr.h"
 
 /* At most so many items change in one operation; symlinks and inherited ACLs add a few. */
@@ -302,14 +304,56 @@ static int open_existing(struct op *op, struct itx *tx, const struct cinode *dir
 	return 0;
 }
 
-int dir_run_create(struct op *op, struct itx *tx)
+/* The inode d->ino in memory, as made in `dir`: all but its links and its items, for which room is held. */
+static int new_inode(struct op *op, struct itx *tx, const struct cinode *dir, struct cinode *ci)
 {
 	struct dir_op *d = dir_op(op);
 	bool is_dir = S_ISDIR(d->mode);
 	uint32_t mode = d->mode, gid = d->gid;
+	struct key first, last;
+	int ret;
+
+	if (inode_mode(dir) & S_ISGID) {
+		gid = le32_get(dir->d.gid);
+		if (is_dir)
+			mode |= S_ISGID;
+	}
+	if (!d->ino) {
+		ret = txn_alloc_ino(op, tx, is_dir, &d->ino);
+		if (ret < 0)
+			return ret;
+	}
+	ret = lock_inode(op, d->ino, LOCK_MODE_WRITE);
+	if (ret == 0)
+		ret = quota_check(op, tx, QUOTA_INODE, le64_get(dir->d.proj), d->uid, gid);
+	if (ret < 0)
+		return ret;
+
+	/* From here on things change.  A number that was never used has no items anywhere. */
+	first = (struct key){ .zone = ZONE_FS, .first = d->ino };
+	last = (struct key){ .zone = ZONE_FS,
+			     .first = d->ino,
+			     .type = UINT8_MAX,
+			     .second = UINT64_MAX,
+			     .third = UINT64_MAX,
+			     .fourth = UINT8_MAX };
+	ret = items_set_known(tx, &first, &last);
+	if (ret < 0)
+		return ret;
+	if (is_dir)
+		names_begin(op->fsd, d->ino);
+	inode_init(tx, ci, mode, d->uid, gid, d->rdev);
+	ci->d.proj = op->fsd->fmt_vers >= 2 ? dir->d.proj : le64_of(0);
+	return acl_inherit(tx, d->dir, d->ino, ci, d->umask);
+}
+
+int dir_run_create(struct op *op, struct itx *tx)
+{
+	struct dir_op *d = dir_op(op);
+	bool is_dir = S_ISDIR(d->mode);
+	uint32_t mode = d->mode;
 	struct cinode dir, ci;
 	struct entry e;
-	struct key first, last;
 	size_t target_len = 0;
 	int ret;
 
@@ -342,38 +386,7 @@ int dir_run_create(struct op *op, struct itx *tx)
 	if (le64_get(dir.d.next_readdir_pos) > DIRENT_LAST_POS)
 		return -ENOSPC;
 
-	if (inode_mode(&dir) & S_ISGID) {
-		gid = le32_get(dir.d.gid);
-		if (is_dir)
-			mode |= S_ISGID;
-	}
-	if (!d->ino) {
-		ret = txn_alloc_ino(op, tx, is_dir, &d->ino);
-		if (ret < 0)
-			return ret;
-	}
-	ret = lock_inode(op, d->ino, LOCK_MODE_WRITE);
-	if (ret == 0)
-		ret = quota_check(op, tx, QUOTA_INODE, le64_get(dir.d.proj), d->uid, gid);
-	if (ret < 0)
-		return ret;
-
-	/* From here on things change.  A number that was never used has no items anywhere. */
-	first = (struct key){ .zone = ZONE_FS, .first = d->ino };
-	last = (struct key){ .zone = ZONE_FS,
-			     .first = d->ino,
-			     .type = UINT8_MAX,
-			     .second = UINT64_MAX,
-			     .third = UINT64_MAX,
-			     .fourth = UINT8_MAX };
-	ret = items_set_known(tx, &first, &last);
-	if (ret < 0)
-		return ret;
-	if (is_dir)
-		names_begin(op->fsd, d->ino);
-	inode_init(tx, &ci, mode, d->uid, gid, d->rdev);
-	ci.d.proj = op->fsd->fmt_vers >= 2 ? dir.d.proj : le64_of(0);
-	ret = acl_inherit(tx, d->dir, d->ino, &ci, d->umask);
+	ret = new_inode(op, tx, &dir, &ci);
 	if (ret < 0)
 		return ret;
 	if (S_ISLNK(mode)) {
@@ -392,6 +405,41 @@ int dir_run_create(struct op *op, struct itx *tx)
 		ret = inode_put(tx, d->ino, &ci, false);
 	if (ret == 0)
 		ret = inode_put(tx, d->dir, &dir, false);
+	if (ret == 0)
+		ret = txn_inode_count_add(tx, 1);
+	d->ci = ci;
+	return ret;
+}
+
+/*
+ * O_TMPFILE.  It is an orphan from the start: what is not linked when its last user lets go, or its mount ends,
+ * is deleted like what was unlinked.
+ */
+int dir_run_tmpfile(struct op *op, struct itx *tx)
+{
+	struct dir_op *d = dir_op(op);
+	struct cinode dir, ci;
+	int ret = txn_hold(op, tx, DIR_OP_ITEMS, true);
+
+	if (ret == 0)
+		ret = lock_inode(op, d->dir, LOCK_MODE_READ);
+	if (ret == 0)
+		ret = get_dir(tx, d->dir, &dir);
+	if (ret == 0)
+		ret = new_inode(op, tx, &dir, &ci);
+	if (ret < 0)
+		return ret;
+	/* before a scan can find it */
+	if (!d->is_pinned) {
+		inode_open(op->fsd, d->ino);
+		d->is_pinned = true;
+	}
+	ci.d.nlink = le32_of(0);
+	ret = put_orphan(tx, d->ino);
+	if (ret == 0)
+		ret = tmpfile_note(tx, d->ino);
+	if (ret == 0)
+		ret = inode_put(tx, d->ino, &ci, false);
 	if (ret == 0)
 		ret = txn_inode_count_add(tx, 1);
 	d->ci = ci;
@@ -422,8 +470,12 @@ int dir_run_link(struct op *op, struct itx *tx)
 		return ret;
 	if (S_ISDIR(inode_mode(&ci)))
 		return -EPERM;
-	if (le32_get(ci.d.nlink) == 0)
-		return -ENOENT;
+	d->was_tmpfile = false;
+	if (le32_get(ci.d.nlink) == 0) {
+		ret = tmpfile_is(tx, d->ino, &d->was_tmpfile);
+		if (ret < 0 || !d->was_tmpfile)
+			return ret < 0 ? ret : -ENOENT;
+	}
 	if (le32_get(ci.d.nlink) >= LINK_MAX_NR)
 		return -EMLINK;
 	if (le64_get(dir.d.next_readdir_pos) > DIRENT_LAST_POS)
@@ -438,6 +490,13 @@ int dir_run_link(struct op *op, struct itx *tx)
 	add32(&ci.d.nlink, 1);
 	inode_touch(&ci, INODE_CTIME);
 	ret = put_entry(tx, d->new_dir, &e);
+	if (ret == 0 && d->was_tmpfile) {
+		struct key orphan = key_orphan(d->ino);
+
+		ret = item_force_delete(tx, &orphan);
+		if (ret == 0)
+			ret = tmpfile_end(tx, d->ino);
+	}
 	if (ret == 0)
 		ret = inode_put(tx, d->ino, &ci, false);
 	if (ret == 0)

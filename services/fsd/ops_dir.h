@@ -33,14 +33,17 @@ struct dir_op {
 
 	/* results */
 	uint64_t ino;			/* found, made, unlinked; create: kept over re-runs */
+	bool is_pinned;			/* tmpfile: ino counts as open already */
 	uint64_t existing;		/* create: the file that has the name already, to be opened */
 	struct cinode ci;
+	bool was_tmpfile;		/* link: it is ino's first name */
 	bool lost_last_link;		/* unlink, rmdir, rename: `victim` has nlink 0 now */
 	uint64_t victim;
 };
 
 int dir_run_lookup(struct op *op, struct itx *tx);	/* dir, name; "." and ".." too */
 int dir_run_create(struct op *op, struct itx *tx);	/* any type, by mode; target for symlinks */
+int dir_run_tmpfile(struct op *op, struct itx *tx);	/* a regular file without a name, as if made in dir */
 int dir_run_link(struct op *op, struct itx *tx);	/* ino under new_dir/new_name */
 int dir_run_unlink(struct op *op, struct itx *tx);
 int dir_run_rmdir(struct op *op, struct itx *tx);

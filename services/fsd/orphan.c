@@ -21,6 +21,7 @@
 #include "log.h"
 #include "net.h"
 #include "reader.h"
+#include "tmpfile.h"
 #include "xattr.h"
 
 #define BUCKETS_FIRST		4096u
@@ -282,7 +283,9 @@ static int delete_inode(struct delete_op *d, struct itx *tx, uint64_t ino)
 		if (ret < 0)
 			return ret;
 	}
-	ret = item_force_delete(tx, &orphan);
+	ret = tmpfile_end(tx, ino);
+	if (ret == 0)
+		ret = item_force_delete(tx, &orphan);
 	if (ret == 0)
 		ret = inode_delete(tx, ino, &ci);
 	if (ret == 0)
@@ -685,6 +688,18 @@ void inode_unlinked(struct fsd *fsd, uint64_t ino)
 	r = find_or_add(o, ino);
 	r->unlinked = true;
 	settle(o, r);
+	pthread_mutex_unlock(&o->mutex);
+}
+
+void inode_linked(struct fsd *fsd, uint64_t ino)
+{
+	struct orphans *o = fsd->orphans;
+	struct ref *r;
+
+	pthread_mutex_lock(&o->mutex);
+	r = find(o, ino);
+	if (r)
+		r->unlinked = false;
 	pthread_mutex_unlock(&o->mutex);
 }
 

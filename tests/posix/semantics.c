@@ -197,8 +197,25 @@ static void renames(void)
 	put("a", "a2");
 	FAILS(rename2("a", "b", RENAME_NOREPLACE), EEXIST, "RENAME_NOREPLACE on what is there");
 	WORKS(rename2("a", "a3", RENAME_NOREPLACE), "RENAME_NOREPLACE on what is not");
-	FAILS(rename2("a3", "b", RENAME_EXCHANGE), EINVAL, "RENAME_EXCHANGE is refused");
+	FAILS(rename2("a3", "b", RENAME_WHITEOUT), EINVAL, "RENAME_WHITEOUT is refused");
+	FAILS(rename2("a3", "none", RENAME_EXCHANGE), ENOENT, "RENAME_EXCHANGE with what is not there");
+	FAILS(rename2("a3", "b", RENAME_EXCHANGE | RENAME_NOREPLACE), EINVAL, "... or with RENAME_NOREPLACE");
 	IS(holds("a3", "a2") && holds("b", "a"), "... and changes nothing");
+	st = st_of("a3");
+	WORKS(rename2("a3", "b", RENAME_EXCHANGE), "RENAME_EXCHANGE of two files");
+	IS(holds("a3", "a") && holds("b", "a2") && st_of("b").st_ino == st.st_ino, "... changes what they name");
+	WORKS(rename2("a3", "b", RENAME_EXCHANGE), "... and back");
+	IS(holds("a3", "a2") && holds("b", "a"), "... as it was");
+	FAILS(rename2("d", "d/sub", RENAME_EXCHANGE), EINVAL, "... not of a directory and one below it");
+	FAILS(rename2("d/sub", "d", RENAME_EXCHANGE), EINVAL, "... neither way");
+	WORKS(rename2("a3", "d/sub", RENAME_EXCHANGE), "... of a file and a directory elsewhere");
+	IS(holds("d/sub", "a2") && S_ISDIR(st_of("a3").st_mode), "... whatever they are");
+	IS(st_of("d").st_nlink == 2 && st_of("a3/..").st_ino == st_of(".").st_ino, "... with its link and its ..");
+	WORKS(rename2("d", "a3", RENAME_EXCHANGE), "... of two directories with and without entries");
+	IS(holds("a3/sub", "a2") && st_of("a3").st_nlink == 2 && rmdir("d") == 0, "... each with its own");
+	WORKS(rename("a3", "d"), "rename to a name that has moved away");
+	WORKS(rename("d/sub", "a3"), "... and out of it");
+	mkdir("d/sub", 0755);
 	link("b", "b2");
 	WORKS(rename("b", "b2"), "rename between two names of one inode");
 	IS(st_of("b").st_ino && st_of("b2").st_ino, "... leaves both");
@@ -214,6 +231,49 @@ static void renames(void)
 	unlink("b");
 	unlink("b2");
 	unlink("a3");
+}
+
+/* O_TMPFILE: what programs do to make a file appear whole. */
+static void tmpfiles(void)
+{
+	char path[64], buf[8];
+	struct stat st;
+	int fd = open(".", O_TMPFILE | O_RDWR, 0640), fd2;
+
+	IS(fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink == 0 && (st.st_mode & 07777) == 0640 && S_ISREG(st.st_mode),
+	   "O_TMPFILE makes a file without a name");
+	if (fd < 0)
+		return;
+	IS(write(fd, "whole", 5) == 5 && pread(fd, buf, sizeof(buf), 0) == 5 && memcmp(buf, "whole", 5) == 0,
+	   "... that is written and read");
+	WORKS(fsetxattr(fd, "user.a", "v", 1, 0), "... has attributes");
+	WORKS(fsync(fd), "... can be synced");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	WORKS(linkat(AT_FDCWD, path, AT_FDCWD, "appears", AT_SYMLINK_FOLLOW), "... and gets a name");
+	IS(holds("appears", "whole") && fstat(fd, &st) == 0 && st.st_nlink == 1, "... whole");
+	IS(getxattr("appears", "user.a", buf, sizeof(buf)) == 1, "... with its attributes");
+	FAILS(linkat(AT_FDCWD, path, AT_FDCWD, "appears", AT_SYMLINK_FOLLOW), EEXIST, "... which is not replaced");
+	WORKS(linkat(AT_FDCWD, path, AT_FDCWD, "twice", AT_SYMLINK_FOLLOW), "... and another one");
+	unlink("appears");
+	unlink("twice");
+	FAILS(linkat(AT_FDCWD, path, AT_FDCWD, "again", AT_SYMLINK_FOLLOW), ENOENT, "... none after its last one went");
+	close(fd);
+	fd = open(".", O_TMPFILE | O_WRONLY | O_EXCL, 0600);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	FAILS(linkat(AT_FDCWD, path, AT_FDCWD, "never", AT_SYMLINK_FOLLOW), ENOENT, "... none ever with O_EXCL");
+	fd2 = open(path, O_RDWR);
+	IS(write(fd, "x", 1) == 1 && read(fd2, buf, 1) == 1, "... opened again, it is the same file");
+	close(fd2);
+	close(fd);
+	mkdir("sgid", 02775);
+	if (chown("sgid", 0, 60002) < 0 || chmod("sgid", 02775) < 0)
+		die("sgid");
+	fd = open("sgid", O_TMPFILE | O_RDWR, 0666);
+	IS(fd >= 0 && fstat(fd, &st) == 0 && st.st_gid == 60002 && (st.st_mode & 07777) == 0644,
+	   "... has the group of a setgid directory, and the umask");
+	close(fd);
+	rmdir("sgid");
+	FAILS(open("sgid", O_TMPFILE | O_RDWR, 0666), ENOENT, "... not in what is not there");
 }
 
 static void unnamed(void)
@@ -243,6 +303,7 @@ static void unnamed(void)
 	   "... whoever has it open still sees the old one");
 	close(fd);
 	unlink("old");
+	tmpfiles();
 
 	mkdir("d", 0755);
 	dirfd = open("d", O_RDONLY);

@@ -18,6 +18,7 @@
 #include "services/fsd/ops_attr.h"
 #include "services/fsd/ops_dir.h"
 #include "services/fsd/orphan.h"
+#include "services/fsd/tmpfile.h"
 #include "services/fsd/xattr.h"
 
 #define NAMES_NR	16
@@ -42,6 +43,7 @@ struct m_xattr {
 
 struct m_inode {
 	bool exists;		/* false: a free slot */
+	bool never_had_a_name;	/* O_TMPFILE */
 	uint64_t ino;
 	uint32_t mode, nlink, uid, gid;
 	uint64_t size, next_pos, next_xattr_id;
@@ -210,15 +212,37 @@ static void do_link(void)
 		return;
 	if (!want && S_ISDIR(i->mode))
 		want = -EPERM;
-	if (!want && !i->nlink)
+	if (!want && !i->nlink && !i->never_had_a_name)
 		want = -ENOENT;
 	if (!want && m_find(dir, name))
 		want = -EEXIST;
 	assert_int_equal(fake_run(&d.op, true, dir_run_link), want);
 	if (!want) {
+		assert_int_equal(d.was_tmpfile, i->never_had_a_name);
+		i->never_had_a_name = false;
 		i->nlink++;
 		m_add(dir, name, nr);
 	}
+}
+
+static void do_tmpfile(void)
+{
+	unsigned slot = 0;
+	struct m_inode *dir = &m.inodes[m_pick_dir()];
+	struct dir_op d = { .dir = dir->ino, .mode = S_IFREG | 0666, .umask = 022, .uid = 500, .gid = 501 };
+	int want = m_dir_error(dir);
+
+	while (slot < INODES_MAX && m.inodes[slot].exists)
+		slot++;
+	if (slot == INODES_MAX)
+		return;
+	assert_int_equal(fake_run(&d.op, true, dir_run_tmpfile), want);
+	if (want)
+		return;
+	assert_true(d.is_pinned);
+	m.inodes[slot] = (struct m_inode){ .exists = true, .never_had_a_name = true, .ino = d.ino,
+					   .mode = S_IFREG | 0644, .uid = 500,
+					   .gid = dir->mode & S_ISGID ? dir->gid : 501, .next_pos = 2 };
 }
 
 static void do_remove(void)
@@ -596,7 +620,9 @@ static int end_run(struct op *op, struct itx *tx)
 	}
 	if (ret != -ENOENT)
 		return ret;
-	ret = item_force_delete(tx, &orphan);
+	ret = tmpfile_end(tx, ino);
+	if (ret == 0)
+		ret = item_force_delete(tx, &orphan);
 	if (ret == 0)
 		ret = inode_delete(tx, ino, &ci);
 	return ret < 0 ? ret : txn_inode_count_add(tx, -1);
@@ -819,7 +845,7 @@ static void any_history_leaves_exactly_the_items_of_the_model(void **state)
 		do_create,      do_create,    do_create,  do_link,   do_link,     do_remove,
 		do_remove,      do_rename,    do_rename,  do_rename, do_setxattr, do_setxattr,
 		do_removexattr, do_getxattrs, do_setattr, do_lookup, do_readdir,  do_end,
-		do_exchange,    do_exchange,
+		do_exchange,    do_exchange,  do_tmpfile,
 	};
 	unsigned rounds = (unsigned)test_env("ROUNDS", 30000);
 	uint64_t seed = test_env("SEED", 20240607);
