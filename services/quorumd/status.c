@@ -85,9 +85,10 @@ void status_update(struct quorumd *qd, uint64_t now)
 static void fill_status(void *arg, struct msg_status_reply *reply)
 {
 	struct quorumd *qd = arg;
-	uint64_t now = clock_boot_ns();
+	uint64_t now;
 
 	pthread_mutex_lock(&qd->mutex);
+	now = clock_boot_ns();	/* not before what the loop has noted */
 	snprintf(reply->state, sizeof(reply->state), "%s", qd->shown.state);
 	snprintf(reply->waiting_for, sizeof(reply->waiting_for), "%s", qd->shown.waiting);
 	reply->since_ms = (now - qd->shown.since_ns) / NSEC_PER_MSEC;

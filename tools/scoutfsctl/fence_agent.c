@@ -10,7 +10,7 @@
  * which the services show.  Requests are worked on at the same time, one program for each.
  *
  * A request that is answered otherwise meanwhile (the lease is over, an operator has said so) goes with its directory;
- * its program is left to end.  A program may be run for a rid more than once: leaders change.
+ * its program is left to end within that time.  A program may be run for a rid more than once: leaders change.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -305,6 +305,9 @@ static void work(struct agent *a, struct fence_request *r)
 	time_t now = now_secs();
 	char text[32];
 
+	/* Nobody else ends a program that hangs, asked for or not: it would keep its place for good. */
+	if (r->pid && now - r->run_since > RUN_SECS)
+		kill(-r->pid, SIGKILL);
 	if (!r->is_asked) {
 		if (r->pid)
 			return;
@@ -315,8 +318,6 @@ static void work(struct agent *a, struct fence_request *r)
 	}
 	snprintf(text, sizeof(text), "%lld", (long long)(now - r->since));
 	put(a, r->rid, "elapsed_secs", text);
-	if (r->pid && now - r->run_since > RUN_SECS)
-		kill(-r->pid, SIGKILL);
 	if (r->pid || now < r->next_run)
 		return;
 	if (is_written(a, r->rid, "fenced"))
