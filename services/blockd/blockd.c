@@ -179,6 +179,8 @@ static int blockd_open(struct blockd *d)
 	if (ret == 0)
 		ret = volume_open(&d->vol, conf->meta_device, conf->data_device, pid_path);
 	if (ret == 0)
+		limits_check(&d->vol, conf->longest_io_ms, "/sys");
+	if (ret == 0)
 		ret = pid_record(d);
 	if (ret == 0)
 		ret = tokens_load(&d->tokens, conf->runtime_dir, d->vol.fsid);

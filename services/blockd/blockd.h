@@ -40,6 +40,7 @@ struct volume {
 	uint64_t fsid;
 	uint64_t meta_blocks;		/* large */
 	uint64_t data_blocks;		/* small */
+	bool is_shared;			/* a quorum slot has an address that other nodes can reach */
 };
 
 /*
@@ -49,6 +50,13 @@ struct volume {
  */
 int volume_open(struct volume *v, const char *meta_path, const char *data_path, const char *pid_path);
 void volume_close(struct volume *v);
+
+/* ---- limit.c: how long a write may take ---- */
+
+/* The time limit that the kernel has for a block device or what is below it; 0: none is known.  sysfs: "/sys". */
+uint64_t limit_of_device_ms(const char *sysfs, unsigned major_nr, unsigned minor_nr);
+/* Warn where longest_io_ms is shorter than that. */
+void limits_check(const struct volume *v, uint64_t longest_io_ms, const char *sysfs);
 
 /* ---- rundir.c: the runtime directory ---- */
 

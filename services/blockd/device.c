@@ -329,6 +329,9 @@ static int supers_read(struct volume *v)
 		v->fsid = le64_get(s->hdr.fsid);
 		v->meta_blocks = le64_get(s->total_meta_blocks);
 		v->data_blocks = le64_get(s->total_data_blocks);
+		for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
+			v->is_shared |= quorum_slot_is_configured(&s->qconf, i) &&
+					le32_get(s->qconf.slots[i].addr) >> 24 != 127;
 		v->dev[BLK_DEV_META].volume_bytes = v->meta_blocks << LARGE_SHIFT;
 		v->dev[BLK_DEV_DATA].volume_bytes = v->data_blocks << SMALL_SHIFT;
 	}
