@@ -238,6 +238,8 @@ static int op_check(const struct blkcli_op *op)
 		return -EINVAL;
 	if (op->op == BLK_OP_FLUSH)
 		return op->len == 0 && op->dev_off == 0 && !op->is_durable ? 0 : -EINVAL;
+	if (op->is_after)
+		return -EINVAL;
 	if (op->len == 0 || op->len % BLKRING_ALIGN || op->dev_off % BLKRING_ALIGN ||
 	    op->dev_off > (uint64_t)INT64_MAX - op->len)
 		return -EINVAL;
@@ -296,7 +298,7 @@ static int piece_send(struct blkcli *c, struct waiter *w, struct blkcli_op *op, 
 	s->desc = (struct blkring_desc){
 		.op = op->op,
 		.dev = op->dev,
-		.flags = op->is_durable ? BLKRING_DURABLE : 0,
+		.flags = op->is_durable ? BLKRING_DURABLE : op->is_after ? BLKRING_AFTER : 0,
 		.tag = (uint64_t)s->gen << 32 | (uint64_t)(s - c->slots),
 		.region = region,
 		.len = len,
@@ -343,7 +345,8 @@ static void call_abandon(struct blkcli *c, struct waiter *w)
 	c->stats.timeouts++;
 }
 
-int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
+/* Results are in ops. *was_resent: not all was sent in the order of ops.  -ETIMEDOUT. */
+static int run_once(struct blkcli *c, struct blkcli_op *ops, size_t nr, bool *was_resent)
 {
 	struct waiter w;
 	int ret = 0;
@@ -376,10 +379,36 @@ int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 		for (; i < nr; i++)
 			op_fail(&ops[i], ret);
 	}
+	*was_resent = w.was_resent;
 	waiter_unlink(c, &w);
 	pthread_mutex_unlock(&c->lock);
+	return ret;
+}
 
-	for (i = 0; i < nr; i++)
+/*
+ * Whether a flush may have begun before a write that it was to cover had ended: something was sent again, or
+ * blockd is of before there was such an order, and has refused it.
+ */
+static bool must_flush_again(const struct blkcli_op *op, bool was_resent)
+{
+	return op->op == BLK_OP_FLUSH && op->is_after && op_check(op) == 0 &&
+	       (op->result == -EINVAL || (op->result == 0 && was_resent));
+}
+
+int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
+{
+	bool was_resent, unused;
+	int ret = run_once(c, ops, nr, &was_resent);
+
+	for (size_t i = 0; i < nr && ret != -ETIMEDOUT; i++) {
+		struct blkcli_op flush = { .op = BLK_OP_FLUSH, .dev = ops[i].dev };
+
+		if (!must_flush_again(&ops[i], was_resent))
+			continue;
+		run_once(c, &flush, 1, &unused);
+		ops[i].result = flush.result;
+	}
+	for (size_t i = 0; i < nr; i++)
 		if (ops[i].result < 0)
 			return ops[i].result;
 	return 0;
@@ -620,9 +649,7 @@ static int dev_write(void *arg, const struct block_write *w, size_t nr)
 		for (size_t i = 0; i < n; i++) {
 			if (w[i].blkno > INT64_MAX >> LARGE_SHIFT)
 				return -EINVAL;
-			ops[i] = (struct blkcli_op){ .op = BLK_OP_WRITE, .dev = BLK_DEV_META,
-						     .dev_off = w[i].blkno << LARGE_SHIFT,
-						     .len = LARGE_SIZE, .buf = (void *)w[i].data };
+			ops[i] = blkcli_write_op(&w[i]);
 		}
 		ret = blkcli_run(arg, ops, n);
 		if (ret < 0 && first == 0)

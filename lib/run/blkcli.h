@@ -55,6 +55,7 @@ struct blkcli_op {
 	uint8_t op;			/* enum blk_op */
 	uint8_t dev;			/* enum blk_device */
 	bool is_durable;		/* a WRITE that needs no FLUSH after it */
+	bool is_after;			/* a FLUSH that covers what stands before it in ops, too */
 	uint64_t dev_off;		/* bytes, a multiple of 4096 */
 	uint32_t len;			/* bytes, a multiple of 4096; 0 for FLUSH */
 	void *buf;			/* 4096-aligned in pool or region: used as it is; else copied */
@@ -63,12 +64,26 @@ struct blkcli_op {
 
 /*
  * Run all ops and wait for all; returns 0 or the first error in order of ops.  They run in any order
- * and at once: a FLUSH covers writes of earlier calls.  -EINVAL: alignment or range; -ESTALE: a newer
+ * and at once, but for a FLUSH that is_after: others cover writes of earlier calls only.  -EINVAL:
+ * alignment or range; -ESTALE: a newer
  * term was set; -ENOLINK: the rid was revoked; -EKEYEXPIRED: a serverd's lease has run out; -EPERM: not
  * this kind's to write; -EIO and others from the device.  -ETIMEDOUT: the deadline came first; what blockd has not answered may still happen, and
  * buffers in the pool or region stay in use until it has; nothing is sent again after that.
  */
 int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr);
+
+/* For blkcli_run: write a block of a set; a flush that is_after. */
+static inline struct blkcli_op blkcli_write_op(const struct block_write *w)
+{
+	return (struct blkcli_op){ .op = BLK_OP_WRITE, .dev = BLK_DEV_META,
+				   .dev_off = w->blkno << LARGE_SHIFT, .len = LARGE_SIZE,
+				   .buf = (void *)w->data };
+}
+
+static inline struct blkcli_op blkcli_flush_op(enum blk_device dev)
+{
+	return (struct blkcli_op){ .op = BLK_OP_FLUSH, .dev = (uint8_t)dev, .is_after = true };
+}
 
 /*
  * No server of an older term writes any more: on 0 all its writes in flight have ended.  A server's

@@ -74,6 +74,14 @@ void client_send_slot(struct blkcli *c, struct slot *s)
 	s->state = SLOT_SENT;
 }
 
+/* In another order than they were sent at first. */
+static void client_resend_slot(struct blkcli *c, struct slot *s)
+{
+	if (s->waiter)
+		s->waiter->was_resent = true;
+	client_send_slot(c, s);
+}
+
 void client_kick(struct blkcli *c)
 {
 	if (!c->is_connected || c->sq_shown == c->sq_tail)
@@ -245,7 +253,7 @@ static int conn_install(struct blkcli *c, int sock, const struct blkmsg_hello_re
 	for (size_t i = 0; i < BLKRING_ENTRIES; i++) {
 		if (c->slots[i].state == SLOT_WAITING) {
 			c->stats.resent++;
-			client_send_slot(c, &c->slots[i]);
+			client_resend_slot(c, &c->slots[i]);
 		}
 	}
 	client_kick(c);
@@ -341,7 +349,7 @@ static int lease_resend(struct blkcli *c, uint64_t *due_ns)
 		c->must_resend = may = false;
 		for (size_t i = 0; i < BLKRING_ENTRIES; i++) {
 			if (c->slots[i].state == SLOT_WAITING)
-				client_send_slot(c, &c->slots[i]);
+				client_resend_slot(c, &c->slots[i]);
 		}
 		client_kick(c);
 	}

@@ -14,6 +14,7 @@ struct waiter {
 	pthread_cond_t cond;
 	size_t pending;			/* slots that belong to it */
 	bool wants_slot;
+	bool was_resent;		/* one of them: perhaps behind a FLUSH that was to cover it */
 	uint64_t deadline_ns;		/* 0: none */
 };
 

@@ -42,6 +42,7 @@ enum blk_op {
 };
 
 #define BLKRING_DURABLE	1u	/* flag of a WRITE: it is durable when it is answered */
+#define BLKRING_AFTER	2u	/* flag of a FLUSH: it waits for this client's writes before it */
 
 enum blk_device {
 	BLK_DEV_META,

@@ -145,6 +145,7 @@ struct io {
 	uint8_t dev;
 	bool is_bdev;
 	bool is_durable;		/* a write that ends when it is durable */
+	uint8_t round;			/* a write: see conn.c */
 	int fd;
 	char *buf;
 	uint64_t off;

@@ -60,6 +60,10 @@ struct conn {
 
 	unsigned inflight;
 	unsigned writes_inflight;
+	unsigned round;			/* 0 or 1: of the writes that start now */
+	unsigned round_writes[2];	/* writes_inflight by round */
+	struct io *held;		/* flushes that wait for the writes of the other round */
+	struct io *held_next;		/* ... and those that came after more writes */
 	unsigned refusals_logged;
 	uint64_t flush_errors_seen[BLK_DEVS_NR];
 
@@ -104,6 +108,25 @@ static bool writer_is_here(const struct blockd *d, const struct conn *c)
 	return false;
 }
 
+static void io_release(struct blockd *d, struct io *io)
+{
+	io->next = d->free_ios;
+	d->free_ios = io;
+	d->ios_nr--;
+}
+
+/* Nobody is left who wants to know. */
+static void held_forget(struct blockd *d, struct conn *c, struct io **list)
+{
+	while (*list) {
+		struct io *io = *list;
+
+		*list = io->next;
+		c->inflight--;
+		io_release(d, io);
+	}
+}
+
 /* why: what the client did wrong, or NULL when it went by itself. */
 static void conn_close(struct blockd *d, struct conn *c, const char *why)
 {
@@ -133,6 +156,8 @@ static void conn_close(struct blockd *d, struct conn *c, const char *why)
 	if (c->region_fd >= 0)
 		close(c->region_fd);
 	c->region_fd = -1;
+	held_forget(d, c, &c->held);
+	held_forget(d, c, &c->held_next);
 	if (c->inflight == 0)
 		conn_release(d, c);
 }
@@ -619,6 +644,48 @@ static bool is_write(unsigned op)
 	return op == BLK_OP_WRITE || op == BLK_OP_DISCARD;
 }
 
+/*
+ * A flush with BLKRING_AFTER waits for the writes that came before it, and a client that writes all the time
+ * does not keep it waiting.  So writes have a round, and there are never more than two under way: those that
+ * `held` waits for, and those of now.  What is to wait for both is in `held_next`, and when the first is over
+ * a new round begins.
+ */
+static void flush_hold(struct blockd *d, struct conn *c, struct io *io)
+{
+	struct io **list = &c->held;
+
+	if (!c->held) {
+		if (c->round_writes[c->round] == 0) {
+			engine_queue(d->engine, io);
+			return;
+		}
+		c->round ^= 1;
+	} else if (c->held_next || c->round_writes[c->round] > 0) {
+		list = &c->held_next;
+	}
+	io->next = *list;
+	*list = io;
+}
+
+/* A write has ended: those flushes that waited for the last of a round. */
+static void flush_release(struct blockd *d, struct conn *c)
+{
+	while (c->held && c->round_writes[c->round ^ 1] == 0) {
+		struct io *io = c->held;
+
+		c->held = c->held_next;
+		c->held_next = NULL;
+		if (c->held)
+			c->round ^= 1;
+		while (io) {
+			struct io *next = io->next;
+
+			engine_queue(d->engine, io);
+			io = next;
+		}
+	}
+}
+
 /* Start what a copied-out descriptor asks for, or answer why not. */
 static void conn_start(struct blockd *d, struct conn *c, const struct blkring_desc *desc)
 {
@@ -658,8 +725,15 @@ static void conn_start(struct blockd *d, struct conn *c, const struct blkring_de
 	if (desc->op == BLK_OP_READ || desc->op == BLK_OP_WRITE)
 		io->buf = base + desc->region_off;
 	c->inflight++;
-	if (is_write(desc->op))
+	if (desc->flags & BLKRING_AFTER) {
+		flush_hold(d, c, io);
+		return;
+	}
+	if (is_write(desc->op)) {
 		c->writes_inflight++;
+		c->round_writes[c->round]++;
+		io->round = (uint8_t)c->round;
+	}
 	engine_queue(d->engine, io);
 }
 
@@ -800,15 +874,16 @@ void conns_complete(struct blockd *d, struct io *list)
 		io_count(d, io);
 		result = io_result(d, c, io);
 		c->inflight--;
-		if (is_write(io->op))
+		if (is_write(io->op)) {
 			c->writes_inflight--;
+			c->round_writes[io->round]--;
+			flush_release(d, c);
+		}
 		if (c->state == CONN_OPEN)
 			conn_post(d, c, io->tag, result);
 		else if (c->inflight == 0)
 			conn_release(d, c);
-		io->next = d->free_ios;
-		d->free_ios = io;
-		d->ios_nr--;
+		io_release(d, io);
 	}
 	for (unsigned i = 0; i < BLOCKD_CLIENTS_MAX; i++)
 		if (d->conns[i])

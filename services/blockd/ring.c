@@ -27,7 +27,8 @@ static int write_check(const struct blkring_desc *d, uint32_t kind)
 int ring_desc_check(const struct blkring_desc *d, const struct ring_limits *lim)
 {
 	uint64_t max = d->op == BLK_OP_DISCARD ? BLKRING_DISCARD_MAX : BLKRING_LEN_MAX;
-	unsigned flags = d->op == BLK_OP_WRITE ? BLKRING_DURABLE : 0;
+	unsigned flags = d->op == BLK_OP_WRITE ? BLKRING_DURABLE :
+			 d->op == BLK_OP_FLUSH ? BLKRING_AFTER : 0;
 	uint64_t bytes;
 
 	if (d->dev >= BLK_DEVS_NR || d->flags & ~flags || d->result != 0 ||

@@ -3,8 +3,7 @@
  *
  *	close	one transaction of the cache; operations go on in the next generation
  *	collect	copy what the generation changed out of a snapshot that ends with it
- *	write	file data; then, into blocks nothing refers to yet, log tree, bloom block, lists
- *	flush	both devices
+ *	write	file data and, into blocks nothing refers to yet, log tree, bloom block, lists; flush both devices
  *	store	one request: the leader keeps the new roots and opens the next transaction
  *	publish	one transaction of the cache: the generation counts as committed; tell who waits.  Where the
  *		leader has not opened the next one, because a log merge is to begin, wait for that then
@@ -284,6 +283,9 @@ struct closing {
 	uint64_t gen;
 	struct stream st;
 	struct pool_batch *pool;
+	struct blkcli_op data[POOL_REST_MAX];	/* file data to be written with the tree */
+	size_t data_nr;
+	const char *failed;		/* what the last try could not write */
 };
 
 static void note_closed(void *arg, const struct items_dirty *dirty)
@@ -328,13 +330,42 @@ static int collect(struct txn *t, struct closing *c, struct itx *snap)
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-/* Both devices at once; the data device only where this generation has data. */
-static int flush_devices(struct txn *t, const struct closing *c)
+/*
+ * One call for what is left of the file data, all blocks of the tree, and the flushes: the tree refers to
+ * file data, but nothing refers to the tree yet.
+ */
+static int write_and_flush(struct txn *t, struct closing *c)
 {
-	struct blkcli_op ops[2] = { { .op = BLK_OP_FLUSH, .dev = BLK_DEV_META },
-				    { .op = BLK_OP_FLUSH, .dev = BLK_DEV_DATA } };
+	struct block_write *blocks;
+	struct blkcli_op *ops;
+	size_t blocks_nr, nr = 0;
+	int ret;
 
-	return blkcli_run(t->fsd->blk, ops, pool_batch_is_empty(c->pool) ? 1 : 2);
+	ret = block_set_gather(t->bs, &blocks, &blocks_nr);
+	if (ret < 0)
+		return ret;
+	ops = calloc(c->data_nr + blocks_nr + BLK_DEVS_NR, sizeof(*ops));
+	if (!ops) {
+		free(blocks);
+		return -ENOMEM;
+	}
+	memcpy(ops, c->data, c->data_nr * sizeof(*ops));
+	nr = c->data_nr;
+	for (size_t i = 0; i < blocks_nr; i++)
+		ops[nr++] = blkcli_write_op(&blocks[i]);
+	ops[nr++] = blkcli_flush_op(BLK_DEV_META);
+	if (!pool_batch_is_empty(c->pool))
+		ops[nr++] = blkcli_flush_op(BLK_DEV_DATA);
+	ret = blkcli_run(t->fsd->blk, ops, nr);
+	if (ret == 0)
+		block_set_written(t->bs);
+	for (size_t i = 0; i < nr; i++) {
+		if (ops[i].result < 0 && ops[i].dev == BLK_DEV_DATA)
+			c->failed = "file data";
+	}
+	free(ops);
+	free(blocks);
+	return ret;
 }
 
 static int write_tree(struct txn *t, struct closing *c, struct disk_log_trees *lt)
@@ -342,14 +373,13 @@ static int write_tree(struct txn *t, struct closing *c, struct disk_log_trees *l
 	int ret;
 
 	txn_doing(t, "writing the log tree");
+	c->failed = "the log tree";
 	*lt = t->lt;
 	ret = stream_write(&c->st, t->bs, lt, le64_get(lt->get_trans_seq), t->tree_seq,
 			   t->fsd->fmt_vers);
-	if (ret == 0)
-		ret = block_set_write(t->bs);
 	if (ret == 0) {
-		txn_doing(t, "flushing the devices");
-		ret = flush_devices(t, c);
+		txn_doing(t, "writing to the devices, and flushing them");
+		ret = write_and_flush(t, c);
 	}
 	return ret;
 }
@@ -357,19 +387,14 @@ static int write_tree(struct txn *t, struct closing *c, struct disk_log_trees *l
 /* File data and the new tree, flushed; *lt names the tree. */
 static int write_all(struct txn *t, struct closing *c, struct disk_log_trees *lt)
 {
-	bool data_done = false;
-	const char *what;
 	int ret;
 
 	for (;;) {
-		if (!data_done) {
-			txn_doing(t, "writing file data");
-			what = "file data";
-			ret = pool_write(t->fsd, c->pool);
-			data_done = ret == 0;
-		}
-		if (data_done) {
-			what = "the log tree";
+		/* All of it at each try: nobody knows what a flush that failed has lost. */
+		txn_doing(t, "writing file data");
+		c->failed = "file data";
+		ret = pool_write(t->fsd, c->pool, c->data, &c->data_nr);
+		if (ret == 0) {
 			ret = write_tree(t, c, lt);
 			if (ret == 0)
 				return 0;
@@ -378,7 +403,7 @@ static int write_all(struct txn *t, struct closing *c, struct disk_log_trees *lt
 		stats_inc(&t->fsd->stats.trans_commit_retry);
 		if (ret == -ENOLINK || ret == -ESHUTDOWN)
 			return ret;
-		if (ret == -ENOSPC && data_done) {
+		if (ret == -ENOSPC) {
 			log_warning("generation %llu needs more metadata blocks than this mount has (%llu): asking for more",
 				    (unsigned long long)c->gen,
 				    (unsigned long long)le64_get(t->lt.meta_avail.total_nr));
@@ -387,7 +412,7 @@ static int write_all(struct txn *t, struct closing *c, struct disk_log_trees *lt
 				return ret;
 		} else {
 			log_err("%s of generation %llu cannot be written: %s; trying again until it can: see to the device",
-				what, (unsigned long long)c->gen, strerror(-ret));
+				c->failed, (unsigned long long)c->gen, strerror(-ret));
 		}
 		if (!txn_pause(t, COMMIT_RETRY_MS))
 			return -ENOLINK;

@@ -41,8 +41,12 @@ int data_start_pending(struct fsd *fsd);
 /* Inside the snapshot of a closing generation: remember its dirty pages and where they go.  Then,
  * outside: write them to the data device (not flushed).  Then, when it is committed: mark them clean. */
 struct pool_batch;
+struct blkcli_op;
 int pool_collect(struct itx *snapshot, uint64_t gen, struct pool_batch **out);
-int pool_write(struct fsd *fsd, struct pool_batch *pb);
+/* Write all but the last few, which are left in rest[POOL_REST_MAX] to be written together with something else. */
+#define POOL_REST_MAX	16u
+int pool_write(struct fsd *fsd, struct pool_batch *pb, struct blkcli_op *rest,
+	       size_t *rest_nr);
 bool pool_batch_is_empty(const struct pool_batch *pb);
 void pool_committed(struct fsd *fsd, struct pool_batch *pb);	/* frees pb */
 /* `from`, closed and never stored, becomes part of `to`, the open one (resume.c). */

@@ -24,7 +24,6 @@
 #define PAGE_INDEXED	2
 #define SWEEP_BATCH	512
 #define WRITE_BYTES_MAX	(1u << 20)
-#define WRITES_AT_ONCE	16
 
 struct page {
 	atomic_uint version;	/* counts changes of owner */
@@ -604,37 +603,34 @@ bool pool_batch_is_empty(const struct pool_batch *pb)
 	return pb->nr == 0;
 }
 
-int pool_write(struct fsd *fsd, struct pool_batch *pb)
+int pool_write(struct fsd *fsd, struct pool_batch *pb, struct blkcli_op *rest,
+	       size_t *rest_nr)
 {
-	struct blkcli_op ops[WRITES_AT_ONCE];
-	size_t at = 0;
+	size_t at = 0, nr = 0;
+	int ret;
 
 	while (at < pb->nr) {
-		unsigned nr = 0;
-		int ret;
+		size_t run = 1;
 
-		while (at < pb->nr && nr < WRITES_AT_ONCE) {
-			size_t run = 1;
-
-			/* contiguous on the device and in the pool: one write */
-			while (at + run < pb->nr && run < WRITE_BYTES_MAX / SMALL_SIZE &&
-			       pb->pages[at + run].blkno == pb->pages[at].blkno + run &&
-			       pb->pages[at + run].page == pb->pages[at].page + run)
-				run++;
-			ops[nr++] = (struct blkcli_op){ .op = BLK_OP_WRITE, .dev = BLK_DEV_DATA,
-							.dev_off = pb->pages[at].blkno << SMALL_SHIFT,
-							.len = (uint32_t)(run * SMALL_SIZE),
-							.buf = pool_page(fsd->pool, pb->pages[at].page) };
-			stats_add(&fsd->stats.data_write_bytes, run * SMALL_SIZE);
-			at += run;
+		if (nr == POOL_REST_MAX) {
+			ret = blkcli_run(fsd->blk, rest, nr);
+			if (ret < 0)
+				return ret;
+			nr = 0;
 		}
-		ret = blkcli_run(fsd->blk, ops, nr);
-		if (ret < 0) {
-			log_err("writing file data failed: %s: the commit is tried again; see blockd's messages about %s",
-				strerror(-ret), fsd->conf.data_device);
-			return ret;
-		}
+		/* contiguous on the device and in the pool: one write */
+		while (at + run < pb->nr && run < WRITE_BYTES_MAX / SMALL_SIZE &&
+		       pb->pages[at + run].blkno == pb->pages[at].blkno + run &&
+		       pb->pages[at + run].page == pb->pages[at].page + run)
+			run++;
+		rest[nr++] = (struct blkcli_op){ .op = BLK_OP_WRITE, .dev = BLK_DEV_DATA,
+						 .dev_off = pb->pages[at].blkno << SMALL_SHIFT,
+						 .len = (uint32_t)(run * SMALL_SIZE),
+						 .buf = pool_page(fsd->pool, pb->pages[at].page) };
+		stats_add(&fsd->stats.data_write_bytes, run * SMALL_SIZE);
+		at += run;
 	}
+	*rest_nr = nr;
 	return 0;
 }
 

@@ -78,9 +78,21 @@ struct daemon {
 
 /* --- the volume through blockd --- */
 
-static int dev_flush(void *arg)
+static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, void *super)
 {
-	return blkcli_flush(((struct daemon *)arg)->blk, BLK_DEV_META);
+	struct blkcli_op *ops = calloc(nr + 2, sizeof(*ops));
+	int ret;
+
+	if (!ops)
+		return -ENOMEM;
+	for (size_t i = 0; i < nr; i++)
+		ops[i] = blkcli_write_op(&w[i]);
+	ops[nr] = blkcli_flush_op(BLK_DEV_META);
+	ops[nr + 1] = (struct blkcli_op){ .op = BLK_OP_READ, .dev = BLK_DEV_META, .len = SMALL_SIZE,
+					  .dev_off = SUPER_BLKNO << SMALL_SHIFT, .buf = super };
+	ret = blkcli_run(((struct daemon *)arg)->blk, ops, nr + 2);
+	free(ops);
+	return ret;
 }
 
 static int dev_read_super(void *arg, void *buf)
@@ -321,8 +333,9 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.term = term,
 		.rid = d->rid,
 		.fsid = blkcli_fsid(d->blk),
-		.dev = { .arg = d, .blocks = blkcli_block_dev(d->blk), .flush = dev_flush,
-			 .read_super = dev_read_super, .write_super = dev_write_super },
+		.dev = { .arg = d, .blocks = blkcli_block_dev(d->blk),
+			 .write_durable = dev_write_durable, .read_super = dev_read_super,
+			 .write_super = dev_write_super },
 		.set_term = blk_set_term,
 		.revoke = blk_revoke,
 		.revoke_own_mount = blk_revoke_own_mount,

@@ -9,7 +9,7 @@
  * How: trees are changed in a private copy of the super, on blocks taken from the active allocation list
  * (format 10.3).  commit() refills the idle avail list, moves the idle freed list, or what it can of it, into the
  * tree that is not allocated from once that is worth it, writes the blocks, flushes, looks at the super
- * once more, writes it, flushes.  Then the lists change places, and the trees too when the one in use runs low.  So a
+ * meanwhile, writes it, flushes.  Then the lists change places, and the trees too when the one in use runs low.  So a
  * block freed by one commit can be allocated at the earliest by the next but one.
  *
  * A job that fails has usually left trees half changed.  Instead of undoing, everything since the last
@@ -46,6 +46,8 @@
 #define DRAIN_WORTH	512u
 /* Empty commits that may be made to come to room again. */
 #define ROOM_COMMITS_MAX	80u
+/* So long a look at the super, to see that nobody else writes it, is good for. */
+#define SUPER_KNOWN_US		100000u
 
 struct txn {
 	struct txn_dev dev;
@@ -434,23 +436,19 @@ static int drain_idle_list(struct txn *t, bool all)
 	return ret == -EINPROGRESS ? 0 : ret;
 }
 
-/* Whether the super on the device is still the one this server wrote or read last. */
-static int check_super_is_ours(struct txn *t)
+/* Whether what was on the device is still the super that this server wrote or read last. */
+static int check_super_is_ours(struct txn *t, const struct disk_super *on_disk)
 {
-	struct disk_super on_disk;
 	const char *why;
-	int ret = t->dev.read_super(t->dev.arg, &on_disk);
 
-	if (ret < 0)
-		return txn_fail(t, ret, "the super block could not be read before it was written");
-	if (super_check(&on_disk, &why) < 0)
+	if (super_check(on_disk, &why) < 0)
 		return txn_fail(t, -ESTALE, why);
-	if (le64_get(on_disk.hdr.fsid) != le64_get(t->stable.hdr.fsid))
+	if (le64_get(on_disk->hdr.fsid) != le64_get(t->stable.hdr.fsid))
 		return txn_fail(t, -ESTALE, "another volume was put on the metadata device");
-	if (le64_get(on_disk.fmt_vers) != le64_get(t->stable.fmt_vers))
+	if (le64_get(on_disk->fmt_vers) != le64_get(t->stable.fmt_vers))
 		return txn_fail(t, -ESTALE, "the volume's format version was changed by somebody else");
-	if (le64_get(on_disk.hdr.seq) != le64_get(t->stable.hdr.seq) ||
-	    le32_get(on_disk.hdr.crc) != le32_get(t->stable.hdr.crc))
+	if (le64_get(on_disk->hdr.seq) != le64_get(t->stable.hdr.seq) ||
+	    le32_get(on_disk->hdr.crc) != le32_get(t->stable.hdr.crc))
 		return txn_fail(t, -ESTALE, "somebody else has written the super block: "
 					    "another server works on this volume");
 	return 0;
@@ -463,6 +461,31 @@ static int write_super(struct txn *t)
 	if (ret < 0)
 		return txn_fail(t, ret, "the super block could not be written");
 	return 0;
+}
+
+/* The dirty blocks, durable; and the super is looked at, which takes no time of its own. */
+static int write_blocks(struct txn *t)
+{
+	uint64_t began = now_us();
+	struct disk_super on_disk;
+	struct block_write *w;
+	size_t nr;
+	int ret;
+
+	ret = block_set_gather(t->bs, &w, &nr);
+	if (ret == 0) {
+		ret = t->dev.write_durable(t->dev.arg, w, nr, &on_disk);
+		free(w);
+	}
+	if (ret < 0)
+		return txn_fail(t, ret, "metadata blocks could not be written");
+	block_set_written(t->bs);
+	/* Where the devices took long, what stood there says little. */
+	if (now_us() - began > SUPER_KNOWN_US)
+		ret = t->dev.read_super(t->dev.arg, &on_disk);
+	if (ret < 0)
+		return txn_fail(t, ret, "the super block could not be read before it was written");
+	return check_super_is_ours(t, &on_disk);
 }
 
 /*
@@ -489,12 +512,7 @@ static int commit(struct txn *t)
 		return ret;
 
 	blocks = block_set_dirty_nr(t->bs);
-	ret = block_set_write(t->bs);
-	if (ret == 0)
-		ret = t->dev.flush(t->dev.arg);
-	if (ret < 0)
-		return txn_fail(t, ret, "metadata blocks could not be written");
-	ret = check_super_is_ours(t);
+	ret = write_blocks(t);
 	if (ret < 0)
 		return ret;
 	le64_add(&t->super.hdr.seq, 1);

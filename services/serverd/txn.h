@@ -26,7 +26,11 @@
 struct txn_dev {
 	void *arg;
 	struct block_dev blocks;
-	int (*flush)(void *arg);			/* the metadata device */
+	/*
+	 * Write all: on 0 they are durable, and whatever was written before, and super (SMALL_SIZE bytes) is
+	 * what stood at SUPER_BLKNO at some time meanwhile.
+	 */
+	int (*write_durable)(void *arg, const struct block_write *w, size_t nr, void *super);
 	int (*read_super)(void *arg, void *buf);	/* SMALL_SIZE bytes at SUPER_BLKNO */
 	int (*write_super)(void *arg, const void *buf);	/* durable when it returns 0 */
 };

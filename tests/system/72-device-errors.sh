@@ -55,7 +55,7 @@ waits_and_heals() {
 	ok "$1 $2 heals: the new name is durable" sync "$MNT/d"
 }
 waits_and_heals data write "file data of generation .* cannot be written: Input/output error.*see to the device"
-waits_and_heals data flush "the log tree of generation .* cannot be written: Input/output error"
+waits_and_heals data flush "file data of generation .* cannot be written: Input/output error"
 waits_and_heals meta write "the log tree of generation .* cannot be written: Input/output error"
 power_cut
 ok "mount after a power cut" inst_start

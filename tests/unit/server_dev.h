@@ -218,10 +218,19 @@ static inline void dev_free(struct dev *d)
 	free(d);
 }
 
+static inline int dev_write_durable(void *arg, const struct block_write *w, size_t nr, void *super)
+{
+	int ret = dev_write(arg, w, nr);
+
+	if (ret == 0)
+		ret = dev_flush(arg);
+	return ret < 0 ? ret : dev_read_super(arg, super);
+}
+
 static inline struct txn_dev txn_dev_of(struct dev *d)
 {
 	return (struct txn_dev){ .arg = d, .blocks = { d, dev_read, dev_write, dev_random },
-				 .flush = dev_flush, .read_super = dev_read_super,
+				 .write_durable = dev_write_durable, .read_super = dev_read_super,
 				 .write_super = dev_write_super };
 }
 

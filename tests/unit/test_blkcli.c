@@ -617,6 +617,72 @@ static void a_mounts_write_waits_for_its_lease(void **state)
 	free(read_back);
 }
 
+static struct blkcli_op flush_op(uint8_t dev)
+{
+	return (struct blkcli_op){ .op = BLK_OP_FLUSH, .dev = dev, .is_after = true };
+}
+
+static void *write_and_flush_late(void *arg)
+{
+	struct late_write *w = arg;
+	struct blkcli_op ops[] = {
+		{ .op = BLK_OP_WRITE, .dev = BLK_DEV_META, .dev_off = 512 << 12, .len = 4096, .buf = w->buf },
+		flush_op(BLK_DEV_META),
+	};
+
+	atomic_store(&w->result, blkcli_run(w->c, ops, 2));
+	return NULL;
+}
+
+static uint64_t meta_flushes(const struct fixture *fx)
+{
+	struct msg_status_reply *st = malloc(sizeof(*st));
+	char path[256];
+	uint64_t nr;
+
+	assert_non_null(st);
+	snprintf(path, sizeof(path), "%s/ctl-blockd.sock", fx->run);
+	assert_int_equal(ctl_query(path, DEADLINE_S * 1000, st), 0);
+	nr = status_value(st, "meta_flushes");
+	free(st);
+	return nr;
+}
+
+/* One flush, if it was in order; another one where a write had to be sent again, perhaps behind it. */
+static void a_flush_covers_the_writes_of_its_call(void **state)
+{
+	struct fixture *fx = *state;
+	struct late_write w = { .result = 1 };
+	struct blkcli_op bad[] = { { .op = BLK_OP_FLUSH, .len = 4096, .is_after = true },
+				   { .op = BLK_OP_READ, .dev_off = 512 << 12, .len = 4096, .is_after = true } };
+	uint64_t flushes;
+	pthread_t thread;
+
+	w.buf = aligned_alloc(4096, 4096);
+	memset(w.buf, 0x66, 4096);
+	start(fx);
+	w.c = client_without_lease(fx, BLK_KIND_FSD, RID, 0);
+	bad[1].buf = w.buf;
+	assert_int_equal(blkcli_run(w.c, bad, 2), -EINVAL);
+	assert_int_equal(bad[0].result, -EINVAL);
+	assert_int_equal(bad[1].result, -EINVAL);
+	assert_int_equal(meta_flushes(fx), 0);
+	assert_int_equal(pthread_create(&thread, NULL, write_and_flush_late, &w), 0);
+	while (!blkcli_waits_for_lease(w.c))
+		poll(NULL, 0, 2);
+	while ((flushes = meta_flushes(fx)) == 0)
+		poll(NULL, 0, 2);
+	blkcli_lease(w.c, BLK_KIND_FSD, 1, clock_boot_ns() + LEASE_NS);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(atomic_load(&w.result), 0);
+	assert_int_equal(meta_flushes(fx), flushes + 1);
+	write_and_flush_late(&w);
+	assert_int_equal(atomic_load(&w.result), 0);
+	assert_int_equal(meta_flushes(fx), flushes + 2);
+	blkcli_close(w.c);
+	free(w.buf);
+}
+
 /* The record of leases becomes one of another boot. */
 static int change_boot_id(const struct fixture *fx)
 {
@@ -677,6 +743,8 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_mounts_write_waits_for_its_lease),
 	TEST_THREADS(a_mounts_write_waits_for_its_lease),
 	TEST(a_lease_survives_blockd),
+	TEST(a_flush_covers_the_writes_of_its_call),
+	TEST_THREADS(a_flush_covers_the_writes_of_its_call),
 };
 
 BLOCKD_RIG_MAIN(tests)

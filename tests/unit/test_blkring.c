@@ -133,7 +133,7 @@ static void good_descriptors_pass(void **state)
 	assert_int_equal(ring_desc_check(&d, &limits), 0);
 	d.flags = BLKRING_DURABLE;
 	assert_int_equal(ring_desc_check(&d, &limits), 0);
-	d.flags = BLKRING_DURABLE | 2;
+	d.flags = BLKRING_DURABLE | BLKRING_AFTER;
 	assert_int_equal(ring_desc_check(&d, &limits), -EINVAL);
 	d.flags = 0;
 	d.dev_off = META_BYTES - d.len;
@@ -146,6 +146,10 @@ static void good_descriptors_pass(void **state)
 	d = (struct blkring_desc){ .op = BLK_OP_FLUSH, .dev = BLK_DEV_DATA };
 	assert_int_equal(ring_desc_check(&d, &limits), 0);
 	d.flags = BLKRING_DURABLE;
+	assert_int_equal(ring_desc_check(&d, &limits), -EINVAL);
+	d.flags = BLKRING_AFTER;
+	assert_int_equal(ring_desc_check(&d, &limits), 0);
+	d.flags = BLKRING_AFTER | 4;
 	assert_int_equal(ring_desc_check(&d, &limits), -EINVAL);
 	d = (struct blkring_desc){ .op = BLK_OP_DISCARD, .dev = BLK_DEV_DATA, .dev_off = 1 << 20,
 				   .len = 8 << 20 };

@@ -491,6 +491,91 @@ static void a_failed_durable_write_is_told_to_those_who_flush(void **state)
 	leave(fx, &b);
 }
 
+static struct io *find(unsigned op, unsigned dev)
+{
+	for (struct io *io = started; io; io = io->next) {
+		if (io->op == op && io->dev == dev)
+			return io;
+	}
+	return NULL;
+}
+
+/* What is written later, by itself or by another client, does not hold it. */
+static void a_flush_that_is_to_come_after_waits_for_the_writes_before_it(void **state)
+{
+	struct fixture *fx = *state;
+	struct io *first, *second, *third;
+	struct raw a, b;
+
+	join(fx, &a, BLK_KIND_FSD, 1, 0);
+	join(fx, &b, BLK_KIND_FSD, 2, 0);
+	/* Nothing before it: at once. */
+	ask_flags(fx, &a, BLK_OP_FLUSH, BLK_DEV_META, 0, BLKRING_AFTER);
+	assert_non_null(find(BLK_OP_FLUSH, BLK_DEV_META));
+	end_all(&fx->d);
+	assert_int_equal(answer(&a), 0);
+
+	ask(fx, &b, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	ask(fx, &a, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	first = started;
+	ask_flags(fx, &a, BLK_OP_FLUSH, BLK_DEV_META, 0, BLKRING_AFTER);
+	ask_flags(fx, &a, BLK_OP_FLUSH, BLK_DEV_DATA, 0, BLKRING_AFTER);
+	ask(fx, &a, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	second = started;
+	assert_null(find(BLK_OP_FLUSH, BLK_DEV_META));
+	/* The next one waits for the second write, too. */
+	ask_flags(fx, &a, BLK_OP_FLUSH, BLK_DEV_DATA, 0, BLKRING_AFTER);
+	ask(fx, &a, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	third = started;
+	end_one(&fx->d, first, 0);
+	assert_int_equal(answer(&a), 0);
+	assert_non_null(find(BLK_OP_FLUSH, BLK_DEV_META));
+	end_one(&fx->d, find(BLK_OP_FLUSH, BLK_DEV_META), 0);
+	end_one(&fx->d, find(BLK_OP_FLUSH, BLK_DEV_DATA), 0);
+	assert_int_equal(answer(&a), 0);
+	assert_int_equal(answer(&a), 0);
+	assert_null(find(BLK_OP_FLUSH, BLK_DEV_DATA));
+	/* A write that fails has ended, too. */
+	end_one(&fx->d, second, -ENOSPC);
+	assert_int_equal(answer(&a), -ENOSPC);
+	/* From when it is its turn what comes later does not count: nobody waits for ever. */
+	ask(fx, &a, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	second = started;
+	end_one(&fx->d, third, 0);
+	assert_int_equal(answer(&a), 0);
+	end_one(&fx->d, find(BLK_OP_FLUSH, BLK_DEV_DATA), 0);
+	assert_int_equal(answer(&a), 0);
+	end_one(&fx->d, second, 0);
+	assert_int_equal(answer(&a), 0);
+
+	/* The last one of both came before both ended. */
+	ask(fx, &a, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	first = started;
+	ask_flags(fx, &a, BLK_OP_FLUSH, BLK_DEV_META, 0, BLKRING_AFTER);
+	ask(fx, &a, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	second = started;
+	ask_flags(fx, &a, BLK_OP_FLUSH, BLK_DEV_DATA, 0, BLKRING_AFTER);
+	end_one(&fx->d, second, 0);
+	assert_null(find(BLK_OP_FLUSH, BLK_DEV_META));
+	assert_null(find(BLK_OP_FLUSH, BLK_DEV_DATA));
+	end_one(&fx->d, first, 0);
+	assert_non_null(find(BLK_OP_FLUSH, BLK_DEV_META));
+	assert_non_null(find(BLK_OP_FLUSH, BLK_DEV_DATA));
+	end_all(&fx->d);
+
+	/* Those of a client that goes are forgotten. */
+	ask(fx, &a, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	ask_flags(fx, &a, BLK_OP_FLUSH, BLK_DEV_META, 0, BLKRING_AFTER);
+	ask(fx, &a, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF);
+	ask_flags(fx, &a, BLK_OP_FLUSH, BLK_DEV_META, 0, BLKRING_AFTER);
+	leave(fx, &a);
+	assert_null(find(BLK_OP_FLUSH, BLK_DEV_META));
+	end_all(&fx->d);
+	assert_int_equal(fx->d.ios_nr, 0);
+	assert_int_equal(fx->d.conns_nr, 1);
+	leave(fx, &b);
+}
+
 static void operations_in_flight_are_bounded_and_none_is_lost(void **state)
 {
 	enum { CLIENTS = BLOCKD_IOS_MAX / BLKRING_ENTRIES + 1 };
@@ -701,6 +786,7 @@ int main(void)
 		TEST(a_buffer_stays_until_its_operation_ends),
 		TEST(a_failed_flush_is_told_to_everybody_once),
 		TEST(a_failed_durable_write_is_told_to_those_who_flush),
+		TEST(a_flush_that_is_to_come_after_waits_for_the_writes_before_it),
 		TEST(operations_in_flight_are_bounded_and_none_is_lost),
 		TEST(a_sleeping_client_is_rung_and_a_waking_one_is_not),
 		TEST(nobody_writes_without_a_lease),

@@ -284,14 +284,17 @@ static void ignore_dirty(void *arg, const struct items_dirty *dirty) { (void)arg
 /* commit_mutex is held: one at a time */
 static void commit(void)
 {
+	struct blkcli_op rest[POOL_REST_MAX];
 	struct pool_batch *pb;
 	struct itx snap;
 	uint64_t gen;
+	size_t rest_nr;
 
 	assert(items_close_gen(&fsd, &gen, &snap, ignore_dirty, NULL) == 0);
 	assert(pool_collect(&snap, gen, &pb) == 0);
 	items_abort(&snap);
-	assert(pool_write(&fsd, pb) == 0);
+	assert(pool_write(&fsd, pb, rest, &rest_nr) == 0);
+	assert(blkcli_run(NULL, rest, rest_nr) == 0);
 	assert(items_run(&fsd, free_again, &gen) == 0);
 	pool_committed(&fsd, pb);
 }

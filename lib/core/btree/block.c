@@ -576,38 +576,29 @@ static int cmp_blkno(const void *a, const void *b)
 	return (x->blkno > y->blkno) - (x->blkno < y->blkno);
 }
 
-int block_set_write(struct block_set *bs)
+int block_set_gather(struct block_set *bs, struct block_write **out, size_t *nr)
 {
-	struct block_write *writes;
-	size_t nr = 0;
-	int ret = 0;
+	struct block_write *writes = calloc(bs->dirty_nr ? bs->dirty_nr : 1, sizeof(*writes));
 
-	if (bs->dirty_nr == 0)
-		return 0;
-	writes = calloc(bs->dirty_nr, sizeof(*writes));
 	if (!writes)
 		return -ENOMEM;
+	*nr = 0;
 	for (struct link *l = bs->dirty.next; l != &bs->dirty; l = l->next) {
 		struct cached *c = cached_of_link(l);
 		struct disk_header *hdr = c->bl.data;
 
 		hdr->crc = le32_of(block_crc(c->bl.data, LARGE_SIZE));
-		writes[nr++] = (struct block_write){ c->bl.blkno, c->bl.data };
+		writes[(*nr)++] = (struct block_write){ c->bl.blkno, c->bl.data };
 	}
-	assert(nr == bs->dirty_nr);
-	qsort(writes, nr, sizeof(*writes), cmp_blkno);
+	assert(*nr == bs->dirty_nr);
+	qsort(writes, *nr, sizeof(*writes), cmp_blkno);
+	*out = writes;
+	return 0;
+}
 
-	for (size_t done = 0; done < nr && ret == 0; done += WRITE_BATCH) {
-		size_t batch = nr - done < WRITE_BATCH ? nr - done : WRITE_BATCH;
-
-		ret = bs->dev.write(bs->dev.arg, writes + done, batch);
-		if (ret == 0)
-			bs->stats.writes += batch;
-	}
-	free(writes);
-	if (ret < 0)
-		return ret;
-
+void block_set_written(struct block_set *bs)
+{
+	bs->stats.writes += bs->dirty_nr;
 	while (bs->dirty.next != &bs->dirty) {
 		struct cached *c = cached_of_link(bs->dirty.next);
 
@@ -620,7 +611,28 @@ int block_set_write(struct block_set *bs)
 		}
 	}
 	set_trim(bs);
-	return 0;
+}
+
+int block_set_write(struct block_set *bs)
+{
+	struct block_write *writes;
+	size_t nr;
+	int ret;
+
+	if (bs->dirty_nr == 0)
+		return 0;
+	ret = block_set_gather(bs, &writes, &nr);
+	if (ret < 0)
+		return ret;
+	for (size_t done = 0; done < nr && ret == 0; done += WRITE_BATCH) {
+		size_t batch = nr - done < WRITE_BATCH ? nr - done : WRITE_BATCH;
+
+		ret = bs->dev.write(bs->dev.arg, writes + done, batch);
+	}
+	free(writes);
+	if (ret == 0)
+		block_set_written(bs);
+	return ret;
 }
 
 void block_set_abort(struct block_set *bs)

@@ -121,6 +121,12 @@ size_t block_set_dirty_nr(const struct block_set *bs);
 /* Set crcs and write every dirty block in order of blkno; on 0 they are clean and stay cached.  On
  * error (-ENOMEM or the device's) all stay dirty and the call may be repeated. */
 int block_set_write(struct block_set *bs);
+/*
+ * The same in two steps, for who writes the blocks together with something else: crcs are set and *out, to be
+ * freed, lists the nr blocks in order of blkno; once they are written all are clean.  -ENOMEM.
+ */
+int block_set_gather(struct block_set *bs, struct block_write **out, size_t *nr);
+void block_set_written(struct block_set *bs);
 /* Forget every dirty block, as if the transaction had never been.  What is still held stays
  * readable until it is put, but is no longer of the set. */
 void block_set_abort(struct block_set *bs);

@@ -31,14 +31,19 @@ uint64_t server_sim_term(const struct node *n)
 
 /* --- the devices and the network --- */
 
-static int dev_flush(void *arg)
-{
-	return vol_flush(arg);
-}
-
 static int dev_read_super(void *arg, void *buf)
 {
 	return vol_read_super(arg, buf);
+}
+
+static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, void *super)
+{
+	struct block_dev dev = vol_dev(arg);
+	int ret = dev.write(dev.arg, w, nr);
+
+	if (ret == 0)
+		ret = vol_flush(arg);
+	return ret < 0 ? ret : vol_read_super(arg, super);
 }
 
 static int dev_write_super(void *arg, const void *buf)
@@ -187,8 +192,9 @@ static void start_server(struct node *n)
 		.term = x->known_term,
 		.rid = x->rid,
 		.fsid = CLUSTER_FSID,
-		.dev = { .arg = n, .blocks = vol_dev(n), .flush = dev_flush,
-			 .read_super = dev_read_super, .write_super = dev_write_super },
+		.dev = { .arg = n, .blocks = vol_dev(n),
+			 .write_durable = dev_write_durable, .read_super = dev_read_super,
+			 .write_super = dev_write_super },
 		.set_term = set_term, .revoke = revoke,
 		.rid_is_ours = rid_is_ours, .rid_is_fenced = rid_is_fenced,
 		.listen = listen_here, .unlisten = unlisten,
