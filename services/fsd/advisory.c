@@ -26,18 +26,16 @@
  * and commits go the same way: one program more that wants to wait is refused with ENOLCK, and what is
  * given back waits for its turn; its owner gets nothing new until that is sent.
  */
-#include "advisory.h"
+#include "advisory_impl.h"
 
 #include <assert.h>
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "advisory/adv_table.h"
 #include "clock.h"
-#include "items_impl.h"
+#include "items.h"
 #include "log.h"
 #include "net_server.h"
 #include "op.h"
@@ -90,153 +88,6 @@ struct give_back {
 	uint64_t due_ns;		/* with a call: to answer req; with none: to send it again */
 };
 
-struct advisory {
-	struct fsd *fsd;
-	pthread_mutex_t mutex;
-	pthread_cond_t cond;
-	pthread_t thread;
-	struct adv_table *table;
-	struct lock_op *waiting;
-	uint64_t waiting_nr;
-	unsigned asked_nr;		/* questions of programs that the leader has not answered */
-	struct give_back *giving;
-	unsigned giving_nr, unsent_nr;	/* of these: with a call; without */
-	bool is_ending;			/* nobody waits any more */
-	bool is_stopping;
-	_Atomic uint64_t last_fh;
-};
-
-/* ---- rows ------------------------------------------------------------------------------------ */
-
-struct row_key {
-	uint8_t b[17];
-};
-
-struct row {
-	uint64_t fh;
-	uint32_t pid;
-	uint32_t nr;			/* struct adv_range follow */
-};
-
-static struct row_key row_key(const struct advisory_ask *ask)
-{
-	uint64_t ino = htobe64(ask->ino), owner = htobe64(ask->owner);
-	struct row_key k;
-
-	memcpy(k.b, &ino, 8);
-	k.b[8] = ask->kind;
-	memcpy(k.b + 9, &owner, 8);
-	return k;
-}
-
-/* What the owner has at this moment, as a row.  NULL: nothing, *len is 0; or no memory. */
-static void *make_row(struct advisory *a, const struct advisory_ask *ask, size_t *len)
-{
-	const struct adv_entry *e;
-	struct row row = { 0 };
-	uint8_t *p = NULL;
-
-	*len = 0;
-	pthread_mutex_lock(&a->mutex);
-	e = adv_table_find(a->table, ask->ino, ask->kind, ask->owner);
-	if (e && e->ranges.nr) {
-		row = (struct row){ .fh = e->fh, .pid = e->pid, .nr = e->ranges.nr };
-		*len = sizeof(row) + e->ranges.nr * sizeof(struct adv_range);
-		p = calloc(1, *len);
-		if (p) {
-			memcpy(p, &row, sizeof(row));
-			memcpy(p + sizeof(row), e->ranges.v, e->ranges.nr * sizeof(struct adv_range));
-		}
-	}
-	pthread_mutex_unlock(&a->mutex);
-	return p;
-}
-
-/* Transactions that write exclude each other, so the last row is the newest. */
-static int put_row(struct itx *tx, void *arg)
-{
-	const struct advisory_ask *ask = arg;
-	struct row_key key = row_key(ask);
-	size_t len;
-	void *row = make_row(tx->fsd->advisory, ask, &len);
-	MDB_val mk = mval(key.b, sizeof(key.b)), mv = mval(row, len);
-	int rc;
-
-	if (len && !row)
-		return -ENOMEM;
-	if (row)
-		rc = mdb_put(tx->txn, items_dbi(tx, TABLE_ADVISORY), &mk, &mv, 0);
-	else
-		rc = mdb_del(tx->txn, items_dbi(tx, TABLE_ADVISORY), &mk, NULL);
-	tx->changes++;
-	free(row);
-	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "advisory locks") : 0;
-}
-
-/* Less is held than the row says: it must not be told any more before somebody else may get it. */
-static void shrink_row(struct fsd *fsd, struct advisory_ask *ask)
-{
-	int ret = items_run(fsd, put_row, ask);
-
-	if (ret < 0)
-		fsd_fail(fsd, "which advisory locks programs hold cannot be noted: %s", strerror(-ret));
-}
-
-static int load_row(struct adv_table *t, const MDB_val *mk, const MDB_val *mv)
-{
-	struct adv_range *v;
-	uint64_t ino, owner;
-	struct row row;
-	const uint8_t *key = mk->mv_data;
-	uint8_t kind;
-	int ret = 0;
-
-	if (mk->mv_size != sizeof(struct row_key) || mv->mv_size < sizeof(row))
-		return -EIO;
-	memcpy(&ino, key, 8);
-	kind = key[8];
-	memcpy(&owner, key + 9, 8);
-	memcpy(&row, mv->mv_data, sizeof(row));
-	if (kind > MSG_ADV_FLOCK || mv->mv_size != sizeof(row) + row.nr * sizeof(*v))
-		return -EIO;
-	v = malloc(mv->mv_size);
-	if (!v)
-		return -ENOMEM;
-	memcpy(v, (const uint8_t *)mv->mv_data + sizeof(row), row.nr * sizeof(*v));
-	for (uint32_t i = 0; i < row.nr && ret == 0; i++) {
-		if (v[i].first > v[i].last || (v[i].type != ADV_READ && v[i].type != ADV_WRITE))
-			ret = -EIO;
-	}
-	if (ret == 0)
-		ret = adv_table_load(t, be64toh(ino), kind, be64toh(owner), row.fh, row.pid, v, row.nr);
-	free(v);
-	return ret;
-}
-
-static int load(struct itx *tx, void *arg)
-{
-	struct advisory *a = arg;
-	MDB_cursor *mc;
-	MDB_val mk, mv;
-	int ret = 0, rc = mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_ADVISORY), &mc);
-
-	if (rc)
-		return items_error(tx, rc, "advisory locks");
-	for (rc = mdb_cursor_get(mc, &mk, &mv, MDB_FIRST); rc == 0 && ret == 0;
-	     rc = mdb_cursor_get(mc, &mk, &mv, MDB_NEXT))
-		ret = load_row(a->table, &mk, &mv);
-	mdb_cursor_close(mc);
-	return ret == 0 && rc != MDB_NOTFOUND ? items_error(tx, rc, "advisory locks") : ret;
-}
-
-static int forget(struct itx *tx, void *arg)
-{
-	int rc = mdb_drop(tx->txn, items_dbi(tx, TABLE_ADVISORY), 0);
-
-	(void)arg;
-	return rc ? items_error(tx, rc, "advisory locks") : 0;
-}
-
 /* ---- asking ---------------------------------------------------------------------------------- */
 
 /*
@@ -253,7 +104,7 @@ static bool nothing_to_give_back(struct advisory *a, struct adv_entry *e, struct
 	if (!has_changed)
 		return true;
 	pthread_mutex_unlock(&a->mutex);
-	shrink_row(a->fsd, ask);
+	advisory_shrink_row(a->fsd, ask);
 	return false;
 }
 
@@ -697,7 +548,7 @@ static int lock_run(struct op *op, struct itx *tx)
 
 	if (!l->is_answered)
 		return op_park(op, lock_send);
-	return l->err < 0 ? l->err : put_row(tx, &l->ask);
+	return l->err < 0 ? l->err : advisory_put_row(tx, &l->ask);
 }
 
 static void lock_done(struct op *op, int err)
@@ -979,7 +830,7 @@ int advisory_start(struct fsd *fsd, bool keep)
 	atomic_store(&a->last_fh, clock_boot_ns());
 	ret = adv_table_open(&a->table, atomic_load(&a->last_fh));
 	if (ret == 0)
-		ret = items_run(fsd, keep ? load : forget, a);
+		ret = items_run(fsd, keep ? advisory_load_rows : advisory_forget_rows, a);
 	if (ret == 0)
 		ret = -pthread_create(&a->thread, NULL, run_thread, a);
 	if (ret < 0) {

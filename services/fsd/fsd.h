@@ -11,7 +11,7 @@
  *   merge.c      this mount's share of log merges
  *   interrupt.c  killed applications                   ops_ctl.c, caller.c  ioctls
  *   keep.c       what outlives this process            reply.c   answers the kernel may lack
- *   advisory.c   flock and fcntl locks of programs
+ *   advisory.c   flock and fcntl locks of programs, advisory_rows.c
  */
 #ifndef SCOUTFS_FSD_H
 #define SCOUTFS_FSD_H

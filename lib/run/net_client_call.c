@@ -1,0 +1,206 @@
+/*
+ * A session's calls and answers, for whichever thread: they are put into the inbox, and the home thread (net_client.c)
+ * is rung.  Waiting for an answer is a call whose end wakes the waiter; one that gives up leaves it to be freed
+ * by that end.
+ */
+#include "net_client_impl.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "log.h"
+
+void net_client_wake(struct net_client *nc)
+{
+	uint64_t one = 1;
+
+	/* It can only fail by being rung already. */
+	if (write(nc->wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+static void inbox_add(struct net_client *nc, struct session_out *o)
+{
+	o->next = NULL;
+	if (nc->inbox_last)
+		nc->inbox_last->next = o;
+	else
+		nc->inbox_first = o;
+	nc->inbox_last = o;
+}
+
+int net_client_call(struct net_client *nc, unsigned type, const void *msg, net_client_done done,
+		    void *arg)
+{
+	struct session_out *o;
+	int ret;
+
+	if (!msg_is_from(type, MSG_FROM_CLIENT) || !msg_reply_type(type))
+		return -EINVAL;
+	ret = session_out_alloc(&o, type, 0, msg);
+	if (ret < 0)
+		return ret;
+	o->done = done;
+	o->arg = arg;
+	pthread_mutex_lock(&nc->mutex);
+	if (nc->fenced)
+		ret = -ENOLINK;
+	else if (nc->stopping)
+		ret = -ESHUTDOWN;
+	else if (nc->open_calls >= NET_CLIENT_CALLS_MAX)
+		ret = -EBUSY;
+	if (ret == 0) {
+		nc->open_calls++;
+		nc->stats.calls++;
+		inbox_add(nc, o);
+	}
+	pthread_mutex_unlock(&nc->mutex);
+	if (ret < 0)
+		session_out_free(o);
+	else
+		net_client_wake(nc);
+	return ret;
+}
+
+struct sync_call {
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	bool is_done;
+	bool is_left;		/* the waiter has given up: done frees this */
+	int err;
+	void *reply;
+};
+
+static void sync_done(void *arg, int err, unsigned type, const void *reply)
+{
+	struct sync_call *c = arg;
+	bool is_left;
+
+	pthread_mutex_lock(&c->mutex);
+	c->err = err;
+	if (!err && c->reply && reply)
+		memcpy(c->reply, reply, msg_struct_bytes(type));
+	c->is_done = true;
+	is_left = c->is_left;
+	pthread_cond_signal(&c->cond);
+	pthread_mutex_unlock(&c->mutex);
+	if (is_left) {
+		pthread_mutex_destroy(&c->mutex);
+		pthread_cond_destroy(&c->cond);
+		free(c);
+	}
+}
+
+static int call_and_wait(struct net_client *nc, unsigned type, const void *msg, void *reply,
+			 unsigned timeout_ms)
+{
+	struct sync_call *c = calloc(1, sizeof(*c));
+	uint64_t end_ns = clock_mono_ns() + timeout_ms * NSEC_PER_MSEC;
+	struct timespec end = { (time_t)(end_ns / NSEC_PER_SEC), (long)(end_ns % NSEC_PER_SEC) };
+	pthread_condattr_t attr;
+	int ret;
+
+	if (!c)
+		return -ENOMEM;
+	c->reply = reply;
+	pthread_mutex_init(&c->mutex, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->cond, &attr);
+	pthread_condattr_destroy(&attr);
+
+	ret = net_client_call(nc, type, msg, sync_done, c);
+	if (ret == 0) {
+		pthread_mutex_lock(&c->mutex);
+		while (!c->is_done && ret != ETIMEDOUT)
+			ret = timeout_ms ? pthread_cond_timedwait(&c->cond, &c->mutex, &end) :
+					   pthread_cond_wait(&c->cond, &c->mutex);
+		c->is_left = !c->is_done;
+		ret = c->is_left ? -ETIMEDOUT : c->err;
+		if (c->is_left) {
+			c->reply = NULL;
+			pthread_mutex_unlock(&c->mutex);
+			return ret;
+		}
+		pthread_mutex_unlock(&c->mutex);
+	}
+	pthread_mutex_destroy(&c->mutex);
+	pthread_cond_destroy(&c->cond);
+	free(c);
+	return ret;
+}
+
+int net_client_call_sync(struct net_client *nc, unsigned type, const void *msg, void *reply)
+{
+	return call_and_wait(nc, type, msg, reply, 0);
+}
+
+void net_client_respond(struct net_client *nc, struct net_req *req, int err, unsigned type,
+			const void *msg)
+{
+	unsigned reply_type = msg_reply_type(req->type);
+	struct session_out *o;
+	int ret;
+
+	assert(req->nc == nc);
+	if (!err && type != reply_type)
+		err = -EIO;
+	ret = session_out_alloc(&o, reply_type ? reply_type : MSG_pong, err, msg);
+	if (ret == -EINVAL)
+		ret = session_out_alloc(&o, reply_type, -EIO, NULL);
+	/* The server waits for this answer; without it locks of the whole cluster would hang. */
+	if (ret == -ENOMEM) {
+		log_err("no memory to answer the server's %s: giving up", msg_name(req->type));
+		abort();
+	}
+	o->link.id = req->id;
+	o->tag = req->term;
+	free(req);
+	pthread_mutex_lock(&nc->mutex);
+	inbox_add(nc, o);
+	pthread_mutex_unlock(&nc->mutex);
+	net_client_wake(nc);
+}
+
+/* From now on gone is asked before each connect.  False: no server knows us. */
+static bool begin_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg)
+{
+	bool is_known;
+
+	pthread_mutex_lock(&nc->mutex);
+	is_known = nc->stats.term;
+	if (is_known) {
+		nc->gone = gone;
+		nc->gone_arg = arg;
+	}
+	pthread_mutex_unlock(&nc->mutex);
+	return is_known;
+}
+
+int net_client_call_farewell(struct net_client *nc, int (*gone)(void *arg), void *gone_arg,
+			     net_client_done done, void *arg)
+{
+	if (!begin_farewell(nc, gone, gone_arg))
+		return -ENOTCONN;
+	return net_client_call(nc, MSG_farewell, NULL, done, arg);
+}
+
+int net_client_farewell(struct net_client *nc, int (*gone)(void *arg), void *arg,
+			unsigned timeout_ms)
+{
+	if (!begin_farewell(nc, gone, arg))
+		return 0;
+	return call_and_wait(nc, MSG_farewell, NULL, NULL, timeout_ms);
+}
+
+void net_client_get_stats(struct net_client *nc, struct net_client_stats *st)
+{
+	pthread_mutex_lock(&nc->mutex);
+	*st = nc->stats;
+	st->pending = nc->open_calls;
+	pthread_mutex_unlock(&nc->mutex);
+}
