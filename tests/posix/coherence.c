@@ -1003,12 +1003,16 @@ static bool race_names(void)
 	return good;
 }
 
+/*
+ * A new name of one's own: where old and new name are one file the kernel says yes without a word to the filesystem, and a
+ * rename that looks up the new name when another node has just done the same finds that.
+ */
 static long work_take(int at)
 {
 	long won = 0;
 
 	for (long i = 0; i < records / 2; i++) {
-		int ret = i % 2 ? unlink(path(at, "c%ld", i)) : rename(path(at, "c%ld", i), path(at, "t%ld", i));
+		int ret = i % 2 ? unlink(path(at, "c%ld", i)) : rename(path(at, "c%ld", i), path(at, "t%d-%ld", at, i));
 
 		if (ret < 0 && errno != ENOENT)
 			return -1;
@@ -1019,8 +1023,10 @@ static long work_take(int at)
 
 static void remove_taken(void)
 {
-	for (long i = 0; i < records / 2; i++)
-		unlink(path(0, "t%ld", i));
+	for (int m = 0; m < mounts_nr; m++) {
+		for (long i = 0; i < records / 2; i++)
+			unlink(path(0, "t%d-%ld", m, i));
+	}
 	remove_created();
 }
 
