@@ -97,7 +97,11 @@ nok "no process is left" node pgrep -x 'scoutfs-.*'
 nok "the runtime directory is unmounted" node mountpoint -q /run/scoutfs/mnt
 check_in_node "check after the stop: clean"
 
-# --- a wrong device: the start fails by name, and nothing goes on trying
+# --- a wrong device: the start fails by name, and nothing goes on trying; fewer times than above, where it is as the units say
+for d in $DAEMONS; do
+	node sh -c 'd=/etc/systemd/system/$1.d; mkdir -p "$d"; printf "[Unit]\nStartLimitBurst=10\n" >"$d/test.conf"' - "$(unit $d)"
+done
+node systemctl daemon-reload
 node sed -i.good 's,^data_device.*,data_device = /dev/null,' /etc/scoutfs/mnt.conf
 nok "a wrong device: the start fails" node timeout 120 systemctl start scoutfs@mnt
 ok "and the journal says which" sh -c '"$1" exec n1 journalctl -q -o cat -u scoutfs-blockd@mnt | grep -q "data_device /dev/null: neither"' - "$RIG"
@@ -105,6 +109,8 @@ ok "and it is given up, with everything it had started" wait_for 300 all_are "in
 nok "not mounted" node mountpoint -q $MNT
 nok "the runtime directory is unmounted again" node mountpoint -q /run/scoutfs/mnt
 node mv /etc/scoutfs/mnt.conf.good /etc/scoutfs/mnt.conf
+for d in $DAEMONS; do node rm "/etc/systemd/system/$(unit $d).d/test.conf"; done
+node systemctl daemon-reload
 node systemctl reset-failed 'scoutfs*'
 
 # --- mount(8), by a configuration and by options alone
