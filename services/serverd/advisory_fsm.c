@@ -16,341 +16,12 @@
  * nobody knows any more goes; until then nobody else gets it.
  *
  * Every request may come again: what is held is granted again, what is not held is given back again.
- *
- * A file is here while it has holders or waiters, a holder while it has ranges, an owner while it holds or
- * waits.
  */
-#include "advisory_fsm.h"
+#include "advisory_objects.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-
-#define BUCKETS_FIRST	256u
-
-/* --- a hash table of whatever begins with a link --- */
-
-struct link {
-	struct link *next;
-	uint64_t hash;
-};
-
-struct table {
-	struct link **buckets;
-	size_t buckets_nr;	/* a power of two */
-	size_t nr;
-};
-
-struct owner {
-	struct link link;
-	uint64_t rid, number;
-	uint8_t kind;
-	unsigned refs;			/* holders and waiters */
-	struct waiter *waits;		/* POSIX */
-	uint64_t seen;			/* the last search that came by */
-	struct owner *search_next;
-};
-
-struct holder {
-	struct holder *next;
-	struct owner *owner;
-	uint32_t pid;
-	struct adv_ranges have;
-	struct adv_ranges told;		/* in recovery: what is to become of it */
-};
-
-struct waiter {
-	struct waiter *next;		/* of the file, in order of arrival */
-	struct waiter *next_of_owner;
-	struct file *file;
-	struct owner *owner;
-	uint64_t handle, number;
-	uint64_t first, last;
-	uint32_t pid;
-	uint8_t type;
-};
-
-struct file {
-	struct link link;
-	uint64_t ino;
-	uint8_t kind;
-	struct holder *holders;
-	struct waiter *waiters;
-};
-
-/* A request that waits for somebody to tell its locks. */
-struct gated {
-	struct gated *next;
-	struct advfsm_event ev;
-};
-
-/* A rid that has not told all its locks. */
-struct expected {
-	struct expected *next;
-	uint64_t rid;
-	uint64_t round;			/* of the question; 0: it was not asked yet */
-	bool has_told;			/* `last` counts */
-	struct advfsm_lock last;
-	bool is_new;			/* of an earlier server: everybody waits for it, not only its own */
-};
-
-struct advfsm {
-	struct advfsm_ops ops;
-	struct table files, owners;
-	struct gated *gated, **gated_tail;
-	struct expected *expected;
-	uint64_t last_round;
-	uint64_t last_search;
-	struct advfsm_stats st;
-};
-
-static uint64_t mix(uint64_t x)
-{
-	x ^= x >> 32;
-	x *= 0x9e3779b97f4a7c15ull;
-	return x ^ (x >> 29);
-}
-
-static int table_open(struct table *t)
-{
-	t->buckets = calloc(BUCKETS_FIRST, sizeof(*t->buckets));
-	t->buckets_nr = BUCKETS_FIRST;
-	return t->buckets ? 0 : -ENOMEM;
-}
-
-static struct link **table_at(const struct table *t, uint64_t hash)
-{
-	return &t->buckets[hash & (t->buckets_nr - 1)];
-}
-
-/* A bigger table keeps chains short; without memory for it chains are long and nothing is wrong. */
-static void table_grow(struct table *t)
-{
-	struct table big = { calloc(t->buckets_nr * 2, sizeof(*t->buckets)), t->buckets_nr * 2, t->nr };
-
-	if (!big.buckets)
-		return;
-	for (size_t i = 0; i < t->buckets_nr; i++) {
-		struct link *l = t->buckets[i];
-
-		while (l) {
-			struct link *next = l->next, **at = table_at(&big, l->hash);
-
-			l->next = *at;
-			*at = l;
-			l = next;
-		}
-	}
-	free(t->buckets);
-	*t = big;
-}
-
-static void table_add(struct table *t, struct link *l, uint64_t hash)
-{
-	struct link **at;
-
-	if (t->nr >= t->buckets_nr)
-		table_grow(t);
-	at = table_at(t, hash);
-	l->hash = hash;
-	l->next = *at;
-	*at = l;
-	t->nr++;
-}
-
-static void table_remove(struct table *t, struct link *l)
-{
-	struct link **at = table_at(t, l->hash);
-
-	while (*at != l)
-		at = &(*at)->next;
-	*at = l->next;
-	t->nr--;
-}
-
-/* --- files, owners, holders, waiters --- */
-
-static uint64_t file_hash(uint64_t ino, uint8_t kind)
-{
-	return mix(ino * 2 + kind);
-}
-
-static struct file *file_find(const struct advfsm *f, uint64_t ino, uint8_t kind)
-{
-	uint64_t hash = file_hash(ino, kind);
-
-	for (struct link *l = *table_at(&f->files, hash); l; l = l->next) {
-		struct file *file = (struct file *)l;
-
-		if (file->ino == ino && file->kind == kind)
-			return file;
-	}
-	return NULL;
-}
-
-static struct file *file_make(struct advfsm *f, uint64_t ino, uint8_t kind)
-{
-	struct file *file = file_find(f, ino, kind);
-
-	if (file)
-		return file;
-	file = calloc(1, sizeof(*file));
-	if (!file)
-		return NULL;
-	file->ino = ino;
-	file->kind = kind;
-	table_add(&f->files, &file->link, file_hash(ino, kind));
-	return file;
-}
-
-static void file_drop_if_empty(struct advfsm *f, struct file *file)
-{
-	if (file->holders || file->waiters)
-		return;
-	table_remove(&f->files, &file->link);
-	free(file);
-}
-
-/* The caller owns one reference. */
-static struct owner *owner_get(struct advfsm *f, uint64_t rid, uint8_t kind, uint64_t number)
-{
-	uint64_t hash = mix(mix(rid) ^ number) + kind;
-	struct owner *o;
-
-	for (struct link *l = *table_at(&f->owners, hash); l; l = l->next) {
-		o = (struct owner *)l;
-		if (o->rid == rid && o->kind == kind && o->number == number) {
-			o->refs++;
-			return o;
-		}
-	}
-	o = calloc(1, sizeof(*o));
-	if (!o)
-		return NULL;
-	o->rid = rid;
-	o->kind = kind;
-	o->number = number;
-	o->refs = 1;
-	table_add(&f->owners, &o->link, hash);
-	return o;
-}
-
-static void owner_put(struct advfsm *f, struct owner *o)
-{
-	if (--o->refs)
-		return;
-	assert(!o->waits);
-	table_remove(&f->owners, &o->link);
-	free(o);
-}
-
-static struct holder **holder_find(struct file *file, uint64_t rid, uint64_t number)
-{
-	struct holder **at = &file->holders;
-
-	while (*at && ((*at)->owner->rid != rid || (*at)->owner->number != number))
-		at = &(*at)->next;
-	return at;
-}
-
-static struct holder *holder_make(struct advfsm *f, struct file *file, uint64_t rid, uint64_t number)
-{
-	struct holder *h = *holder_find(file, rid, number);
-
-	if (h)
-		return h;
-	h = calloc(1, sizeof(*h));
-	if (!h)
-		return NULL;
-	h->owner = owner_get(f, rid, file->kind, number);
-	if (!h->owner) {
-		free(h);
-		return NULL;
-	}
-	h->next = file->holders;
-	file->holders = h;
-	return h;
-}
-
-static void holder_drop(struct advfsm *f, struct holder **at)
-{
-	struct holder *h = *at;
-
-	*at = h->next;
-	f->st.ranges -= h->have.nr;
-	adv_ranges_clear(&h->have);
-	adv_ranges_clear(&h->told);
-	owner_put(f, h->owner);
-	free(h);
-}
-
-static void holder_drop_if_empty(struct advfsm *f, struct file *file, struct holder *h)
-{
-	struct holder **at = &file->holders;
-
-	if (h->have.nr || h->told.nr)
-		return;
-	while (*at != h)
-		at = &(*at)->next;
-	holder_drop(f, at);
-}
-
-/* -ENOLCK, -ENOMEM: nothing has changed. */
-static int holder_set(struct advfsm *f, struct holder *h, uint64_t first, uint64_t last, uint8_t type)
-{
-	uint32_t before = h->have.nr;
-	int ret;
-
-	if (type != ADV_UNLOCK && f->st.ranges >= ADVFSM_RANGES_MAX)
-		return -ENOLCK;
-	ret = adv_ranges_set(&h->have, first, last, type, ADVFSM_OWNER_RANGES_MAX);
-	f->st.ranges += h->have.nr;
-	f->st.ranges -= before;
-	return ret;
-}
-
-/* The lowest range of another owner that is in the way; NULL: none is. */
-static const struct adv_range *conflict(const struct file *file, uint64_t rid, uint64_t number, uint64_t first,
-					uint64_t last, uint8_t type, const struct holder **who)
-{
-	const struct adv_range *lowest = NULL;
-
-	for (const struct holder *h = file->holders; h; h = h->next) {
-		const struct adv_range *r;
-
-		if (h->owner->rid == rid && h->owner->number == number)
-			continue;
-		r = adv_ranges_conflict(&h->have, first, last, type);
-		if (r && (!lowest || r->first < lowest->first)) {
-			lowest = r;
-			*who = h;
-		}
-	}
-	return lowest;
-}
-
-static bool is_blocked(const struct file *file, const struct owner *o, uint64_t first, uint64_t last,
-		       uint8_t type)
-{
-	const struct holder *who;
-
-	return conflict(file, o->rid, o->number, first, last, type, &who);
-}
-
-/* Unlink and free. */
-static void waiter_drop(struct advfsm *f, struct waiter **at)
-{
-	struct waiter *w = *at, **of = &w->owner->waits;
-
-	*at = w->next;
-	while (*of && *of != w)
-		of = &(*of)->next_of_owner;
-	if (*of)
-		*of = w->next_of_owner;
-	f->st.waiting--;
-	owner_put(f, w->owner);
-	free(w);
-}
 
 /* --- deadlocks --- */
 
@@ -421,18 +92,18 @@ static void answer(struct advfsm *f, uint64_t rid, uint64_t handle, enum advfsm_
 static bool grant_waiter(struct advfsm *f, struct file *file, struct waiter **at, bool *is_less)
 {
 	struct waiter *w = *at;
-	struct holder *h = holder_make(f, file, w->owner->rid, w->owner->number);
+	struct holder *h = advobj_holder_make(f, file, w->owner->rid, w->owner->number);
 	bool had = h && h->have.nr;
-	int ret = h ? holder_set(f, h, w->first, w->last, w->type) : -ENOMEM;
+	int ret = h ? advobj_holder_set(f, h, w->first, w->last, w->type) : -ENOMEM;
 
 	*is_less = *is_less || (had && w->type == ADV_READ);
 	if (h && ret == 0)
 		h->pid = w->pid;
 	if (h)
-		holder_drop_if_empty(f, file, h);
+		advobj_holder_drop_if_empty(f, file, h);
 	/* Without memory it is told so, for nobody would look at it again. */
 	answer(f, w->owner->rid, w->handle, ret < 0 ? ADVFSM_LIMIT : ADVFSM_GRANTED);
-	waiter_drop(f, at);
+	advobj_waiter_drop(f, at);
 	return ret == 0;
 }
 
@@ -445,7 +116,7 @@ static bool grant_waiters(struct advfsm *f, struct file *file, bool *is_granted)
 	while (*at) {
 		struct waiter *w = *at;
 
-		if (is_blocked(file, w->owner, w->first, w->last, w->type))
+		if (advobj_is_blocked(file, w->owner, w->first, w->last, w->type))
 			at = &w->next;
 		else if (grant_waiter(f, file, at, &is_less))
 			*is_granted = true;
@@ -471,23 +142,23 @@ static void file_process(struct advfsm *f, struct file *file, bool is_granted)
 			continue;
 		}
 		answer(f, w->owner->rid, w->handle, ADVFSM_DEADLOCK);
-		waiter_drop(f, at);
+		advobj_waiter_drop(f, at);
 	}
-	file_drop_if_empty(f, file);
+	advobj_file_drop_if_empty(f, file);
 }
 
 static int do_unlock(struct advfsm *f, const struct advfsm_event *ev)
 {
 	const struct advfsm_lock *l = &ev->lock;
-	struct file *file = file_find(f, l->ino, l->kind);
-	struct holder *h = file ? *holder_find(file, ev->rid, l->owner) : NULL;
-	int ret = h ? holder_set(f, h, l->first, l->last, ADV_UNLOCK) : 0;
+	struct file *file = advobj_file_find(f, l->ino, l->kind);
+	struct holder *h = file ? *advobj_holder_find(file, ev->rid, l->owner) : NULL;
+	int ret = h ? advobj_holder_set(f, h, l->first, l->last, ADV_UNLOCK) : 0;
 
 	if (ret == -ENOMEM)
 		return ret;
 	answer(f, ev->rid, ev->handle, ret < 0 ? ADVFSM_LIMIT : ADVFSM_GRANTED);
 	if (h && ret == 0) {
-		holder_drop_if_empty(f, file, h);
+		advobj_holder_drop_if_empty(f, file, h);
 		file_process(f, file, false);
 	}
 	return 0;
@@ -501,7 +172,7 @@ static int wait_in_file(struct advfsm *f, struct file *file, const struct advfsm
 
 	if (!w)
 		return -ENOMEM;
-	w->owner = owner_get(f, ev->rid, l->kind, l->owner);
+	w->owner = advobj_owner_get(f, ev->rid, l->kind, l->owner);
 	if (!w->owner) {
 		free(w);
 		return -ENOMEM;
@@ -538,7 +209,7 @@ static bool give_back_for_flock(struct advfsm *f, struct holder *h, const struct
 static int do_lock(struct advfsm *f, const struct advfsm_event *ev)
 {
 	const struct advfsm_lock *l = &ev->lock;
-	struct file *file = file_make(f, l->ino, l->kind);
+	struct file *file = advobj_file_make(f, l->ino, l->kind);
 	bool has_changed, is_granted = false;
 	struct holder *h;
 	int ret = 0;
@@ -549,14 +220,14 @@ static int do_lock(struct advfsm *f, const struct advfsm_event *ev)
 		if (w->owner->rid == ev->rid && w->handle == ev->handle)
 			return 0;
 	}
-	h = holder_make(f, file, ev->rid, l->owner);
+	h = advobj_holder_make(f, file, ev->rid, l->owner);
 	if (!h) {
-		file_drop_if_empty(f, file);
+		advobj_file_drop_if_empty(f, file);
 		return -ENOMEM;
 	}
 	has_changed = give_back_for_flock(f, h, l);
-	if (!is_blocked(file, h->owner, l->first, l->last, l->type)) {
-		ret = holder_set(f, h, l->first, l->last, l->type);
+	if (!advobj_is_blocked(file, h->owner, l->first, l->last, l->type)) {
+		ret = advobj_holder_set(f, h, l->first, l->last, l->type);
 		is_granted = ret == 0;
 		has_changed = has_changed || is_granted;
 		if (is_granted)
@@ -572,11 +243,11 @@ static int do_lock(struct advfsm *f, const struct advfsm_event *ev)
 	} else {
 		ret = wait_in_file(f, file, ev);
 	}
-	holder_drop_if_empty(f, file, h);
+	advobj_holder_drop_if_empty(f, file, h);
 	if (has_changed)
 		file_process(f, file, is_granted);
 	else
-		file_drop_if_empty(f, file);
+		advobj_file_drop_if_empty(f, file);
 	return ret == -ENOMEM ? ret : 0;
 }
 
@@ -585,12 +256,12 @@ static int do_test(struct advfsm *f, const struct advfsm_event *ev)
 	struct advfsm_act act = { .kind = ADVFSM_TESTED, .rid = ev->rid, .handle = ev->handle,
 				  .lock = { .type = ADV_UNLOCK } };
 	const struct advfsm_lock *l = &ev->lock;
-	const struct file *file = file_find(f, l->ino, l->kind);
+	const struct file *file = advobj_file_find(f, l->ino, l->kind);
 	const struct holder *who = NULL;
 	const struct adv_range *r = NULL;
 
 	if (file)
-		r = conflict(file, ev->rid, l->owner, l->first, l->last, l->type, &who);
+		r = advobj_conflict(file, ev->rid, l->owner, l->first, l->last, l->type, &who);
 	if (r) {
 		act.lock = (struct advfsm_lock){ .ino = l->ino, .kind = l->kind, .type = r->type,
 						 .owner = who->owner->number, .first = r->first,
@@ -721,8 +392,8 @@ static void step_cancel(struct advfsm *f, const struct advfsm_event *ev)
 				if ((*at)->owner->rid != ev->rid || (*at)->number != ev->number)
 					continue;
 				answer(f, ev->rid, (*at)->handle, ADVFSM_CANCELED);
-				waiter_drop(f, at);
-				file_drop_if_empty(f, file);
+				advobj_waiter_drop(f, at);
+				advobj_file_drop_if_empty(f, file);
 				return;
 			}
 		}
@@ -753,7 +424,7 @@ static void drop_waiters(struct advfsm *f, struct file *file, uint64_t rid)
 
 	while (*at) {
 		if ((*at)->owner->rid == rid)
-			waiter_drop(f, at);
+			advobj_waiter_drop(f, at);
 		else
 			at = &(*at)->next;
 	}
@@ -770,9 +441,9 @@ static void forget_process(struct advfsm *f, struct file *file, uint64_t rid)
 		if (h->owner->rid != rid)
 			continue;
 		adv_ranges_clear(&h->told);
-		holder_drop_if_empty(f, file, h);
+		advobj_holder_drop_if_empty(f, file, h);
 	}
-	file_drop_if_empty(f, file);
+	advobj_file_drop_if_empty(f, file);
 }
 
 static void forget_rid(struct advfsm *f, struct file *file, uint64_t rid)
@@ -782,7 +453,7 @@ static void forget_rid(struct advfsm *f, struct file *file, uint64_t rid)
 	drop_waiters(f, file, rid);
 	while (*at) {
 		if ((*at)->owner->rid == rid)
-			holder_drop(f, at);
+			advobj_holder_drop(f, at);
 		else
 			at = &(*at)->next;
 	}
@@ -803,7 +474,7 @@ static void settle_told(struct advfsm *f, struct file *file, struct holder *h)
 					  .lock = { .ino = file->ino, .kind = file->kind, .owner = o->number,
 						    .type = r.type, .first = r.first, .last = r.last } };
 
-		if (!is_blocked(file, o, r.first, r.last, r.type)) {
+		if (!advobj_is_blocked(file, o, r.first, r.last, r.type)) {
 			i++;
 			continue;
 		}
@@ -811,7 +482,7 @@ static void settle_told(struct advfsm *f, struct file *file, struct holder *h)
 		f->ops.emit(f->ops.arg, &act);
 		/* A whole range: that needs no memory. */
 		adv_ranges_set(&h->told, r.first, r.last,
-			       is_blocked(file, o, r.first, r.last, ADV_READ) ? ADV_UNLOCK : ADV_READ, UINT32_MAX);
+			       advobj_is_blocked(file, o, r.first, r.last, ADV_READ) ? ADV_UNLOCK : ADV_READ, UINT32_MAX);
 		i = 0;
 	}
 }
@@ -831,7 +502,7 @@ static void take_told(struct advfsm *f, struct file *file, uint64_t rid)
 		adv_ranges_clear(&h->have);
 		h->have = h->told;
 		h->told = (struct adv_ranges){ 0 };
-		holder_drop_if_empty(f, file, h);
+		advobj_holder_drop_if_empty(f, file, h);
 	}
 	file_process(f, file, true);
 }
@@ -921,16 +592,16 @@ static int take_batch(struct advfsm *f, const struct advfsm_event *ev)
 {
 	for (size_t i = 0; i < ev->told_nr; i++) {
 		const struct advfsm_lock *l = &ev->told[i];
-		struct file *file = file_make(f, l->ino, l->kind);
-		struct holder *h = file ? holder_make(f, file, ev->rid, l->owner) : NULL;
+		struct file *file = advobj_file_make(f, l->ino, l->kind);
+		struct holder *h = file ? advobj_holder_make(f, file, ev->rid, l->owner) : NULL;
 		int ret = h ? adv_ranges_set(&h->told, l->first, l->last, l->type, UINT32_MAX) : -ENOMEM;
 
 		if (h)
 			h->pid = l->pid;
 		if (h && ret < 0)
-			holder_drop_if_empty(f, file, h);
+			advobj_holder_drop_if_empty(f, file, h);
 		if (file && ret < 0)
-			file_drop_if_empty(f, file);
+			advobj_file_drop_if_empty(f, file);
 		if (ret < 0)
 			return ret;
 	}
@@ -1100,14 +771,15 @@ void advfsm_check(const struct advfsm *f)
 				check_ranges(&h->have);
 				ranges += h->have.nr;
 				for (uint32_t k = 0; k < h->have.nr; k++)
-					assert(!is_blocked(file, h->owner, h->have.v[k].first,
-							   h->have.v[k].last, h->have.v[k].type));
+					assert(!advobj_is_blocked(file, h->owner, h->have.v[k].first,
+								  h->have.v[k].last,
+								  h->have.v[k].type));
 			}
 			for (struct waiter *w = file->waiters; w; w = w->next) {
 				waiting++;
 				/* Nobody waits for nothing, and nobody for himself. */
 				assert(w->file == file);
-				assert(is_blocked(file, w->owner, w->first, w->last, w->type));
+				assert(advobj_is_blocked(file, w->owner, w->first, w->last, w->type));
 				assert(!is_deadlock((struct advfsm *)f, file, w->owner, w->first, w->last,
 						    w->type));
 			}
@@ -1133,7 +805,7 @@ int advfsm_open(struct advfsm **out, const struct advfsm_ops *ops)
 		return -ENOMEM;
 	f->ops = *ops;
 	f->gated_tail = &f->gated;
-	if (table_open(&f->files) < 0 || table_open(&f->owners) < 0) {
+	if (advobj_table_open(&f->files) < 0 || advobj_table_open(&f->owners) < 0) {
 		free(f->files.buckets);
 		free(f->owners.buckets);
 		free(f);
@@ -1147,10 +819,10 @@ static void free_file(struct advfsm *f, struct file *file, uint64_t rid)
 {
 	(void)rid;
 	while (file->waiters)
-		waiter_drop(f, &file->waiters);
+		advobj_waiter_drop(f, &file->waiters);
 	while (file->holders)
-		holder_drop(f, &file->holders);
-	file_drop_if_empty(f, file);
+		advobj_holder_drop(f, &file->holders);
+	advobj_file_drop_if_empty(f, file);
 }
 
 void advfsm_close(struct advfsm *f)

@@ -1,1 +1,1 @@
-UNIT_EXTRA_test_advisory = services/serverd/advisory_fsm.c
+UNIT_EXTRA_test_advisory = services/serverd/advisory_fsm.c services/serverd/advisory_objects.c
