@@ -97,11 +97,37 @@ static bool log_is_right(void)
 
 struct hand {
 	int kept, gone, locked;		/* descriptors: a file, an unlinked one, one with a lock */
+	int unnamed;			/* one that never had a name */
 	char *map;
 	DIR *dir;
 	char seen[ENTRIES];
 	int listed;
 };
+
+static void make_unnamed(struct hand *h)
+{
+	h->unnamed = open(".", O_TMPFILE | O_RDWR, 0644);
+	must(h->unnamed >= 0 && pwrite(h->unnamed, "unnamed", 7, 0) == 7, "O_TMPFILE");
+}
+
+/* It gets its first name; a file that has lost its last one gets none. */
+static void name_unnamed(struct hand *h, int round)
+{
+	char name[32], path[64], buf[16] = "";
+	int fd;
+
+	snprintf(name, sizeof(name), "named%d", round);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", h->unnamed);
+	check(linkat(AT_FDCWD, path, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0, "a file without a name gets one", round);
+	close(h->unnamed);
+	fd = open(name, O_RDONLY);
+	check(fd >= 0 && read(fd, buf, sizeof(buf)) == 7 && memcmp(buf, "unnamed", 7) == 0, "and is whole", round);
+	close(fd);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", h->gone);
+	check(linkat(AT_FDCWD, path, AT_FDCWD, "gone", AT_SYMLINK_FOLLOW) < 0 && errno == ENOENT,
+	      "an unlinked one gets none", round);
+	make_unnamed(h);
+}
 
 static void take_in_hand(struct hand *h)
 {
@@ -120,6 +146,7 @@ static void take_in_hand(struct hand *h)
 	must(h->kept >= 0 && pwrite(h->kept, "kept", 4, 0) == 4, "kept");
 	h->gone = open("gone", O_CREAT | O_RDWR, 0644);
 	must(h->gone >= 0 && pwrite(h->gone, "gone", 4, 0) == 4 && unlink("gone") == 0, "gone");
+	make_unnamed(h);
 	h->locked = open("locked", O_CREAT | O_RDWR, 0644);
 	must(h->locked >= 0 && flock(h->locked, LOCK_EX) == 0, "flock");
 	must(ftruncate(h->kept, MAP_BYTES) == 0, "ftruncate");
@@ -190,6 +217,7 @@ static void use(struct hand *h, int round)
 	check(fstat(h->gone, &st) == 0 && st.st_nlink == 0, "an unlinked file has no link", round);
 	check(pread(h->gone, buf, 4, 0) == 4 && memcmp(buf, "gone", 4) == 0, "and is read", round);
 	check(pwrite(h->gone, "gone", 4, 0) == 4, "and written", round);
+	name_unnamed(h, round);
 	check(access(".", R_OK) == 0 && stat(".", &st) == 0 && S_ISDIR(st.st_mode),
 	      "the working directory is there", round);
 	check(is_locked_out(), "a lock is held", round);
