@@ -67,6 +67,17 @@ static int count(struct fsd *fsd, struct lost *l)
 	return ret;
 }
 
+void lost_report_kept(struct fsd *fsd)
+{
+	struct lost l = { 0 };
+
+	if (!fsd->items || count(fsd, &l) < 0 || (!l.items && !l.pages))
+		return;
+	log_warning("no leader has let this mount in: %" PRIu64 " changes of %" PRIu64 " inodes and %" PRIu64
+		    " bytes of file data are not committed; they wait in %s for its next process, and are lost when that "
+		    "goes", l.items, l.inodes, l.pages << SMALL_SHIFT, fsd->conf.runtime_dir);
+}
+
 void lost_report(struct fsd *fsd)
 {
 	char names[NAMED_MAX * 24] = "";

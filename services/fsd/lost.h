@@ -6,5 +6,7 @@
 
 /* Say it in the log.  Any thread; waits for nobody. */
 void lost_report(struct fsd *fsd);
+/* The same of a mount that ends before a leader has let it in, if there is something: it waits for the next process. */
+void lost_report_kept(struct fsd *fsd);
 
 #endif

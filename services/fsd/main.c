@@ -30,6 +30,7 @@
 #include "caller.h"
 #include "clock.h"
 #include "data.h"
+#include "fenced.h"
 #include "format/super.h"
 #include "fuse.h"
 #include "inode.h"
@@ -64,11 +65,16 @@
 
 static struct fsd the_fsd;
 
-void fsd_fenced(struct fsd *fsd)
+static void say_fenced(struct fsd *fsd)
 {
 	log_err("this mount (rid %016llx) was fenced by the leader: others may have taken over what it had",
 		(unsigned long long)fsd->rid);
 	sdn_status("failed: fenced by the leader; start it again");
+}
+
+void fsd_fenced(struct fsd *fsd)
+{
+	say_fenced(fsd);
 	/*
 	 * First of all: nobody shall believe to have written, or be shown, anything.  A connection that is aborted
 	 * goes on showing what the kernel has of open files.
@@ -129,6 +135,15 @@ static bool plan_restart(struct fsd *fsd)
 		return false;
 	if (status_get_phase() == PHASE_DEVICES)
 		end_kept(" (it had not begun)");
+	if (status_get_phase() == PHASE_LEADER && fsd->keep && atomic_load(&fsd->keep->head->is_valid)) {
+		/*
+		 * It may wait for ever, and a stop of the unit may be no more than this signal.  Nothing that the kernel
+		 * sends has been read yet, so the next process finds what this one has found.
+		 */
+		lost_report_kept(fsd);
+		atomic_fetch_sub(&fsd->keep->head->resumes, 1);
+		end_kept(" (no leader has let it in)");
+	}
 	if (status_get_phase() < PHASE_MOUNTED) {
 		atomic_store(&restart_wanted, true);
 		/* One that begins anew has nothing yet that another could go on from. */
@@ -366,11 +381,27 @@ static void adopt_connection(struct fsd *fsd, int fd, bool is_kept)
 	keep_forget_descriptor();
 }
 
+/*
+ * A process that knows of no leader would be let in as a new mount, and this host's blockd refuses its rid: the server
+ * here has fenced it (fenced.h).
+ */
+static void end_if_fenced(struct fsd *fsd)
+{
+	if (fenced_has(&fsd->conf, fsd->rid) != 1)
+		return;
+	say_fenced(fsd);
+	keep_forget_descriptor();
+	log_flush();
+	_exit(EXIT_FENCED);
+}
+
 static int start_engine(struct fsd *fsd, int fd)
 {
 	bool is_kept;
 	int ret = open_cache(fsd, &is_kept);
 
+	if (ret == 0 && !is_kept)
+		end_if_fenced(fsd);
 	if (ret == 0)
 		adopt_connection(fsd, fd, is_kept);
 	if (ret == 0)
@@ -572,8 +603,10 @@ int main(int argc, char **argv)
 		greeted = fsd->txn && status_get_phase() >= PHASE_OPENING;
 		if (ret == 0)
 			ret = serve(fsd);
-		else if (ret == -EINTR)
+		else if (ret == -EINTR) {
 			log_info("stopped before the volume was mounted");
+			lost_report_kept(fsd);
+		}
 	}
 	stored = stop_all(fsd, greeted);
 	status_stop();
