@@ -6,7 +6,8 @@
  * continued here, and a read or write that moves nothing is -EIO: the device is smaller than it said.
  * DISCARD always goes to a helper thread, for the ioctl blocks.  So does what a file cannot take without
  * waiting, a write into a hole above all: the kernel's own threads would do such writes to one file one
- * after the other.  Buffers are never touched by us, only by the kernel, so a client that takes its pages
+ * after the other.  A helper that takes something wakes the next one if there is more: small writes are
+ * often done before that one runs, and a wake-up costs as much as they.  Buffers are never touched by us, only by the kernel, so a client that takes its pages
  * away gets -EFAULT and we live on.
  */
 #include "blockd.h"
@@ -45,8 +46,11 @@ struct engine {
 	pthread_cond_t cond;
 	struct io *todo, **todo_tail;
 	struct io *ended;		/* also read without the lock, to see whether there is any */
+	unsigned idle;			/* helpers that wait */
+	bool is_waking;			/* one of them has been told, and has not looked yet */
 	bool is_stopping;
 	int thread_efd;
+	uint32_t sleeps;		/* the loop does, and wants to be told by thread_efd */
 };
 
 /* ---- helper threads ---- */
@@ -109,30 +113,57 @@ static void io_run(struct io *io)
 	}
 }
 
+/* With the lock held: whether a helper is to be signalled for what is in todo. */
+static bool must_wake(struct engine *e)
+{
+	if (!e->todo || e->idle == 0 || e->is_waking)
+		return false;
+	e->is_waking = true;
+	return true;
+}
+
+static void tell_loop(struct engine *e)
+{
+	uint64_t one = 1;
+
+	blkring_fence();
+	if (!__atomic_exchange_n(&e->sleeps, 0, __ATOMIC_SEQ_CST))
+		return;
+	/* An eventfd write of 1 fails only when nobody has read 2^64 of them. */
+	if (write(e->thread_efd, &one, sizeof(one)) < 0)
+		log_err("engine: eventfd: %s", strerror(errno));
+}
+
 static void *thread_main(void *arg)
 {
 	struct engine *e = arg;
-	uint64_t one = 1;
+	bool wake;
 
 	pthread_mutex_lock(&e->lock);
 	while (!e->is_stopping) {
 		struct io *io = e->todo;
 
 		if (!io) {
+			e->idle++;
 			pthread_cond_wait(&e->cond, &e->lock);
+			e->idle--;
+			e->is_waking = false;
 			continue;
 		}
 		e->todo = io->next;
 		if (!e->todo)
 			e->todo_tail = &e->todo;
+		wake = must_wake(e);
 		pthread_mutex_unlock(&e->lock);
+		if (wake)
+			pthread_cond_signal(&e->cond);
 		io_run(io);
 		pthread_mutex_lock(&e->lock);
 		io->next = e->ended;
 		__atomic_store_n(&e->ended, io, __ATOMIC_RELEASE);
-		/* An eventfd write of 1 fails only when nobody has read 2^64 of them. */
-		if (!io->next && write(e->thread_efd, &one, sizeof(one)) < 0)
-			log_err("engine: eventfd: %s", strerror(errno));
+		pthread_mutex_unlock(&e->lock);
+		tell_loop(e);
+		pthread_mutex_lock(&e->lock);
 	}
 	pthread_mutex_unlock(&e->lock);
 	return NULL;
@@ -140,12 +171,16 @@ static void *thread_main(void *arg)
 
 static void thread_queue(struct engine *e, struct io *io)
 {
+	bool wake;
+
 	io->next = NULL;
 	pthread_mutex_lock(&e->lock);
 	*e->todo_tail = io;
 	e->todo_tail = &io->next;
-	pthread_cond_signal(&e->cond);
+	wake = must_wake(e);
 	pthread_mutex_unlock(&e->lock);
+	if (wake)
+		pthread_cond_signal(&e->cond);
 }
 
 /* Signals are the loop's; a helper must never be the one that is interrupted. */
@@ -372,6 +407,7 @@ void engine_sleep_begin(struct engine *e)
 {
 	if (e->has_ring)
 		io_uring_cq_eventfd_toggle(&e->ring, true);
+	__atomic_store_n(&e->sleeps, 1, __ATOMIC_SEQ_CST);
 	blkring_fence();
 }
 
@@ -379,4 +415,5 @@ void engine_sleep_end(struct engine *e)
 {
 	if (e->has_ring)
 		io_uring_cq_eventfd_toggle(&e->ring, false);
+	__atomic_store_n(&e->sleeps, 0, __ATOMIC_SEQ_CST);
 }
