@@ -601,9 +601,9 @@ int main(int argc, char **argv)
 	if (ret == 0) {
 		ret = start_session(fsd);
 		greeted = fsd->txn && status_get_phase() >= PHASE_OPENING;
-		if (ret == 0)
+		if (ret == 0) {
 			ret = serve(fsd);
-		else if (ret == -EINTR) {
+		} else if (ret == -EINTR) {
 			log_info("stopped before the volume was mounted");
 			lost_report_kept(fsd);
 		}

@@ -9,7 +9,8 @@
  * How long a mount's leases are at most is written into its mounted_clients item before it is given the first,
  * and no leader gives it longer ones: so a later leader knows of a mount that it never hears for how long
  * its predecessors may have let it write.  This instance's own mount gets none that outlives our own right: it dies
- * with us when the host does, and whoever has waited for the end of our right need not wait for it.
+ * with us when the host does, and whoever has waited for the end of our right need not wait for it.  As long as it is
+ * silent we wait as long as for any other all the same.
  *
  * A silence counts against a mount only while we could have heard it: not when this process was stopped itself, nor
  * when its own right had run out, so that it gave nobody anything.
@@ -56,14 +57,20 @@ void lease_found(struct client *c)
 		lease_granter_found(&c->lease, ms * NSEC_PER_MSEC, boot_now(c->server));
 }
 
+/* What a mount is given here. */
+static uint32_t usual_ms(const struct server *s, const struct client *c)
+{
+	uint32_t ms = s->conf.conf->lease_ms;
+
+	return c->info.lease_ms && c->info.lease_ms < ms ? c->info.lease_ms : ms;
+}
+
 /* What the mount may be given now. */
 static uint32_t length_ms(const struct server *s, const struct client *c, uint64_t now)
 {
-	uint32_t ms = s->conf.conf->lease_ms;
+	uint32_t ms = usual_ms(s, c);
 	uint64_t own = own_until(s);
 
-	if (c->info.lease_ms && c->info.lease_ms < ms)
-		ms = c->info.lease_ms;
 	if (c->info.rid == s->conf.rid && own != LEASE_NEVER && own < now + ms * NSEC_PER_MSEC)
 		ms = own > now ? (uint32_t)((own - now) / NSEC_PER_MSEC) : 0;
 	return ms;
@@ -77,7 +84,7 @@ void lease_request(struct server *s, struct client *c, uint64_t handle)
 
 	/* What is left of our own right may be too short to be one: asked again, there is more. */
 	if (reply.lease_ms >= LEASE_MS_MIN || c->lease.is_closed)
-		ret = lease_granter_grant(&c->lease, reply.lease_ms * NSEC_PER_MSEC, own_until(s), now);
+		ret = lease_granter_grant(&c->lease, usual_ms(s, c) * NSEC_PER_MSEC, own_until(s), now);
 	if (ret == 0)
 		stats_inc(&s->conf.stats->leases_given);
 	else

@@ -1397,6 +1397,30 @@ static void the_servers_own_mount_gets_no_lease_beyond_its_own(void **state)
 	world_free(w);
 }
 
+/* Its lease is short only because the server's right is: it is not given up for silence any sooner for that. */
+static void the_servers_own_mount_may_be_silent_as_long_as_others(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	call(w, OWN_RID, MSG_lock, &want);
+	pass_time(w, 40);
+	w->lease_until_ns = w->now + 3 * NSEC_PER_SEC;
+	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->body.lease_reply.lease_ms, 3000);
+	w->lease_until_ns = UINT64_MAX;
+	ask(w, 1, MSG_lock, &want);
+	pass_time(w, 12);
+	turns(w);
+	assert_int_equal(client_find(w->s, OWN_RID)->state, CLIENT_UP);
+	pass_time(w, 1);
+	WAIT_FOR(w, !client_find(w->s, OWN_RID));
+	world_free(w);
+}
+
 static void a_server_whose_own_lease_is_over_gives_none(void **state)
 {
 	struct world *w = world_make();
@@ -1590,6 +1614,7 @@ int main(void)
 		cmocka_unit_test(who_is_waited_for_is_given_up_with_its_lease_and_nobody_else),
 		cmocka_unit_test(silence_does_not_count_while_the_server_itself_was_away),
 		cmocka_unit_test(the_servers_own_mount_gets_no_lease_beyond_its_own),
+		cmocka_unit_test(the_servers_own_mount_may_be_silent_as_long_as_others),
 		cmocka_unit_test(a_server_whose_own_lease_is_over_gives_none),
 		cmocka_unit_test(a_fence_that_failed_stops_the_server_and_the_next_one_asks_again),
 		cmocka_unit_test(what_one_mount_commits_is_not_hidden_by_idle_ones),
