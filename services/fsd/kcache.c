@@ -42,6 +42,7 @@
 #include "locks.h"
 #include "log.h"
 #include "orphan.h"
+#include "vfsflags.h"
 
 #define FUSE_THREADS		10u
 #define NOTIFY_RESEND		7	/* FUSE_NOTIFY_RESEND, Linux 6.9 */
@@ -87,13 +88,15 @@ const struct fuse_request_now *fuse_request(void)
 
 /* A mount point left by a killed fsd answers ENOTCONN: detach it, or nothing can be mounted there
  * again. */
-static int detach_dead(const char *mountpoint)
+static int detach_dead(struct fsd *fsd)
 {
+	const char *mountpoint = fsd->conf.mountpoint;
 	struct statfs st;
 
 	/* not stat: the kernel may still answer that from what it remembers of the dead mount's root */
 	if (statfs(mountpoint, &st) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
 		return 0;
+	vfsflags_note(fsd);
 	if (umount2(mountpoint, MNT_DETACH) < 0) {
 		int ret = -errno;
 
@@ -358,9 +361,10 @@ int kcache_mount(struct fsd *fsd)
 	struct kcache *kc;
 	struct stat st;
 	char opts[256];
+	unsigned long flags;
 	int ret, fd;
 
-	ret = detach_dead(fsd->conf.mountpoint);
+	ret = detach_dead(fsd);
 	if (ret == 0)
 		ret = check_mountpoint(fsd->conf.mountpoint);
 	if (ret < 0)
@@ -379,7 +383,8 @@ int kcache_mount(struct fsd *fsd)
 	kc = fsd->kcache;
 	snprintf(opts, sizeof(opts),
 		 "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other", fd);
-	if (mount(fsd->conf.name, kc->mountpoint, "fuse.scoutfs", 0, opts) < 0) {
+	flags = vfsflags_noted(fsd);
+	if (mount(fsd->conf.name, kc->mountpoint, "fuse.scoutfs", flags & ~(unsigned long)MS_RDONLY, opts) < 0) {
 		ret = -errno;
 		log_err("cannot mount at %s: %s: fsd must run as root, with the right to mount",
 			kc->mountpoint, strerror(-ret));
@@ -387,6 +392,15 @@ int kcache_mount(struct fsd *fsd)
 		return ret;
 	}
 	kc->mounted = true;
+	/* Nobody is served before FUSE_INIT is answered. */
+	if (flags & MS_RDONLY && mount(NULL, kc->mountpoint, NULL, MS_REMOUNT | MS_BIND | flags, NULL) < 0) {
+		ret = -errno;
+		log_err("%s: it was read-only, and cannot be made so again: %s: unmount it (scoutfsctl stop) and "
+			"mount it anew", kc->mountpoint, strerror(-ret));
+		kcache_free(fsd);
+		return ret;
+	}
+	vfsflags_applied(fsd);
 	ret = answer_init(kc);
 	if (ret < 0) {
 		kcache_free(fsd);
@@ -663,8 +677,10 @@ void kcache_free(struct fsd *fsd)
 	/* What stands there is detached only if it is still ours: the connection tells. */
 	pfd.fd = fuse_session_fd(kc->se);
 	if (poll(&pfd, 1, 0) >= 0 && !(pfd.revents & POLLERR) && kc->mounted &&
-	    mount_dev(kc->mountpoint, &st) == 0)
+	    mount_dev(kc->mountpoint, &st) == 0) {
+		vfsflags_note(fsd);
 		umount2(kc->mountpoint, MNT_DETACH);
+	}
 	keep_forget_descriptor();
 	interrupts_stop(fsd);
 	fuse_session_destroy(kc->se);
