@@ -576,8 +576,9 @@ static size_t rec_bytes(size_t len)
 	return sizeof(struct item_rec) + ((len + ITEM_REC_ALIGN - 1) & ~(size_t)(ITEM_REC_ALIGN - 1));
 }
 
-static int rec_put_room(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags,
-			const void *val, size_t len, size_t room)
+/* is_found: rec_get has just found it, so the cursor stands there and need not look again. */
+static int rec_put_room(struct itx *tx, const struct key *key, bool is_found, uint64_t mark,
+			uint8_t flags, const void *val, size_t len, size_t room)
 {
 	size_t bytes = rec_bytes(len > room ? len : room);
 	struct ikey k = ikey_of(key);
@@ -600,14 +601,14 @@ static int rec_put_room(struct itx *tx, const struct key *key, uint64_t mark, ui
 	memset(rec->val + len, 0, bytes - sizeof(*rec) - len);
 	mv.mv_data = copy;
 	tx->changes++;
-	rc = mdb_cursor_put(mc, &mk, &mv, 0);
+	rc = mdb_cursor_put(mc, &mk, &mv, is_found ? MDB_CURRENT : 0);
 	return rc ? items_error(tx, rc, "write") : 0;
 }
 
 int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val,
 	    size_t len)
 {
-	return rec_put_room(tx, key, mark, flags, val, len, 0);
+	return rec_put_room(tx, key, false, mark, flags, val, len, 0);
 }
 
 int rec_del(struct itx *tx, const struct key *key)
@@ -805,11 +806,11 @@ static void note_written(struct itx *tx, const struct key *key)
 }
 
 /*
- * The record becomes dirty in the open generation.  room: bytes of value that it takes at least; a
- * record that keeps its size is written where it is, without moving its page's others.
+ * The record, which rec_get has just found or not, becomes dirty in the open generation.  room: bytes of value
+ * that it takes at least; a record that keeps its size is written where it is, without moving its page's others.
  */
-static int write_dirty(struct itx *tx, const struct key *key, bool is_dirty_already, uint8_t flags,
-		       const void *val, size_t len, size_t room)
+static int write_dirty(struct itx *tx, const struct key *key, bool is_found, bool is_dirty_already,
+		       uint8_t flags, const void *val, size_t len, size_t room)
 {
 	int ret;
 
@@ -823,7 +824,7 @@ static int write_dirty(struct itx *tx, const struct key *key, bool is_dirty_alre
 		if (ret < 0)
 			return ret;
 	}
-	return rec_put_room(tx, key, tx->open_gen, flags, val, len, room);
+	return rec_put_room(tx, key, is_found, tx->open_gen, flags, val, len, room);
 }
 
 static int recount(struct itx *tx, void *arg)
@@ -880,7 +881,7 @@ static int put(struct itx *tx, const struct key *key, const void *val, size_t le
 {
 	const struct item_rec *rec;
 	struct key first, last;
-	bool is_dirty = false;
+	bool is_dirty = false, is_found;
 	uint8_t flags = 0;
 	int ret = may_write(tx, key);
 
@@ -889,7 +890,8 @@ static int put(struct itx *tx, const struct key *key, const void *val, size_t le
 	ret = rec_get(tx, key, &rec);
 	if (ret < 0)
 		return ret;
-	if (ret) {
+	is_found = ret;
+	if (is_found) {
 		if (!replace && !(rec->flags & ITEM_REC_DELETED))
 			return rec->flags & ITEM_REC_BAD ? -EIO : -EEXIST;
 		is_dirty = rec->mark == tx->open_gen;
@@ -905,7 +907,7 @@ static int put(struct itx *tx, const struct key *key, const void *val, size_t le
 		assert(ret == 1);
 	}
 	note_written(tx, key);
-	return write_dirty(tx, key, is_dirty, flags, val, len, 0);
+	return write_dirty(tx, key, is_found, is_dirty, flags, val, len, 0);
 }
 
 int item_put(struct itx *tx, const struct key *key, const void *val, size_t len)
@@ -943,14 +945,14 @@ int item_delete(struct itx *tx, const struct key *key, const void *keep_val, siz
 	is_dirty = rec->mark == tx->open_gen;
 	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT))
 		return rec_del(tx, key);
-	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, keep_val,
+	return write_dirty(tx, key, true, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, keep_val,
 			   keep_len, rec->len);
 }
 
 int item_force_delete(struct itx *tx, const struct key *key)
 {
 	const struct item_rec *rec;
-	bool is_dirty = false;
+	bool is_dirty = false, is_found;
 	int ret = may_write(tx, key);
 
 	if (ret < 0)
@@ -958,7 +960,8 @@ int item_force_delete(struct itx *tx, const struct key *key)
 	ret = rec_get(tx, key, &rec);
 	if (ret < 0)
 		return ret;
-	if (ret)
+	is_found = ret;
+	if (is_found)
 		is_dirty = rec->mark == tx->open_gen;
 	else
 		ret = range_add(tx, key, key);
@@ -967,7 +970,7 @@ int item_force_delete(struct itx *tx, const struct key *key)
 	/* Born in the open generation: no tree has it. */
 	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT))
 		return rec_del(tx, key);
-	return write_dirty(tx, key, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, NULL, 0, 0);
+	return write_dirty(tx, key, is_found, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, NULL, 0, 0);
 }
 
 int items_set_known(struct itx *tx, const struct key *first, const struct key *last)
