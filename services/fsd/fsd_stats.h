@@ -29,6 +29,7 @@
 	C(lock_grant_response,	"Locks granted")                                       \
 	C(lock_invalidate_request, "Locks revoked")                                    \
 	C(lock_notify_left,	"Revokes that went on before the kernel had dropped all pages") \
+	C(mapped_no_base,	"Stores through mappings of which it was not known what they changed") \
 	C(inode_deleted,	"Unlinked inodes deleted")                             \
 	C(orphan_scan,		"Scans for orphans")                                   \
 	C(data_read_bytes,	"Bytes of file data read from the device")             \

@@ -40,12 +40,24 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms);
 void kcache_abort(struct fsd *fsd);
 void kcache_free(struct fsd *fsd);
 
+/* What a call of kcache_invalidate does now. */
+struct kcache_call {
+	_Atomic uint64_t ino;		/* whose pages are being dropped; 0: none */
+	_Atomic uint64_t page;		/* KCACHE_MANY, or the one that may be locked for a write */
+	_Atomic uint64_t looked_ns;	/* when it was found out which are locked */
+	_Atomic uint64_t since_ns;	/* when it began with this one, or these */
+	atomic_bool is_left;		/* set by who watches: another call does what is left, no more of it */
+};
+#define KCACHE_MANY	UINT64_MAX
+
 /*
  * D4 step (b) and (c) for the inodes of [first, last]: epoch; attributes and pages, unless `all` only of inodes of
- * which something was given (orphan.h).  Blocks; called by the notifier threads of locks.c, never by a thread that
- * serves a request.
+ * which something was given (orphan.h).  True: it has left out pages that are locked for requests without an answer (busy.h).
+ * Blocks; called by the notifier threads of locks.c, never by a thread that serves a request.
  */
-void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all);
+bool kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all, struct kcache_call *call);
+/* Whether there are requests that nobody has taken yet. */
+bool kcache_has_unread(struct fsd *fsd);
 /* Whether the kernel can be told to forget entries (Linux 6.16); without, they are not cached. */
 bool kcache_has_epochs(struct fsd *fsd);
 /* How long the kernel may trust that a name is, or is not, in dir: seconds.  0 without epochs,

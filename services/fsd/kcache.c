@@ -34,6 +34,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "busy.h"
 #include "clock.h"
 #include "fuse.h"
 #include "fusectl.h"
@@ -704,6 +705,8 @@ double kcache_entry_timeout(struct fsd *fsd, uint64_t dir)
 struct inval {
 	struct kcache *kc;
 	off_t off, len;
+	struct kcache_call *call;	/* a revoke's */
+	bool left_out;
 };
 
 static void inval_one(void *arg, uint64_t ino)
@@ -716,17 +719,71 @@ static void inval_one(void *arg, uint64_t ino)
 			  (unsigned long long)ino, strerror(-ret));
 }
 
-void kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all)
+static void inval_range(struct inval *iv, uint64_t ino, uint64_t first, uint64_t end, uint64_t page)
 {
-	struct inval iv = { .kc = fsd->kcache };
+	if (first == end || atomic_load(&iv->call->is_left))
+		return;
+	iv->off = (off_t)(first << SMALL_SHIFT);
+	iv->len = end == UINT64_MAX ? 0 : (off_t)((end - first) << SMALL_SHIFT);
+	atomic_store(&iv->call->page, page);
+	atomic_store(&iv->call->since_ns, clock_mono_ns());
+	inval_one(iv, ino);
+}
+
+/* All pages but those that are locked for a request, which show nothing.  What may be one of them comes last. */
+static void inval_pages(void *arg, uint64_t ino)
+{
+	struct inval *iv = arg;
+	struct busy_pages *busy = NULL;
+	uint64_t from = 0;
+	int nr;
+
+	atomic_store(&iv->call->looked_ns, clock_mono_ns());
+	nr = busy_pages(ino, &busy);
+	if (nr < 0)
+		fsd_fail(iv->kc->fsd, "out of memory");
+	atomic_store(&iv->call->page, KCACHE_MANY);
+	atomic_store(&iv->call->since_ns, clock_mono_ns());
+	atomic_store(&iv->call->ino, ino);
+	for (int i = 0; i < nr; i++) {
+		inval_range(iv, ino, from, busy[i].first, KCACHE_MANY);
+		from = busy[i].last + 1;
+	}
+	inval_range(iv, ino, from, UINT64_MAX, KCACHE_MANY);
+	for (int i = 0; i < nr; i++) {
+		for (uint64_t p = busy[i].first; busy[i].maybe && p <= busy[i].last; p++)
+			inval_range(iv, ino, p, p + 1, p);
+	}
+	free(busy);
+	atomic_store(&iv->call->ino, 0);
+	if (nr) {
+		iv->left_out = true;
+		inode_give_begin(iv->kc->fsd, ino);	/* to be dropped next time */
+		inode_give_end(iv->kc->fsd);
+	}
+}
+
+bool kcache_has_unread(struct fsd *fsd)
+{
+	struct pollfd p = { .events = POLLIN };
+
+	if (!fsd->kcache)
+		return false;
+	p.fd = fuse_session_fd(fsd->kcache->se);
+	return poll(&p, 1, 0) > 0 && p.revents & POLLIN;
+}
+
+bool kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all, struct kcache_call *call)
+{
+	struct inval iv = { .kc = fsd->kcache, .call = call };
 
 	if (!iv.kc)
-		return;
+		return false;
 	new_epoch(iv.kc);
 	iv.off = -1;		/* attributes */
 	inode_each_ref(fsd, first_ino, last_ino, all, false, inval_one, &iv);
-	iv.off = 0;		/* pages, all of them */
-	inode_each_ref(fsd, first_ino, last_ino, all, true, inval_one, &iv);
+	inode_each_ref(fsd, first_ino, last_ino, all, true, inval_pages, &iv);
+	return iv.left_out;
 }
 
 /* What the kernel was given by an earlier process is not known by number: it is under the locks that there are. */

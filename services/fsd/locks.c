@@ -148,10 +148,13 @@ static bool conflicts(const struct lock *l, uint8_t mode)
 	return l->revoke_to == LOCK_MODE_NULL || mode == LOCK_MODE_WRITE;
 }
 
-static bool can_take(const struct lock *l, uint8_t want)
+static bool can_take(const struct op *op, const struct lock *l, uint8_t want)
 {
-	return satisfies(l->mode, want) &&
-	       (l->step == REVOKE_NONE || l->step == REVOKE_NOTIFY || !conflicts(l, want));
+	if (!satisfies(l->mode, want))
+		return false;
+	if (l->step == REVOKE_DROP || (l->step == REVOKE_DRAIN && l->revoke_to == LOCK_MODE_NULL))
+		return op->is_writeback;
+	return l->step == REVOKE_NONE || l->step == REVOKE_NOTIFY || !conflicts(l, want);
 }
 
 static void count_use(struct lock *l, uint8_t mode, int delta)
@@ -211,7 +214,7 @@ int lock_key(struct op *op, const struct key *key, enum lock_mode mode)
 		lru_remove(ls, u->lock);
 	}
 	u->want = (uint8_t)mode;
-	if (can_take(u->lock, u->want)) {
+	if (can_take(op, u->lock, u->want)) {
 		take_use(op, u, u->want);
 	} else {
 		op->need.lock.start = start;
@@ -250,7 +253,7 @@ bool lock_try_inode(struct op *op, uint64_t ino)
 		return false;
 	pthread_mutex_lock(&ls->mutex);
 	l = locks_find(ls, &start);
-	if (l && can_take(l, LOCK_MODE_READ)) {
+	if (l && can_take(op, l, LOCK_MODE_READ)) {
 		u = &op->uses[op->uses_nr++];
 		*u = (struct lock_use){ .lock = l, .want = LOCK_MODE_READ };
 		l->refs++;
@@ -399,7 +402,7 @@ static bool take_all(struct locks *ls, struct op *op)
 
 		if (u->mode >= u->want)
 			continue;
-		if (can_take(u->lock, u->want)) {
+		if (can_take(op, u->lock, u->want)) {
 			take_use(op, u, u->want);
 			continue;
 		}

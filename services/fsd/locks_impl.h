@@ -5,12 +5,13 @@
 #include "locks.h"
 
 #define LOCKS_HASH_NR	4096u
-#define NOTIFIERS_MAX	16u
+#define NOTIFIERS_MAX	32u
 
 enum revoke_step {
 	REVOKE_NONE,
 	REVOKE_NOTIFY,	/* (a)-(c): the kernel's caches are being withdrawn; users are served */
 	REVOKE_DRAIN,	/* (d): new users wait, the last use has not ended */
+	REVOKE_DROP,	/* no user: what NOTIFY could not, or users gave the kernel meanwhile, is withdrawn */
 	REVOKE_COMMIT,	/* no user; what is dirty is being committed */
 	REVOKE_FINISH,	/* a notifier will drop the items and answer */
 };
@@ -32,7 +33,7 @@ struct lock {
 	uint64_t dirty_gen;
 	uint64_t uses_begun;
 	uint64_t uses_at_pass;		/* uses_begun before the kernel was told last */
-	unsigned passes;		/* how often it was told in this revoke */
+	bool is_dropped;		/* in this revoke: the kernel has nothing any more */
 	unsigned refs;			/* operations that name it, holding it or not */
 	unsigned readers, writers;	/* uses */
 	uint8_t mode;
@@ -74,15 +75,16 @@ void revoke_forget(struct lock *l);
 
 /*
  * For whoever does the work of revokes.  revoke_next: the next lock with some, NULL: none now.  Its step
- * says which.  NOTIFY: as long as revoke_has_to_notify says so the kernel is told to forget what it
- * has under the lock, then revoke_notified; or revoke_leave_notify, if that waits for somebody who waits for
- * the lock.  FINISH: if revoke_has_to_drop says so its items are dropped,
+ * says which.  NOTIFY, DROP: if revoke_has_to_notify says so the kernel is told to forget what it
+ * has under the lock, then revoke_notified: `left_out`: some pages were locked and it was not told of those.  Instead
+ * revoke_leave_notify, if that waits for somebody who waits for the lock; `for_good`: and it makes no sense to try again
+ * without those pages.  FINISH: if revoke_has_to_drop says so its items are dropped,
  * then revoke_dropped with 0 or what went wrong; l may be gone afterwards.
  */
 struct lock *revoke_next(struct locks *ls);
 bool revoke_has_to_notify(struct lock *l);
-void revoke_notified(struct lock *l);
-void revoke_leave_notify(struct lock *l);
+void revoke_notified(struct lock *l, bool left_out);
+void revoke_leave_notify(struct lock *l, bool for_good);
 bool revoke_has_to_drop(const struct lock *l);
 void revoke_dropped(struct lock *l, int err);
 

@@ -2,13 +2,18 @@
  * The threads that act for revoke.c: alone in calling into the kernel because of a revoke, and in
  * dropping items.  Neither is done under the mutex of the table.
  *
- * Dropping pages waits for whoever has them locked.  That may be a request which we have parked: the kernel locks
- * the pages of a write until it is answered, stops writing back while a truncation is, and a read waits for
- * what was stored before it.  If such a one waits for more of the very lock that is revoked (for WRITE, where
- * this mount and the other hold READ), neither could go on.  So there is always a thread that watches, and lets
- * the revoke go on without the call, which ends when that request has been answered.  Until then the kernel may
- * show a mapping pages from before; read(2) compares the attributes first, which the call has dropped before.
+ * Dropping pages waits for whoever has them locked.  That may be a request which we have parked, and which waits for more of
+ * the very lock that is revoked (for WRITE, where this mount and the other hold READ): neither could go on.  A page that is
+ * locked for a read or a write(2) is not up to date and in no mapping, so it is left out (busy.h).  One may come between
+ * looking and calling, and of the last page of a write it is not known before; so there is always a thread that watches, lets
+ * the revoke go on without such a call, and drops the other pages again, around it.  The call ends when that request has been
+ * answered.
+ *
+ * While a truncation is parked the kernel writes nothing back that was stored to mappings of the file, and it is not known
+ * which pages wait for that.  There the revoke goes on (lock_notify_left), and until the truncation is answered mappings of
+ * that one file may show what was before.
  */
+#include "busy.h"
 #include "clock.h"
 #include "data.h"
 #include "fsd_stats.h"
@@ -17,12 +22,13 @@
 
 #define WATCH_MS	1	/* how often calls are looked at while there are any */
 #define LATE_MS		3	/* a call of that age is waiting for something */
+#define VERY_LATE_MS	50	/* ... and not for a device */
 
 /* One into the kernel; l is NULL when the revoke has gone on without it. */
 struct call {
 	struct call *next;
 	struct lock *l;
-	uint64_t begun_ns;
+	struct kcache_call kernel;
 };
 
 /* All are called and return with the mutex held; some let go of it in between. */
@@ -41,30 +47,27 @@ static void keep_one_free(struct locks *ls)
 static void notify(struct locks *ls, struct lock *l)
 {
 	uint64_t first = l->start.first, last = l->end.first;
-	struct call call = { .next = ls->calls, .l = l, .begun_ns = clock_mono_ns() };
+	struct call call = { .next = ls->calls, .l = l };
+	bool is_fs = l->start.zone == ZONE_FS, left_out = false, all = l->gave_all;
 	struct call **at;
-	bool is_fs = l->start.zone == ZONE_FS;
 
-	if (is_fs)
+	if (!revoke_has_to_notify(l))
+		return;
+	if (is_fs) {
 		keep_one_free(ls);
-	ls->calls = &call;
-	while (call.l && revoke_has_to_notify(l)) {
-		if (is_fs) {
-			bool all = l->gave_all;
-
-			/* those who use it now will give something afterwards */
-			if (!l->readers && !l->writers)
-				l->gave_all = false;
-			pthread_mutex_unlock(&ls->mutex);
-			kcache_invalidate(ls->fsd, first, last, all);
-			pthread_mutex_lock(&ls->mutex);
-		}
-		if (call.l)
-			revoke_notified(l);
+		ls->calls = &call;
+		/* those who use it now will give something afterwards */
+		if (!l->readers && !l->writers)
+			l->gave_all = false;
+		pthread_mutex_unlock(&ls->mutex);
+		left_out = kcache_invalidate(ls->fsd, first, last, all, &call.kernel);
+		pthread_mutex_lock(&ls->mutex);
+		for (at = &ls->calls; *at != &call; at = &(*at)->next)
+			;
+		*at = call.next;
 	}
-	for (at = &ls->calls; *at != &call; at = &(*at)->next)
-		;
-	*at = call.next;
+	if (call.l)
+		revoke_notified(l, left_out);
 }
 
 static bool is_waited_for(const struct lock *l)
@@ -76,24 +79,45 @@ static bool is_waited_for(const struct lock *l)
 	return op;
 }
 
+/* Whether a call does not go on by itself; *for_good: nor would another one. */
+static bool is_stuck(struct locks *ls, struct call *c, uint64_t now, bool *for_good)
+{
+	uint64_t ino = atomic_load(&c->kernel.ino), page = atomic_load(&c->kernel.page);
+	uint64_t since = atomic_load(&c->kernel.since_ns);
+
+	*for_good = false;
+	if (!ino || now < since + LATE_MS * NSEC_PER_MSEC)
+		return false;
+	*for_good = now >= since + VERY_LATE_MS * NSEC_PER_MSEC && is_waited_for(c->l);
+	if (*for_good)
+		return true;
+	if (page == KCACHE_MANY)
+		return busy_has_begun(ino, atomic_load(&c->kernel.looked_ns));
+	/* it may have to be written back first, by a request that is still to be read */
+	return !kcache_has_unread(ls->fsd) && busy_found_locked(ino, page);
+}
+
 /* Whether there are calls to look at again. */
 static bool watch(struct locks *ls)
 {
 	uint64_t now = clock_mono_ns();
-	bool again = false;
+	bool again = false, for_good;
 
 	for (struct call *c = ls->calls; c; c = c->next) {
 		struct lock *l = c->l;
 
 		if (!l)
 			continue;
-		if (now - c->begun_ns < LATE_MS * NSEC_PER_MSEC || !is_waited_for(l)) {
+		if (ls->threads_nr == NOTIFIERS_MAX || !is_stuck(ls, c, now, &for_good)) {
 			again = true;
 			continue;
 		}
 		c->l = NULL;
-		stats_inc(&ls->fsd->stats.lock_notify_left);
-		revoke_leave_notify(l);
+		if (for_good)
+			stats_inc(&ls->fsd->stats.lock_notify_left);
+		else
+			atomic_store(&c->kernel.is_left, true);
+		revoke_leave_notify(l, for_good);
 	}
 	return again;
 }
@@ -141,7 +165,7 @@ static void *notifier(void *locks)
 	for (;;) {
 		watching = watch(ls);
 		l = revoke_next(ls);
-		if (l && l->step == REVOKE_NOTIFY)
+		if (l && (l->step == REVOKE_NOTIFY || l->step == REVOKE_DROP))
 			notify(ls, l);
 		else if (l)
 			finish(ls, l);

@@ -93,8 +93,10 @@ struct op {
 
 	/* It uses inode_give_begin for what its answer lets the kernel keep; others are taken to give something of all. */
 	bool notes_itself;
-	/* Until the answer the kernel keeps pages of the file locked, or does not write them back. */
+	/* Until the answer the kernel does not write back what was stored to mappings of the file. */
 	bool keeps_pages;
+	/* What the kernel writes back, and a revoke that drops pages waits for: it may use a lock that is being given up. */
+	bool is_writeback;
 	struct op *next;		/* a queue or wait list it is on */
 	uint64_t started_ns;		/* CLOCK_MONOTONIC, for status: who waits since when */
 

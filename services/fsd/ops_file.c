@@ -5,9 +5,8 @@
  * transaction; then it is answered.  The data goes to the device with the commit (txn.c).  Pages for it
  * are taken before the transaction and belong to the operation until it has committed.
  *
- * A read looks at pool and extents in one snapshot.  What must come from the device is read without the
- * snapshot and then judged against a second one: if the extents are still the same, the bytes are the
- * file's; if not it begins again.  So it holds nothing while it waits but its lock.
+ * A read gathers what pool and device have (content.c).  What the kernel writes back from mappings is a write, too, of
+ * which perhaps only some words are meant, and which may be answered first: mapped.c says why.
  */
 #include "ops_file.h"
 
@@ -17,102 +16,35 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "blkcli.h"
-#include "fuse.h"
 #include "locks.h"
-#include "log.h"
+#include "mapped.h"
 #include "orphan.h"
-#include "pending.h"
 #include "pool.h"
 #include "quota.h"
 
-#define READ_SEGS_MAX		264	/* a request is at most 257 blocks */
-#define WRITE_PAGES_MAX		264
 #define FALLOCATE_BLOCKS	32768	/* 128 MiB in one transaction (runtime 0.4) */
 #define FALLOCATE_EXTENTS	8
 
 /* ---- read ------------------------------------------------------------------------------------------- */
 
-/* A range that comes from the device. */
-struct seg {
-	uint64_t blkno;
-	uint32_t at;		/* in the buffer, bytes from its aligned start */
-	uint32_t blocks;
-};
-
 struct read_op {
 	struct op op;
 	struct file_req *rq;
-	uint64_t first;		/* block at the start of buf */
-	uint8_t *buf;		/* whole blocks */
+	struct busy busy;
+	struct content content;
 	uint64_t len;		/* bytes to answer, from rq->offset */
-	struct seg segs[READ_SEGS_MAX], have[READ_SEGS_MAX];
-	unsigned segs_nr, have_nr;
-	bool did_io;
-	int io_err;
 };
-
-static void read_io(void *arg)
-{
-	struct read_op *r = arg;
-	struct fsd *fsd = r->op.fsd;
-	struct blkcli_op ops[READ_SEGS_MAX];
-	int ret;
-
-	for (unsigned i = 0; i < r->segs_nr; i++) {
-		ops[i] = (struct blkcli_op){ .op = BLK_OP_READ, .dev = BLK_DEV_DATA,
-					     .dev_off = r->segs[i].blkno << SMALL_SHIFT,
-					     .len = r->segs[i].blocks << SMALL_SHIFT, .buf = r->buf + r->segs[i].at };
-		stats_add(&fsd->stats.data_read_bytes, ops[i].len);
-	}
-	ret = blkcli_run(fsd->blk, ops, r->segs_nr);
-	if (ret < 0)
-		log_err("reading file data of inode %llu failed: %s; see blockd's messages about %s",
-			(unsigned long long)r->rq->ino, strerror(-ret), fsd->conf.data_device);
-	r->io_err = ret < 0 ? -EIO : 0;
-	memcpy(r->have, r->segs, sizeof(r->segs[0]) * r->segs_nr);
-	r->have_nr = r->segs_nr;
-	r->did_io = true;
-	op_wake(&r->op);
-}
-
-static void wait_read_io(struct op *op)
-{
-	op->cancel = NULL;
-	ops_defer(op->fsd, read_io, op);
-}
-
-static void wait_again(struct op *op)
-{
-	op->cancel = NULL;
-	op_wake(op);
-}
-
-static int add_seg(struct read_op *r, uint64_t blkno, uint32_t at)
-{
-	struct seg *last = r->segs_nr ? &r->segs[r->segs_nr - 1] : NULL;
-
-	if (last && last->blkno + last->blocks == blkno && last->at + (last->blocks << SMALL_SHIFT) == at) {
-		last->blocks++;
-		return 0;
-	}
-	if (r->segs_nr == READ_SEGS_MAX)
-		return -EIO;
-	r->segs[r->segs_nr++] = (struct seg){ blkno, at, 1 };
-	return 0;
-}
 
 static int read_run(struct op *op, struct itx *tx)
 {
 	struct read_op *r = (struct read_op *)op;
 	struct file_req *rq = r->rq;
-	struct data_extent ext = { 0 };
-	bool have_ext = false, no_more = false;
 	struct cinode ci;
-	uint64_t end, last;
 	int ret;
 
-	ret = data_wait_pending(op, rq->ino, false);
+	ret = busy_wait_writes(op, &r->busy);
+	if (ret == 0)
+		ret = data_wait_pending(op, rq->ino, false);
 	if (ret == 0)
 		ret = lock_inode(op, rq->ino, LOCK_MODE_READ);
 	if (ret == 0)
@@ -120,49 +52,10 @@ static int read_run(struct op *op, struct itx *tx)
 	if (ret < 0)
 		return ret == -ENOENT ? -ESTALE : ret;
 	r->len = 0;
-	r->segs_nr = 0;
 	if (rq->offset >= inode_size(&ci))
 		return 0;
 	r->len = inode_size(&ci) - rq->offset < rq->len ? inode_size(&ci) - rq->offset : rq->len;
-	end = rq->offset + r->len;
-	last = (end - 1) >> SMALL_SHIFT;
-
-	for (uint64_t b = r->first; b <= last; b++) {
-		uint32_t at = (uint32_t)((b - r->first) << SMALL_SHIFT);
-		struct pool_rec rec;
-
-		ret = pool_find(tx, rq->ino, b, &rec);
-		if (ret == 0) {
-			if (!pool_copy(op->fsd->pool, rec.page, rq->ino, b, r->buf + at, 0, SMALL_SIZE))
-				return op_park(op, wait_again);
-			continue;
-		}
-		if (ret != -ENOENT)
-			return ret;
-		if (!no_more && (!have_ext || ext.iblock + ext.len <= b)) {
-			ret = extent_next(tx, rq->ino, b, &ext);
-			if (ret < 0 && ret != -ENOENT)
-				return ret;
-			no_more = ret == -ENOENT;
-			have_ext = ret == 0;
-		}
-		if (no_more || !extent_has(&ext, b) || (ext.flags == EXTENT_FLAG_UNWRITTEN)) {
-			memset(r->buf + at, 0, SMALL_SIZE);
-		} else if (extent_is_offline(&ext)) {
-			log_notice("inode %llu: reading data that is offline: there is no archive agent in this version to bring it back",
-				   (unsigned long long)rq->ino);
-			return -EIO;
-		} else {
-			ret = add_seg(r, ext.blkno + (b - ext.iblock), at);
-			if (ret < 0)
-				return ret;
-		}
-	}
-	if (!r->segs_nr)
-		return 0;
-	if (r->did_io && r->have_nr == r->segs_nr && memcmp(r->have, r->segs, sizeof(r->segs[0]) * r->segs_nr) == 0)
-		return r->io_err;
-	return op_park(op, wait_read_io);
+	return r->len ? content_gather(&r->content, tx, rq->offset + r->len) : 0;
 }
 
 static void read_done(struct op *op, int err)
@@ -170,15 +63,16 @@ static void read_done(struct op *op, int err)
 	struct read_op *r = (struct read_op *)op;
 	struct file_req *rq = r->rq;
 
+	busy_end(&r->busy);
 	fuse_op_done(rq->req, op);
 	if (err) {
 		fuse_reply_err(rq->req, -err);
 	} else {
 		inode_give_begin(op->fsd, rq->ino);
-		fuse_reply_buf(rq->req, (char *)r->buf + (rq->offset - (r->first << SMALL_SHIFT)), r->len);
+		fuse_reply_buf(rq->req, (char *)r->content.buf + (rq->offset - (r->content.first << SMALL_SHIFT)), r->len);
 		inode_give_end(op->fsd);
 	}
-	free(r->buf);
+	content_fini(&r->content);
 	free(rq);
 	free(r);
 }
@@ -186,11 +80,8 @@ static void read_done(struct op *op, int err)
 void op_read(struct fsd *fsd, struct file_req *rq)
 {
 	struct read_op *r = calloc(1, sizeof(*r));
-	uint64_t blocks = ((rq->offset & (SMALL_SIZE - 1)) + rq->len + SMALL_SIZE - 1) >> SMALL_SHIFT;
 
-	if (r)
-		r->buf = aligned_alloc(SMALL_SIZE, (blocks ? blocks : 1) << SMALL_SHIFT);
-	if (!r || !r->buf) {
+	if (!r || content_init(&r->content, &r->op, rq->ino, rq->offset, rq->len) < 0) {
 		fuse_reply_err(rq->req, ENOMEM);
 		free(r);
 		free(rq);
@@ -202,100 +93,11 @@ void op_read(struct fsd *fsd, struct file_req *rq)
 	r->op.run = read_run;
 	r->op.done = read_done;
 	r->rq = rq;
-	r->first = rq->offset >> SMALL_SHIFT;
+	busy_begin(&r->busy, BUSY_READ, rq->ino, rq->offset, rq->len, NULL);
 	fuse_op_start(rq->req, &r->op);
 }
 
 /* ---- write ------------------------------------------------------------------------------------------ */
-
-struct write_op {
-	struct op op;
-	struct file_req *rq;
-	uint32_t pages[WRITE_PAGES_MAX];	/* the operation's own */
-	unsigned pages_nr;
-	struct { uint32_t page; uint64_t iblock; } used[WRITE_PAGES_MAX];	/* of them, by this run */
-	unsigned used_nr;
-	uint64_t offset, len;			/* what this run wrote */
-	bool dropped_suidgid;
-	uint64_t pending_id;			/* it is answered, and lies in the cache under that */
-};
-
-/* ---- pending writes in the cache: TABLE_PENDING ---- */
-
-/* Its bytes follow. */
-struct pending_rec {
-	uint64_t ino, offset;
-};
-
-static MDB_val pending_key(uint64_t id, uint64_t *be)
-{
-	*be = htobe64(id);
-	return (MDB_val){ sizeof(*be), be };
-}
-
-static int put_pending(struct itx *tx, void *arg)
-{
-	struct write_op *w = arg;
-	uint64_t be;
-	MDB_val mk = pending_key(w->pending_id, &be), mv = { sizeof(struct pending_rec) + w->rq->len, NULL };
-	struct pending_rec rec = { .ino = w->rq->ino, .offset = w->rq->offset };
-	int rc = mdb_put(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, &mv, MDB_RESERVE);
-
-	if (rc)
-		return items_error(tx, rc, "pending write");
-	memcpy(mv.mv_data, &rec, sizeof(rec));
-	memcpy((uint8_t *)mv.mv_data + sizeof(rec), w->rq->buf, w->rq->len);
-	return 0;
-}
-
-static int del_pending(struct itx *tx, void *arg)
-{
-	struct write_op *w = arg;
-	uint64_t be;
-	MDB_val mk = pending_key(w->pending_id, &be);
-	int rc = mdb_del(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, NULL);
-
-	tx->changes++;
-	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "pending write") : 0;
-}
-
-/* Store the write so that it can be answered before it is applied. */
-static int keep_pending(struct write_op *w)
-{
-	int ret;
-
-	w->pending_id = pending_new_id();
-	ret = items_run(w->op.fsd, put_pending, w);
-	if (ret < 0)
-		w->pending_id = 0;
-	return ret;
-}
-
-/*
- * A write from a mapping that needs a lock.  The kernel may wait for this page while it holds what a
- * revoke waits for: it must not wait for us.
- */
-static void wait_lock_answered(struct op *op)
-{
-	struct write_op *w = (struct write_op *)op;
-	fuse_req_t req = w->rq->req;
-	int ret = pending_add_running(w->rq->ino);
-
-	if (ret == 0) {
-		ret = keep_pending(w);
-		if (ret < 0)
-			pending_end(w->rq->ino, 0);
-	}
-	if (ret < 0) {
-		op_fail(op, ret);
-		return;
-	}
-	op->unique = 0;	/* no record of its answer is needed any more */
-	fuse_op_done(req, op);
-	atomic_store(&op->interrupted, false);	/* nor does it end with who asked for it */
-	fuse_reply_write(req, w->rq->len);
-	lock_wait(op);
-}
 
 /* An interrupted truncation comes first: 0 when there is none, OP_MORE after a part of it. */
 static int finish_truncate(struct itx *tx, uint64_t ino, struct cinode *ci)
@@ -352,12 +154,41 @@ static int map_for_write(struct itx *tx, uint64_t ino, struct cinode *ci, uint64
 	return ret;
 }
 
-/* One block of the write into a page of the pool. */
+/* Of that part of the request: whether all of it is to be written, or any. */
+static bool is_all_stored(const struct write_op *w, uint64_t pos, size_t len)
+{
+	for (size_t i = 0; w->mask && i < len; i += MAPPED_WORD) {
+		if (!mapped_is_stored(w, pos + i))
+			return false;
+	}
+	return true;
+}
+
+static bool is_any_stored(const struct write_op *w, uint64_t pos, size_t len)
+{
+	for (size_t i = 0; i < len; i += MAPPED_WORD) {
+		if (mapped_is_stored(w, pos + i))
+			return true;
+	}
+	return false;
+}
+
+static void copy_stored(const struct write_op *w, uint8_t *to, uint64_t pos, size_t len)
+{
+	const uint8_t *from = (const uint8_t *)w->rq->buf + pos;
+
+	for (size_t i = 0; i < len; i += MAPPED_WORD) {
+		if (mapped_is_stored(w, pos + i))
+			memcpy(to + i, from + i, len - i < MAPPED_WORD ? len - i : MAPPED_WORD);
+	}
+}
+
+/* One block of the write, which begins at pos of the request, into a page of the pool. */
 static int write_block(struct write_op *w, struct itx *tx, uint64_t iblock, uint64_t blkno, bool was_mapped,
-		       uint64_t size, const uint8_t *from, size_t off, size_t len)
+		       uint64_t size, uint64_t pos, size_t off, size_t len)
 {
 	struct pool *pool = tx->fsd->pool;
-	bool partial = off != 0 || len != SMALL_SIZE;
+	bool all = is_all_stored(w, pos, len), partial = !all || off != 0 || len != SMALL_SIZE;
 	struct pool_rec rec;
 	uint8_t *page;
 	int ret = pool_find(tx, w->rq->ino, iblock, &rec);
@@ -367,7 +198,7 @@ static int write_block(struct write_op *w, struct itx *tx, uint64_t iblock, uint
 	} else if (ret == -ENOENT) {
 		/* the rest of the block: what is on the device, or zeroes where there was nothing */
 		if (partial && was_mapped && iblock << SMALL_SHIFT < size &&
-		    !(off == 0 && (iblock << SMALL_SHIFT) + len >= size))
+		    !(all && off == 0 && (iblock << SMALL_SHIFT) + len >= size))
 			return data_need_page(&w->op, w->rq->ino, iblock, blkno);
 		if (w->used_nr == w->pages_nr)
 			return op_park(&w->op, pool_wait);
@@ -376,18 +207,24 @@ static int write_block(struct write_op *w, struct itx *tx, uint64_t iblock, uint
 		w->used[w->used_nr++].iblock = iblock;
 		pool_assign(pool, rec.page, w->rq->ino, iblock);
 		page = pool_page(pool, rec.page);
-		memset(page, 0, off);
-		memset(page + off + len, 0, SMALL_SIZE - off - len);
+		if (partial)
+			memset(page, 0, SMALL_SIZE);
 	} else {
 		return ret;
 	}
 	ret = pool_put(tx, w->rq->ino, iblock, rec.page, blkno, true);
-	if (ret == 0)
-		memcpy((uint8_t *)pool_page(pool, rec.page) + off, from, len);
-	return ret;
+	if (ret < 0)
+		return ret;
+	page = (uint8_t *)pool_page(pool, rec.page) + off;
+	if (all)
+		memcpy(page, (const uint8_t *)w->rq->buf + pos, len);
+	else
+		copy_stored(w, page, pos, len);
+	return 0;
 }
 
-static int write_blocks(struct write_op *w, struct itx *tx, struct cinode *ci)
+/* The bytes from pos of the request on, at w->offset. */
+static int write_blocks(struct write_op *w, struct itx *tx, struct cinode *ci, uint64_t pos)
 {
 	uint64_t at = w->offset, end = w->offset + w->len, hint = 0, size = inode_size(ci);
 	struct data_extent ext = { 0 };
@@ -422,12 +259,39 @@ static int write_blocks(struct write_op *w, struct itx *tx, struct cinode *ci)
 			have = true;
 		}
 		ret = write_block(w, tx, iblock, ext.blkno + (iblock - ext.iblock), was_mapped, size,
-				  (const uint8_t *)w->rq->buf + (at - w->offset), off, len);
+				  pos + (at - w->offset), off, len);
 		if (ret < 0)
 			return ret;
 		at += len;
 	}
 	return 0;
+}
+
+/* From a mapping: the blocks of which something was stored. */
+static int write_stored(struct write_op *w, struct itx *tx, struct cinode *ci)
+{
+	const uint64_t offset = w->offset, len = w->len;
+	uint64_t at = 0, run = 0;
+	int ret = 0;
+
+	while (ret == 0 && at < len) {
+		size_t n = SMALL_SIZE - ((offset + at) & (SMALL_SIZE - 1));
+		bool any;
+
+		n = len - at < n ? len - at : n;
+		any = is_any_stored(w, at, n);
+		at += n;
+		if (!any)
+			run = at;
+		if (any && (at == len || !is_any_stored(w, at, len - at < SMALL_SIZE ? len - at : SMALL_SIZE))) {
+			w->offset = offset + run;
+			w->len = at - run;
+			ret = write_blocks(w, tx, ci, run);
+		}
+	}
+	w->offset = offset;
+	w->len = len;
+	return ret;
 }
 
 static int write_run(struct op *op, struct itx *tx)
@@ -441,14 +305,13 @@ static int write_run(struct op *op, struct itx *tx)
 	w->used_nr = 0;
 	w->len = 0;
 	/* what the kernel wrote back before may be about the same bytes */
-	ret = rq->write_cache ? 0 : data_wait_pending(op, rq->ino, false);
+	ret = rq->write_cache ? 0 : mapped_wait(w);
 	if (ret == 0)
 		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 16, true);
-	if (ret == 0) {
-		ret = lock_inode(op, rq->ino, LOCK_MODE_WRITE);
-		if (ret == OP_PARKED && rq->write_cache && !w->pending_id)
-			op->wait = wait_lock_answered;
-	}
+	if (ret == 0)
+		ret = rq->write_cache ? mapped_run(w, tx) : lock_inode(op, rq->ino, LOCK_MODE_WRITE);
+	if (ret == MAPPED_SAME)
+		return 0;
 	if (ret == 0)
 		ret = inode_get(tx, rq->ino, &ci);
 	if (ret == -ENOENT)
@@ -461,8 +324,8 @@ static int write_run(struct op *op, struct itx *tx)
 		ret = quota_check(op, tx, QUOTA_DATA, le64_get(ci.d.proj), le32_get(ci.d.uid), le32_get(ci.d.gid));
 	if (ret == 0)
 		ret = finish_truncate(tx, rq->ino, &ci);
-	if (ret == 0 && w->pending_id)
-		ret = del_pending(tx, w);
+	if (ret == 0)
+		ret = mapped_applied(w, tx);
 	if (ret != 0)
 		return ret;
 
@@ -486,7 +349,7 @@ static int write_run(struct op *op, struct itx *tx)
 		if (w->pages_nr < blocks)
 			return op_park(op, pool_wait);
 	}
-	ret = write_blocks(w, tx, &ci);
+	ret = rq->write_cache ? write_stored(w, tx, &ci) : write_blocks(w, tx, &ci, 0);
 	if (ret < 0)
 		return ret;
 	if (w->offset + w->len > inode_size(&ci))
@@ -520,8 +383,10 @@ static void write_done(struct op *op, int err)
 	struct pool *pool = op->fsd->pool;
 	unsigned from = 0;
 
-	if (!w->pending_id)
+	if (!w->is_answered) {
+		busy_end(&w->busy);
 		fuse_op_done(rq->req, op);
+	}
 	if (!err) {
 		/* pages are used in the order in which they were taken */
 		for (; from < w->used_nr; from++)
@@ -531,25 +396,22 @@ static void write_done(struct op *op, int err)
 	/* Before the answer: the file may be executed right after it. */
 	if (!err && w->dropped_suidgid)
 		kcache_forget_attributes(op->fsd, rq->ino);
-	if (w->pending_id) {
-		if (err && items_run(op->fsd, del_pending, w) < 0)
-			log_err("inode %llu: a write that failed is tried again when this mount starts again",
-				(unsigned long long)rq->ino);
-		pending_end(rq->ino, err);
-	} else if (err) {
+	mapped_done(w, err);
+	if (!w->is_answered && err) {
 		fuse_reply_err(rq->req, -err);
-	} else {
+	} else if (!w->is_answered) {
 		inode_give_begin(op->fsd, rq->ino);
 		/* a mapped page beyond the end is taken, though nothing of it is kept */
 		fuse_reply_write(rq->req, rq->write_cache ? rq->len : w->len);
 		inode_give_end(op->fsd);
 	}
+	mapped_fini(w);
 	free(rq->buf);
 	free(rq);
 	free(w);
 }
 
-static struct write_op *new_write(struct fsd *fsd, struct file_req *rq)
+struct write_op *write_op_new(struct fsd *fsd, struct file_req *rq)
 {
 	struct write_op *w = calloc(1, sizeof(*w));
 
@@ -559,7 +421,6 @@ static struct write_op *new_write(struct fsd *fsd, struct file_req *rq)
 		w->op.writes = true;
 		w->op.run = write_run;
 		w->op.again = &write_again;
-		w->op.keeps_pages = true;
 		w->op.notes_itself = true;
 		w->op.done = write_done;
 		w->rq = rq;
@@ -567,116 +428,20 @@ static struct write_op *new_write(struct fsd *fsd, struct file_req *rq)
 	return w;
 }
 
-/* Writes from a mapping of this file are answered and not applied: so is this one. */
-static int queue_write(struct write_op *w)
-{
-	fuse_req_t req = w->rq->req;
-	size_t len = w->rq->len;
-	int ret = keep_pending(w), turn;
-
-	if (ret < 0)
-		return ret;
-	turn = pending_add(w->rq->ino, &w->op);
-	if (turn < 0) {
-		if (items_run(w->op.fsd, del_pending, w) < 0)
-			fsd_fail(w->op.fsd, "out of memory");
-		return turn;
-	}
-	fuse_reply_write(req, len);	/* w and its rq may be gone */
-	if (turn)
-		op_start(&w->op);
-	return 0;
-}
-
 void op_write(struct fsd *fsd, struct file_req *rq)
 {
 	bool is_too_long = rq->len > (WRITE_PAGES_MAX - 2) * SMALL_SIZE;
-	struct write_op *w = is_too_long ? NULL : new_write(fsd, rq);
-	int err = is_too_long ? EINVAL : ENOMEM;
+	struct write_op *w = is_too_long ? NULL : write_op_new(fsd, rq);
 
-	if (w && rq->write_cache && pending_is_there(rq->ino)) {
-		err = -queue_write(w);
-		if (!err)
-			return;
-	} else if (w) {
-		fuse_op_start(rq->req, &w->op);
+	if (!w) {
+		fuse_reply_err(rq->req, is_too_long ? EINVAL : ENOMEM);
+		free(rq->buf);
+		free(rq);
 		return;
 	}
-	fuse_reply_err(rq->req, err);
-	free(w);
-	free(rq->buf);
-	free(rq);
-}
-
-/* ---- what an earlier process has answered and not applied ---- */
-
-struct load {
-	struct fsd *fsd;
-	struct write_op *first, **tail;
-};
-
-static int load_pending(struct itx *tx, void *arg)
-{
-	struct load *l = arg;
-	MDB_val mk, mv;
-	MDB_cursor *cur;
-	uint64_t be;
-	int rc = mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_PENDING), &cur), ret = 0;
-
-	if (rc)
-		return items_error(tx, rc, "pending writes");
-	while (ret == 0 && (rc = mdb_cursor_get(cur, &mk, &mv, MDB_NEXT)) == 0) {
-		struct pending_rec rec;
-		struct file_req *rq = calloc(1, sizeof(*rq));
-		struct write_op *w = rq ? new_write(l->fsd, rq) : NULL;
-		size_t len = mv.mv_size - sizeof(rec);
-
-		if (w)
-			rq->buf = malloc(len ? len : 1);
-		if (!w || !rq->buf) {
-			free(w);
-			free(rq);
-			ret = -ENOMEM;
-			break;
-		}
-		memcpy(&be, mk.mv_data, sizeof(be));
-		memcpy(&rec, mv.mv_data, sizeof(rec));
-		memcpy(rq->buf, (const uint8_t *)mv.mv_data + sizeof(rec), len);
-		rq->ino = rec.ino;
-		rq->offset = rec.offset;
-		rq->len = len;
-		rq->write_cache = true;
-		w->pending_id = be64toh(be);
-		*l->tail = w;
-		l->tail = (struct write_op **)&w->op.next;
-	}
-	mdb_cursor_close(cur);
-	return ret == 0 && rc != MDB_NOTFOUND ? items_error(tx, rc, "pending writes") : ret;
-}
-
-int data_start_pending(struct fsd *fsd)
-{
-	struct load l = { .fsd = fsd };
-	struct write_op *next;
-	int ret, turn;
-
-	l.tail = &l.first;
-	ret = items_run(fsd, load_pending, &l);
-	for (struct write_op *w = l.first; w; w = next) {
-		next = (struct write_op *)w->op.next;
-		w->op.next = NULL;
-		pending_id_seen(w->pending_id);
-		turn = ret < 0 ? ret : pending_add(w->rq->ino, &w->op);
-		if (turn > 0) {
-			op_queue(&w->op);
-		} else if (turn < 0) {
-			ret = turn;
-			free(w->rq->buf);
-			free(w->rq);
-			free(w);
-		}
-	}
-	return ret;
+	w->op.is_writeback = rq->write_cache;
+	busy_begin(&w->busy, rq->write_cache ? BUSY_BACK : BUSY_WRITE, rq->ino, rq->offset, rq->len, rq->buf);
+	fuse_op_start(rq->req, &w->op);
 }
 
 /* ---- fallocate -------------------------------------------------------------------------------------- */

@@ -1,9 +1,9 @@
 /*
  * Writes from mappings that were answered before they are applied (design D4): the turns they take.
  *
- * Those of one inode are applied one after the other, as they came: two may be about the same page, and
+ * Those of one inode are applied one after the other, as they were answered: two may be about the same page, and
  * what waits for locks or room may be overtaken.  Each lies in the item cache, with its bytes, from before
- * its answer until the transaction that applies it (ops_file.c).
+ * its answer until the transaction that applies it (mapped.c).
  */
 #include "pending.h"
 
@@ -17,11 +17,9 @@
 struct pending {
 	struct pending *next;
 	uint64_t ino;
-	unsigned nr;			/* running, or in the queue */
-	unsigned running;
 	int err;
-	struct op *queue, **queue_tail;
-	struct op *waiting;
+	struct pending_turn *first, **tail;	/* the first one is applied now */
+	struct op *waiting;			/* for the last one's end */
 };
 static struct {
 	pthread_mutex_t mutex;
@@ -58,7 +56,7 @@ static struct pending *pending_find_or_make(uint64_t ino)
 	p = calloc(1, sizeof(*p));
 	if (p) {
 		p->ino = ino;
-		p->queue_tail = &p->queue;
+		p->tail = &p->first;
 		p->next = pendings.list;
 		pendings.list = p;
 	}
@@ -72,64 +70,80 @@ bool pending_is_there(uint64_t ino)
 
 	pthread_mutex_lock(&pendings.mutex);
 	p = pending_find(ino);
-	is_there = p && p->nr;
+	is_there = p && p->first;
 	pthread_mutex_unlock(&pendings.mutex);
 	return is_there;
 }
 
-int pending_add_running(uint64_t ino)
+int pending_begin(uint64_t ino, struct pending_turn *t)
 {
 	struct pending *p;
 
+	*t = (struct pending_turn){ 0 };
 	pthread_mutex_lock(&pendings.mutex);
 	p = pending_find_or_make(ino);
 	if (p) {
-		p->nr++;
-		p->running++;
+		*p->tail = t;
+		p->tail = &t->next;
 	}
 	pthread_mutex_unlock(&pendings.mutex);
 	return p ? 0 : -ENOMEM;
 }
 
-int pending_add(uint64_t ino, struct op *op)
+static void wait_turn(struct op *op)
 {
-	struct pending *p;
-	int ret = -ENOMEM;
+	struct pending_turn *t = op->need.ptr;
+	bool is_first = true;
 
+	op->cancel = NULL;
 	pthread_mutex_lock(&pendings.mutex);
-	p = pending_find_or_make(ino);
-	if (p) {
-		p->nr++;
-		ret = p->running == 0;
-		if (ret) {
-			p->running++;
-		} else {
-			*p->queue_tail = op;
-			p->queue_tail = &op->next;
+	for (struct pending *p = pendings.list; p; p = p->next) {
+		for (struct pending_turn *x = p->first; x; x = x->next) {
+			if (x == t)
+				is_first = x == p->first;
 		}
 	}
+	if (!is_first)
+		t->op = op;
 	pthread_mutex_unlock(&pendings.mutex);
-	return ret;
+	if (is_first)
+		op_wake(op);
 }
 
-void pending_end(uint64_t ino, int err)
+int pending_wait_turn(struct op *op, uint64_t ino, struct pending_turn *t)
+{
+	struct pending *p;
+	bool is_first;
+
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find(ino);
+	is_first = p && p->first == t;
+	pthread_mutex_unlock(&pendings.mutex);
+	if (is_first)
+		return 0;
+	op->need.ptr = t;
+	return op_park(op, wait_turn);
+}
+
+void pending_end(uint64_t ino, struct pending_turn *t, int err)
 {
 	struct op *wake = NULL, *next_op = NULL;
+	struct pending_turn **at;
 	struct pending *p;
 
 	pthread_mutex_lock(&pendings.mutex);
 	p = pending_find(ino);
 	if (err)
 		p->err = err;
-	if (--p->running == 0 && p->queue) {
-		next_op = p->queue;
-		p->queue = next_op->next;
-		if (!p->queue)
-			p->queue_tail = &p->queue;
-		next_op->next = NULL;
-		p->running++;
-	}
-	if (--p->nr == 0) {
+	for (at = &p->first; *at != t; at = &(*at)->next)
+		;
+	*at = t->next;
+	if (!t->next)
+		p->tail = at;
+	if (p->first && at == &p->first) {
+		next_op = p->first->op;
+		p->first->op = NULL;
+	} else if (!p->first) {
 		wake = p->waiting;
 		p->waiting = NULL;
 		if (!p->err)
@@ -137,7 +151,7 @@ void pending_end(uint64_t ino, int err)
 	}
 	pthread_mutex_unlock(&pendings.mutex);
 	if (next_op)
-		op_queue(next_op);
+		op_wake(next_op);
 	while (wake) {
 		struct op *next = wake->next;
 
@@ -154,7 +168,7 @@ static void pending_wait(struct op *op)
 	op->cancel = NULL;
 	pthread_mutex_lock(&pendings.mutex);
 	p = pending_find(op->need.page.ino);
-	if (p && p->nr) {
+	if (p && p->first) {
 		op->next = p->waiting;
 		p->waiting = op;
 		op = NULL;
@@ -173,7 +187,7 @@ int data_wait_pending(struct op *op, uint64_t ino, bool take_error)
 		return 0;	/* they may be what the pending write waits for */
 	pthread_mutex_lock(&pendings.mutex);
 	p = pending_find(ino);
-	if (p && p->nr) {
+	if (p && p->first) {
 		op->need.page.ino = ino;
 		ret = op_park(op, pending_wait);
 	} else if (p && take_error) {

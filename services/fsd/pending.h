@@ -10,14 +10,20 @@
 
 struct op;
 
+/* One such write; embedded in its operation. */
+struct pending_turn {
+	struct pending_turn *next;
+	struct op *op;		/* parked until it is its turn */
+};
+
 /* Whether ino has one that is not applied yet. */
 bool pending_is_there(uint64_t ino);
-/* One that runs already: those that come from now on wait for it.  0 or -ENOMEM. */
-int pending_add_running(uint64_t ino);
-/* 1: nothing is before op, start it; 0: it will be started; or -ENOMEM. */
-int pending_add(uint64_t ino, struct op *op);
-/* One is over; err < 0 is kept for the next fsync of ino.  Starts the next one, wakes who waits for the last. */
-void pending_end(uint64_t ino, int err);
+/* Before it is answered: it comes after all that are there.  0 or -ENOMEM. */
+int pending_begin(uint64_t ino, struct pending_turn *t);
+/* For run(): 0 when nothing is before t, else OP_PARKED. */
+int pending_wait_turn(struct op *op, uint64_t ino, struct pending_turn *t);
+/* One is over; err < 0 is kept for the next fsync of ino.  Wakes the next, or who waits for the last. */
+void pending_end(uint64_t ino, struct pending_turn *t, int err);
 
 /* Under which a write lies in the item cache: never given twice.  An earlier process's are made known first. */
 uint64_t pending_new_id(void);

@@ -17,10 +17,6 @@
 #include "txn.h"
 #include "util/planted.h"
 
-/* Passes over the kernel's caches while reads go on; what the last one misses, AUTO_INVAL_DATA
- * catches: attributes carry no timeout any more, so the next read compares them first. */
-#define NOTIFY_PASSES	5u
-
 static void queue_work(struct lock *l)
 {
 	struct locks *ls = l->ls;
@@ -42,6 +38,7 @@ static void begin(struct lock *l)
 		revoke_drained(l);
 	} else {
 		l->step = REVOKE_NOTIFY;
+		l->is_dropped = false;
 		queue_work(l);
 	}
 }
@@ -94,6 +91,11 @@ void revoke_drained(struct lock *l)
 	if ((l->writers || (l->revoke_to == LOCK_MODE_NULL && l->readers)) &&
 	    !PLANTED(revoke_waits_for_nobody))
 		return;
+	if (l->revoke_to == LOCK_MODE_NULL && !l->is_dropped) {
+		l->step = REVOKE_DROP;
+		queue_work(l);
+		return;
+	}
 	if (l->dirty_gen > txn_committed_gen(fsd) && !PLANTED(revoke_forgets_to_commit)) {
 		l->step = REVOKE_COMMIT;
 		txn_commit_to(fsd, TXN_LOCK, l->dirty_gen, committed, l);
@@ -112,28 +114,31 @@ struct lock *revoke_next(struct locks *ls)
 	ls->work_head = l->work_next;
 	if (!ls->work_head)
 		ls->work_tail = &ls->work_head;
-	l->passes = 0;
 	return l;
 }
 
 bool revoke_has_to_notify(struct lock *l)
 {
-	l->uses_at_pass = l->uses_begun;
-	return l->step == REVOKE_NOTIFY;
+	/* who uses it now may still give the kernel something */
+	l->uses_at_pass = l->readers || l->writers ? UINT64_MAX : l->uses_begun;
+	return l->step == REVOKE_NOTIFY || l->step == REVOKE_DROP;
 }
 
-void revoke_notified(struct lock *l)
+void revoke_notified(struct lock *l, bool left_out)
 {
-	assert(l->step == REVOKE_NOTIFY);
-	if (++l->passes < NOTIFY_PASSES && l->uses_begun != l->uses_at_pass)
-		return;
+	assert(l->step == REVOKE_NOTIFY || l->step == REVOKE_DROP);
+	/* In DROP what is left out waits for this lock, so it shows nothing; and nobody else was there. */
+	l->is_dropped = l->step == REVOKE_DROP || (!left_out && l->uses_begun == l->uses_at_pass);
 	l->step = REVOKE_DRAIN;
 	revoke_drained(l);
 }
 
-void revoke_leave_notify(struct lock *l)
+void revoke_leave_notify(struct lock *l, bool for_good)
 {
-	assert(l->step == REVOKE_NOTIFY);
+	assert(l->step == REVOKE_NOTIFY || l->step == REVOKE_DROP);
+	/* of some inodes it was noted that they have nothing any more, and they were not told */
+	l->gave_all = true;
+	l->is_dropped = for_good;
 	l->step = REVOKE_DRAIN;
 	revoke_drained(l);
 }

@@ -5,17 +5,17 @@
 #
 #   FAULTS="kill stop blip oneway pause power cut freeze hang"    those that are taken from ("none": no faults)
 #   LIN_DAEMONS="blockd quorumd serverd fsd"             whom they hit
-#   LIN_PARTS="arena cell attr log sync"                 the parts of the workload; PROCS (2) processes a node
+#   LIN_PARTS="arena cell share map attr log sync"       the parts of the workload; PROCS (2) processes a node
 #
 # In every other round the leases are long and the faults short: a daemon is killed or, for 2 s, stopped, or a node is cut off,
 # heard by one less, or paused; then no program may see an error.  In the others the leases are short and the faults long: power
 # cut and boot; for 12 s a partition, a pause of the machine, a daemon that hangs (blockd: a device that stalls).  A mount may be given up then, its programs are told so, and it is mounted again.
 . "$(dirname "$0")/../lib/cluster.sh"
 SEED=${SEED:-$([ -n "${SOAK:-}" ] && date +%s || echo 1)}
-ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 40 || echo 2)}
+ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 40 || echo 3)}
 LIN_SECONDS=${LIN_SECONDS:-$([ -n "${SOAK:-}" ] && echo 60 || echo 10)}
 FAULTS=${FAULTS:-kill stop blip oneway pause power cut freeze hang}
-PROCS=${PROCS:-2} LIN_PARTS=${LIN_PARTS:-arena cell attr log sync}
+PROCS=${PROCS:-2} LIN_PARTS=${LIN_PARTS:-arena cell share map attr log sync}
 GRACE_NS=3000000000
 RANDOM=$((SEED % 32768))
 echo "# SEED=$SEED ROUNDS=$ROUNDS LIN_SECONDS=$LIN_SECONDS FAULTS='$FAULTS' PROCS=$PROCS"

@@ -8,11 +8,9 @@
  *   linwork sync DIR LOGS NODE INC               one fsync
  *   linwork now                                  the clock of the records
  *
- * LIN_PARTS="arena cell attr log sync" in the environment: not all of it, to find out what goes
- * wrong.  With "map" in it mappings are also read, and with "share" stores through them are also
- * made to a page of which other nodes write other bytes: both are known to go wrong, the one for
- * as long as a parked write keeps a page locked, the other because the kernel hands over whole
- * pages.
+ * LIN_PARTS="arena cell share map attr log sync" in the environment: not all of it, to find out what goes
+ * wrong.  "map": mappings are also read; "share": stores through them are also made to a page of which
+ * other nodes, and this one, write(2) other bytes.
  *
  * NODE and INC (how often that node has been mounted) name the logs LOGS/lin.NODE.INC.PROC, which
  * have to outlive the node.  The objects are described in lin.h; all of them are empty, or zero,
@@ -47,7 +45,7 @@
 #define PROC_SYNC	91
 #define ERRORS_MAX	25		/* in a row: the mount is lost */
 
-/* Where each cell is: most of them on one page; what is stored to through a mapping, on one of its own. */
+/* Where each cell is: most of them on one page; the first two are stored to through a mapping, too, one on a page of its own. */
 static const struct { off_t at; size_t len; } cells[CELLS] = {
 	{ 8192, 8 }, { 512, 8 }, { 1024, 64 }, { 2048, 512 }, { 3072, 1024 }, { 4096, 4096 },
 };
@@ -491,8 +489,8 @@ static int work(struct worker *w)
 	};
 	const char *only = getenv("LIN_PARTS");
 
-	shares_page = only && strstr(only, "share");
-	reads_map = only && strstr(only, "map");
+	shares_page = !only || strstr(only, "share");
+	reads_map = !only || strstr(only, "map");
 	while (!atomic_load(stop)) {
 		unsigned i = 0, r = pick(w, 100);
 

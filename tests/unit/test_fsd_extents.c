@@ -28,6 +28,7 @@
 #include "services/fsd/fuse.h"
 #include "services/fsd/locks.h"
 #include "services/fsd/orphan.h"
+#include "services/fsd/pending.h"
 #include "services/fsd/ops_attr.h"
 #include "services/fsd/pool.h"
 #include "services/fsd/quota.h"
@@ -78,7 +79,9 @@ static struct fuse_req request = { .mutex = PTHREAD_MUTEX_INITIALIZER,
 static int answer(int err, const void *buf, size_t len, off_t off)
 {
 	pthread_mutex_lock(&request.mutex);
-	assert(!request.done && len <= IO_MAX);
+	assert(len <= IO_MAX);
+	while (request.done)
+		pthread_cond_wait(&request.cond, &request.mutex);
 	request.done = true;
 	request.err = err;
 	request.len = len;
@@ -115,26 +118,63 @@ static int await(void)
 		rc = pthread_cond_timedwait(&request.cond, &request.mutex, &end);
 	assert_true(request.done);
 	request.done = false;
+	pthread_cond_broadcast(&request.cond);
 	pthread_mutex_unlock(&request.mutex);
 	return -request.err;
 }
 
 /* ---- locks, the forest, quota: granted, known, absent -------------------------------- */
 
+static _Atomic int held = LOCK_MODE_WRITE;	/* by this mount; who needs more waits */
+static pthread_mutex_t lock_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct op *lock_waiters, **lock_tail = &lock_waiters;
+static struct op *_Atomic granted;		/* has it for WRITE, whatever is held */
+
 int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode)
 {
-	(void)op;
 	(void)ino;
-	(void)mode;
-	return 0;
+	if ((int)mode <= atomic_load(&held) || op == atomic_load(&granted))
+		return 0;
+	op->uses_nr = 1;	/* it has named it */
+	return op_park(op, lock_wait);
 }
 bool lock_covers(const struct op *op, const struct key *key, bool write)
 {
 	(void)op; (void)key; (void)write;
 	return true;
 }
-void lock_unuse(struct op *op) { (void)op; }
-void lock_wait(struct op *op) { op_wake(op); }
+void lock_unuse(struct op *op) { op->uses_nr = 0; }
+void lock_wait(struct op *op)
+{
+	op->next = NULL;
+	pthread_mutex_lock(&lock_mutex);
+	*lock_tail = op;
+	lock_tail = &op->next;
+	pthread_mutex_unlock(&lock_mutex);
+}
+/* The first that waits may have it. */
+static void grant_one(void)
+{
+	struct op *op;
+
+	for (unsigned i = 0; i < 60000; i++) {
+		pthread_mutex_lock(&lock_mutex);
+		op = lock_waiters;
+		if (op)
+			lock_waiters = op->next;
+		if (!lock_waiters)
+			lock_tail = &lock_waiters;
+		pthread_mutex_unlock(&lock_mutex);
+		if (op) {
+			op->next = NULL;
+			atomic_store(&granted, op);
+			op_wake(op);
+			return;
+		}
+		usleep(1000);
+	}
+	fail_msg("nobody waits for the lock");
+}
 void lock_note_dirty(struct op *op, uint64_t gen) { (void)op; (void)gen; }
 void reader_wait(struct op *op) { op_fail(op, -EIO); }
 int quota_check(struct op *op, struct itx *tx, enum quota_op what, uint64_t proj, uint32_t uid,
@@ -748,6 +788,176 @@ static void truncation_gives_every_block_back(void **state)
 }
 
 /* A snapshot may name a page that has meanwhile been given to another file's write. */
+/* ---- stores to mappings, and another node ---- */
+
+struct poke {
+	const struct file *f;
+	unsigned word;
+	uint64_t value;
+};
+
+/* Another node has written a word of the file's first block, which is in the pool. */
+static int poke_run(struct itx *tx, void *arg)
+{
+	const struct poke *p = arg;
+	struct pool_rec rec;
+	int ret = pool_find(tx, p->f->ino, 0, &rec);
+
+	if (ret == 0)
+		memcpy((uint8_t *)pool_page(fsd.pool, rec.page) + p->word * 8, &p->value, 8);
+	return ret;
+}
+
+static void poke(struct file *f, unsigned word, uint64_t value)
+{
+	struct poke p = { f, word, value };
+
+	assert_int_equal(items_run(&fsd, poke_run, &p), 0);
+	memcpy(f->bytes + word * 8, &value, 8);
+}
+
+static int peek_run(struct itx *tx, void *arg)
+{
+	struct poke *p = arg;
+	struct pool_rec rec;
+	int ret = pool_find(tx, p->f->ino, 0, &rec);
+
+	if (ret == 0)
+		memcpy(&p->value, (uint8_t *)pool_page(fsd.pool, rec.page) + p->word * 8, 8);
+	return ret;
+}
+
+static uint64_t peek(const struct file *f, unsigned word)
+{
+	struct poke p = { f, word, 0 };
+
+	assert_int_equal(items_run(&fsd, peek_run, &p), 0);
+	return p.value;
+}
+
+static void start_write(struct file *f, const uint64_t *page, uint64_t off, uint64_t len, bool mapped)
+{
+	struct file_req *rq = new_req(f, off, len, 0);
+
+	rq->buf = malloc(len);
+	assert_non_null(rq->buf);
+	memcpy(rq->buf, (const uint8_t *)page + off, len);
+	rq->write_cache = mapped;
+	op_write(&fsd, rq);
+}
+
+static void wait_applied(const struct file *f)
+{
+	for (unsigned i = 0; pending_is_there(f->ino); i++) {
+		assert_true(i < 60000);
+		usleep(1000);
+	}
+}
+
+static void begin_with_page(struct file *f, uint64_t *page)
+{
+	atomic_store(&held, LOCK_MODE_WRITE);
+	do_truncate(f, 0);
+	do_write(f, 0, BLOCK, false, false);
+	memcpy(page, f->bytes, BLOCK);
+	atomic_store(&held, LOCK_MODE_READ);
+}
+
+static void a_store_leaves_what_another_node_writes_to_the_same_page(void **state)
+{
+	struct file *f = &files[0];
+	uint64_t page[BLOCK / 8], stored = 0x1122334455667788;
+
+	(void)state;
+	begin_with_page(f, page);
+	page[3] = stored;
+	start_write(f, page, 0, BLOCK, true);
+	assert_int_equal(await(), 0);	/* it waits for nobody */
+	poke(f, 3, 7);
+	poke(f, 5, 9);
+	/* what was stored later is compared with what the kernel has now, pending writes included */
+	page[5] = 9;
+	page[6] = stored;
+	start_write(f, page, 0, BLOCK, true);
+	assert_int_equal(await(), 0);
+	grant_one();
+	grant_one();
+	wait_applied(f);
+	poke(f, 9, 11);
+	memcpy(f->bytes + 3 * 8, &stored, 8);
+	memcpy(f->bytes + 6 * 8, &stored, 8);
+	atomic_store(&held, LOCK_MODE_WRITE);
+	check_all(f);
+	/* and a page that is as it was says nothing */
+	atomic_store(&held, LOCK_MODE_READ);
+	memcpy(page, f->bytes, BLOCK);
+	start_write(f, page, 0, BLOCK, true);
+	assert_int_equal(await(), 0);
+	assert_false(pending_is_there(f->ino));
+	atomic_store(&held, LOCK_MODE_WRITE);
+	check_all(f);
+}
+
+static void a_write_that_the_page_has_already_is_written_once(void **state)
+{
+	struct file *f = &files[0];
+	uint64_t page[BLOCK / 8];
+
+	(void)state;
+	/* the write was there first */
+	begin_with_page(f, page);
+	page[9] = 0x9999;
+	start_write(f, page, 72, 8, false);
+	page[3] = 0x3333;
+	start_write(f, page, 0, BLOCK, true);
+	assert_int_equal(await(), 0);
+	grant_one();
+	assert_int_equal(await(), 0);	/* the write */
+	poke(f, 9, 0xbbbb);		/* of another node, after it */
+	grant_one();
+	wait_applied(f);
+	memcpy(f->bytes + 3 * 8, &page[3], 8);
+	atomic_store(&held, LOCK_MODE_WRITE);
+	check_all(f);
+
+	/* the page was there first, with what the write will bring */
+	begin_with_page(f, page);
+	page[3] = 0x4444;
+	page[9] = 0xaaaa;
+	start_write(f, page, 0, BLOCK, true);
+	assert_int_equal(await(), 0);
+	start_write(f, page, 72, 8, false);
+	grant_one();
+	wait_applied(f);
+	assert_int_equal(peek(f, 3), 0x4444);
+	assert_int_not_equal(peek(f, 9), 0xaaaa);
+	grant_one();
+	assert_int_equal(await(), 0);	/* the write */
+	memcpy(f->bytes + 3 * 8, &page[3], 8);
+	memcpy(f->bytes + 9 * 8, &page[9], 8);
+	atomic_store(&held, LOCK_MODE_WRITE);
+	check_all(f);
+}
+
+static void a_read_of_a_page_waits_for_the_write_that_the_kernel_has_in_it(void **state)
+{
+	struct file *f = &files[0];
+	uint64_t page[BLOCK / 8];
+
+	(void)state;
+	begin_with_page(f, page);
+	page[2] = 0x2222;
+	start_write(f, page, 16, 8, false);
+	op_read(&fsd, new_req(f, 0, BLOCK, 0));
+	assert_false(request.done);	/* it would run in this thread */
+	grant_one();
+	assert_int_equal(await(), 0);
+	assert_int_equal(await(), 0);	/* in whatever order */
+	atomic_store(&held, LOCK_MODE_WRITE);
+	memcpy(f->bytes + 2 * 8, &page[2], 8);
+	assert_memory_equal(request.buf, f->bytes, BLOCK);
+}
+
 static void a_held_page_shows_only_its_own_block(void **state)
 {
 	uint8_t buf[BLOCK];
@@ -767,6 +977,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_held_page_shows_only_its_own_block),
+		cmocka_unit_test(a_store_leaves_what_another_node_writes_to_the_same_page),
+		cmocka_unit_test(a_write_that_the_page_has_already_is_written_once),
+		cmocka_unit_test(a_read_of_a_page_waits_for_the_write_that_the_kernel_has_in_it),
 		cmocka_unit_test(a_file_reads_as_it_was_written),
 		cmocka_unit_test(truncation_gives_every_block_back),
 	};

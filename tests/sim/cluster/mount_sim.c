@@ -156,10 +156,11 @@ static void revoke_step(struct sim *s, void *arg, uint64_t life)
 	l = m->revoking;
 	m->revoking = NULL;
 	pthread_mutex_lock(&m->fsd.locks->mutex);
-	if (l->step == REVOKE_NOTIFY) {
-		revoke_notified(l);
-		if (revoke_has_to_notify(l))
-			m->revoking = l;
+	if (l->step == REVOKE_NOTIFY || l->step == REVOKE_DROP) {
+		if (sim_chance(sim_of(m), 20))
+			revoke_leave_notify(l, sim_chance(sim_of(m), 50));
+		else
+			revoke_notified(l, sim_chance(sim_of(m), 20));
 	} else {
 		unsigned lock = cluster_lock(&l->start);
 
@@ -168,8 +169,6 @@ static void revoke_step(struct sim *s, void *arg, uint64_t life)
 		revoke_dropped(l, 0);
 	}
 	pthread_mutex_unlock(&m->fsd.locks->mutex);
-	if (m->revoking)
-		sim_call_proc(sim_of(m), m->node->proc, some(m, 5 * SIM_MS), revoke_step, m, 0);
 	node_leave(m->node);
 }
 
