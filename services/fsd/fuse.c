@@ -408,7 +408,9 @@ static void done_attr(struct op *op, int err)
 
 static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct attr_op *a = new_op(req, sizeof(*a), "getattr", false, attr_run_get, done_attr);
+	bool is_statx = fuse_request()->opcode == FUSE_STATX_OPCODE;
+	struct attr_op *a = new_op(req, sizeof(*a), "getattr", false, attr_run_get,
+				   is_statx ? fuse_done_statx : done_attr);
 
 	(void)fi;
 	if (!a)

@@ -84,7 +84,9 @@ struct fuse_request_now {
 	bool kill_suidgid;	/* write, setattr of size: without CAP_FSETID */
 };
 const struct fuse_request_now *fuse_request(void);
-#define FUSE_TMPFILE_OPCODE	51u	/* Linux 6.1; libfuse 3.14 does not know it */
+/* libfuse 3.14 does not know them: Linux 6.1, 6.6. */
+#define FUSE_TMPFILE_OPCODE	51u
+#define FUSE_STATX_OPCODE	52u
 
 /*
  * op answers req: start it, and end it with EINTR if the application is killed while it waits.
@@ -108,6 +110,9 @@ struct file_req {
 	uint32_t uid, gid;
 	int pid;
 };
+
+/* statx.c: done() of a getattr (struct attr_op) that came as FUSE_STATX: answers and frees it. */
+void fuse_done_statx(struct op *op, int err);
 
 /* ops_ctl.c: any ioctl; answers req. */
 void op_ioctl(struct fsd *fsd, fuse_req_t req, uint64_t ino, unsigned cmd, void *arg,

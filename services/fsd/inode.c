@@ -4,6 +4,10 @@
  * What must stay true: prev_* name exactly the index entries that exist for the inode before the
  * generation in ci->gen, so that streaming a generation out can replace them.  They move on the
  * first write of each generation and never twice in one.
+ *
+ * Likewise was_orphan says whether it has an orphan item by then.  Orphan items are never in the cache: an inode has
+ * one if and only if it has no link, so stream.c makes and deletes them.  Most inodes that lose their last link are
+ * gone before that.
  */
 #include "inode.h"
 
@@ -21,6 +25,7 @@ void cinode_from_item(const struct item *it, struct cinode *ci)
 	inode_from_item(it, &ci->d);
 	ci->prev_meta_seq = le64_get(ci->d.meta_seq);
 	ci->prev_data_seq = S_ISREG(le32_get(ci->d.mode)) ? le64_get(ci->d.data_seq) : SEQ_NONE;
+	ci->is_orphan = ci->was_orphan = le32_get(ci->d.nlink) == 0;
 }
 
 void cinode_to_disk(const struct cinode *ci, uint64_t meta_seq, uint64_t data_seq,
@@ -58,9 +63,21 @@ static void inode_enter_gen(struct itx *tx, struct cinode *ci)
 	ci->base_gen = ci->gen > tx->committed_gen ? ci->gen : 0;
 	ci->base_meta_seq = ci->prev_meta_seq;
 	ci->base_data_seq = ci->prev_data_seq;
+	ci->base_orphan = ci->was_orphan;
+	ci->was_orphan = ci->is_orphan;
 	ci->prev_meta_seq = le64_get(ci->d.meta_seq);
 	ci->prev_data_seq = S_ISREG(inode_mode(ci)) ? le64_get(ci->d.data_seq) : SEQ_NONE;
 	ci->gen = tx->open_gen;
+}
+
+static void set_orphan(struct itx *tx, uint64_t ino, struct cinode *ci, bool is_orphan)
+{
+	struct key key = key_orphan(ino);
+
+	if (ci->is_orphan == is_orphan)
+		return;
+	ci->is_orphan = is_orphan;
+	txn_touch(tx, &key, NULL, 0);
 }
 
 int inode_put(struct itx *tx, uint64_t ino, struct cinode *ci, bool data)
@@ -68,6 +85,7 @@ int inode_put(struct itx *tx, uint64_t ino, struct cinode *ci, bool data)
 	struct key key = key_inode(ino);
 
 	inode_enter_gen(tx, ci);
+	set_orphan(tx, ino, ci, le32_get(ci->d.nlink) == 0);
 	ci->d.meta_seq = le64_of(seq_ref(tx->open_gen));
 	le64_add(&ci->d.version, 1);
 	if (data) {
@@ -82,6 +100,7 @@ int inode_delete(struct itx *tx, uint64_t ino, struct cinode *ci)
 	struct key key = key_inode(ino);
 
 	inode_enter_gen(tx, ci);
+	set_orphan(tx, ino, ci, false);
 	return item_delete(tx, &key, ci, sizeof(*ci));
 }
 

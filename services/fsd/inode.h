@@ -19,6 +19,9 @@ struct cinode {
 	uint64_t gen;		/* generation prev_* belong to; 0: as read, prev_* == d's */
 	/* prev_* as they were for the generation before (base_gen), in case that one is never stored */
 	uint64_t base_meta_seq, base_data_seq, base_gen;
+	/* Whether an orphan item stands for it: as of this value, before gen, before base_gen. */
+	bool is_orphan, was_orphan, base_orphan;
+	uint8_t pad[5];
 };
 
 /* From a checked inode item, for reader.c; to disk bytes with real seqs, for txn.c. */

@@ -783,9 +783,9 @@ int item_prev(struct itx *tx, const struct key *key, const struct key *first, st
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-/* What an item costs in the log tree at most: with an inode item go four index items. */
+/* What an item costs in the log tree at most: with an inode item go four index items and an orphan item. */
 #define ITEM_TREE_BYTES		64u
-#define INODE_INDEX_BYTES	(4u * 56u)
+#define INODE_INDEX_BYTES	(5u * 56u)
 
 static int may_write(struct itx *tx, const struct key *key)
 {
@@ -947,30 +947,6 @@ int item_delete(struct itx *tx, const struct key *key, const void *keep_val, siz
 		return rec_del(tx, key);
 	return write_dirty(tx, key, true, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, keep_val,
 			   keep_len, rec->len);
-}
-
-int item_force_delete(struct itx *tx, const struct key *key)
-{
-	const struct item_rec *rec;
-	bool is_dirty = false, is_found;
-	int ret = may_write(tx, key);
-
-	if (ret < 0)
-		return ret;
-	ret = rec_get(tx, key, &rec);
-	if (ret < 0)
-		return ret;
-	is_found = ret;
-	if (is_found)
-		is_dirty = rec->mark == tx->open_gen;
-	else
-		ret = range_add(tx, key, key);
-	if (ret < 0)
-		return ret;
-	/* Born in the open generation: no tree has it. */
-	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT))
-		return rec_del(tx, key);
-	return write_dirty(tx, key, is_found, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, NULL, 0, 0);
 }
 
 int items_set_known(struct itx *tx, const struct key *first, const struct key *last)

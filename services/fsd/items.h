@@ -9,7 +9,7 @@
  *
  * Inode items (zone 16 type 4) are cached as struct cinode (inode.h), not as their disk bytes:
  * their sequence numbers may still be references to a generation.  reader.c and txn.c convert.
- * Zones 4 (indexes) is never cached: txn.c makes index items when it streams a generation out.
+ * Zones 4 (indexes) and 8 (orphans) are never cached: stream.c makes their items of the inodes.
  */
 #ifndef SCOUTFS_FSD_ITEMS_H
 #define SCOUTFS_FSD_ITEMS_H
@@ -113,9 +113,6 @@ int item_insert(struct itx *tx, const struct key *key, const void *val, size_t l
 /* Delete an item; leaves a marker where an older version may exist.  keep_val: the marker
  * keeps the value it had (inode items: txn.c needs their old seqs).  -ENOENT, or OP_PARKED as item_get. */
 int item_delete(struct itx *tx, const struct key *key, const void *keep_val, size_t keep_len);
-/* The same whether the key is known or not (zone 8, which no lock covers): only an item that was born in
- * the open generation goes without a marker. */
-int item_force_delete(struct itx *tx, const struct key *key);
 /* Declare [first, last] known: it holds just what is cached of it now (a fresh inode number). */
 int items_set_known(struct itx *tx, const struct key *first, const struct key *last);
 

@@ -235,9 +235,11 @@ static ssize_t read_request(int fd, void *buf, size_t len, void *userdata)
 
 	if (n >= (ssize_t)sizeof(struct fuse_in_header)) {
 		note_request(userdata, buf, (size_t)n);
-		/* It has the form of a CREATE, and wants the same answer: libfuse takes it for one. */
+		/* They begin like these, and libfuse takes them for such; fuse.c looks which it was. */
 		if (now.opcode == FUSE_TMPFILE_OPCODE)
 			((struct fuse_in_header *)buf)->opcode = FUSE_CREATE;
+		else if (now.opcode == FUSE_STATX_OPCODE)
+			((struct fuse_in_header *)buf)->opcode = FUSE_GETATTR;
 	}
 	return n;
 }

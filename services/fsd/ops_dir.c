@@ -6,7 +6,7 @@
  * What stays true in every committed transaction: the three items of an entry (by hash, by
  * position, at the target) exist together with equal values; a directory's size is the sum of its
  * name lengths and its nlink 2 + subdirectories; a file's nlink is the number of its backrefs;
- * nlink 0 if and only if an orphan item exists (format 12.3, 12.4).
+ * what loses its last link becomes an orphan with the same inode item (format 12.3, 12.4).
  */
 #include "ops_dir.h"
 
@@ -205,14 +205,6 @@ static void make_entry(struct entry *e, const struct name *name, uint64_t ino, u
 	e->head.type = (uint8_t)dirent_type_of_mode(mode);
 	e->name = *name;
 	le64_add(&dir->d.next_readdir_pos, 1);
-}
-
-static int put_orphan(struct itx *tx, uint64_t ino)
-{
-	struct key key = key_orphan(ino);
-	int ret = items_set_known(tx, &key, &key);	/* nlink was above 0: there is none */
-
-	return ret < 0 ? ret : item_put(tx, &key, NULL, 0);
 }
 
 /* ---- look-up --------------------------------------------------------------------------------- */
@@ -435,9 +427,7 @@ int dir_run_tmpfile(struct op *op, struct itx *tx)
 		d->is_pinned = true;
 	}
 	ci.d.nlink = le32_of(0);
-	ret = put_orphan(tx, d->ino);
-	if (ret == 0)
-		ret = tmpfile_note(tx, d->ino);
+	ret = tmpfile_note(tx, d->ino);
 	if (ret == 0)
 		ret = inode_put(tx, d->ino, &ci, false);
 	if (ret == 0)
@@ -490,13 +480,8 @@ int dir_run_link(struct op *op, struct itx *tx)
 	add32(&ci.d.nlink, 1);
 	inode_touch(&ci, INODE_CTIME);
 	ret = put_entry(tx, d->new_dir, &e);
-	if (ret == 0 && d->was_tmpfile) {
-		struct key orphan = key_orphan(d->ino);
-
-		ret = item_force_delete(tx, &orphan);
-		if (ret == 0)
-			ret = tmpfile_end(tx, d->ino);
-	}
+	if (ret == 0 && d->was_tmpfile)
+		ret = tmpfile_end(tx, d->ino);
 	if (ret == 0)
 		ret = inode_put(tx, d->ino, &ci, false);
 	if (ret == 0)
@@ -544,18 +529,15 @@ static int may_unlink(struct itx *tx, uint64_t ino, const struct cinode *ci, boo
 	return ret;
 }
 
-/* One link less; *last says whether it was the last.  The orphan item goes with it. */
+/* One link less; *last says whether it was the last: an orphan from then on (inode.c). */
 static int drop_link(struct itx *tx, uint64_t ino, struct cinode *ci, bool *last)
 {
 	uint32_t nlink = S_ISDIR(inode_mode(ci)) ? 0 : le32_get(ci->d.nlink) - 1;
-	int ret = 0;
 
 	ci->d.nlink = le32_of(nlink);
 	inode_touch(ci, INODE_CTIME);
 	*last = nlink == 0;
-	if (*last)
-		ret = put_orphan(tx, ino);
-	return ret < 0 ? ret : inode_put(tx, ino, ci, false);
+	return inode_put(tx, ino, ci, false);
 }
 
 static int run_remove(struct op *op, struct itx *tx, bool want_dir)

@@ -4,7 +4,7 @@
  * An inode is in use while the kernel remembers it (nlookup) or has it open; after a restart under
  * the same connection (fsd->is_resumed) the kernel is asked besides.  One that lost its last link is deleted when it is in use nowhere: under the WRITE lock of its group no mount can
  * begin to use it, and the leader says who already does (runtime 10.3, 10.4).  Deleting goes in
- * small transactions and may stop anywhere: the orphan item stays until the last of them, and the
+ * small transactions and may stop anywhere: the orphan item goes with the inode, in the last of them, and the
  * scan - at mount and from time to time - finds what was left.  An inode is deleted by one
  * operation at a time, and one operation deletes many of a group.
  */
@@ -251,7 +251,6 @@ static int delete_symlink(struct itx *tx, uint64_t ino)
 static int delete_inode(struct delete_op *d, struct itx *tx, uint64_t ino)
 {
 	unsigned bit = (unsigned)(ino % INODE_LOCK_GROUP);
-	struct key orphan = key_orphan(ino);
 	struct cinode ci;
 	int ret;
 
@@ -284,8 +283,6 @@ static int delete_inode(struct delete_op *d, struct itx *tx, uint64_t ino)
 			return ret;
 	}
 	ret = tmpfile_end(tx, ino);
-	if (ret == 0)
-		ret = item_force_delete(tx, &orphan);
 	if (ret == 0)
 		ret = inode_delete(tx, ino, &ci);
 	if (ret == 0)

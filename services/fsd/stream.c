@@ -7,7 +7,9 @@
  * those stood (runtime.md 9).  Writing the same stream again, after block_set_abort and into the
  * same committed tree, gives the same items; nothing here depends on how often it was tried.
  *
- * Index items are made here and nowhere else.  The inode as cached says what the index held for it
+ * The same for its orphan item, which exists if and only if it has no link.
+ *
+ * Index and orphan items are made here and nowhere else.  The inode as cached says what the index held for it
  * before this generation (prev_*) and what it shall hold (meta_seq, data_seq).  References in it
  * can be to this generation only, and become its seq: those to earlier ones were settled when these
  * were committed (commit.c).  An old entry that this same tree got from an earlier generation is
@@ -54,21 +56,15 @@ static int grow(void *vec, size_t *cap, size_t need, size_t size)
 	return 0;
 }
 
-/* The inode whose lock orders an item: its own group, or for an orphan that of its inode (D12). */
-static struct key ordering_key(const struct key *key)
-{
-	return key->zone == ZONE_ORPHAN ? key_inode(key->second) : *key;
-}
-
 static int add_item(struct stream *st, struct itx *snap, const struct key *key,
 		    const struct item_rec *rec, struct key *last_lock, uint64_t *last_seq)
 {
-	struct key by = ordering_key(key), lock_start = key_lock_start(&by);
+	struct key lock_start = key_lock_start(key);
 	int ret;
 
 	if (!key_eq(&lock_start, last_lock)) {
 		*last_lock = lock_start;
-		*last_seq = lock_write_seq(snap->fsd, &by);
+		*last_seq = lock_write_seq(snap->fsd, key);
 	}
 	ret = grow(&st->items, &st->cap, st->nr + 1, sizeof(*st->items));
 	if (ret == 0)
@@ -190,10 +186,11 @@ void stream_free(struct stream *st)
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
+/* An item that follows from an inode; its lock orders it, the orphan's too (D12). */
 struct index_op {
 	struct key key;
 	uint64_t seq;		/* of the item */
-	uint64_t index_seq;	/* that the key names */
+	uint64_t index_seq;	/* that the key names; 0 of an orphan: its tree is not known */
 	bool is_insert;
 };
 
@@ -221,18 +218,23 @@ static uint64_t real_seq(const struct writer *w, uint64_t seq)
 	return w->seq;
 }
 
-static int add_index(struct writer *w, const struct stream_item *it, uint8_t type,
-		     uint64_t index_seq, bool is_insert)
+static int add_op(struct writer *w, const struct stream_item *it, struct key key,
+		  uint64_t index_seq, bool is_insert)
 {
 	int ret = grow(&w->ops, &w->cap, w->nr + 1, sizeof(*w->ops));
 
 	if (ret == 0)
-		w->ops[w->nr++] =
-			(struct index_op){ .key = key_index(type, index_seq, it->key.first),
-					   .seq = item_seq(w, it),
-					   .index_seq = index_seq,
-					   .is_insert = is_insert };
+		w->ops[w->nr++] = (struct index_op){ .key = key,
+						     .seq = item_seq(w, it),
+						     .index_seq = index_seq,
+						     .is_insert = is_insert };
 	return ret;
+}
+
+static int add_index(struct writer *w, const struct stream_item *it, uint8_t type,
+		     uint64_t index_seq, bool is_insert)
+{
+	return add_op(w, it, key_index(type, index_seq, it->key.first), index_seq, is_insert);
 }
 
 static int move_index(struct writer *w, const struct stream_item *it, uint8_t type, uint64_t old,
@@ -264,6 +266,8 @@ static int index_inode(struct writer *w, const struct stream_item *it)
 	ret = move_index(w, it, TYPE_INDEX_META_SEQ, ci.prev_meta_seq, meta_seq);
 	if (ret == 0)
 		ret = move_index(w, it, TYPE_INDEX_DATA_SEQ, ci.prev_data_seq, data_seq);
+	if (ret == 0 && ci.is_orphan != ci.was_orphan)
+		ret = add_op(w, it, key_orphan(it->key.first), 0, ci.is_orphan);
 	return ret;
 }
 

@@ -328,8 +328,12 @@ void txn_touch(struct itx *tx, const struct key *key, const void *val, size_t le
 	room_touch(t->room, key);
 	if (key->zone != ZONE_FS || key->type != TYPE_INODE || len != sizeof(ci))
 		return;
-	/* The old index items go from where they are; the new ones all go to the end. */
 	memcpy(&ci, val, sizeof(ci));
+	if (ci.is_orphan != ci.was_orphan) {
+		index = key_orphan(key->first);
+		room_touch(t->room, &index);
+	}
+	/* The old index items go from where they are; the new ones all go to the end. */
 	if (ci.prev_meta_seq != SEQ_NONE) {
 		index = key_index(TYPE_INDEX_META_SEQ, ci.prev_meta_seq & ~SEQ_REF, key->first);
 		room_touch(t->room, &index);

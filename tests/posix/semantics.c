@@ -27,6 +27,7 @@
 #include <sys/sysmacros.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -463,6 +464,32 @@ static void nodes(void)
 
 /* ---- times, sizes, data ---------------------------------------------------------------------- */
 
+/* Linux 6.6 asks for it. */
+static void birth_time(void)
+{
+	struct statx made, changed;
+	struct utsname un;
+	int major = 0, minor = 0;
+
+	if (uname(&un) < 0 || sscanf(un.release, "%d.%d", &major, &minor) != 2 || major < 6 || (major == 6 && minor < 6)) {
+		printf("ok statx: this kernel does not ask for the birth time\n");
+		return;
+	}
+	put("born", "");
+	WORKS(statx(AT_FDCWD, "born", 0, STATX_BASIC_STATS | STATX_BTIME, &made), "statx");
+	IS(made.stx_mask & STATX_BTIME && made.stx_btime.tv_sec == made.stx_ctime.tv_sec &&
+	   made.stx_btime.tv_nsec == made.stx_ctime.tv_nsec, "... knows when a file was made");
+	IS(made.stx_mode == (S_IFREG | 0644) && made.stx_nlink == 1 && made.stx_blksize == 4096 &&
+	   made.stx_ino == st_of("born").st_ino, "... and all else");
+	put("born", "changed");
+	WORKS(statx(AT_FDCWD, "born", AT_STATX_FORCE_SYNC, STATX_BASIC_STATS | STATX_BTIME, &changed), "statx again");
+	IS(changed.stx_btime.tv_sec == made.stx_btime.tv_sec && changed.stx_btime.tv_nsec == made.stx_btime.tv_nsec &&
+	   changed.stx_size == 7 && (changed.stx_ctime.tv_nsec != made.stx_ctime.tv_nsec ||
+				     changed.stx_ctime.tv_sec != made.stx_ctime.tv_sec),
+	   "... a write changes the other times only");
+	unlink("born");
+}
+
 static void times(void)
 {
 	static const time_t secs[] = { -315619200, 0, 1700000000, 16725225600 };
@@ -505,6 +532,7 @@ static void times(void)
 	st = st_of("t");
 	truncate("t", 100);
 	IS(later(st_of("t").st_mtim, st.st_mtim), "truncate changes mtime");
+	birth_time();
 	unlink("t");
 }
 

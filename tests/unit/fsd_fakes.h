@@ -434,6 +434,7 @@ static inline uint64_t fake_seq(uint64_t seq)
 
 static inline void fake_commit_inode(const struct key *key, const struct item_rec *rec)
 {
+	struct key orphan = key_orphan(key->first);
 	struct fake_item *it = forest_find(key);
 	struct cinode ci;
 	struct disk_inode d;
@@ -444,6 +445,12 @@ static inline void fake_commit_inode(const struct key *key, const struct item_re
 	/* the index items that the commit deletes are those that are there */
 	assert_int_equal(fake_seq(ci.prev_meta_seq), it ? it->index_meta : SEQ_NONE);
 	assert_int_equal(fake_seq(ci.prev_data_seq), it ? it->index_data : SEQ_NONE);
+	assert_int_equal(ci.was_orphan, forest_find(&orphan) != NULL);
+	if (ci.was_orphan)
+		forest_remove(&orphan);
+	if (ci.is_orphan)
+		forest_put(&orphan, NULL, 0);
+	it = forest_find(key);
 	if (rec->flags & ITEM_REC_DELETED) {
 		assert_non_null(it);
 		forest_remove(key);

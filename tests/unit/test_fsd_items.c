@@ -270,13 +270,8 @@ static void do_write(struct itx *tx)
 	uint64_t v = test_random(&m.seed);
 	int ret = item_get(tx, &key, &iv);
 
-	if (ret == -EAGAIN) {
-		if (below(8))
-			return;
-		assert_int_equal(item_force_delete(tx, &key), 0);
-		m.now[i] = (struct version){ 0 };
+	if (ret == -EAGAIN)
 		return;
-	}
 	if (m.now[i].exists && below(2)) {
 		assert_int_equal(item_delete(tx, &key, NULL, 0), 0);
 		m.now[i] = (struct version){ 0 };

@@ -600,7 +600,7 @@ struct end_op {
 static int end_run(struct op *op, struct itx *tx)
 {
 	uint64_t ino = ((struct end_op *)op)->ino;
-	struct key orphan = key_orphan(ino), key, last = key_symlink(ino, UINT64_MAX);
+	struct key key, last = key_symlink(ino, UINT64_MAX);
 	struct cinode ci;
 	struct ival iv;
 	int ret = txn_hold(op, tx, 48, false);
@@ -621,8 +621,6 @@ static int end_run(struct op *op, struct itx *tx)
 	if (ret != -ENOENT)
 		return ret;
 	ret = tmpfile_end(tx, ino);
-	if (ret == 0)
-		ret = item_force_delete(tx, &orphan);
 	if (ret == 0)
 		ret = inode_delete(tx, ino, &ci);
 	return ret < 0 ? ret : txn_inode_count_add(tx, -1);
