@@ -92,6 +92,7 @@ static int fold_inode(struct itx *tx, const struct fold *f, struct cinode *ci)
 	if (ci->gen == f->to && ci->base_gen == f->from) {
 		ci->prev_meta_seq = ci->base_meta_seq;
 		ci->prev_data_seq = ci->base_data_seq;
+		ci->was_orphan = ci->base_orphan;
 		ret = txn_resolve_seq_now(tx, &ci->prev_meta_seq);
 		if (ret == 0)
 			ret = txn_resolve_seq_now(tx, &ci->prev_data_seq);

@@ -489,17 +489,6 @@ static int run_create(struct step *s, struct itx *tx)
 	return ret < 0 ? ret : txn_inode_count_add(tx, 1);
 }
 
-static int run_orphan(struct step *s, struct itx *tx, bool add)
-{
-	struct key key = key_orphan(s->mi.ino);
-	int ret;
-
-	if (!add)
-		return item_force_delete(tx, &key);
-	ret = items_set_known(tx, &key, &key);
-	return ret < 0 ? ret : item_put(tx, &key, NULL, 0);
-}
-
 static struct key xattr_key(uint64_t ino, unsigned id)
 {
 	return key_xattr(ino, xattr_name_hash("user.12345", 10), id, 0);
@@ -539,8 +528,6 @@ static int run_delete(struct step *s, struct itx *tx, struct cinode *ci)
 	ret = 0;
 	if (s->mi.ext.len)
 		ret = dalloc_put(tx, s->mi.ext);
-	if (ret == 0 && s->mi.is_orphan)
-		ret = run_orphan(s, tx, false);
 	if (ret == 0)
 		ret = inode_delete(tx, s->mi.ino, ci);
 	return ret < 0 ? ret : txn_inode_count_add(tx, -1);
@@ -566,7 +553,7 @@ static int run_step(struct op *op, struct itx *tx)
 	if (s->what == XATTR)
 		ret = run_xattr(s, tx);
 	if (s->what == ORPHAN || s->what == ADOPT)
-		ret = run_orphan(s, tx, s->what == ORPHAN);
+		ci.d.nlink = le32_of(s->what == ADOPT);
 	if (s->what == ALLOC)
 		ret = dalloc_get(tx, 1 + s->mi.size % 90,
 				 s->mi.size % 3 ? 0 : DATA_FIRST + s->mi.size % DATA_NR,
