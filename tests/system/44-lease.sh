@@ -1,7 +1,8 @@
 #!/bin/bash
 # Leases on one node (design.md D6): who may write and until when is shown; services that restart within the
 # lease cost nobody an error; a leader that is silent for longer makes programs wait and not fail; a dead fsd's
-# mount is cut off when its lease is over; a mount that was fenced is refused by a later leader too.
+# mount is cut off when its lease is over; a mount that was fenced is refused by a later leader too, and all of its
+# instance ends for another to be started.
 . "$(dirname "$0")/../lib/common.sh"
 
 # value SERVICE NAME: a number, or the text of that name
@@ -104,7 +105,10 @@ kill -9 "$old"
 kill -CONT "$(cat "$TMP/run/run.pid")"
 ok "serverd is another process" wait_for 60 changed serverd "$old"
 ok "the fenced mount was told so" wait_for 60 grep -q "rid $rid) was fenced by the leader" "$LOG"
-ok "and begins anew" wait_for 120 mounted
+gone() { [ ! -e "$TMP/run/run.pid" ]; }
+ok "all services of its instance end" wait_for 120 gone
+ok "started again it begins anew" inst_start
+nok "with another rid" test "$(cat "$TMP/run/rid")" = "$rid"
 is "what was stored is there still" "$(cat "$MNT/kept")" after
 echo new >"$MNT/kept"; sync "$MNT/kept"
 ok "unmount" inst_stop

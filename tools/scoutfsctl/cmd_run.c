@@ -37,6 +37,7 @@
 #define LONG_ENOUGH_MS	 1000	/* a service that ran for so long is started again at once */
 #define RESTART_LIMIT_MS 120000
 #define EXIT_KEPT	 75	/* of a service that has ended for its next process to go on */
+#define EXIT_FENCED	 76	/* of an fsd whose mount was fenced */
 #define STORE_NAME_MAX	 32
 #define LISTEN_FDS_START 3
 
@@ -319,6 +320,13 @@ static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 		}
 		if (i == SERVICE_FSD && clean) {
 			begin_stop(sv, 0); /* somebody unmounted it */
+			return;
+		}
+		/* A new mount needs a new identity, so every service of this instance has to end first. */
+		if (i == SERVICE_FSD && WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == EXIT_FENCED) {
+			say_error("run", "%s: its mount was fenced: all services of %s end; start it again",
+				  sv->conf.mountpoint, sv->conf.name);
+			begin_stop(sv, 1);
 			return;
 		}
 		if (WIFSIGNALED(wstatus))
