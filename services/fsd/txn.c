@@ -195,6 +195,15 @@ static void wait_gen(struct op *op)
 		op_wake(op);
 }
 
+/* t->lock is held: op is waked when there may be room. */
+static void add_room_op(struct txn *t, struct op *op)
+{
+	op->next = t->room_ops;
+	t->room_ops = op;
+	atomic_store(&op->cancel, cancel_wait);
+	pthread_cond_signal(&t->work);
+}
+
 void txn_wait_room(struct op *op)
 {
 	struct txn *t = op->fsd->txn;
@@ -210,10 +219,7 @@ void txn_wait_room(struct op *op)
 			want_gen(t, TXN_FULL, items_open_gen(op->fsd));
 		else if (!closed.any)
 			t->sync = true;
-		op->next = t->room_ops;
-		t->room_ops = op;
-		atomic_store(&op->cancel, cancel_wait);
-		pthread_cond_signal(&t->work);
+		add_room_op(t, op);
 	}
 	pthread_mutex_unlock(&t->lock);
 	if (now)
@@ -230,10 +236,7 @@ static void wait_answer(struct op *op)
 	now = t->ended;
 	if (!now) {
 		t->sync = true;
-		op->next = t->room_ops;
-		t->room_ops = op;
-		atomic_store(&op->cancel, cancel_wait);
-		pthread_cond_signal(&t->work);
+		add_room_op(t, op);
 	}
 	pthread_mutex_unlock(&t->lock);
 	if (now)

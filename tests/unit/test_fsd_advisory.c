@@ -18,12 +18,10 @@
 #include <cmocka.h>
 
 #include "clock.h"
+#include "fsd_stubs.h"
 #include "memdev.h"
 #include "services/fsd/advisory.h"
 #include "services/fsd/items_impl.h"
-#include "services/fsd/locks.h"
-#include "services/fsd/reader.h"
-#include "services/fsd/txn.h"
 
 #define MAP_BYTES	(16u << 20)
 #define PATIENCE_NS	(60 * NSEC_PER_SEC)
@@ -57,25 +55,6 @@ static struct {
 
 /* ---- what is around it ---- */
 
-bool lock_covers(const struct op *op, const struct key *key, bool write)
-{
-	(void)op, (void)key, (void)write;
-	return true;
-}
-void lock_unuse(struct op *op) { (void)op; }
-void lock_note_dirty(struct op *op, uint64_t gen) { (void)op, (void)gen; }
-void lock_wait(struct op *op) { op_wake(op); }
-void reader_wait(struct op *op) { op_wake(op); }
-void txn_wait_room(struct op *op) { op_wake(op); }
-void txn_touch(struct itx *tx, const struct key *key, const void *val, size_t len)
-{
-	(void)tx, (void)key, (void)val, (void)len;
-}
-void txn_commit_wait(struct fsd *fsd, enum txn_why why, uint64_t gen)
-{
-	(void)fsd, (void)why, (void)gen;
-	fail_msg("the cache asks for a commit to find room");
-}
 void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 {
 	(void)fsd;

@@ -16,12 +16,10 @@
 
 #include <cmocka.h>
 
+#include "fsd_stubs.h"
 #include "memdev.h"
 #include "services/fsd/items_impl.h"
-#include "services/fsd/locks.h"
-#include "services/fsd/reader.h"
 #include "services/fsd/reply.h"
-#include "services/fsd/txn.h"
 
 #define MAP_BYTES	(8u << 20)
 #define OPEN_MAX	12u
@@ -52,27 +50,6 @@ struct add {
 	bool half;		/* it is done in two transactions, decided in the first */
 };
 
-/* ---- what items.c and op.c need of others ---- */
-
-bool lock_covers(const struct op *op, const struct key *key, bool write)
-{
-	(void)op, (void)key, (void)write;
-	return true;
-}
-void lock_unuse(struct op *op) { (void)op; }
-void lock_note_dirty(struct op *op, uint64_t gen) { (void)op, (void)gen; }
-void lock_wait(struct op *op) { op_wake(op); }
-void reader_wait(struct op *op) { op_wake(op); }
-void txn_wait_room(struct op *op) { op_wake(op); }
-void txn_touch(struct itx *tx, const struct key *key, const void *val, size_t len)
-{
-	(void)tx, (void)key, (void)val, (void)len;
-}
-void txn_commit_wait(struct fsd *fsd, enum txn_why why, uint64_t gen)
-{
-	(void)fsd, (void)why, (void)gen;
-	fail_msg("the cache asks for a commit to find room");
-}
 void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 {
 	(void)fsd;
