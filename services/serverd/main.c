@@ -540,22 +540,6 @@ static void add_gauges(struct daemon *d, struct msg_status_reply *reply)
 	ctl_add_value(reply, "last_stable_seq", v.last_stable_seq);
 }
 
-static void add_fence_texts(const struct daemon *d, const struct client *c, struct msg_status_reply *reply)
-{
-	uint32_t a = c->info.addr;
-	char note[160];
-
-	fence_agent_note(&d->conf, c->info.rid, note, sizeof(note));
-	ctl_add_text(reply, "fence", "%016llx: %s%s%s", (unsigned long long)c->info.rid, c->reason,
-		     note[0] ? "; agent: " : "", note);
-	/* An agent is not asked to kill its own host. */
-	if (c->info.rid != d->rid)
-		ctl_add_text(reply, "fence_request", "%016llx %u.%u.%u.%u %s %016llx", (unsigned long long)c->info.rid,
-			     a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255,
-			     c->was_greeted ? "client_reconnect" : "client_recovery",
-			     (unsigned long long)blkcli_fsid(d->blk));
-}
-
 static void fill_status(void *arg, struct msg_status_reply *reply)
 {
 	struct daemon *d = arg;
@@ -568,13 +552,8 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	if (d->server)
 		add_gauges(d, reply);
 	keys_status(d->keys, &d->conf, reply);
-	for (const struct client *c = d->server ? d->server->clients : NULL; c; c = c->next) {
-		if (c->state == CLIENT_UP || c->state == CLIENT_EXPECTED)
-			ctl_add_text(reply, "lease", "mount %016llx: lasts %llu ms",
-				     (unsigned long long)c->info.rid, lease_left_ns(c) / NSEC_PER_MSEC);
-		if (c->state == CLIENT_FENCE_WAIT)
-			add_fence_texts(d, c, reply);
-	}
+	if (d->server)
+		status_add_mounts(d->server, reply);
 	CTL_ADD_STATS(reply, serverd_stats, &d->stats);
 	CTL_ADD_STATS(reply, net_refusals, &d->refusals);
 	pthread_mutex_unlock(&d->lock);

@@ -251,4 +251,7 @@ uint64_t lease_over_in_ns(const struct client *c);
 /* How long what it was given lasts, by our clock. */
 uint64_t lease_left_ns(const struct client *c);
 
+/* status.c: what a status says of the mounts; those that must be dead first, for there is not room for everything. */
+void status_add_mounts(const struct server *s, struct msg_status_reply *reply);
+
 #endif

@@ -57,9 +57,26 @@ waits_and_heals() {
 waits_and_heals data write "file data of generation .* cannot be written: Input/output error.*see to the device"
 waits_and_heals data flush "file data of generation .* cannot be written: Input/output error"
 waits_and_heals meta write "the log tree of generation .* cannot be written: Input/output error"
+
+# ---- serverd dies while its device fails: the next one can neither be elected nor store anything until it heals.
+head -c 500000 /dev/urandom >"$TMP/recovery"
+old=$(inst_pid serverd) had=$(refused_nr meta write)
+another() { local p; p=$(inst_pid serverd 2>/dev/null) && [ -n "$p" ] && [ "$p" != "$old" ] && alive "$p"; }
+disk meta write fail
+ok "meta write fails, serverd is killed: a write to the mount is taken" cp "$TMP/recovery" "$MNT/d/recovery"
+kill -9 "$old"
+sync "$MNT/d/recovery" & pid=$!
+ok "... another process is started" wait_for 120 another
+ok "... what it needs cannot be written" wait_for 120 refused meta write $((had + 1))
+ok "... fsync does not say that it is durable" alive $pid
+ok "... reading goes on" cmp "$TMP/recovery" "$MNT/d/recovery"
+disk meta write heal
+ok "meta write heals: fsync ends" wait_for 120 no_process $pid
+wait $pid; is "... and well" $? 0
+mkdir "$MNT/d/recovery.new" && sync "$MNT/d"
 power_cut
 ok "mount after a power cut" inst_start
-for name in data-write data-flush meta-write; do
+for name in data-write data-flush meta-write recovery; do
 	ok "what fsync called durable is there: $name" cmp "$TMP/$name" "$MNT/d/$name"
 	ok "and the new name" test -d "$MNT/d/$name.new"
 done
