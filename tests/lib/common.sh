@@ -18,7 +18,7 @@ SHARED=${SHARED:-$TOP/../shared}
 CTL=$BUILD/scoutfsctl
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/scoutfs-test.XXXXXX")
 META=$TMP/meta DATA=$TMP/data MNT=$TMP/mnt CONF=$TMP/t.conf LOG=$TMP/daemons.log
-PORT=$((20000 + RANDOM % 20000))
+PORT=$((20000 + RANDOM % 12000))	# none that the kernel gives to connections, which start at 32768
 tap_n=0 tap_failed=0
 
 tap_line() { tap_n=$((tap_n + 1)); echo "$1 $tap_n - $(brief "$2" 400)"; }
