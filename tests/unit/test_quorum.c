@@ -1,5 +1,5 @@
 /*
- * The election and the quorum blocks.  runtime.md 1, 2.2; format.md 6.
+ * The election.  runtime.md 1, 2.2.  The blocks are test_quorum_slot.c's.
  *
  * The machine runs in small worlds of 1 to 5 members with virtual time and one seed: datagrams are
  * lost, doubled and late, records take their time, quorumds and hosts die and come back at any
@@ -19,11 +19,10 @@
 
 #include <errno.h>
 
-#include "csum/csum.h"
+#include "quorum_disk.h"
 #include "services/quorumd/quorum_fsm.h"
 #include "services/quorumd/quorum_slot.h"
 
-#define FSID		0x0123456789abcdefull
 #define MS		1000000ull
 #define SEC		(1000 * MS)
 #define HEARTBEAT_NS	(10 * SEC)
@@ -32,66 +31,6 @@
 #define PACKETS_MAX	4096
 #define JOBS_MAX	32
 #define TERMS_MAX	100000
-
-/* --- blocks in memory --------------------------------------------------------------------------
- */
-
-struct disk {
-	struct disk_quorum_block written[QUORUM_SLOTS_MAX], durable[QUORUM_SLOTS_MAX];
-	int read_error, write_error, flush_error;
-	unsigned flushes;
-};
-
-static int disk_read(void *arg, uint64_t blkno, void *buf)
-{
-	struct disk *d = arg;
-
-	if (d->read_error)
-		return d->read_error;
-	memcpy(buf, &d->written[blkno - QUORUM_FIRST_BLKNO], SMALL_SIZE);
-	return 0;
-}
-
-static int disk_write(void *arg, uint64_t blkno, const void *buf)
-{
-	struct disk *d = arg;
-
-	if (d->write_error)
-		return d->write_error;
-	memcpy(&d->written[blkno - QUORUM_FIRST_BLKNO], buf, SMALL_SIZE);
-	return 0;
-}
-
-static int disk_flush(void *arg)
-{
-	struct disk *d = arg;
-
-	if (d->flush_error)
-		return d->flush_error;
-	memcpy(d->durable, d->written, sizeof(d->durable));
-	d->flushes++;
-	return 0;
-}
-
-static struct quorum_dev disk_dev(struct disk *d)
-{
-	return (struct quorum_dev){ d, disk_read, disk_write, disk_flush };
-}
-
-static void disk_format(struct disk *d)
-{
-	memset(d, 0, sizeof(*d));
-	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
-		struct disk_quorum_block *b = &d->written[i];
-
-		b->hdr.magic = le32_of(MAGIC_QUORUM);
-		b->hdr.fsid = le64_of(FSID);
-		b->hdr.seq = le64_of(1);
-		b->hdr.blkno = le64_of(QUORUM_FIRST_BLKNO + i);
-		b->hdr.crc = le32_of(block_crc(b, sizeof(*b)));
-	}
-	memcpy(d->durable, d->written, sizeof(d->durable));
-}
 
 /* --- the world ---------------------------------------------------------------------------------
  */
@@ -1126,144 +1065,6 @@ static void votes_needed_are_as_specified(void **state)
 		assert_int_equal(quorum_votes_needed(nr), needed[nr]);
 }
 
-/* --- the blocks --------------------------------------------------------------------------------
- */
-
-static void a_record_changes_one_event_and_is_durable(void **state)
-{
-	static struct disk d;
-	struct quorum_dev dev = disk_dev(&d);
-	struct disk_quorum_block before;
-	struct timespec ts = { 1700000000, 123456789 };
-	uint64_t nr = 0;
-
-	(void)state;
-	disk_format(&d);
-	before = d.written[3];
-	assert_int_equal(quorum_slot_record(&dev, FSID, 3, 77, QUORUM_EVENT_BEGIN, 9, ts, &nr), 0);
-	assert_int_equal(d.flushes, 1);
-	assert_int_equal(le64_get(d.durable[3].write_nr), 1);
-	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].rid), 77);
-	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].term), 9);
-	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].write_nr), 1);
-	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].ts.sec), 1700000000);
-	assert_int_equal(le32_get(d.durable[3].events[QUORUM_EVENT_BEGIN].ts.nsec), 123456789);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 3, 77, QUORUM_EVENT_ELECT, 10, ts, &nr), 0);
-	assert_int_equal(le64_get(d.durable[3].write_nr), 2);
-	assert_int_equal(le64_get(d.durable[3].events[QUORUM_EVENT_BEGIN].write_nr), 1);
-	assert_int_equal(le64_get(d.durable[3].hdr.seq), 1);
-	/* Nothing else has changed: not the other events, not the rest of the block, not other
-	 * slots. */
-	assert_memory_equal(&d.durable[3].events[QUORUM_EVENT_FENCE],
-			    &before.events[QUORUM_EVENT_FENCE], sizeof(before.events[0]) * 3);
-	assert_memory_equal(d.durable[3].unused, before.unused, sizeof(before.unused));
-	before = d.written[2];
-	assert_int_equal(le64_get(before.write_nr), 0);
-	assert_int_equal(nr, 2);
-}
-
-/* Found by the simulator: an ELECT that is written over by an older block hides a server. */
-static void a_device_that_gives_old_blocks_is_not_written_to(void **state)
-{
-	static struct disk d;
-	struct quorum_dev dev = disk_dev(&d);
-	struct disk_quorum_block before, after;
-	struct timespec ts = { 1, 0 };
-	struct quorum_slots s;
-	uint64_t nr;
-
-	(void)state;
-	disk_format(&d);
-	quorum_slots_read(&dev, FSID, 1, &s);
-	nr = s.write_nr[0];
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_BEGIN, 1, ts, &nr), 0);
-	before = d.written[0];
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_ELECT, 2, ts, &nr), 0);
-	after = d.written[0];
-	d.written[0] = before;
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 3, ts, &nr), -ESTALE);
-	assert_memory_equal(&d.written[0], &before, sizeof(before));
-	d.written[0] = after;
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 3, ts, &nr), 0);
-	quorum_slots_read(&dev, FSID, 1, &s);
-	assert_int_equal(s.write_nr[0], 3);
-	assert_int_equal(s.events[0][QUORUM_EVENT_ELECT].term, 2);
-}
-
-static void a_slot_used_twice_and_a_damaged_block_are_refused(void **state)
-{
-	static struct disk d;
-	struct quorum_dev dev = disk_dev(&d);
-	struct timespec ts = { 1, 0 };
-	uint64_t nr = 0, nr_1 = 0;
-	struct quorum_slots s;
-
-	(void)state;
-	disk_format(&d);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 1, ts, &nr), -EEXIST);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_BEGIN, 1, ts, &nr), 0);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 2, QUORUM_EVENT_BEGIN, 1, ts, &nr), 0);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 1, QUORUM_EVENT_TERM, 2, ts, &nr), -EEXIST);
-	assert_int_equal(le64_get(d.written[0].write_nr), 2);
-	d.written[0].events[0].term = le64_of(99);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 0, 2, QUORUM_EVENT_TERM, 2, ts, &nr), -EBADMSG);
-	assert_int_equal(quorum_slot_record(&dev, FSID + 1, 1, 2, QUORUM_EVENT_BEGIN, 2, ts, &nr_1),
-			 -EBADMSG);
-	quorum_slots_read(&dev, FSID, 7, &s);
-	assert_int_equal(s.readable, 6);
-	assert_int_equal(s.error, -EBADMSG);
-	d.read_error = -EIO;
-	quorum_slots_read(&dev, FSID, 7, &s);
-	assert_int_equal(s.readable, 0);
-	assert_int_equal(s.error, -EIO);
-	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts, &nr_1), -EIO);
-	d.read_error = 0;
-	d.write_error = -ENOLINK;
-	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts, &nr_1), -ENOLINK);
-	d.write_error = 0;
-	d.flush_error = -EIO;
-	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts, &nr_1), -EIO);
-}
-
-static void the_fence_list_is_as_specified(void **state)
-{
-	struct quorum_fence list[QUORUM_FENCES_MAX];
-	struct quorum_slots s = { .present = 7, .readable = 7 };
-
-	(void)state;
-	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 0);
-	assert_int_equal(quorum_slots_max_term(&s), 0);
-	/* A leader that has not stopped, then that has. */
-	s.events[1][QUORUM_EVENT_ELECT] = (struct quorum_event_rec){ 1, 0x11, 4 };
-	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 1);
-	assert_int_equal(list[0].rid, 0x11);
-	assert_int_equal(list[0].slot, 1);
-	assert_int_equal(list[0].term, 4);
-	assert_true(quorum_slot_is_led(&s, 1));
-	assert_int_equal(quorum_slots_to_fence(&s, 0x11, 10, list), 0);		/* we */
-	assert_int_equal(quorum_slots_to_fence(&s, 1, 3, list), 0);		/* newer than us */
-	s.events[1][QUORUM_EVENT_STOP] = (struct quorum_event_rec){ 2, 0x11, 4 };
-	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 0);
-	assert_false(quorum_slot_is_led(&s, 1));
-	/* A later ELECT of the slot does not hide a server that was up and never stopped. */
-	s.events[1][QUORUM_EVENT_FENCE] = (struct quorum_event_rec){ 3, 0x12, 5 };
-	s.events[1][QUORUM_EVENT_ELECT] = (struct quorum_event_rec){ 4, 0x13, 7 };
-	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 2);
-	/* One rid is named once. */
-	s.events[1][QUORUM_EVENT_ELECT].rid = 0x12;
-	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 1);
-	/* Who was there before a later leader was up has been fenced by that one. */
-	s.events[2][QUORUM_EVENT_ELECT] = (struct quorum_event_rec){ 1, 0x21, 9 };
-	s.events[2][QUORUM_EVENT_FENCE] = (struct quorum_event_rec){ 2, 0x21, 9 };
-	assert_int_equal(quorum_slots_to_fence(&s, 1, 10, list), 1);
-	assert_int_equal(list[0].rid, 0x21);
-	assert_int_equal(quorum_slots_max_term(&s), 9);
-	/* Whoever was elected in between, and has been overtaken. */
-	assert_int_equal(quorum_slots_newer(&s, 6), 9);
-	assert_int_equal(quorum_slots_newer(&s, 8), 9);
-	assert_int_equal(quorum_slots_newer(&s, 9), 0);
-}
-
 /* Found by the simulator: a leader without a serverd waited for ever for that to stop. */
 static void a_serverd_that_died_before_it_could_serve_is_not_waited_for(void **state)
 {
@@ -1349,10 +1150,6 @@ int main(void)
 		cmocka_unit_test(without_a_fence_two_leaders_never_write_at_once),
 		cmocka_unit_test(a_lease_is_what_a_majority_has_heard),
 		cmocka_unit_test(a_leader_counts_its_lease_from_when_it_spoke),
-		cmocka_unit_test(a_record_changes_one_event_and_is_durable),
-		cmocka_unit_test(a_device_that_gives_old_blocks_is_not_written_to),
-		cmocka_unit_test(a_slot_used_twice_and_a_damaged_block_are_refused),
-		cmocka_unit_test(the_fence_list_is_as_specified),
 		cmocka_unit_test(a_serverd_that_died_before_it_could_serve_is_not_waited_for),
 		cmocka_unit_test(who_finds_a_later_leader_on_the_device_does_not_serve),
 	};
