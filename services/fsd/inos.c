@@ -5,6 +5,7 @@
  * Promises: no number is handed out twice.  Numbers left over when the mount ends are lost, as are
  * those of operations that failed after they had one; there are 2^64.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 
 #define INOS_RUN	10240u
 #define INOS_LOW	1024u
+
+static_assert((INODE_LOCK_GROUP & (INODE_LOCK_GROUP - 1)) == 0, "the last of a group has all low bits");
 
 struct ino_pool {
 	struct inos *inos;
@@ -117,6 +120,19 @@ static void wait_inos(struct op *op)
 		ops_defer(op->fsd, fetch, p);
 	if (now)
 		op_wake(op);
+}
+
+uint64_t txn_last_unused_ino(const struct itx *tx, bool dir, uint64_t ino)
+{
+	struct inos *in = tx->fsd->inos;
+	const struct ino_pool *p = &in->pools[dir];
+	uint64_t last = ino, group_last = ino | (INODE_LOCK_GROUP - 1);
+
+	pthread_mutex_lock(&in->lock);
+	if (p->next == ino + 1 && p->next != p->end)
+		last = p->end - 1 < group_last ? p->end - 1 : group_last;
+	pthread_mutex_unlock(&in->lock);
+	return last;
 }
 
 int txn_alloc_ino(struct op *op, struct itx *tx, bool dir, uint64_t *ino)

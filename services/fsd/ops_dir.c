@@ -321,10 +321,11 @@ static int new_inode(struct op *op, struct itx *tx, const struct cinode *dir, st
 	if (ret < 0)
 		return ret;
 
-	/* From here on things change.  A number that was never used has no items anywhere. */
+	/* From here on things change.  A number that was never used has no items anywhere; those that come next
+	 * are known with it, so that most inodes need no more. */
 	first = (struct key){ .zone = ZONE_FS, .first = d->ino };
 	last = (struct key){ .zone = ZONE_FS,
-			     .first = d->ino,
+			     .first = txn_last_unused_ino(tx, is_dir, d->ino),
 			     .type = UINT8_MAX,
 			     .second = UINT64_MAX,
 			     .third = UINT64_MAX,

@@ -84,5 +84,8 @@ void inos_stop(struct fsd *fsd);
 /* A new inode number, never used before; dirs come from a batch of their own (runtime 10.1).
  * OP_PARKED while more are asked for. */
 int txn_alloc_ino(struct op *op, struct itx *tx, bool dir, uint64_t *ino);
+/* The last number of those behind `ino` of which none was handed out, in its lock group and batch; `ino` itself if
+ * the one behind it was.  In a write transaction, so that none is before it ends. */
+uint64_t txn_last_unused_ino(const struct itx *tx, bool dir, uint64_t ino);
 
 #endif

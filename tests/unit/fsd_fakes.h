@@ -210,6 +210,16 @@ int txn_alloc_ino(struct op *op, struct itx *tx, bool dir, uint64_t *ino)
 	return 0;
 }
 
+uint64_t txn_last_unused_ino(const struct itx *tx, bool dir, uint64_t ino)
+{
+	uint64_t group_last = ino | (INODE_LOCK_GROUP - 1), last = ino + below(40);
+
+	(void)tx;
+	if (fake.next_ino[dir] != ino + 1)
+		return ino;
+	return last < group_last ? last : group_last;
+}
+
 int txn_inode_count_add(struct itx *tx, int delta)
 {
 	(void)tx;
