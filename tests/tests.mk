@@ -119,6 +119,10 @@ headers-check:
 
 # lib/core decides; it does not act (style.md 1): no file, socket, thread, clock, random or log symbol.
 IMPURE = open|openat|read|write|pread|pwrite|close|socket|connect|send|recv|ioctl|mmap|fopen|printf|fprintf|vfprintf|puts|perror|syslog|pthread_[a-z_]*|clock_gettime|gettimeofday|time|rand|random|getrandom|getenv|exit|fork|nanosleep|usleep
+# What may ask for the time of day: it stores or shows it.
+SHOWS_TIME = lib/run/clock.c|services/fsd/inode.c|tools/scoutfsctl/cmd_mkfs.c
 purity-check: $(CORE_LIB)
 	@bad=$$(nm -A --undefined-only $(CORE_LIB) | grep -E ' U ($(IMPURE))(@.*)?$$'); \
 	if [ -n "$$bad" ]; then echo "lib/core must be pure, but uses:"; echo "$$bad"; exit 1; fi
+	@bad=$$(grep -rl --include='*.c' CLOCK_REALTIME lib services tools | grep -vE '^($(SHOWS_TIME))$$'); \
+	if [ -n "$$bad" ]; then echo "the time of day may be set, so nothing waits by it (lib/run/clock.h):"; echo "$$bad"; exit 1; fi
