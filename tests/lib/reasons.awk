@@ -4,9 +4,9 @@
 # tells most, in the order of the log: what is said right after it, what a program said right before it, and whatever looks
 # like an error in what the services said.  A program that ended badly without a "not ok" is known by its last words.
 function ends_block(l) { return l ~ /^(not )?ok([ \t]|$)/ || l ~ /^1\.\.[0-9]+$/ }
-function is_noise(l) { return l ~ /^#?[ \t]*$/ || l ~ /^#?[ \t]*---/ || l ~ /^# (round|SEED|daemons:)/ }
+function is_noise(l) { return l ~ /^#?[ \t]*$/ || l ~ /^#?[ \t]*---/ || l ~ /^# (round|SEED|daemons:|Start|Finish)/ }
 function looks_bad(l) {
-	return l ~ /Assertion|rror|Sanitizer|SUMMARY|exception|Segmentation|core dump|killed|[Ff]ail|cannot|timed out|fenced|refused|[Ll]ost|No such|errno|wanted|no answer|corrupt|unclean|Killed|status [1-9]/
+	return l ~ /Assertion|rror|Sanitizer|SUMMARY|exception|Segmentation|core dump|killed|[Ff]ail|cannot|timed out|fenced|refused|[Ll]ost|No such|errno|wanted|no answer|corrupt|unclean|Killed|status [1-9]|exists|not empty|denied|[Ss]tale|not connected|abort/
 }
 function say(l) {
 	gsub(/[\t\r]/, " ", l)
@@ -14,8 +14,12 @@ function say(l) {
 		l = substr(l, 1, WIDTH - 45) " ... " substr(l, length(l) - 39)
 	print l
 }
-# Of the lines first..last of the log at most `room`: score[] says how much each tells, the first of equals wins.
-function tell(first, last, room,    i, best, nr) {
+# Of the lines first..last of the log at most `room`: score[] says how much each tells, the first of equals wins, and
+# nothing is said twice.
+function tell(first, last, room,    i, best, nr, seen) {
+	for (i = first; i <= last; i++)
+		if (seen[line[i]]++)
+			score[i] = 0
 	while (room-- > 0) {
 		best = 0
 		for (i = first; i <= last; i++)
