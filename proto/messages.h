@@ -43,6 +43,7 @@
 	M(get_log_merge_reply,		35, SERVER, CLIENT, none)		\
 	M(commit_log_merge,		36, CLIENT, SERVER, commit_log_merge_reply) \
 	M(commit_log_merge_reply,	37, SERVER, CLIENT, none)		\
+	M(commit_unflushed,		38, CLIENT, SERVER, commit_log_trees_reply) \
 	M(lease,			40, CLIENT, SERVER, lease_reply)	\
 	M(lease_reply,			41, SERVER, CLIENT, none)		\
 	M(quorum_state,			50, QUORUM, QUORUM, none)		\
@@ -128,6 +129,14 @@
 	F(flag, open_next, 0)
 #define commit_log_trees_reply_FIELDS(F, S, A)	\
 	F(log_trees, log_trees, 0)
+/*
+ * commit_log_trees with open_next, of the mount of the leader's own instance, whose writes go through the same
+ * blockd: they have ended, and are not flushed.  The leader of that term flushes both devices before it
+ * stores log_trees.  Another one has done nothing (EAGAIN).
+ */
+#define commit_unflushed_FIELDS(F, S, A)	\
+	F(log_trees, log_trees, 0)		\
+	F(u64, term, 0)
 
 /* Where readers start; all from one stable super. */
 #define get_roots_FIELDS(F, S, A)

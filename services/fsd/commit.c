@@ -3,7 +3,8 @@
  *
  *	close	one transaction of the cache; operations go on in the next generation
  *	collect	copy what the generation changed out of a snapshot that ends with it
- *	write	file data and, into blocks nothing refers to yet, log tree, bloom block, lists; flush both devices
+ *	write	file data and, into blocks nothing refers to yet, log tree, bloom block, lists; flush both devices,
+ *		or leave that to the leader, if it shares our blockd
  *	store	one request: the leader keeps the new roots and opens the next transaction
  *	publish	one transaction of the cache: the generation counts as committed; tell who waits.  Where the
  *		leader has not opened the next one, because a log merge is to begin, wait for that then
@@ -202,10 +203,14 @@ static bool is_refused(int err)
 static int store(struct txn *t, const struct disk_log_trees *lt, bool open_next,
 		 struct disk_log_trees *next)
 {
+	uint64_t term;
 	int ret;
 
 	for (;;) {
+		term = net_own_term(t->fsd);
 		ret = net_commit_log_trees(t->fsd, lt, open_next, next);
+		if (ret == 0)
+			t->own_term = term;
 		if (ret == 0 || ret == -ESHUTDOWN || ret == -ENOLINK)
 			return ret;
 		if (is_refused(ret)) {
@@ -242,6 +247,36 @@ static int await_open(struct txn *t, struct disk_log_trees *next)
 			return -ENOLINK;
 	}
 	return ret;
+}
+
+/*
+ * Whose flush covers what we write: a leader that shares our blockd flushes the devices anyway before it writes
+ * the super block, and then a flush of our own would only be waited for.  Its term, or 0: we flush.  The first
+ * commit under a leader is flushed; and the last of all, for it opens no transaction.
+ */
+static uint64_t flushing_term(struct txn *t, bool last)
+{
+	uint64_t term = net_own_term(t->fsd);
+
+	return !last && term == t->own_term ? term : 0;
+}
+
+/*
+ * Store lt, which the leader of term is to flush.  -EAGAIN: it is not stored, and everything is to be written
+ * again and flushed: that leader has ended, perhaps because its flush failed, and nobody knows what was lost.
+ */
+static int store_unflushed(struct txn *t, const struct disk_log_trees *lt, uint64_t term,
+			   struct disk_log_trees *next)
+{
+	int ret = net_commit_unflushed(t->fsd, lt, term, next);
+
+	if (ret == 0 || ret == -ESHUTDOWN || ret == -ENOLINK)
+		return ret;
+	t->own_term = 0;
+	/* It may have stored it and ended before it could say so. */
+	memset(next, 0, sizeof(*next));
+	ret = await_open(t, next);
+	return ret < 0 || resume_was_stored(lt, next) ? ret : -EAGAIN;
 }
 
 /* Go on in *next, which may have to be waited for; sent: what it came after. */
@@ -331,10 +366,10 @@ static int collect(struct txn *t, struct closing *c, struct itx *snap)
 /* ---- writing ------------------------------------------------------------------------------- */
 
 /*
- * One call for what is left of the file data, all blocks of the tree, and the flushes: the tree refers to
+ * One call for what is left of the file data, all blocks of the tree, and the flushes, if they are ours to do: the tree refers to
  * file data, but nothing refers to the tree yet.
  */
-static int write_and_flush(struct txn *t, struct closing *c)
+static int write_and_flush(struct txn *t, struct closing *c, bool flush)
 {
 	struct block_write *blocks;
 	struct blkcli_op *ops;
@@ -353,8 +388,9 @@ static int write_and_flush(struct txn *t, struct closing *c)
 	nr = c->data_nr;
 	for (size_t i = 0; i < blocks_nr; i++)
 		ops[nr++] = blkcli_write_op(&blocks[i]);
-	ops[nr++] = blkcli_flush_op(BLK_DEV_META);
-	if (!pool_batch_is_empty(c->pool))
+	if (flush)
+		ops[nr++] = blkcli_flush_op(BLK_DEV_META);
+	if (flush && !pool_batch_is_empty(c->pool))
 		ops[nr++] = blkcli_flush_op(BLK_DEV_DATA);
 	ret = blkcli_run(t->fsd->blk, ops, nr);
 	if (ret == 0)
@@ -368,7 +404,7 @@ static int write_and_flush(struct txn *t, struct closing *c)
 	return ret;
 }
 
-static int write_tree(struct txn *t, struct closing *c, struct disk_log_trees *lt)
+static int write_tree(struct txn *t, struct closing *c, bool flush, struct disk_log_trees *lt)
 {
 	int ret;
 
@@ -379,13 +415,13 @@ static int write_tree(struct txn *t, struct closing *c, struct disk_log_trees *l
 			   t->fsd->fmt_vers);
 	if (ret == 0) {
 		txn_doing(t, "writing to the devices, and flushing them");
-		ret = write_and_flush(t, c);
+		ret = write_and_flush(t, c, flush);
 	}
 	return ret;
 }
 
-/* File data and the new tree, flushed; *lt names the tree. */
-static int write_all(struct txn *t, struct closing *c, struct disk_log_trees *lt)
+/* File data and the new tree; *lt names the tree. */
+static int write_all(struct txn *t, struct closing *c, bool flush, struct disk_log_trees *lt)
 {
 	int ret;
 
@@ -395,7 +431,7 @@ static int write_all(struct txn *t, struct closing *c, struct disk_log_trees *lt
 		c->failed = "file data";
 		ret = pool_write(t->fsd, c->pool, c->data, &c->data_nr);
 		if (ret == 0) {
-			ret = write_tree(t, c, lt);
+			ret = write_tree(t, c, flush, lt);
 			if (ret == 0)
 				return 0;
 			block_set_abort(t->bs);
@@ -540,6 +576,26 @@ static int publish(struct txn *t, struct closing *c, const struct disk_log_trees
 	return commit_clean(t, c->gen);
 }
 
+/* Until the leader has stored the generation, as *lt; *next is what it said. */
+static int write_and_store(struct txn *t, struct closing *c, bool last, struct disk_log_trees *lt,
+			   struct disk_log_trees *next)
+{
+	uint64_t term;
+	int ret;
+
+	do {
+		term = flushing_term(t, last);
+		ret = write_all(t, c, term == 0, lt);
+		if (ret == 0)
+			ret = resume_note_storing(t->fsd, c->gen, lt);
+		if (ret < 0)
+			return ret;
+		txn_doing(t, "waiting for the leader to store the transaction");
+		ret = term ? store_unflushed(t, lt, term, next) : store(t, lt, !last, next);
+	} while (term && ret == -EAGAIN);
+	return ret;
+}
+
 int commit_gen(struct txn *t, bool last)
 {
 	struct closing c = { .t = t };
@@ -555,13 +611,7 @@ int commit_gen(struct txn *t, bool last)
 	items_abort(&snap);
 	if (ret < 0)
 		goto out;
-	ret = write_all(t, &c, &lt);
-	if (ret == 0)
-		ret = resume_note_storing(t->fsd, c.gen, &lt);
-	if (ret == 0) {
-		txn_doing(t, "waiting for the leader to store the transaction");
-		ret = store(t, &lt, !last, &next);
-	}
+	ret = write_and_store(t, &c, last, &lt, &next);
 	if (ret == 0)
 		ret = publish(t, &c, &lt, !last && is_open(&next) ? &next : NULL);
 	stream_free(&c.st);

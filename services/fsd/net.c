@@ -38,6 +38,8 @@ struct session_net {
 	pthread_cond_t cond;
 	bool greeted;		/* once at least */
 	bool answers_maps;
+	bool is_ours;		/* the leader that is greeted next is of our slot */
+	uint64_t own_term;	/* net_own_term() */
 	uint64_t started_ns;
 	char why_none[128];	/* who is waited for, in words */
 };
@@ -111,6 +113,9 @@ static int resolve(void *arg, char *buf, size_t size)
 		say_none(s, "a leader (no member of the quorum leads)");
 		goto out;
 	}
+	pthread_mutex_lock(&s->lock);
+	s->is_ours = slot == s->fsd->conf.quorum_slot;
+	pthread_mutex_unlock(&s->lock);
 	a = &fb->super.qconf.slots[slot];
 	ip = le32_get(a->addr);
 	if (!s->fsd->keys && ip >> 24 != 127 && !s->fsd->conf.insecure) {
@@ -175,6 +180,7 @@ static void on_greeted(void *arg, uint64_t term, bool new_server)
 	lease_greeted(s->fsd, term);
 	pthread_mutex_lock(&s->lock);
 	s->greeted = true;
+	s->own_term = s->is_ours ? term : 0;
 	pthread_cond_broadcast(&s->cond);
 	pthread_mutex_unlock(&s->lock);
 }
@@ -380,6 +386,31 @@ int net_commit_log_trees(struct fsd *fsd, const struct disk_log_trees *lt, bool 
 	if (ret == 0)
 		memcpy(next, &reply.log_trees, sizeof(*next));
 	return ret;
+}
+
+uint64_t net_own_term(struct fsd *fsd)
+{
+	uint64_t term;
+
+	pthread_mutex_lock(&fsd->session->lock);
+	term = fsd->session->own_term;
+	pthread_mutex_unlock(&fsd->session->lock);
+	return term;
+}
+
+int net_commit_unflushed(struct fsd *fsd, const struct disk_log_trees *lt, uint64_t term,
+			 struct disk_log_trees *next)
+{
+	struct msg_commit_unflushed msg = { .term = term };
+	struct msg_commit_log_trees_reply reply;
+	int ret;
+
+	memcpy(&msg.log_trees, lt, sizeof(*lt));
+	ret = call(fsd, MSG_commit_unflushed, &msg, &reply);
+	if (ret == 0)
+		memcpy(next, &reply.log_trees, sizeof(*next));
+	/* A leader of before there was this message. */
+	return ret == -EOPNOTSUPP ? -EAGAIN : ret;
 }
 
 int net_get_roots(struct fsd *fsd, struct forest_roots *roots, uint64_t *last_stable_seq)

@@ -24,6 +24,14 @@ int net_open_log_trees(struct fsd *fsd, struct disk_log_trees *lt);
 /* Store lt; with open_next *next is the newly opened transaction, else what was stored. */
 int net_commit_log_trees(struct fsd *fsd, const struct disk_log_trees *lt, bool open_next,
 			 struct disk_log_trees *next);
+/*
+ * The same with open_next, for the mount of the leader's own instance, of what is written and not flushed: the
+ * leader of term flushes it.  -EAGAIN: another one leads, and has done nothing.
+ */
+int net_commit_unflushed(struct fsd *fsd, const struct disk_log_trees *lt, uint64_t term,
+			 struct disk_log_trees *next);
+/* The term of a leader of our own instance, that is of our quorum slot; 0: it is another's. */
+uint64_t net_own_term(struct fsd *fsd);
 int net_get_roots(struct fsd *fsd, struct forest_roots *roots, uint64_t *last_stable_seq);
 int net_alloc_inodes(struct fsd *fsd, uint64_t count, uint64_t *start, uint64_t *nr);
 /* Inodes of the group (ino / 1024) in use by other mounts. */

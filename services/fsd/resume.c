@@ -46,13 +46,17 @@ int resume_note_storing(struct fsd *fsd, uint64_t gen, const struct disk_log_tre
 
 /* ---- N was stored ---------------------------------------------------------------------------- */
 
-static bool was_stored(const struct storing *st, uint64_t gen, const struct disk_log_trees *lt)
+static bool is_stored(uint64_t nr, uint64_t seq, const struct disk_log_trees *now)
 {
 	/* A tree is finished only between two transactions: a newer one means that all of the last
 	 * one's are stored. */
-	return st->gen == gen &&
-	       (le64_get(lt->nr) > st->nr ||
-		(le64_get(lt->nr) == st->nr && le64_get(lt->commit_trans_seq) >= st->seq));
+	return le64_get(now->nr) > nr ||
+	       (le64_get(now->nr) == nr && le64_get(now->commit_trans_seq) >= seq);
+}
+
+bool resume_was_stored(const struct disk_log_trees *sent, const struct disk_log_trees *now)
+{
+	return is_stored(le64_get(sent->nr), le64_get(sent->get_trans_seq), now);
 }
 
 static int set_stored(struct itx *tx, void *arg)
@@ -195,7 +199,7 @@ int resume_gens(struct fsd *fsd, const struct disk_log_trees *lt)
 			(unsigned long long)open, (unsigned long long)committed);
 		return -EIO;
 	}
-	if (was_stored(&st, committed + 1, lt)) {
+	if (st.gen == committed + 1 && is_stored(st.nr, st.seq, lt)) {
 		log_info("generation %llu of the process before was stored",
 			 (unsigned long long)committed + 1);
 		return items_run(fsd, set_stored, &st);

@@ -78,19 +78,22 @@ struct daemon {
 
 /* --- the volume through blockd --- */
 
-static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, void *super)
+static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, bool data, void *super)
 {
-	struct blkcli_op *ops = calloc(nr + 2, sizeof(*ops));
+	struct blkcli_op *ops = calloc(nr + 3, sizeof(*ops));
+	size_t i;
 	int ret;
 
 	if (!ops)
 		return -ENOMEM;
-	for (size_t i = 0; i < nr; i++)
+	for (i = 0; i < nr; i++)
 		ops[i] = blkcli_write_op(&w[i]);
-	ops[nr] = blkcli_flush_op(BLK_DEV_META);
-	ops[nr + 1] = (struct blkcli_op){ .op = BLK_OP_READ, .dev = BLK_DEV_META, .len = SMALL_SIZE,
+	ops[i++] = blkcli_flush_op(BLK_DEV_META);
+	if (data)
+		ops[i++] = blkcli_flush_op(BLK_DEV_DATA);
+	ops[i++] = (struct blkcli_op){ .op = BLK_OP_READ, .dev = BLK_DEV_META, .len = SMALL_SIZE,
 					  .dev_off = SUPER_BLKNO << SMALL_SHIFT, .buf = super };
-	ret = blkcli_run(((struct daemon *)arg)->blk, ops, nr + 2);
+	ret = blkcli_run(((struct daemon *)arg)->blk, ops, i);
 	free(ops);
 	return ret;
 }

@@ -22,7 +22,7 @@ struct request_task {
 	uint64_t rid;
 	uint64_t handle;
 	unsigned type;
-	bool open_next, has_work;
+	bool open_next, is_unflushed, has_work;
 	struct merge_gate gate;
 	struct disk_log_trees in, out;
 	struct disk_merge_request work;
@@ -53,6 +53,8 @@ static int run_commit(struct txn_job *job, struct txn *t)
 {
 	struct request_task *r = of_job(job);
 
+	if (r->is_unflushed)
+		txn_flush_data(t);
 	return logs_commit(t, r->rid, &r->in, r->open_next, &r->gate, &r->out);
 }
 
@@ -255,6 +257,29 @@ static void on_commit(struct server *s, struct client *c, uint64_t handle,
 		worker_submit(s->worker, &r->task);
 }
 
+/*
+ * The mount has not flushed what it wrote.  That this server's flush covers it holds for the mount that writes
+ * through the same blockd; and for this term only, for if the flush fails the term is over, and who asks
+ * again must have flushed, so as to hear of it.
+ */
+static void on_commit_unflushed(struct server *s, struct client *c, uint64_t handle,
+				const struct msg_commit_unflushed *m)
+{
+	struct request_task *r;
+
+	stats_inc(&s->conf.stats->requests_commit_unflushed);
+	if (c->info.rid != s->conf.rid || m->term != s->conf.term) {
+		server_respond(s, c->info.rid, handle, -EAGAIN, MSG_commit_log_trees_reply, NULL);
+		return;
+	}
+	r = make_task(s, c->info.rid, handle, MSG_commit_log_trees, run_commit);
+	if (!r)
+		return;
+	r->in = m->log_trees;
+	r->open_next = r->is_unflushed = true;
+	submit_or_hold(s, c, r);
+}
+
 static void on_inos(struct server *s, uint64_t rid, uint64_t handle, const struct msg_alloc_inodes *m)
 {
 	struct request_task *r = make_task(s, rid, handle, MSG_alloc_inodes, run_inos);
@@ -382,6 +407,9 @@ static void take_request(struct server *s, uint64_t rid, uint64_t handle, unsign
 		break;
 	case MSG_commit_log_trees:
 		on_commit(s, c, handle, msg);
+		break;
+	case MSG_commit_unflushed:
+		on_commit_unflushed(s, c, handle, msg);
 		break;
 	case MSG_get_log_merge:
 		on_get_merge(s, rid, handle);

@@ -12,6 +12,7 @@
 	C(requests_open, "Requests to open a transaction")				\
 	C(requests_held, "... or to commit and open, that waited for the mount's locks")	\
 	C(requests_commit, "Requests to commit a transaction")				\
+	C(requests_commit_unflushed, "... that left flushing the devices to the server")	\
 	C(requests_get_merge, "Requests for work of a log merge")			\
 	C(requests_commit_merge, "Work of log merges handed in")			\
 	C(merge_given_up, "... that the mount could not do")				\

@@ -58,6 +58,7 @@ struct txn {
 	struct meta_alloc ma;
 	unsigned active;		/* which pair of lists is allocated from */
 	unsigned avail;			/* which tree lists are filled from */
+	bool flush_data;
 	uint32_t job_room;		/* what there was when the running job began its run */
 	uint64_t mounted_nr;
 	struct txn_view next_view;
@@ -159,6 +160,11 @@ unsigned txn_room(struct txn *t)
 
 	/* Where there is less the end does with less: its steps look at what there is. */
 	return has > 2 * TXN_CLOSE_BLOCKS ? has - TXN_CLOSE_BLOCKS : has / 2;
+}
+
+void txn_flush_data(struct txn *t)
+{
+	t->flush_data = true;
 }
 
 static int txn_fail(struct txn *t, int err, const char *why)
@@ -474,12 +480,13 @@ static int write_blocks(struct txn *t)
 
 	ret = block_set_gather(t->bs, &w, &nr);
 	if (ret == 0) {
-		ret = t->dev.write_durable(t->dev.arg, w, nr, &on_disk);
+		ret = t->dev.write_durable(t->dev.arg, w, nr, t->flush_data, &on_disk);
 		free(w);
 	}
 	if (ret < 0)
 		return txn_fail(t, ret, "metadata blocks could not be written");
 	block_set_written(t->bs);
+	t->flush_data = false;
 	/* Where the devices took long, what stood there says little. */
 	if (now_us() - began > SUPER_KNOWN_US)
 		ret = t->dev.read_super(t->dev.arg, &on_disk);
@@ -498,8 +505,10 @@ static int commit(struct txn *t)
 	uint64_t blocks;
 	int ret = 0;
 
-	if (!is_changed(t))
+	if (!is_changed(t)) {
+		t->flush_data = false;
 		return 0;
+	}
 	ret = refill_idle_list(t);
 	if (ret == 0)
 		ret = drain_idle_list(t, false);

@@ -27,10 +27,10 @@ struct txn_dev {
 	void *arg;
 	struct block_dev blocks;
 	/*
-	 * Write all: on 0 they are durable, and whatever was written before, and super (SMALL_SIZE bytes) is
-	 * what stood at SUPER_BLKNO at some time meanwhile.
+	 * Write all: on 0 they are durable, and whatever was written to the device before (with data: to the
+	 * data device, too), and super (SMALL_SIZE bytes) is what stood at SUPER_BLKNO at some time meanwhile.
 	 */
-	int (*write_durable)(void *arg, const struct block_write *w, size_t nr, void *super);
+	int (*write_durable)(void *arg, const struct block_write *w, size_t nr, bool data, void *super);
 	int (*read_super)(void *arg, void *buf);	/* SMALL_SIZE bytes at SUPER_BLKNO */
 	int (*write_super)(void *arg, const void *buf);	/* durable when it returns 0 */
 };
@@ -123,6 +123,8 @@ struct seq_source *txn_seq(struct txn *t);
 struct disk_alloc_root *txn_meta_avail(struct txn *t);	/* the tree new lists are filled from */
 /* The idle freed list, where the lists of clients are spliced to. */
 struct disk_alloc_list_head *txn_meta_freed(struct txn *t);
+/* The commit of this run flushes the data device before it writes the super. */
+void txn_flush_data(struct txn *t);
 /* Whether the two metadata trees together are down to the reserve of 2.3. */
 bool txn_meta_is_low(const struct txn *t);
 /* Whether another small step of work (a few dozen blocks) fits this run; always so at its beginning. */

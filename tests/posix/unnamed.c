@@ -5,6 +5,10 @@
  * unnamed publish DIR NR PROCS: PROCS processes make NR files each, write one without a name and then link it, as
  * S3 gateways do; some they let go instead.  Whatever happens to the services meanwhile: no call fails, and at the
  * end DIR holds just what was linked, whole.  It says "going" after the first file of each.
+ *
+ * unnamed across A B: the same directory through the mounts of two nodes.  A file without a name is A's until it has
+ * one, then B's as well; B removes it, and it stays A's, who cannot bring it back.  RENAME_EXCHANGE by one is seen by
+ * the other at once.  It says "held" and waits for a line while A holds a file that the scans of both must spare.
  * Exit status: 0 so it is, 1 not (said), 2 could not run.
  */
 #include <dirent.h>
@@ -164,6 +168,94 @@ static int publish(int dir, int nr, int procs)
 	return bad ? 1 : check_all(dir, nr, procs);
 }
 
+/* ---- two nodes ---- */
+
+static int across_failed;
+
+static void is(bool so, const char *what)
+{
+	if (!so) {
+		across_failed = 1;
+		printf("not so: %s: %s\n", what, strerror(errno));
+		fflush(stdout);
+	}
+}
+
+static bool holds(int dir, const char *name, const char *text)
+{
+	char buf[16] = "";
+	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof(buf) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	return n == (ssize_t)strlen(text) && memcmp(buf, text, (size_t)n) == 0;
+}
+
+static void put(int dir, const char *name, const char *text)
+{
+	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+	is(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text) && close(fd) == 0, name);
+}
+
+static unsigned links_of(int dir, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dir, name, &st, 0) == 0 ? (unsigned)st.st_nlink : 0;
+}
+
+static void exchange_across(int a, int b)
+{
+	put(a, "x", "x");
+	put(b, "y", "y");
+	for (int i = 0; i < 20; i++) {
+		int who = i % 4 < 2 ? a : b;
+
+		is(holds(a, "x", i % 2 ? "y" : "x") && holds(b, "x", i % 2 ? "y" : "x"), "x before an exchange");
+		is(renameat2(who, "x", who, "y", RENAME_EXCHANGE) == 0, "exchange");
+		is(holds(b, "x", i % 2 ? "x" : "y") && holds(a, "x", i % 2 ? "x" : "y"), "x after it");
+		is(holds(b, "y", i % 2 ? "y" : "x") && holds(a, "y", i % 2 ? "y" : "x"), "y after it");
+	}
+	is(mkdirat(a, "d1", 0755) == 0 && mkdirat(b, "d2", 0755) == 0 && mkdirat(b, "d1/sub", 0755) == 0, "mkdir");
+	put(a, "d2/file", "file");
+	is(links_of(b, "d1") == 3 && links_of(a, "d2") == 2, "links before an exchange");
+	is(renameat2(a, "d1/sub", a, "d2/file", RENAME_EXCHANGE) == 0, "exchange of a directory and a file");
+	is(links_of(b, "d1") == 2 && links_of(b, "d2") == 3 && holds(b, "d1/sub", "file"), "what the other sees");
+	is(renameat2(b, "d2", b, "d2/file", RENAME_EXCHANGE) < 0 && errno == EINVAL, "exchange with what is above");
+	is(unlinkat(b, "d1/sub", 0) == 0 && unlinkat(a, "d2/file", AT_REMOVEDIR) == 0 &&
+	   unlinkat(b, "d1", AT_REMOVEDIR) == 0 && unlinkat(a, "d2", AT_REMOVEDIR) == 0, "all can go");
+	is(unlinkat(a, "x", 0) == 0 && unlinkat(b, "y", 0) == 0, "these too");
+}
+
+static int across(int a, int b)
+{
+	int fd = make(a, 0, 7);
+	char path[64], line[8];
+	static char buf[BYTES];
+	struct stat st;
+
+	if (fd < 0)
+		return 1;
+	is(fsync(fd) == 0, "fsync");
+	exchange_across(a, b);
+	printf("held\n");
+	fflush(stdout);
+	if (!fgets(line, sizeof(line), stdin))
+		return 2;
+	is(fstat(fd, &st) == 0 && st.st_nlink == 0 && st.st_size == (off_t)BYTES, "a file without a name stays");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	is(linkat(AT_FDCWD, path, a, "0-7", AT_SYMLINK_FOLLOW) == 0, "it gets a name");
+	is(check_one(b, "0-7", 0, 7) == 0, "the other reads it");
+	is(unlinkat(b, "0-7", 0) == 0, "the other removes it");
+	is(linkat(AT_FDCWD, path, a, "again", AT_SYMLINK_FOLLOW) < 0 && errno == ENOENT, "it does not come back");
+	fill(0, 7);
+	is(pread(fd, buf, BYTES, 0) == (ssize_t)BYTES && memcmp(buf, content, BYTES) == 0, "who has it open reads it");
+	close(fd);
+	return across_failed;
+}
+
 int main(int argc, char **argv)
 {
 	int dir = argc > 3 ? open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -172,6 +264,8 @@ int main(int argc, char **argv)
 		return hold(dir, atoi(argv[3]));
 	if (dir >= 0 && argc == 5 && strcmp(argv[1], "publish") == 0)
 		return publish(dir, atoi(argv[3]), atoi(argv[4]));
-	fprintf(stderr, "usage: unnamed hold DIR NR | publish DIR NR PROCS\n");
+	if (dir >= 0 && argc == 4 && strcmp(argv[1], "across") == 0)
+		return across(dir, open(argv[3], O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	fprintf(stderr, "usage: unnamed hold DIR NR | publish DIR NR PROCS | across A B\n");
 	return 2;
 }

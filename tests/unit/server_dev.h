@@ -56,6 +56,7 @@ struct dev {
 	uint8_t super_now[SMALL_SIZE], super_disk[SMALL_SIZE];
 	bool super_pending;
 	uint64_t ops;			/* writes and flushes so far */
+	uint64_t data_flushes;		/* of the data device, which holds nothing here */
 	uint64_t crash_at;		/* that one and all later ones fail; 0: none */
 };
 
@@ -218,12 +219,14 @@ static inline void dev_free(struct dev *d)
 	free(d);
 }
 
-static inline int dev_write_durable(void *arg, const struct block_write *w, size_t nr, void *super)
+static inline int dev_write_durable(void *arg, const struct block_write *w, size_t nr, bool data, void *super)
 {
 	int ret = dev_write(arg, w, nr);
 
 	if (ret == 0)
 		ret = dev_flush(arg);
+	if (ret == 0 && data)
+		((struct dev *)arg)->data_flushes++;
 	return ret < 0 ? ret : dev_read_super(arg, super);
 }
 

@@ -67,6 +67,10 @@ static struct {
 	atomic_uint waits;
 	unsigned flushes;
 	bool flushed;			/* nothing was written since the last flush */
+	bool flushes_itself;		/* what comes need not be flushed */
+	atomic_ullong own_term;		/* it is of this instance; 0: it is not */
+	unsigned unflushed;		/* such commits, */
+	unsigned changes_every;		/* ... and when another leads instead */
 } leader;
 
 static pthread_mutex_t call_lock = PTHREAD_MUTEX_INITIALIZER;	/* one request at a time */
@@ -292,7 +296,7 @@ int net_commit_log_trees(struct fsd *fsd, const struct disk_log_trees *lt, bool 
 	nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
 	pthread_mutex_lock(&call_lock);
 	pthread_mutex_lock(&leader.lock);
-	assert_true(leader.flushed);
+	assert_true(leader.flushed || leader.flushes_itself);
 	pthread_mutex_unlock(&leader.lock);
 	assert_int_equal(log_trees_check(&it, &copy), 0);
 	assert_int_equal(le64_get(lt->get_trans_seq), le64_get(leader.lt.get_trans_seq));
@@ -309,6 +313,36 @@ int net_commit_log_trees(struct fsd *fsd, const struct disk_log_trees *lt, bool 
 	*next = leader.lt;
 	pthread_mutex_unlock(&call_lock);
 	return 0;
+}
+
+uint64_t net_own_term(struct fsd *fsd)
+{
+	(void)fsd;
+	return atomic_load(&leader.own_term);
+}
+
+/* Another term leads when it comes; it was stored before, or it was not. */
+int net_commit_unflushed(struct fsd *fsd, const struct disk_log_trees *lt, uint64_t term,
+			 struct disk_log_trees *next)
+{
+	int ret;
+
+	leader.unflushed++;
+	if (leader.changes_every && leader.unflushed % leader.changes_every == 0) {
+		if (leader.unflushed % 2) {
+			leader.flushes_itself = true;
+			net_commit_log_trees(fsd, lt, true, next);
+			leader.flushes_itself = false;
+		}
+		memset(next, 0x55, sizeof(*next));
+		atomic_fetch_add(&leader.own_term, 1);
+		return -EAGAIN;
+	}
+	assert_int_equal(term, atomic_load(&leader.own_term));
+	leader.flushes_itself = true;
+	ret = net_commit_log_trees(fsd, lt, true, next);
+	leader.flushes_itself = false;
+	return ret;
 }
 
 int net_get_roots(struct fsd *fsd, struct forest_roots *roots, uint64_t *last_stable_seq)
@@ -1020,6 +1054,53 @@ static void who_waits_for_a_commit_does_not_wait_for_the_next_transaction(void *
 	check_device();
 }
 
+/*
+ * A leader of this host flushes what the mount has written; the first commit under each leader the mount flushes
+ * itself.  Where another one leads before the answer, what it had stored is stored, and the rest is written
+ * again and flushed: that nothing is stored without a flush the mock of the leader sees.
+ */
+static void a_leader_of_this_host_flushes_for_the_mount(void **state)
+{
+	unsigned flushes, commits;
+
+	(void)state;
+	fsd.conf.commit_interval_ms = 60000;
+	leader.finalize_every = leader.hold_every = 0;
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	atomic_store(&leader.own_term, 1);
+	do_step(&inodes[0], CREATE);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	assert_int_equal(leader.unflushed, 0);
+	flushes = leader.flushes;
+	commits = leader.commits;
+	for (unsigned i = 1; i <= 4; i++) {
+		do_step(&inodes[i], CREATE);
+		do_step(&inodes[0], WRITE);
+		txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	}
+	assert_int_equal(leader.unflushed, 4);
+	assert_int_equal(leader.flushes, flushes);
+	assert_int_equal(leader.commits, commits + 4);
+	check_device();
+	leader.changes_every = 5;
+	for (unsigned i = 5; i < 45; i++) {
+		do_step(&inodes[i], CREATE);
+		do_step(&inodes[i / 2], WRITE);
+		txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	}
+	/* Of both kinds of change, and after each one commit that is flushed. */
+	assert_true(atomic_load(&leader.own_term) > 5);
+	assert_true(leader.flushes > flushes);
+	check_device();
+	/* Another host leads. */
+	atomic_store(&leader.own_term, 0);
+	commits = leader.unflushed;
+	do_step(&inodes[0], WRITE);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	assert_int_equal(leader.unflushed, commits);
+	check_device();
+}
+
 static void nothing_dirty_writes_and_sends_nothing(void **state)
 {
 	unsigned commits;
@@ -1164,6 +1245,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(who_waits_for_a_commit_does_not_wait_for_the_next_transaction),
 		T(device_equals_what_operations_did),
+		T(a_leader_of_this_host_flushes_for_the_mount),
 		T(nothing_dirty_writes_and_sends_nothing),
 		T(failed_writes_are_repeated_until_they_succeed),
 		cmocka_unit_test_setup_teardown(

@@ -389,6 +389,53 @@ static void a_mount_is_let_in_when_its_item_is_durable(void **state)
 	world_free(w);
 }
 
+/* Only for the mount of its own instance, in this term; whoever else asks has to flush first. */
+static void a_server_flushes_for_the_mount_that_shares_its_blockd(void **state)
+{
+	struct world *w = world_make();
+	struct msg_commit_unflushed m = { 0 };
+	uint64_t flushes, stored;
+	struct said *x;
+
+	(void)state;
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	m.log_trees = call(w, 1, MSG_open_log_trees, NULL)->body.open_log_trees_reply.log_trees;
+	m.term = w->term;
+	flushes = w->dev->data_flushes;
+	x = call(w, 1, MSG_commit_unflushed, &m);
+	assert_int_equal(x->err, -EAGAIN);
+
+	m.log_trees = call(w, OWN_RID, MSG_open_log_trees, NULL)->body.open_log_trees_reply.log_trees;
+	m.term = w->term - 1;
+	x = call(w, OWN_RID, MSG_commit_unflushed, &m);
+	assert_int_equal(x->err, -EAGAIN);
+	x = call(w, OWN_RID, MSG_open_log_trees, NULL);
+	stored = le64_get(m.log_trees.get_trans_seq);
+	assert_int_equal(le64_get(x->body.open_log_trees_reply.log_trees.get_trans_seq), stored);
+	assert_int_equal(w->dev->data_flushes, flushes);
+
+	m.term = w->term;
+	x = call(w, OWN_RID, MSG_commit_unflushed, &m);
+	assert_int_equal(x->err, 0);
+	assert_int_equal(le64_get(x->body.commit_log_trees_reply.log_trees.commit_trans_seq), stored);
+	assert_true(le64_get(x->body.commit_log_trees_reply.log_trees.get_trans_seq) > stored);
+	assert_int_equal(w->dev->data_flushes, flushes + 1);
+	/* What comes again is answered, and who has flushed needs none. */
+	x = call(w, OWN_RID, MSG_commit_unflushed, &m);
+	assert_int_equal(x->err, 0);
+	assert_int_equal(le64_get(x->body.commit_log_trees_reply.log_trees.commit_trans_seq), stored);
+	{
+		struct msg_commit_log_trees plain = { .open_next = 1 };
+
+		flushes = w->dev->data_flushes;
+		plain.log_trees = x->body.commit_log_trees_reply.log_trees;
+		assert_int_equal(call(w, OWN_RID, MSG_commit_log_trees, &plain)->err, 0);
+		assert_int_equal(w->dev->data_flushes, flushes);
+	}
+	world_free(w);
+}
+
 static void a_farewell_is_answered_when_nothing_of_the_mount_is_left(void **state)
 {
 	struct world *w = world_make();
@@ -1582,6 +1629,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_mount_is_let_in_when_its_item_is_durable),
+		cmocka_unit_test(a_server_flushes_for_the_mount_that_shares_its_blockd),
 		cmocka_unit_test(a_farewell_is_answered_when_nothing_of_the_mount_is_left),
 		cmocka_unit_test(a_merge_begins_when_the_last_mount_has_committed),
 		cmocka_unit_test(a_mount_that_does_not_commit_delays_others_for_the_timeout_only),

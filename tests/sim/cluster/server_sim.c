@@ -36,11 +36,12 @@ static int dev_read_super(void *arg, void *buf)
 	return vol_read_super(arg, buf);
 }
 
-static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, void *super)
+static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, bool data, void *super)
 {
 	struct block_dev dev = vol_dev(arg);
 	int ret = dev.write(dev.arg, w, nr);
 
+	(void)data;
 	if (ret == 0)
 		ret = vol_flush(arg);
 	return ret < 0 ? ret : vol_read_super(arg, super);
