@@ -583,13 +583,32 @@ static struct lock_op *new_lock_op(struct fsd *fsd, fuse_req_t req, const struct
 	return l;
 }
 
+/*
+ * The one case in which giving back is refused, as on Linux for want of memory.  Not after it was noted: what the
+ * leader keeps then would be taken back by nobody.
+ */
+static bool is_too_much(struct advisory *a, const struct advisory_ask *ask)
+{
+	const struct adv_entry *e;
+	bool is;
+
+	pthread_mutex_lock(&a->mutex);
+	e = adv_table_find(a->table, ask->ino, ask->kind, ask->owner);
+	is = e && adv_is_too_much(e, ask->first, ask->last);
+	pthread_mutex_unlock(&a->mutex);
+	return is;
+}
+
 void advisory_lock(struct fsd *fsd, fuse_req_t req, const struct advisory_ask *ask)
 {
 	struct lock_op *l;
 
 	if (ask->type == ADV_UNLOCK) {
 		stats_inc(&fsd->stats.fuse_requests);
-		give_back(fsd, req, ask);
+		if (is_too_much(fsd->advisory, ask))
+			fuse_reply_err(req, ENOLCK);
+		else
+			give_back(fsd, req, ask);
 		return;
 	}
 	l = new_lock_op(fsd, req, ask, ask->wait ? "waiting for an advisory lock" : "advisory lock", lock_run,

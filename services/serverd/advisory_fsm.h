@@ -26,7 +26,6 @@ enum advfsm_status {
 	ADVFSM_LIMIT,		/* too many locks */
 };
 
-#define ADVFSM_OWNER_RANGES_MAX	4096u		/* of one owner in one file */
 #define ADVFSM_RANGES_MAX	(1u << 20)	/* of all */
 #define ADVFSM_WAITERS_MAX	65536u
 

@@ -209,7 +209,7 @@ int advobj_holder_set(struct advfsm *f, struct holder *h, uint64_t first, uint64
 
 	if (type != ADV_UNLOCK && f->st.ranges >= ADVFSM_RANGES_MAX)
 		return -ENOLCK;
-	ret = adv_ranges_set(&h->have, first, last, type, ADVFSM_OWNER_RANGES_MAX);
+	ret = adv_ranges_set(&h->have, first, last, type, ADV_OWNER_RANGES_MAX);
 	f->st.ranges += h->have.nr;
 	f->st.ranges -= before;
 	return ret;

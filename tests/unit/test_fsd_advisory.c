@@ -20,7 +20,7 @@
 #include "clock.h"
 #include "fsd_stubs.h"
 #include "memdev.h"
-#include "services/fsd/advisory.h"
+#include "services/fsd/advisory_impl.h"
 #include "services/fsd/items_impl.h"
 
 #define MAP_BYTES	(16u << 20)
@@ -332,6 +332,34 @@ static void a_leader_without_memory_is_asked_again(void **state)
 	answer(2, MSG_ADV_GRANTED);
 }
 
+/* What the leader would refuse is refused before it is noted: nobody would give it back later. */
+static void an_owner_with_all_the_pieces_it_may_have_keeps_them(void **state)
+{
+	static struct adv_range v[ADV_OWNER_RANGES_MAX];
+	struct advisory_ask ask = ask_of(1, ADV_UNLOCK, false);
+	struct fuse_req middle = { 0 }, end = { 0 };
+	uint64_t held, waiting;
+
+	(void)state;
+	for (uint64_t i = 0; i < ADV_OWNER_RANGES_MAX; i++)
+		v[i] = (struct adv_range){ i * 10, i * 10 + 4, ADV_WRITE };
+	assert_int_equal(adv_table_load(m.fsd.advisory->table, INO, MSG_ADV_POSIX, 1, 1, 7, v,
+					ADV_OWNER_RANGES_MAX), 0);
+	ask.first = ask.last = 102;
+	advisory_lock(&m.fsd, &middle, &ask);
+	assert_true(is_answered(&middle));
+	assert_int_equal(middle.err, ENOLCK);
+	assert_int_equal(asked_nr(), 0);
+	ask.first = 103;
+	ask.last = 109;
+	advisory_lock(&m.fsd, &end, &ask);
+	assert_int_equal(asked_nr(), 1);
+	answer(0, MSG_ADV_GRANTED);
+	assert_int_equal(end.err, 0);
+	advisory_counts(&m.fsd, &held, &waiting);
+	assert_int_equal(held, ADV_OWNER_RANGES_MAX);
+}
+
 struct leader_says {
 	size_t n;
 };
@@ -429,6 +457,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_given_back_is_gone_before_the_leader_hears_of_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_was_given_back_first_is_sent_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_leader_without_memory_is_asked_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_owner_with_all_the_pieces_it_may_have_keeps_them, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_sessions_thread_does_not_wait_for_the_cache, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_who_wait_leave_room_for_others, setup, teardown),
 	};

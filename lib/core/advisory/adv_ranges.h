@@ -14,6 +14,8 @@
 /* The same numbers as on the wire. */
 enum adv_type { ADV_UNLOCK, ADV_READ, ADV_WRITE };
 
+#define ADV_OWNER_RANGES_MAX	4096u	/* of one owner in one file */
+
 struct adv_range {
 	uint64_t first, last;	/* both inside */
 	uint8_t type;		/* ADV_READ or ADV_WRITE */

@@ -170,6 +170,14 @@ int adv_give_back(struct adv_entry *e, uint64_t first, uint64_t last, uint8_t ty
 	return ret;
 }
 
+bool adv_is_too_much(const struct adv_entry *e, uint64_t first, uint64_t last)
+{
+	/* Only what takes a part out of the middle of a range makes one more. */
+	const struct adv_range *r = adv_ranges_conflict(&e->ranges, first, last, ADV_WRITE);
+
+	return e->ranges.nr >= ADV_OWNER_RANGES_MAX && r && r->first < first && r->last > last;
+}
+
 bool adv_is_sure(const struct adv_entry *e, uint64_t first, uint64_t last, uint8_t type)
 {
 	/* What was lessened for it must not come to nothing because the wait for it is ended. */

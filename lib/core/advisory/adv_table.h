@@ -55,6 +55,8 @@ void adv_entry_put(struct adv_table *t, struct adv_entry *e);
  * -ENOMEM: nothing has changed.
  */
 int adv_give_back(struct adv_entry *e, uint64_t first, uint64_t last, uint8_t type, bool *has_changed);
+/* Whether giving that back would leave more pieces than an owner may have: the server would refuse it. */
+bool adv_is_too_much(const struct adv_entry *e, uint64_t first, uint64_t last);
 /* Whether nobody can refuse it, for what is held: then it need not, and must not, be a request that waits. */
 bool adv_is_sure(const struct adv_entry *e, uint64_t first, uint64_t last, uint8_t type);
 /*
