@@ -6,6 +6,7 @@
 
 #define FSD_STATS(C)                                                                  \
 	C(fuse_requests,	"Requests from the kernel")                            \
+	C(fuse_interrupts,	"Signals to programs whose request was waiting")       \
 	C(requests_done_before,	"Requests that an earlier process had done, answered again")   \
 	C(op_parked,		"Times an operation waited for something")             \
 	C(op_wait_lock,		"... for a cluster lock")                              \
@@ -32,6 +33,9 @@
 	C(mapped_no_base,	"Stores through mappings of which it was not known what they changed") \
 	C(inode_deleted,	"Unlinked inodes deleted")                             \
 	C(orphan_scan,		"Scans for orphans")                                   \
+	C(orphan_scan_empty,	"... that found none")                                 \
+	C(orphan_scan_error,	"... that could not read them")                        \
+	C(orphan_scan_attempts,	"Orphans that scans tried to delete")                  \
 	C(data_read_bytes,	"Bytes of file data read from the device")             \
 	C(data_write_bytes,	"Bytes of file data written to the device")            \
 	C(ioctl_resolved,	"ioctls whose pointers were followed")                 \

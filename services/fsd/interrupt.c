@@ -95,6 +95,7 @@ static void on_interrupt(fuse_req_t req, void *data)
 	struct interrupts *is = op->fsd->interrupts;
 	struct interrupted *i = malloc(sizeof(*i));
 
+	stats_inc(&op->fsd->stats.fuse_interrupts);
 	if (op->signalled)
 		op->signalled(op);
 	if (!i)

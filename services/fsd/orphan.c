@@ -451,8 +451,12 @@ static void scan(struct orphans *o)
 		return;
 	stats_inc(&o->fsd->stats.orphan_scan);
 	ret = reader_iter(o->fsd, &start, &end, scan_item, &s, NULL);
-	if (ret < 0 && ret != -ESHUTDOWN)
+	if (ret < 0 && ret != -ESHUTDOWN) {
+		stats_inc(&o->fsd->stats.orphan_scan_error);
 		log_warning("cannot look for orphans: %s: it is tried again", strerror(-ret));
+	}
+	if (ret == 0 && s.nr == 0)
+		stats_inc(&o->fsd->stats.orphan_scan_empty);
 	pthread_mutex_lock(&o->mutex);
 	for (size_t i = 0; i < s.nr && !o->stopping; i++) {
 		struct ref *r = find(o, s.inos[i]);
@@ -463,6 +467,7 @@ static void scan(struct orphans *o)
 			continue;
 		r = find_or_add(o, s.inos[i]);
 		r->unlinked = true;
+		stats_inc(&o->fsd->stats.orphan_scan_attempts);
 		settle(o, r);
 	}
 	pthread_mutex_unlock(&o->mutex);

@@ -195,6 +195,8 @@ static void reclaimed(struct task *task, int err)
 		return;
 	}
 	stats_inc(&s->conf.stats->reclaims);
+	if (c->is_fenced)
+		stats_inc(&s->conf.stats->reclaimed_open_logs);
 	if (c->has_farewell)
 		server_respond(s, c->info.rid, c->farewell_handle, 0, MSG_farewell_reply, NULL);
 	log_notice("mount %016llx has %s; its resources are free again",

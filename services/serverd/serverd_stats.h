@@ -39,6 +39,7 @@
 	C(leases_given, "Leases given to mounts")					\
 	C(leases_refused, "... not given: this server's own had run out, or the mount was given up") \
 	C(reclaims, "Mounts whose resources were given back")				\
+	C(reclaimed_open_logs, "... that had been fenced")				\
 	C(reclaim_errors, "Reclaims that failed")					\
 	C(terms, "Terms served")
 

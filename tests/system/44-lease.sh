@@ -66,6 +66,8 @@ wait $late; is "who waited had no error" $? 0
 is "and did what it wanted" "$(cat "$TMP/late")" after
 ok "there is a lease again" wait_for 60 more fsd lease_left_ms 0
 ok "the loss was counted" more fsd lease_losses 0
+ok "and the signal that ended who waited for it" more fsd fuse_interrupts 0
+ok "orphans were looked for, and there are none" wait_for 60 more fsd orphan_scan_empty 0
 is "the kernel asks again and gets an answer" "$(timeout 120 cat "$MNT/kept")" after
 
 # --- a write that was begun before: blockd refuses it, and it is done when there is a lease again

@@ -699,6 +699,7 @@ static void this_instances_own_mount_is_given_up_with_its_lease(void **state)
 	WAIT_FOR(w, find(w, RESPONDED, 1, h));
 	WAIT_FOR(w, !client_find(w->s, OWN_RID));
 	turns(w);
+	assert_int_equal(stats_get(&w->stats.reclaimed_open_logs), 1);
 	assert_int_equal(w->own_revoked, 2);
 	assert_int_equal(w->revoked_nr, 0);
 	assert_false(is_on_volume(w, OWN_RID));
