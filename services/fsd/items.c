@@ -20,6 +20,7 @@
 #include "items.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -68,6 +69,22 @@ static int allocate(const char *file, size_t size)
 }
 
 /* keep: there must be what an earlier process has left. */
+/* The order of their bytes, as LMDB's own, but in words: much of an operation is comparing keys. */
+static int cmp_item_keys(const MDB_val *a, const MDB_val *b)
+{
+	uint64_t x, y;
+
+	assert(a->mv_size == sizeof(struct ikey) && b->mv_size == sizeof(struct ikey));
+	static_assert(sizeof(struct ikey) % sizeof(x) == 0, "keys are whole words");
+	for (size_t at = 0; at < sizeof(struct ikey); at += sizeof(x)) {
+		memcpy(&x, (const uint8_t *)a->mv_data + at, sizeof(x));
+		memcpy(&y, (const uint8_t *)b->mv_data + at, sizeof(y));
+		if (x != y)
+			return be64toh(x) < be64toh(y) ? -1 : 1;
+	}
+	return 0;
+}
+
 static int open_tables(struct items *is, bool keep)
 {
 	struct gens fresh = { .open = 1, .committed = 0 };
@@ -81,6 +98,8 @@ static int open_tables(struct items *is, bool keep)
 		return rc;
 	for (unsigned i = 0; i < TABLES_NR && !rc; i++)
 		rc = mdb_dbi_open(txn, table_names[i], MDB_CREATE, &is->dbi[i]);
+	if (!rc)
+		rc = mdb_set_compare(txn, is->dbi[TABLE_ITEMS], cmp_item_keys);
 	if (!rc)
 		rc = mdb_stat(txn, is->dbi[TABLE_META], &st);
 	if (!rc) {
