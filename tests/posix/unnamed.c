@@ -8,7 +8,8 @@
  *
  * unnamed across A B: the same directory through the mounts of two nodes.  A file without a name is A's until it has
  * one, then B's as well; B removes it, and it stays A's, who cannot bring it back.  RENAME_EXCHANGE by one is seen by
- * the other at once.  It says "held" and waits for a line while A holds a file that the scans of both must spare.
+ * the other at once.  It says "held" and waits for a line while A holds a file that nobody's scan must delete; B may have
+ * been mounted anew when the line comes.
  * Exit status: 0 so it is, 1 not (said), 2 could not run.
  */
 #include <dirent.h>
@@ -229,21 +230,23 @@ static void exchange_across(int a, int b)
 	is(unlinkat(a, "x", 0) == 0 && unlinkat(b, "y", 0) == 0, "these too");
 }
 
-static int across(int a, int b)
+static int across(int a, const char *b_path)
 {
-	int fd = make(a, 0, 7);
+	int fd = make(a, 0, 7), b = open(b_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char path[64], line[8];
 	static char buf[BYTES];
 	struct stat st;
 
-	if (fd < 0)
+	if (fd < 0 || b < 0)
 		return 1;
 	is(fsync(fd) == 0, "fsync");
 	exchange_across(a, b);
+	close(b);
 	printf("held\n");
 	fflush(stdout);
 	if (!fgets(line, sizeof(line), stdin))
 		return 2;
+	b = open(b_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	is(fstat(fd, &st) == 0 && st.st_nlink == 0 && st.st_size == (off_t)BYTES, "a file without a name stays");
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	is(linkat(AT_FDCWD, path, a, "0-7", AT_SYMLINK_FOLLOW) == 0, "it gets a name");
@@ -253,6 +256,7 @@ static int across(int a, int b)
 	fill(0, 7);
 	is(pread(fd, buf, BYTES, 0) == (ssize_t)BYTES && memcmp(buf, content, BYTES) == 0, "who has it open reads it");
 	close(fd);
+	close(b);
 	return across_failed;
 }
 
@@ -265,7 +269,7 @@ int main(int argc, char **argv)
 	if (dir >= 0 && argc == 5 && strcmp(argv[1], "publish") == 0)
 		return publish(dir, atoi(argv[3]), atoi(argv[4]));
 	if (dir >= 0 && argc == 4 && strcmp(argv[1], "across") == 0)
-		return across(dir, open(argv[3], O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+		return across(dir, argv[3]);
 	fprintf(stderr, "usage: unnamed hold DIR NR | publish DIR NR PROCS | across A B\n");
 	return 2;
 }

@@ -25,14 +25,14 @@ wait $load; rc=$?
 is "what is linked is there, whole, and nothing else ($kills kills)" "$rc $(grep -v going "$TMP/published")" "0 "
 inodes() { "$CTL" walk-inodes meta_seq 0 -1 -p "$MNT" | grep -vc '^#'; }
 only_named() { sync "$MNT"; [ "$(inodes)" = "$(find "$MNT" | wc -l)" ]; }
-ok "what was let go is deleted" wait_for 90 only_named
+ok "what was let go is deleted" wait_for 300 only_named
 
 load_start "$U" hold "$MNT" 40
 IFS= read -r -t 120 -u "$load_from" line
 is "forty files are open and on the devices" "$line" ready
 is "... in the index, and in no directory" "$(($(inodes) - $(find "$MNT" | wc -l)))" 40
 load_kill
-ok "... and gone when their program ends" wait_for 90 only_named
+ok "... and gone when their program ends" wait_for 300 only_named
 load_start "$U" hold "$MNT" 40
 IFS= read -r -t 120 -u "$load_from" line
 is "forty more" "$line" ready
@@ -40,7 +40,7 @@ power_cut
 load_kill
 check_clean "clean after the power cut, before anybody has looked"
 ok "mount again" inst_start
-ok "... and nothing is left of them" wait_for 90 only_named
+ok "... and nothing is left of them" wait_for 300 only_named
 ok "unmount" inst_stop
 check_clean "clean"
 tap_done
