@@ -11,8 +11,9 @@ load_report
 ok "the load goes on" wait_for 120 load_goes_on 0
 
 fill() { cat /dev/zero >>"$TMP/run/filler"; }
-nok "the runtime directory is filled" fill
-is "not a byte is left" "$(df --output=avail "$TMP/run" | tail -n 1 | tr -d ' ')" 0
+# A service may be just replacing a small file of its own.
+is_full() { fill; [ "$(df --output=avail "$TMP/run" | tail -n 1 | tr -d ' ')" = 0 ]; }
+ok "the runtime directory is filled to the last byte" wait_for 60 is_full
 load_report; was=$done_ops
 ok "what runs goes on" wait_for 120 load_goes_on "$was"
 ok "what is asked to be durable becomes so" timeout 120 sync "$MNT"
