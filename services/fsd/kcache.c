@@ -564,7 +564,8 @@ int kcache_serve(struct fsd *fsd)
 	atomic_store(&fsd->keep->head->is_drained, 0);
 	add_thread(kc);
 	pthread_mutex_lock(&kc->mutex);
-	ret = kc->threads_nr ? 0 : -EAGAIN;
+	/* A restart that was asked for before there was a thread has let none begin: the caller goes on with it. */
+	ret = kc->threads_nr || atomic_load(&kc->draining) ? 0 : -EAGAIN;
 	while (kc->running)
 		pthread_cond_wait(&kc->cond, &kc->mutex);
 	pthread_mutex_unlock(&kc->mutex);
@@ -740,6 +741,11 @@ static void inval_pages(void *arg, uint64_t ino)
 	uint64_t from = 0;
 	int nr;
 
+	if (atomic_load(&iv->call->is_left)) {
+		inode_give_begin(iv->kc->fsd, ino);	/* it was noted that it has nothing any more */
+		inode_give_end(iv->kc->fsd);
+		return;
+	}
 	atomic_store(&iv->call->looked_ns, clock_mono_ns());
 	nr = busy_pages(ino, &busy);
 	if (nr < 0)
@@ -758,7 +764,7 @@ static void inval_pages(void *arg, uint64_t ino)
 	}
 	free(busy);
 	atomic_store(&iv->call->ino, 0);
-	if (nr) {
+	if (nr || atomic_load(&iv->call->is_left)) {
 		iv->left_out = true;
 		inode_give_begin(iv->kc->fsd, ino);	/* to be dropped next time */
 		inode_give_end(iv->kc->fsd);

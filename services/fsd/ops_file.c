@@ -43,6 +43,8 @@ static int read_run(struct op *op, struct itx *tx)
 	int ret;
 
 	ret = busy_wait_writes(op, &r->busy);
+	if (ret == OP_PARKED)
+		r->content.did_io = false;	/* it gives its lock up: what was read says nothing afterwards */
 	if (ret == 0)
 		ret = data_wait_pending(op, rq->ino, false);
 	if (ret == 0)
