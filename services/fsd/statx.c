@@ -1,9 +1,10 @@
 /*
  * FUSE_STATX: attributes with the birth time.
  *
- * The kernel (Linux 6.6) asks so when a program wants the birth time of a file and it is not cached; it keeps what it
- * is told like the answer to a GETATTR, and no longer.  libfuse 3.14 does not know the request: it begins like a GETATTR
- * and is taken for one (kcache.c), only the answer is made here.
+ * The kernel (Linux 6.6) asks so when a program wants the birth time of a file and it is not
+ * cached; it keeps what it is told like the answer to a GETATTR, and no longer. libfuse 3.14 does
+ * not know the request: it begins like a GETATTR and is taken for one (kcache.c), only the answer
+ * is made here.
  */
 #include "fuse.h"
 

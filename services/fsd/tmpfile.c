@@ -1,10 +1,11 @@
 /*
  * Files that were made without a name.
  *
- * Promises: an inode without links gets a link only if it never had one; a file whose last name was removed,
- * here or on another node, does not come back.  On the volume the two look the same (no link, an orphan item),
- * so what was made by O_TMPFILE is noted in the item cache, where it outlives this process like the open file
- * does.  After the end of the mount nobody can have it open: it is an orphan like others, and is deleted.
+ * Promises: an inode without links gets a link only if it never had one; a file whose last name was
+ * removed, here or on another node, does not come back. On the volume the two look the same (no
+ * link, an orphan item), so what was made by O_TMPFILE is noted in the item cache, where it
+ * outlives this process like the open file does. After the end of the mount nobody can have it
+ * open: it is an orphan like others, and is deleted.
  */
 #include "tmpfile.h"
 

@@ -4,7 +4,10 @@
 
 #include "items.h"
 
-/* In tx: ino has no name yet and may get its first one; whether that is so; it has one, or is being deleted. */
+/*
+ * In tx, 0 or as items_error: ino has no name yet and may get its first one; whether that is so;
+ * it has one, or is being deleted.
+ */
 int tmpfile_note(struct itx *tx, uint64_t ino);
 int tmpfile_is(struct itx *tx, uint64_t ino, bool *is);
 int tmpfile_end(struct itx *tx, uint64_t ino);

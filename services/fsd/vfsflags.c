@@ -1,11 +1,11 @@
 /*
  * Options that the VFS keeps with a mount.
  *
- * Promises: a mount that takes the place of one whose service has died has the options of that one: what was
- * read-only, nosuid or noexec is never less restricted because of a crash.  The kernel has them while the dead mount
- * stands there; between its end and the next mount they are a line in the instance's runtime directory, which an
- * orderly stop takes away with all else.  A note that is there was not applied yet, and is better than whatever the
- * mount point says then.
+ * Promises: a mount that takes the place of one whose service has died has the options of that one:
+ * what was read-only, nosuid or noexec is never less restricted because of a crash. The kernel has
+ * them while the dead mount stands there; between its end and the next mount they are a line in the
+ * instance's runtime directory, which an orderly stop takes away with all else. A note that is
+ * there was not applied yet, and is better than whatever the mount point says then.
  */
 #include "vfsflags.h"
 
@@ -28,9 +28,10 @@ static const struct {
 	const char *name;
 	unsigned long flag;
 } options[] = {
-	{ "ro", MS_RDONLY },		{ "nosuid", MS_NOSUID },	  { "nodev", MS_NODEV },
-	{ "noexec", MS_NOEXEC },	{ "noatime", MS_NOATIME },	  { "nodiratime", MS_NODIRATIME },
-	{ "relatime", MS_RELATIME },	{ "nosymfollow", MS_NOSYMFOLLOW },
+	{ "ro", MS_RDONLY },	     { "nosuid", MS_NOSUID },
+	{ "nodev", MS_NODEV },	     { "noexec", MS_NOEXEC },
+	{ "noatime", MS_NOATIME },   { "nodiratime", MS_NODIRATIME },
+	{ "relatime", MS_RELATIME }, { "nosymfollow", MS_NOSYMFOLLOW },
 };
 
 unsigned long vfsflags_parse(const char *text)
@@ -41,7 +42,8 @@ unsigned long vfsflags_parse(const char *text)
 		size_t len = strcspn(text, ",");
 
 		for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
-			if (strlen(options[i].name) == len && memcmp(options[i].name, text, len) == 0)
+			if (strlen(options[i].name) == len &&
+			    memcmp(options[i].name, text, len) == 0)
 				flags |= options[i].flag;
 		}
 		text += len;
@@ -68,7 +70,8 @@ static int options_there(const char *mountpoint, char *text, size_t size)
 	if (!f)
 		return -errno;
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%*d %*d %*s %*s %4095s %511s", at, has) == 2 && strcmp(at, mountpoint) == 0) {
+		if (sscanf(line, "%*d %*d %*s %*s %4095s %511s", at, has) == 2 &&
+		    strcmp(at, mountpoint) == 0) {
 			snprintf(text, size, "%s", has);
 			ret = 0;
 		}
@@ -114,7 +117,8 @@ void vfsflags_note(struct fsd *fsd)
 	if (ret == 0)
 		ret = write_note(path, text);
 	if (ret < 0)
-		log_err("%s: with which options it was mounted cannot be kept (%s): it is mounted with the default ones",
+		log_err("%s: with which options it was mounted cannot be kept (%s): it is mounted "
+			"with the default ones: unmount it and mount it with yours",
 			fsd->conf.mountpoint, strerror(-ret));
 }
 

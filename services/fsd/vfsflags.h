@@ -1,10 +1,13 @@
-/* The options of the mount that the VFS keeps (ro, nosuid, nodev, noexec, noatime ...): interface.md 4.1. */
+/* Options that the VFS keeps with the mount (ro, nosuid, nodev, ...): interface.md 4.1. */
 #ifndef SCOUTFS_FSD_VFSFLAGS_H
 #define SCOUTFS_FSD_VFSFLAGS_H
 
 #include "fsd.h"
 
-/* What is mounted at the mountpoint is about to be replaced: its options are noted for the next mount, if none are. */
+/*
+ * What is mounted at the mountpoint is about to be replaced: its options are noted for the next
+ * mount, if none are.  What cannot be noted is said.
+ */
 void vfsflags_note(struct fsd *fsd);
 /* The noted ones as flags of mount(2), 0: none. */
 unsigned long vfsflags_noted(struct fsd *fsd);

@@ -1,15 +1,16 @@
 /*
- * unnamed hold DIR NR: makes NR files without a name (O_TMPFILE) with BYTES each, fsyncs them, says "ready" and
- * waits to be killed.
+ * unnamed hold DIR NR: makes NR files without a name (O_TMPFILE) with BYTES each, fsyncs them, says
+ * "ready" and waits to be killed.
  *
- * unnamed publish DIR NR PROCS: PROCS processes make NR files each, write one without a name and then link it, as
- * S3 gateways do; some they let go instead.  Whatever happens to the services meanwhile: no call fails, and at the
- * end DIR holds just what was linked, whole.  It says "going" after the first file of each.
+ * unnamed publish DIR NR PROCS: PROCS processes make NR files each, write one without a name and
+ * then link it, as S3 gateways do; some they let go instead. Whatever happens to the services
+ * meanwhile: no call fails, and at the end DIR holds just what was linked, whole. It says "going"
+ * after the first file of each.
  *
- * unnamed across A B: the same directory through the mounts of two nodes.  A file without a name is A's until it has
- * one, then B's as well; B removes it, and it stays A's, who cannot bring it back.  RENAME_EXCHANGE by one is seen by
- * the other at once.  It says "held" and waits for a line while A holds a file that nobody's scan must delete; B may have
- * been mounted anew when the line comes.
+ * unnamed across A B: the same directory through the mounts of two nodes. A file without a name is
+ * A's until it has one, then B's as well; B removes it, and it stays A's, who cannot bring it back.
+ * RENAME_EXCHANGE by one is seen by the other at once. It says "held" and waits for a line while A
+ * holds a file that nobody's scan must delete; B may have been mounted anew when the line comes.
  * Exit status: 0 so it is, 1 not (said), 2 could not run.
  */
 #include <dirent.h>
