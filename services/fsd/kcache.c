@@ -53,6 +53,8 @@
 #define BUFFER_BYTES		((1u << 20) + 4096u)	/* the greatest request, and what is before it */
 /* Answers that an earlier process has written may still be on their way into the kernel's tables. */
 #define KNOWS_ALL_MS		5000u
+/* How long a revoke waits for that. */
+#define ON_ITS_WAY_MS		1000u
 /* After that long a process that went on from an earlier one has proved itself. */
 #define SERVED_MS		10000u
 
@@ -709,14 +711,34 @@ struct inval {
 	struct kcache *kc;
 	off_t off, len;
 	struct kcache_call *call;	/* a revoke's */
+	uint64_t patience_ns;		/* until then it waits for inodes that are on their way */
 	bool left_out;
 };
+
+/*
+ * The kernel does not know an inode that it was told of: whoever asked for it has the answer and has not run since, or it is
+ * forgotten and has not said so.  The first one will make an inode of that answer, with attributes that it trusts.  A revoke
+ * waits for that, or they would be trusted as long as nobody asks for the name again.
+ */
+static int inval_when_known(struct inval *iv, uint64_t ino)
+{
+	const struct timespec pause = { .tv_nsec = NSEC_PER_MSEC / 2 };
+	int ret = -ENOENT;
+
+	while (ret == -ENOENT && inode_in_use(iv->kc->fsd, ino) && clock_mono_ns() < iv->patience_ns) {
+		nanosleep(&pause, NULL);
+		ret = fuse_lowlevel_notify_inval_inode(iv->kc->se, node_of_ino(ino), iv->off, iv->len);
+	}
+	return ret;
+}
 
 static void inval_one(void *arg, uint64_t ino)
 {
 	struct inval *iv = arg;
 	int ret = fuse_lowlevel_notify_inval_inode(iv->kc->se, node_of_ino(ino), iv->off, iv->len);
 
+	if (ret == -ENOENT && iv->call)
+		ret = inval_when_known(iv, ino);
 	if (ret < 0 && ret != -ENOENT)
 		log_debug("inode %llu: the kernel does not drop its cache: %s",
 			  (unsigned long long)ino, strerror(-ret));
@@ -783,7 +805,8 @@ bool kcache_has_unread(struct fsd *fsd)
 
 bool kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all, struct kcache_call *call)
 {
-	struct inval iv = { .kc = fsd->kcache, .call = call };
+	struct inval iv = { .kc = fsd->kcache, .call = call,
+			    .patience_ns = clock_mono_ns() + ON_ITS_WAY_MS * NSEC_PER_MSEC };
 
 	if (!iv.kc)
 		return false;
