@@ -63,12 +63,12 @@ struct blkcli_op {
 };
 
 /*
- * Run all ops and wait for all; returns 0 or the first error in order of ops.  They run in any order
- * and at once, but for a FLUSH that is_after: others cover writes of earlier calls only.  -EINVAL:
- * alignment or range; -ESTALE: a newer
- * term was set; -ENOLINK: the rid was revoked; -EKEYEXPIRED: a serverd's lease has run out; -EPERM: not
- * this kind's to write; -EIO and others from the device.  -ETIMEDOUT: the deadline came first; what blockd has not answered may still happen, and
- * buffers in the pool or region stay in use until it has; nothing is sent again after that.
+ * Run all ops and wait for all; returns 0 or the first error in order of ops.  They run in any order and at
+ * once, but for a FLUSH that is_after; others cover writes of earlier calls only.  -EINVAL: alignment or
+ * range; -ESTALE: a newer term was set; -ENOLINK: the rid was revoked; -EKEYEXPIRED: a serverd's lease has
+ * run out; -EPERM: not this kind's to write; -EIO and others from the device.  -ETIMEDOUT: the deadline came
+ * first; what blockd has not answered may still happen, and buffers in the pool or region stay in use until
+ * it has; nothing is sent again after that.
  */
 int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr);
 
