@@ -3,18 +3,18 @@
 # names (tests/lin/linwork.c) with faults from SEED meanwhile, after each of which all goes on.  Then the history is judged by
 # the rules at the head of tests/lin/lin_check.c, everything is unmounted, and the volume is checked.
 #
-#   FAULTS="kill stop blip oneway pause power cut freeze hang"    those that are taken from ("none": no faults)
+#   FAULTS="kill stop blip oneway pause slow power cut freeze hang"    those that are taken from ("none": no faults)
 #   LIN_DAEMONS="blockd quorumd serverd fsd"             whom they hit
 #   LIN_PARTS="arena cell share map attr log sync"       the parts of the workload; PROCS (2) processes a node
 #
 # In every other round the leases are long and the faults short: a daemon is killed or, for 2 s, stopped, or a node is cut off,
-# heard by one less, or paused; then no program may see an error.  In the others the leases are short and the faults long: power
+# heard by one less, slow to talk to, or paused; then no program may see an error.  In the others the leases are short and the faults long: power
 # cut and boot; for 12 s a partition, a pause of the machine, a daemon that hangs (blockd: a device that stalls).  A mount may be given up then, its programs are told so, and it is mounted again.
 . "$(dirname "$0")/../lib/cluster.sh"
 SEED=${SEED:-$([ -n "${SOAK:-}" ] && date +%s || echo 1)}
 ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 40 || echo 3)}
 LIN_SECONDS=${LIN_SECONDS:-$([ -n "${SOAK:-}" ] && echo 60 || echo 10)}
-FAULTS=${FAULTS:-kill stop blip oneway pause power cut freeze hang}
+FAULTS=${FAULTS:-kill stop blip oneway pause slow power cut freeze hang}
 PROCS=${PROCS:-2} LIN_PARTS=${LIN_PARTS:-arena cell share map attr log sync}
 GRACE_NS=3000000000
 RANDOM=$((SEED % 32768))
@@ -93,6 +93,7 @@ fault_oneway() {
 	"$RIG" heal
 }
 fault_pause() { say="$1 paused for 2 s"; "$RIG" freeze "$1"; sleep 2; "$RIG" thaw "$1"; }
+fault_slow() { say="$1 slow to talk to for 3 s"; "$RIG" slow "$1" || fail "round $round: the network of $1 gets slow"; sleep 3; "$RIG" heal; }
 fault_power() {
 	local from
 	say="power cut of $1"
@@ -134,11 +135,15 @@ value() { awk -v k="$1" '{for (i = 1; i < NF; i += 2) if ($i == k) print $(i + 1
 checked "three nodes boot" cluster_up
 cp "$BUILD/tests/lin/linwork" "$RIG_DIR/shared/bin/"
 checked "mkfs with three quorum slots" cluster_mkfs
+if ! "$RIG" slow n1 2>/dev/null || ! "$RIG" heal; then
+	echo "# no network is made slow: this kernel has no tbf (sch_tbf)"
+	FAULTS=" $FAULTS " FAULTS=${FAULTS/ slow / }
+fi
 total_ops=0 total_faults=0 worst=0
 for round in $(seq "$ROUNDS"); do
 	if [ $((round % 2)) = 1 ]; then
 		# the leader's own mount has no longer lease than the leader, heartbeat_timeout_ms less the longest write
-		kinds="kill stop blip oneway pause" may_lose=no
+		kinds="kill stop blip oneway pause slow" may_lose=no
 		conf="lease_ms=20000 longest_io_ms=2000 heartbeat_timeout_ms=12000"
 	else
 		kinds="power cut freeze hang" may_lose=yes
