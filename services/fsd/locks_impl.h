@@ -5,7 +5,7 @@
 #include "locks.h"
 
 #define LOCKS_HASH_NR	4096u
-#define NOTIFIERS_MAX	32u
+#define NOTIFIERS_MAX	256u	/* many wait for one page that a writer takes again and again on a busy machine */
 
 enum revoke_step {
 	REVOKE_NONE,

@@ -108,7 +108,8 @@ static bool watch(struct locks *ls)
 
 		if (!l)
 			continue;
-		if (ls->threads_nr == NOTIFIERS_MAX || !is_stuck(ls, c, now, &for_good)) {
+		/* one that is free has to do what this one has left, or nobody would watch */
+		if ((ls->threads_nr == NOTIFIERS_MAX && !ls->free_nr) || !is_stuck(ls, c, now, &for_good)) {
 			again = true;
 			continue;
 		}
