@@ -840,13 +840,17 @@ static void close_inodes(struct mount_sim *m)
 
 static void leave_more(struct mount_sim *m)
 {
+	bool is_waited_for = false;
+
 	if (m->state != MOUNT_LEAVING || m->is_bye_sent || m->closing_gen)
 		return;
 	for (unsigned i = 0; i < MOUNT_OPS; i++) {
-		if (m->ops[i].state != MOP_NONE)
+		if (m->ops[i].state == MOP_SYNC)
+			is_waited_for = true;
+		else if (m->ops[i].state != MOP_NONE)
 			return;
 	}
-	if (has_work(m)) {
+	if (is_waited_for || has_work(m)) {
 		m->wants_commit = true;
 		open_tree(m);
 		return;
