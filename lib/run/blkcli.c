@@ -78,6 +78,9 @@ static void slot_complete(struct blkcli *c, struct slot *s, int result)
 
 	if (result > 0)
 		result = -EIO;
+	/* -EINVAL of one that is ordered is an older blockd's, and it is asked again. */
+	if (result < 0 && s->desc.op == BLK_OP_FLUSH && !(result == -EINVAL && s->desc.flags & BLKRING_AFTER))
+		c->flush_failures[s->desc.dev]++;
 	/* The connection's thread sends it again when there may be a lease. */
 	if (result == -EKEYEXPIRED && w && c->conf.kind == BLK_KIND_FSD) {
 		s->state = SLOT_WAITING;
@@ -628,6 +631,16 @@ int blkcli_write_small_durable(struct blkcli *c, enum blk_device dev, uint64_t b
 int blkcli_flush(struct blkcli *c, enum blk_device dev)
 {
 	return run_one(c, BLK_OP_FLUSH, dev, 0, 0, NULL);
+}
+
+uint64_t blkcli_flush_failures(struct blkcli *c, enum blk_device dev)
+{
+	uint64_t nr;
+
+	pthread_mutex_lock(&c->lock);
+	nr = c->flush_failures[dev];
+	pthread_mutex_unlock(&c->lock);
+	return nr;
 }
 
 static int dev_read(void *arg, uint64_t blkno, void *buf)

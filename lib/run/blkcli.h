@@ -117,6 +117,12 @@ int blkcli_write_small(struct blkcli *c, enum blk_device dev, uint64_t blkno, co
 int blkcli_write_small_durable(struct blkcli *c, enum blk_device dev, uint64_t blkno, const void *buf);
 /* What has been written to dev and answered is durable.  Errors as blkcli_run. */
 int blkcli_flush(struct blkcli *c, enum blk_device dev);
+/*
+ * How many flushes of dev have failed, whoever of this client asked for them.  A device tells each client once: of two
+ * threads that write, the other's flush may have been told of what it lost of ours.  So who has written compares this with
+ * what it was before its first write.
+ */
+uint64_t blkcli_flush_failures(struct blkcli *c, enum blk_device dev);
 
 /* The metadata device as lib/core wants it.  Valid until close. */
 struct block_dev blkcli_block_dev(struct blkcli *c);

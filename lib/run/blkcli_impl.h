@@ -71,6 +71,7 @@ struct blkcli {
 	uint32_t free[BLKRING_ENTRIES];	/* a stack, so that few bounce buffers are ever touched */
 	uint32_t free_nr;
 	struct waiter *waiters;
+	uint64_t flush_failures[BLK_DEVS_NR];
 	struct {
 		enum control_state state;
 		int result;

@@ -423,20 +423,28 @@ static int write_tree(struct txn *t, struct closing *c, bool flush, struct disk_
 /* File data and the new tree; *lt names the tree. */
 static int write_all(struct txn *t, struct closing *c, bool flush, struct disk_log_trees *lt)
 {
+	uint64_t failures;
 	int ret;
 
 	for (;;) {
 		/* All of it at each try: nobody knows what a flush that failed has lost. */
+		failures = blkcli_flush_failures(t->fsd->blk, BLK_DEV_META);
 		txn_doing(t, "writing file data");
 		c->failed = "file data";
 		ret = pool_write(t->fsd, c->pool, c->data, &c->data_nr);
 		if (ret == 0) {
 			ret = write_tree(t, c, flush, lt);
+			/* A merge may have been told of what the device has lost of this. */
+			if (ret == 0 && blkcli_flush_failures(t->fsd->blk, BLK_DEV_META) != failures)
+				ret = -EIO;
 			if (ret == 0)
 				return 0;
 			block_set_abort(t->bs);
 		}
 		stats_inc(&t->fsd->stats.trans_commit_retry);
+		/* blockd refuses this mount: the server of this host has fenced it, whatever a later leader knows. */
+		if (ret == -ENOLINK && !atomic_load(&t->fsd->fenced))
+			fsd_fenced(t->fsd);
 		if (ret == -ENOLINK || ret == -ESHUTDOWN)
 			return ret;
 		if (ret == -ENOSPC) {

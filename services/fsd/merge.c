@@ -202,6 +202,7 @@ static void set_progress(struct merge *m, uint64_t since_ns, uint64_t items)
 static int run_request(struct merge *m, struct block_set *bs, const struct merge_request *req,
 		       const struct disk_btree_root *logs_root, struct merge_complete *comp)
 {
+	uint64_t failures = blkcli_flush_failures(m->fsd->blk, BLK_DEV_META);
 	uint64_t since = clock_mono_ns();
 	struct merge_run *run;
 	int ret = merge_run_open(&run, bs, req, logs_root, dirty_max(m->fsd));
@@ -218,6 +219,9 @@ static int run_request(struct merge *m, struct block_set *bs, const struct merge
 		ret = block_set_write(bs);
 		if (ret == 0)
 			ret = blkcli_flush(m->fsd->blk, BLK_DEV_META);
+		/* A commit may have been told of what the device has lost of this. */
+		if (ret == 0 && blkcli_flush_failures(m->fsd->blk, BLK_DEV_META) != failures)
+			ret = -EIO;
 	}
 	merge_run_close(run);
 	set_progress(m, 0, 0);

@@ -66,6 +66,8 @@ static struct {
 	atomic_bool is_low;		/* it says that there is no space */
 	atomic_uint waits;
 	unsigned flushes;
+	bool fails_others;		/* before the next flush another thread's failed */
+	uint64_t failures;		/* such flushes */
 	bool flushed;			/* nothing was written since the last flush */
 	bool flushes_itself;		/* what comes need not be flushed */
 	atomic_ullong own_term;		/* it is of this instance; 0: it is not */
@@ -138,9 +140,22 @@ int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 		if (ops[i].dev == BLK_DEV_META)
 			leader.flushed = true;
 		leader.flushes++;
+		leader.failures += leader.fails_others;
+		leader.fails_others = false;
 	}
 	pthread_mutex_unlock(&leader.lock);
 	return ret;
+}
+
+uint64_t blkcli_flush_failures(struct blkcli *c, enum blk_device dev)
+{
+	uint64_t nr;
+
+	(void)c, (void)dev;
+	pthread_mutex_lock(&leader.lock);
+	nr = leader.failures;
+	pthread_mutex_unlock(&leader.lock);
+	return nr;
 }
 
 static int lead_alloc(void *arg, uint64_t *blkno)
@@ -463,6 +478,13 @@ void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 {
 	(void)fsd;
 	fprintf(stderr, "fsd_fail: %s\n", fmt);
+	abort();
+}
+
+void fsd_fenced(struct fsd *fsd)
+{
+	(void)fsd;
+	fprintf(stderr, "fsd_fenced\n");
 	abort();
 }
 
@@ -1101,6 +1123,24 @@ static void a_leader_of_this_host_flushes_for_the_mount(void **state)
 	check_device();
 }
 
+/* The device tells a client once that it has lost something; a merge that has flushed may have been told instead of us. */
+static void what_another_flush_has_lost_is_written_again(void **state)
+{
+	uint64_t retries = stats_get(&fsd.stats.trans_commit_retry);
+	unsigned commits = leader.commits;
+
+	(void)state;
+	fsd.conf.commit_interval_ms = 60000;
+	leader.finalize_every = leader.hold_every = 0;
+	leader.fails_others = true;
+	do_step(&inodes[0], CREATE);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	assert_false(leader.fails_others);
+	assert_int_equal(stats_get(&fsd.stats.trans_commit_retry), retries + 1);
+	assert_int_equal(leader.commits, commits + 1);
+	check_device();
+}
+
 static void nothing_dirty_writes_and_sends_nothing(void **state)
 {
 	unsigned commits;
@@ -1246,6 +1286,7 @@ int main(void)
 		T(who_waits_for_a_commit_does_not_wait_for_the_next_transaction),
 		T(device_equals_what_operations_did),
 		T(a_leader_of_this_host_flushes_for_the_mount),
+		T(what_another_flush_has_lost_is_written_again),
 		T(nothing_dirty_writes_and_sends_nothing),
 		T(failed_writes_are_repeated_until_they_succeed),
 		cmocka_unit_test_setup_teardown(
