@@ -284,6 +284,9 @@ static void loop_sleep(struct blockd *d, bool must_resubmit)
 	engine_sleep_begin(d->engine);
 	if (conns_sleep_begin(d) || ends_answer(d))
 		timeout_ms = 0;
+	/* what ended short has been queued again */
+	if (!engine_submit(d->engine) && timeout_ms != 0)
+		timeout_ms = RESUBMIT_MS;
 	events_wait(d, timeout_ms);
 	conns_sleep_end(d);
 	engine_sleep_end(d->engine);
