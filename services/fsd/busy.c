@@ -4,7 +4,8 @@
  * Why they have to be known: a revoke drops pages, and the call that does so waits for each that is locked.  A request that
  * waits for the lock which is revoked would never let it go on.  But a page that is locked for such a request is not up to date:
  * no mapping shows it.  So it can be left out, and must be, while all others are dropped (notifier.c, kcache.c).
- *  - READ: all its pages are locked.
+ *  - READ: all its pages are locked; the one of a symbolic link, too, during READLINK.
+ *  - READ of a descriptor with O_DIRECT: none, or as above; that turns out when one tries to drop them.
  *  - WRITE: the kernel copies into page after page and lets each go that it has in full; the first that it lacks the rest of
  *    stays locked, and ends the request.  So it may be the last page, where the request covers it in part; whether it is, turns
  *    out when one tries to drop it.
@@ -40,8 +41,9 @@ void busy_begin(struct busy *b, enum busy_kind kind, uint64_t ino, uint64_t offs
 {
 	struct bucket *k = bucket_of(ino);
 
-	*b = (struct busy){ .kind = kind, .ino = ino, .offset = offset, .len = len, .since_ns = clock_mono_ns(), .data = data };
+	*b = (struct busy){ .kind = kind, .ino = ino, .offset = offset, .len = len, .data = data };
 	pthread_mutex_lock(&k->mutex);
+	b->since_ns = clock_mono_ns();	/* who has not seen it on the list looked before that */
 	b->next = k->list;
 	k->list = b;
 	pthread_mutex_unlock(&k->mutex);
@@ -122,6 +124,8 @@ static bool locked_pages(const struct busy *b, struct busy_pages *p)
 	*p = (struct busy_pages){ b->offset >> SMALL_SHIFT, (end - 1) >> SMALL_SHIFT, false };
 	if (b->kind == BUSY_READ)
 		return true;
+	if (b->kind == BUSY_DIRECT)
+		return b->is_locked;
 	if (!(end & (SMALL_SIZE - 1)) && b->offset <= p->last << SMALL_SHIFT)
 		return false;
 	p->first = p->last;
@@ -179,15 +183,22 @@ int busy_pages(uint64_t ino, struct busy_pages **out)
 	return join(p, nr);
 }
 
-bool busy_has_begun(uint64_t ino, uint64_t since_ns)
+bool busy_has_begun(uint64_t ino, uint64_t since_ns, bool all_read)
 {
 	struct bucket *k = bucket_of(ino);
+	bool found = false, written_back = false;
 	struct busy_pages p;
-	bool found = false;
 
 	pthread_mutex_lock(&k->mutex);
-	for (struct busy *b = k->list; b && !found; b = b->next)
-		found = b->ino == ino && b->since_ns >= since_ns && locked_pages(b, &p);
+	for (struct busy *b = k->list; b; b = b->next) {
+		found |= b->ino == ino && b->since_ns >= since_ns && locked_pages(b, &p);
+		written_back |= b->ino == ino && b->kind == BUSY_BACK;
+	}
+	/* When nothing else explains it: a fault, or the rest of a direct read that went through the cache. */
+	for (struct busy *b = k->list; b && !found && all_read && !written_back; b = b->next) {
+		if (b->ino == ino && b->kind == BUSY_DIRECT && !b->is_locked)
+			found = b->is_locked = true;
+	}
 	pthread_mutex_unlock(&k->mutex);
 	return found;
 }

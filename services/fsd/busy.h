@@ -12,6 +12,7 @@ struct op;
 
 enum busy_kind {
 	BUSY_READ,
+	BUSY_DIRECT,	/* a read of a descriptor with O_DIRECT */
 	BUSY_WRITE,	/* write(2) */
 	BUSY_BACK,	/* the kernel writes back what was stored to a mapping */
 };
@@ -23,7 +24,7 @@ struct busy {
 	uint64_t ino, offset, len;
 	uint64_t since_ns;
 	const uint8_t *data;	/* BUSY_WRITE: what is written */
-	bool is_locked;		/* BUSY_WRITE: its last page has turned out to be */
+	bool is_locked;		/* BUSY_WRITE: its last page has turned out to be; BUSY_DIRECT: its pages have */
 };
 
 struct busy_pages {
@@ -40,8 +41,11 @@ void busy_end(struct busy *b);
  * to free, and their number is returned; or -ENOMEM.
  */
 int busy_pages(uint64_t ino, struct busy_pages **out);
-/* Whether one that may keep a page of ino locked has begun at since_ns or later. */
-bool busy_has_begun(uint64_t ino, uint64_t since_ns);
+/*
+ * Dropping pages of ino takes its time: whether one that may keep some locked has begun at since_ns or later, or, if the kernel's
+ * requests are `all_read`, a direct read must be it, which is noted.
+ */
+bool busy_has_begun(uint64_t ino, uint64_t since_ns, bool all_read);
 /*
  * Dropping that page, which is there `maybe`, takes its time.  True: because a write has it locked, which is noted; false: it is
  * being written back.

@@ -228,7 +228,7 @@ static void done_create(struct op *op, int err)
 
 	fuse_op_done(d->req, op);
 	/* the kernel would take the attributes for newer than whatever it has learnt since */
-	if (err == 0 && d->existing && inode_in_use(op->fsd, ino))
+	if (err == 0 && d->existing && (atomic_load(&op->fsd->is_resumed) || inode_in_use(op->fsd, ino)))
 		err = -ESTALE;
 	if (err) {
 		fuse_reply_err(d->req, -err);
@@ -434,7 +434,7 @@ static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	a->req = req;
 	a->ino = ino_of_node(ino);
 	a->op.again = &again_attr;
-	a->op.keeps_pages = to_set & FUSE_SET_ATTR_SIZE;
+	a->op.keeps_pages = to_set & FUSE_SET_ATTR_SIZE ? a->ino : 0;
 	a->attr = *attr;
 	a->to_set = to_set;
 	a->kill_suidgid = fuse_request()->kill_suidgid;
@@ -445,6 +445,7 @@ static void done_readlink(struct op *op, int err)
 {
 	struct readlink_op *r = (struct readlink_op *)op;
 
+	busy_end(&r->busy);
 	fuse_op_done(r->req, op);
 	if (err)
 		fuse_reply_err(r->req, -err);
@@ -462,6 +463,7 @@ static void fs_readlink(fuse_req_t req, fuse_ino_t ino)
 		return;
 	r->req = req;
 	r->ino = ino_of_node(ino);
+	busy_begin(&r->busy, BUSY_READ, r->ino, 0, SMALL_SIZE, NULL);
 	fuse_op_start(req, &r->op);
 }
 
@@ -1061,7 +1063,8 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want = conn->capable & want;
 	conn->max_write = MAX_REQUEST_BYTES;
 	conn->max_readahead = MAX_REQUEST_BYTES;
-	conn->max_background = 64;
+	/* A read that waits for a lock keeps its place, and a write-back that a revoke waits for must always get one. */
+	conn->max_background = 1024;
 	conn->congestion_threshold = 48;
 	conn->time_gran = 1;
 }

@@ -47,6 +47,7 @@ struct kcache_call {
 	_Atomic uint64_t looked_ns;	/* when it was found out which are locked */
 	_Atomic uint64_t since_ns;	/* when it began with this one, or these */
 	atomic_bool is_left;		/* set by who watches: another call does what is left, no more of it */
+	bool leaves_truncated;		/* files of which a truncation waits (locks_keep_pages) are left out */
 };
 #define KCACHE_MANY	UINT64_MAX
 
@@ -103,7 +104,7 @@ struct file_req {
 	uint64_t ino;
 	uint64_t offset;
 	uint64_t len;
-	int flags; /* write: open flags as the kernel sent them; lseek: whence; fallocate: mode */
+	int flags; /* read, write: open flags as the kernel sent them; lseek: whence; fallocate: mode */
 	bool write_cache;	/* FUSE_WRITE_CACHE: from the page cache of a mapping */
 	bool kill_suidgid;	/* who changes the data may not keep setuid and setgid */
 	void *buf;		/* write: malloc'd copy, owned by the request */

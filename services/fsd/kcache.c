@@ -768,6 +768,12 @@ static void inval_pages(void *arg, uint64_t ino)
 		inode_give_end(iv->kc->fsd);
 		return;
 	}
+	if (iv->call->leaves_truncated && locks_keep_pages(iv->kc->fsd, ino)) {
+		iv->left_out = true;
+		inode_give_begin(iv->kc->fsd, ino);
+		inode_give_end(iv->kc->fsd);
+		return;
+	}
 	atomic_store(&iv->call->looked_ns, clock_mono_ns());
 	nr = busy_pages(ino, &busy);
 	if (nr < 0)

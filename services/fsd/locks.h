@@ -38,6 +38,8 @@ uint64_t lock_write_seq(struct fsd *fsd, const struct key *key);
 /* How long the kernel may cache entries and attributes of ino: seconds, 0 while its lock is absent
  * or being revoked. */
 double lock_kernel_timeout(struct fsd *fsd, uint64_t ino);
+/* Whether a truncation of ino waits, for its lock or for a write that does: until then the kernel writes nothing of it back. */
+bool locks_keep_pages(struct fsd *fsd, uint64_t ino);
 /* The open generation in which a use with write mode was last dropped: a revoke commits up to
  * it. */
 void lock_note_dirty(struct op *op, uint64_t gen);

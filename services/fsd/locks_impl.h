@@ -41,6 +41,7 @@ struct lock {
 	uint8_t revoke_to;		/* while step is not NONE */
 	enum revoke_step step;
 	bool gave_all;			/* the kernel may have been given something of any inode */
+	bool leaves_truncated;		/* in this revoke: files of which a truncation waits are left out */
 	bool is_requested;		/* an answer of the leader is due */
 	bool is_idle;			/* on the LRU */
 	struct op *waiters, **waiters_tail;
@@ -77,14 +78,14 @@ void revoke_forget(struct lock *l);
  * For whoever does the work of revokes.  revoke_next: the next lock with some, NULL: none now.  Its step
  * says which.  NOTIFY, DROP: if revoke_has_to_notify says so the kernel is told to forget what it
  * has under the lock, then revoke_notified: `left_out`: some pages were locked and it was not told of those.  Instead
- * revoke_leave_notify, if that waits for somebody who waits for the lock; `for_good`: and it makes no sense to try again
- * without those pages.  FINISH: if revoke_has_to_drop says so its items are dropped,
+ * revoke_leave_notify, if that waits for somebody who waits for the lock; `truncated`: for a truncation, so that the next
+ * call shall leave out such files (leaves_truncated).  FINISH: if revoke_has_to_drop says so its items are dropped,
  * then revoke_dropped with 0 or what went wrong; l may be gone afterwards.
  */
 struct lock *revoke_next(struct locks *ls);
 bool revoke_has_to_notify(struct lock *l);
 void revoke_notified(struct lock *l, bool left_out);
-void revoke_leave_notify(struct lock *l, bool for_good);
+void revoke_leave_notify(struct lock *l, bool truncated);
 bool revoke_has_to_drop(const struct lock *l);
 void revoke_dropped(struct lock *l, int err);
 

@@ -367,9 +367,15 @@ void mapped_fini(struct write_op *w)
 
 /* ---- a write(2) meanwhile --------------------------------------------------------------------------- */
 
+struct taker {
+	struct write_op *w;
+	struct itx *tx;
+};
+
 static int take_words(void *arg, MDB_cursor *cur, const MDB_val *key, const struct row *r)
 {
-	struct write_op *w = arg;
+	struct taker *t = arg;
+	struct write_op *w = t->w;
 	struct file_req *rq = w->rq;
 	size_t size = sizeof(r->rec) + r->rec.len + mask_bytes(r->rec.len);
 	uint8_t *copy = malloc(size), *mask;
@@ -395,16 +401,17 @@ static int take_words(void *arg, MDB_cursor *cur, const MDB_val *key, const stru
 	if (any)
 		rc = mdb_cursor_put(cur, &mk, &mv, MDB_CURRENT);
 	free(copy);
-	return rc ? rc : 0;
+	return rc ? items_error(t->tx, rc, "pending write") : 0;
 }
 
 static int take_from_pending(struct itx *tx, void *arg)
 {
 	struct write_op *w = arg;
-	int ret = each_row(tx, w->rq->ino, w->rq->offset, w->rq->len, take_words, w);
+	struct taker t = { w, tx };
+	int ret = each_row(tx, w->rq->ino, w->rq->offset, w->rq->len, take_words, &t);
 
 	tx->changes++;
-	return ret > 0 ? items_error(tx, ret, "pending write") : ret;
+	return ret;
 }
 
 static void take_and_wait(struct op *op)

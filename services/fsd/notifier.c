@@ -19,6 +19,7 @@
 #include "fsd_stats.h"
 #include "fuse.h"
 #include "locks_impl.h"
+#include "pending.h"
 
 #define WATCH_MS	1	/* how often calls are looked at while there are any */
 #define LATE_MS		3	/* a call of that age is waiting for something */
@@ -59,6 +60,7 @@ static void notify(struct locks *ls, struct lock *l)
 		/* those who use it now will give something afterwards */
 		if (!l->readers && !l->writers)
 			l->gave_all = false;
+		call.kernel.leaves_truncated = l->leaves_truncated;
 		pthread_mutex_unlock(&ls->mutex);
 		left_out = kcache_invalidate(ls->fsd, first, last, all, &call.kernel);
 		pthread_mutex_lock(&ls->mutex);
@@ -70,29 +72,42 @@ static void notify(struct locks *ls, struct lock *l)
 		revoke_notified(l, left_out);
 }
 
-static bool is_waited_for(const struct lock *l)
+static bool truncation_waits(const struct lock *l, uint64_t ino)
 {
 	const struct op *op = l->waiters;
 
-	while (op && !op->keeps_pages)
+	while (op && op->keeps_pages != ino)
 		op = op->next;
-	return op;
+	return op || (l->waiters && pending_keeps_pages(ino));
 }
 
-/* Whether a call does not go on by itself; *for_good: nor would another one. */
-static bool is_stuck(struct locks *ls, struct call *c, uint64_t now, bool *for_good)
+bool locks_keep_pages(struct fsd *fsd, uint64_t ino)
+{
+	struct key key = key_inode(ino), start = key_lock_start(&key);
+	struct lock *l;
+	bool waits;
+
+	pthread_mutex_lock(&fsd->locks->mutex);
+	l = locks_find(fsd->locks, &start);
+	waits = l && truncation_waits(l, ino);
+	pthread_mutex_unlock(&fsd->locks->mutex);
+	return waits;
+}
+
+/* Whether a call does not go on by itself; *truncated: because of a truncation. */
+static bool is_stuck(struct locks *ls, struct call *c, uint64_t now, bool *truncated)
 {
 	uint64_t ino = atomic_load(&c->kernel.ino), page = atomic_load(&c->kernel.page);
 	uint64_t since = atomic_load(&c->kernel.since_ns);
 
-	*for_good = false;
+	*truncated = false;
 	if (!ino || now < since + LATE_MS * NSEC_PER_MSEC)
 		return false;
-	*for_good = now >= since + VERY_LATE_MS * NSEC_PER_MSEC && is_waited_for(c->l);
-	if (*for_good)
+	*truncated = now >= since + VERY_LATE_MS * NSEC_PER_MSEC && truncation_waits(c->l, ino);
+	if (*truncated)
 		return true;
 	if (page == KCACHE_MANY)
-		return busy_has_begun(ino, atomic_load(&c->kernel.looked_ns));
+		return busy_has_begun(ino, atomic_load(&c->kernel.looked_ns), !kcache_has_unread(ls->fsd));
 	/* it may have to be written back first, by a request that is still to be read */
 	return !kcache_has_unread(ls->fsd) && busy_found_locked(ino, page);
 }
@@ -101,7 +116,7 @@ static bool is_stuck(struct locks *ls, struct call *c, uint64_t now, bool *for_g
 static bool watch(struct locks *ls)
 {
 	uint64_t now = clock_mono_ns();
-	bool again = false, for_good;
+	bool again = false, truncated;
 
 	for (struct call *c = ls->calls; c; c = c->next) {
 		struct lock *l = c->l;
@@ -109,16 +124,15 @@ static bool watch(struct locks *ls)
 		if (!l)
 			continue;
 		/* one that is free has to do what this one has left, or nobody would watch */
-		if ((ls->threads_nr == NOTIFIERS_MAX && !ls->free_nr) || !is_stuck(ls, c, now, &for_good)) {
+		if ((ls->threads_nr == NOTIFIERS_MAX && !ls->free_nr) || !is_stuck(ls, c, now, &truncated)) {
 			again = true;
 			continue;
 		}
 		c->l = NULL;
-		if (for_good)
+		if (truncated)
 			stats_inc(&ls->fsd->stats.lock_notify_left);
-		else
-			atomic_store(&c->kernel.is_left, true);
-		revoke_leave_notify(l, for_good);
+		atomic_store(&c->kernel.is_left, true);
+		revoke_leave_notify(l, truncated);
 	}
 	return again;
 }

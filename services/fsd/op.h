@@ -93,8 +93,8 @@ struct op {
 
 	/* It uses inode_give_begin for what its answer lets the kernel keep; others are taken to give something of all. */
 	bool notes_itself;
-	/* Until the answer the kernel does not write back what was stored to mappings of the file. */
-	bool keeps_pages;
+	/* Until the answer the kernel does not write back what was stored to mappings of this inode; 0: of none. */
+	uint64_t keeps_pages;
 	/* What the kernel writes back, and a revoke that drops pages waits for: it may use a lock that is being given up. */
 	bool is_writeback;
 	struct op *next;		/* a queue or wait list it is on */

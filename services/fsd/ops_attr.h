@@ -2,6 +2,7 @@
 #ifndef SCOUTFS_FSD_OPS_ATTR_H
 #define SCOUTFS_FSD_OPS_ATTR_H
 
+#include "busy.h"
 #include "inode.h"
 
 struct attr_op {
@@ -21,6 +22,7 @@ struct readlink_op {
 	struct op op;
 	void *req;
 	uint64_t ino;
+	struct busy busy;		/* the kernel keeps what is read as a page, locked until the answer */
 	char target[SYMLINK_MAX_BYTES];
 };
 int attr_run_readlink(struct op *op, struct itx *tx);

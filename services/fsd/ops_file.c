@@ -95,7 +95,7 @@ void op_read(struct fsd *fsd, struct file_req *rq)
 	r->op.run = read_run;
 	r->op.done = read_done;
 	r->rq = rq;
-	busy_begin(&r->busy, BUSY_READ, rq->ino, rq->offset, rq->len, NULL);
+	busy_begin(&r->busy, rq->flags & O_DIRECT ? BUSY_DIRECT : BUSY_READ, rq->ino, rq->offset, rq->len, NULL);
 	fuse_op_start(rq->req, &r->op);
 }
 

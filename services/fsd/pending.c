@@ -75,6 +75,19 @@ bool pending_is_there(uint64_t ino)
 	return is_there;
 }
 
+bool pending_keeps_pages(uint64_t ino)
+{
+	const struct op *op;
+	struct pending *p;
+
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find(ino);
+	for (op = p ? p->waiting : NULL; op && op->keeps_pages != ino; op = op->next)
+		;
+	pthread_mutex_unlock(&pendings.mutex);
+	return op;
+}
+
 int pending_begin(uint64_t ino, struct pending_turn *t)
 {
 	struct pending *p;

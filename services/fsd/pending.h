@@ -18,6 +18,8 @@ struct pending_turn {
 
 /* Whether ino has one that is not applied yet. */
 bool pending_is_there(uint64_t ino);
+/* Whether a truncation of ino waits for them (op->keeps_pages). */
+bool pending_keeps_pages(uint64_t ino);
 /* Before it is answered: it comes after all that are there.  0 or -ENOMEM. */
 int pending_begin(uint64_t ino, struct pending_turn *t);
 /* For run(): 0 when nothing is before t, else OP_PARKED. */

@@ -39,6 +39,7 @@ static void begin(struct lock *l)
 	} else {
 		l->step = REVOKE_NOTIFY;
 		l->is_dropped = false;
+		l->leaves_truncated = false;
 		queue_work(l);
 	}
 }
@@ -133,12 +134,13 @@ void revoke_notified(struct lock *l, bool left_out)
 	revoke_drained(l);
 }
 
-void revoke_leave_notify(struct lock *l, bool for_good)
+void revoke_leave_notify(struct lock *l, bool truncated)
 {
 	assert(l->step == REVOKE_NOTIFY || l->step == REVOKE_DROP);
 	/* of some inodes it was noted that they have nothing any more, and they were not told */
 	l->gave_all = true;
-	l->is_dropped = for_good;
+	l->is_dropped = false;
+	l->leaves_truncated |= truncated;
 	l->step = REVOKE_DRAIN;
 	revoke_drained(l);
 }

@@ -978,6 +978,28 @@ static long work_make_or_open(int at)
 	return records * 4;
 }
 
+/* A symbolic link that all replace and read: the kernel keeps its page locked while it asks for the target. */
+static long work_symlink(int at)
+{
+	char target[64];
+
+	for (long i = 0; i < records * 4; i++) {
+		ssize_t n;
+
+		if (i % 4 == 0 && (symlink("a target", path(at, "n%d", at)) < 0 || rename(path(at, "n%d", at), path(at, "s")) < 0))
+			return -1;
+		n = readlink(path(at, "s"), target, sizeof(target));
+		if (n < 0 ? errno != ENOENT && errno != ESTALE : n != 8 || memcmp(target, "a target", 8) != 0)
+			return -1;
+	}
+	return records * 4;
+}
+
+static void remove_replaced(void)
+{
+	unlink(path(0, "s"));
+}
+
 static bool all_worked(const long *did)
 {
 	(void)did;
@@ -1112,6 +1134,7 @@ static const struct race races[] = {
 	{ "making the same names: each is made once", NULL, work_create, each_created_once, remove_created },
 	{ "open(O_CREAT) of names that come and go: it fails nowhere", NULL, work_make_or_open, all_worked,
 	  remove_created },
+	{ "reading a symbolic link that is replaced: it goes on", NULL, work_symlink, all_worked, remove_replaced },
 	{ "unlinking and renaming the same names: each goes once", race_names, work_take, each_created_once,
 	  remove_taken },
 	{ "linking one file: no link is lost", race_file, work_link, all_linked, remove_linked },
