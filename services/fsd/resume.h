@@ -5,9 +5,9 @@
 #include "format/format.h"
 #include "txn.h"
 
-/* Before generation gen is stored under lt: the next process can tell whether it was. */
 /* Whether the leader, whose word is `now`, has stored what was sent to it. */
 bool resume_was_stored(const struct disk_log_trees *sent, const struct disk_log_trees *now);
+/* Before generation gen is stored under lt: the next process can tell whether it was. */
 int resume_note_storing(struct fsd *fsd, uint64_t gen, const struct disk_log_trees *lt);
 
 /*
