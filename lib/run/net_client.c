@@ -567,7 +567,13 @@ static void read_frames(struct net_client *nc)
 	}
 }
 
-/* Why a connection came to nothing before it could be used.  How long to wait before the next. */
+/*
+ * Why a connection came to nothing before it could be used.  How long to wait before the next.
+ *
+ * Of two ends of which one has keys and the other none, the one that reads the other's greeting first closes the
+ * connection, often before its own greeting is on the wire: the other end then learns nothing but the end.  On some
+ * machines it is always the same end.
+ */
 static uint64_t handshake_failed(struct net_client *nc, int event, int value)
 {
 	char text[KEYS_TEXT_BYTES] = "";
@@ -585,10 +591,15 @@ static uint64_t handshake_failed(struct net_client *nc, int event, int value)
 		else
 			set_why(nc, LOG_ERR, "the leader at %s talks only to nodes with keys, and this one has none: make one "
 				"(scoutfsctl keygen), and add its line to the list there", nc->stats.endpoint);
-	} else if (nc->conf.keys && ++nc->cuts >= CUTS_MAX) {
-		set_why(nc, LOG_ERR, "the leader at %s ends each connection while keys are exchanged: is its key the one that "
-			"%s has for its address?", nc->stats.endpoint, keys_allow_path(nc->conf.keys));
+	} else if (++nc->cuts < CUTS_MAX) {
+		return RETRY_NS;
+	} else if (nc->conf.keys) {
+		set_why(nc, LOG_ERR, "the leader at %s ends each connection while keys are exchanged: either it talks without "
+			"keys, and this node only with them, or its key is not the one that %s has for its address",
+			nc->stats.endpoint, keys_allow_path(nc->conf.keys));
 	} else {
+		set_why(nc, LOG_ERR, "the leader at %s ends each connection at its start: perhaps it talks only to nodes with "
+			"keys, and this one has none (scoutfsctl keygen)", nc->stats.endpoint);
 		return RETRY_NS;
 	}
 	return REFUSED_NS;
