@@ -8,7 +8,7 @@ UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/unit/%)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
 POSIX_SRC := $(sort $(wildcard tests/posix/*.c))
-POSIX_BIN := $(POSIX_SRC:tests/posix/%.c=$(BUILD)/tests/posix/%)
+POSIX_BIN := $(POSIX_SRC:tests/posix/%.c=$(BUILD)/tests/posix/%) $(BUILD)/tests/posix/coherence
 RIG_SRC := $(sort $(wildcard tests/rig/*.c))
 RIG_BIN := $(RIG_SRC:tests/rig/%.c=$(BUILD)/tests/rig/%)
 BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
@@ -35,6 +35,8 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/drive
 # Programs that are clients of a mount: nothing of the project is in them.
 link_tool = @mkdir -p $(@D) && echo "  LINK    $@" && $(CC) $(LDFLAGS) -o $@ $^ $(1)
 $(BUILD)/tests/posix/%: $(BUILD)/obj/tests/posix/%.o
+	$(call link_tool)
+$(BUILD)/tests/posix/coherence: $(call obj,$(sort $(wildcard tests/posix/coherence/*.c)))
 	$(call link_tool)
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o
 	$(call link_tool,$(shell pkg-config --libs fuse3))

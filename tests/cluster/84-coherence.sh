@@ -1,5 +1,5 @@
 #!/bin/bash
-# What one node has done the next call on any other shows, whatever it is (tests/posix/coherence.c); and taking a lock
+# What one node has done the next call on any other shows, whatever it is (tests/posix/coherence/); and taking a lock
 # away waits for nobody who waits for it: writing back, mapped pages, a pool that is full, programs that are stopped,
 # pages and directories that the kernel has locked (tests/posix/storm.c).  With SOAK= longer.
 . "$(dirname "$0")/../lib/cluster.sh"
