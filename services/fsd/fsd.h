@@ -1,7 +1,7 @@
 /*
  * fsd: one mount.  What its parts share; each part's promise stands in its own header.
  *
- *   fuse.c       requests in, replies out              ops_*.c   one POSIX operation each
+ *   fuse*.c      requests in, replies out              ops_*.c   one POSIX operation each
  *   kcache.c     mounting, what the kernel forgets     inode.c   inode items and attributes
  *   op.c         running, parking, waking operations   pool.c    dirty file data in shared memory
  *   items.c      the item cache in LMDB                data.c    extents, reading and writing

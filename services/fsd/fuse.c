@@ -5,8 +5,10 @@
  * answers and frees.  Replies that name an inode count a look-up before they are sent, and take it
  * back if the kernel did not get them.  How long the kernel may trust a reply is asked when it is
  * made, while the operation still has its lock uses (design.md D4).
+ *
+ * Extended attributes are in fuse_xattr.c, statfs in fuse_statfs.c.
  */
-#include "fuse.h"
+#include "fuse_impl.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,37 +20,11 @@
 #include "kcache.h"
 #include "locks.h"
 #include "log.h"
-#include "net_client.h"
 #include "ops_attr.h"
 #include "ops_dir.h"
 #include "orphan.h"
-#include "xattr.h"
 
 #define MAX_REQUEST_BYTES	(1u << 20)
-
-static struct fsd *fsd_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
-/* A zeroed operation of `size` bytes that begins with struct op; answers ENOMEM itself. */
-static void *new_op(fuse_req_t req, size_t size, const char *name, bool writes,
-		    int (*run)(struct op *, struct itx *), void (*done)(struct op *, int))
-{
-	struct op *op = calloc(1, size);
-
-	stats_inc(&fsd_of(req)->stats.fuse_requests);
-	if (!op) {
-		fuse_reply_err(req, ENOMEM);
-		return NULL;
-	}
-	op->fsd = fsd_of(req);
-	op->name = name;
-	op->writes = writes;
-	op->run = run;
-	op->done = done;
-	return op;
-}
 
 static bool get_name(fuse_req_t req, const char *from, struct name *to)
 {
@@ -467,148 +443,6 @@ static void fs_readlink(fuse_req_t req, fuse_ino_t ino)
 	fuse_op_start(req, &r->op);
 }
 
-/* ---- extended attributes --------------------------------------------------------------------- */
-
-/* Ends get and list: `size` 0 asks for the length, a smaller one than needed is ERANGE. */
-static void done_xattr_read(struct op *op, int err)
-{
-	struct xattr_op *x = (struct xattr_op *)op;
-	size_t size = (size_t)x->flags;
-
-	fuse_op_done(x->req, op);
-	if (err)
-		fuse_reply_err(x->req, -err);
-	else if (size == 0)
-		fuse_reply_xattr(x->req, x->len);
-	else if (x->len > size)
-		fuse_reply_err(x->req, ERANGE);
-	else
-		fuse_reply_buf(x->req, x->val, x->len);
-	free(x->val);
-	free(x);
-}
-
-static void done_xattr_change(struct op *op, int err)
-{
-	struct xattr_op *x = (struct xattr_op *)op;
-
-	fuse_op_done(x->req, op);
-	fuse_reply_err(x->req, -err);
-	free(x->groups);
-	free(x->val);
-	free(x);
-}
-
-/* too_long: what a name over 255 bytes is answered with (interface 2.1). */
-static struct xattr_op *xattr_op_of(fuse_req_t req, fuse_ino_t ino, const char *name,
-				    size_t val_bytes, int too_long, const char *what, bool writes,
-				    int (*run)(struct op *, struct itx *),
-				    void (*done)(struct op *, int))
-{
-	struct xattr_op *x;
-
-	if (strlen(name) > XATTR_NAME_MAX_BYTES) {
-		fuse_reply_err(req, too_long);
-		return NULL;
-	}
-	x = new_op(req, sizeof(*x), what, writes, run, done);
-	if (!x)
-		return NULL;
-	x->req = req;
-	x->ino = ino_of_node(ino);
-	strcpy(x->name, name);
-	x->val = val_bytes ? malloc(val_bytes) : NULL;
-	if (val_bytes && !x->val) {
-		fuse_reply_err(req, ENOMEM);
-		free(x);
-		return NULL;
-	}
-	return x;
-}
-
-static void fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
-{
-	struct xattr_op *x = xattr_op_of(req, ino, name, XATTR_VALUE_MAX_BYTES, ENODATA, "getxattr",
-					 false, xattr_run_get, done_xattr_read);
-
-	if (!x)
-		return;
-	x->flags = (int)size;
-	fuse_op_start(req, &x->op);
-}
-
-static void fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
-{
-	struct xattr_op *x = xattr_op_of(req, ino, "", XATTR_LIST_BYTES, ENODATA, "listxattr",
-					 false, xattr_run_list, done_xattr_read);
-
-	if (!x)
-		return;
-	x->flags = (int)size;
-	fuse_op_start(req, &x->op);
-}
-
-/*
- * The kernel says who may keep setgid while the mode follows an ACL only to those who negotiate
- * FUSE_SETXATTR_EXT, which libfuse 3.14 does not.  So the groups of the thread are looked up.
- */
-static int get_groups(fuse_req_t req, struct xattr_op *x)
-{
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	int nr;
-
-	if (ctx->uid == 0)
-		return 0;
-	nr = fuse_req_getgroups(req, 0, NULL);
-	if (nr < 0)
-		nr = 0;		/* of another process namespace: its primary group must do */
-	x->groups = calloc((size_t)nr + 1, sizeof(*x->groups));
-	if (!x->groups)
-		return -ENOMEM;
-	if (nr > 0) {
-		int got = fuse_req_getgroups(req, nr, x->groups);
-
-		x->groups_nr = got < 0 ? 0 : got < nr ? (size_t)got : (size_t)nr;
-	}
-	x->groups[x->groups_nr++] = ctx->gid;
-	return 0;
-}
-
-static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
-			size_t size, int flags)
-{
-	struct xattr_op *x;
-
-	if (size > XATTR_VALUE_MAX_BYTES) {
-		fuse_reply_err(req, E2BIG);
-		return;
-	}
-	x = xattr_op_of(req, ino, name, size, ERANGE, "setxattr", true, xattr_run_set,
-			done_xattr_change);
-	if (!x)
-		return;
-	if (size)
-		memcpy(x->val, value, size);
-	x->len = size;
-	x->flags = flags;
-	if (strcmp(name, ACL_ACCESS_NAME) == 0 && get_groups(req, x) < 0) {
-		fuse_reply_err(req, ENOMEM);
-		free(x->val);
-		free(x);
-		return;
-	}
-	fuse_op_start(req, &x->op);
-}
-
-static void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
-{
-	struct xattr_op *x = xattr_op_of(req, ino, name, 0, ENODATA, "removexattr", true,
-					 xattr_run_remove, done_xattr_change);
-
-	if (x)
-		fuse_op_start(req, &x->op);
-}
-
 /* ---- open files ------------------------------------------------------------------------------ */
 
 struct open_op {
@@ -923,129 +757,7 @@ static void fs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 	list(req, ino, size, off, true);
 }
 
-/* ---- the volume ------------------------------------------------------------------------------ */
-
-#define BLOCKS_PER_LARGE	(LARGE_SIZE / SMALL_SIZE)
-#define META_BYTES_PER_FILE	2048	/* interface 4.1: files = metadata bytes / 2048 */
-
-/*
- * The leader's answer outlives who asked if that one is killed first: it belongs to both.
- */
-struct statfs_op {
-	struct op op;
-	fuse_req_t req;
-	struct statfs_call *call;
-	struct msg_statfs_reply m;
-	int err;
-	bool answered;
-};
-struct statfs_call {
-	struct statfs_op *asks;		/* NULL: nobody any more */
-};
-static pthread_mutex_t statfs_mutex = PTHREAD_MUTEX_INITIALIZER;
-
-static void statfs_answer(void *arg, int err, unsigned type, const void *reply)
-{
-	struct statfs_call *call = arg;
-	struct statfs_op *s;
-
-	(void)type;
-	pthread_mutex_lock(&statfs_mutex);
-	s = call->asks;
-	if (s) {
-		s->call = NULL;
-		s->err = err;
-		s->answered = true;
-		if (!err)
-			s->m = *(const struct msg_statfs_reply *)reply;
-	}
-	pthread_mutex_unlock(&statfs_mutex);
-	free(call);
-	if (s)
-		op_wake(&s->op);
-}
-
-static bool statfs_cancel(struct op *op)
-{
-	struct statfs_op *s = (struct statfs_op *)op;
-	bool waits;
-
-	pthread_mutex_lock(&statfs_mutex);
-	waits = s->call;
-	if (waits)
-		s->call->asks = NULL;
-	s->call = NULL;
-	pthread_mutex_unlock(&statfs_mutex);
-	return waits;
-}
-
-static void statfs_ask(struct op *op)
-{
-	struct statfs_op *s = (struct statfs_op *)op;
-	struct statfs_call *call = malloc(sizeof(*call));
-	struct net_client *net = op->fsd->net;
-	int ret = -ENOMEM;
-
-	if (call) {
-		call->asks = s;
-		s->call = call;
-		atomic_store(&op->cancel, statfs_cancel);
-		ret = net_client_call(net, MSG_statfs, NULL, statfs_answer, call);
-	}
-	if (ret == 0)
-		return;
-	/* no answer will come; but a cancel may just have taken the operation away */
-	if (!call || statfs_cancel(op))
-		op_fail(op, ret);
-	free(call);
-}
-
-static int statfs_run(struct op *op, struct itx *tx)
-{
-	struct statfs_op *s = (struct statfs_op *)op;
-
-	(void)tx;
-	return s->answered ? s->err : op_park(op, statfs_ask);
-}
-
-static void done_statfs(struct op *op, int err)
-{
-	struct statfs_op *s = (struct statfs_op *)op;
-	const struct msg_statfs_reply *m = &s->m;
-	struct statvfs st = { 0 };
-	struct txn_status ts;
-
-	fuse_op_done(s->req, op);
-	if (err) {
-		fuse_reply_err(s->req, -err);
-	} else {
-		st.f_bsize = st.f_frsize = SMALL_SIZE;
-		st.f_blocks = m->total_data + m->total_meta * BLOCKS_PER_LARGE;
-		st.f_bfree = m->free_data + m->free_meta * BLOCKS_PER_LARGE;
-		/* What can be written: no metadata, and nothing when metadata for it would not be given. */
-		txn_get_status(op->fsd, &ts);
-		st.f_bavail = ts.is_low ? 0 : m->free_data;
-		st.f_files = m->total_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
-		if (!ts.is_low)
-			st.f_ffree = m->free_meta * (LARGE_SIZE / META_BYTES_PER_FILE);
-		st.f_favail = st.f_ffree;
-		st.f_fsid = m->fsid;
-		st.f_namemax = NAME_MAX_BYTES;
-		fuse_reply_statfs(s->req, &st);
-	}
-	free(s);
-}
-
-static void fs_statfs(fuse_req_t req, fuse_ino_t ino)
-{
-	struct statfs_op *s = new_op(req, sizeof(*s), "statfs", false, statfs_run, done_statfs);
-
-	(void)ino;
-	if (!s)
-		return;
-	s->req = req;
-	fuse_op_start(req, &s->op);
-}
+/* ---- the session ----------------------------------------------------------------------------- */
 
 static void fs_init(void *userdata, struct fuse_conn_info *conn)
 {
@@ -1098,11 +810,11 @@ const struct fuse_lowlevel_ops kcache_fuse_ops = {
 	.readdirplus = fs_readdirplus,
 	.releasedir = fs_release,
 	.fsyncdir = fs_fsync,
-	.statfs = fs_statfs,
-	.setxattr = fs_setxattr,
-	.getxattr = fs_getxattr,
-	.listxattr = fs_listxattr,
-	.removexattr = fs_removexattr,
+	.statfs = op_statfs,
+	.setxattr = op_setxattr,
+	.getxattr = op_getxattr,
+	.listxattr = op_listxattr,
+	.removexattr = op_removexattr,
 	.create = fs_create,
 	.fallocate = fs_fallocate,
 	.lseek = fs_lseek,
