@@ -398,18 +398,37 @@ static bool must_flush_again(const struct blkcli_op *op, bool was_resent)
 	       (op->result == -EINVAL || (op->result == 0 && was_resent));
 }
 
+static int flush_once(struct blkcli *c, uint8_t dev)
+{
+	struct blkcli_op flush = { .op = BLK_OP_FLUSH, .dev = dev };
+	bool unused;
+
+	run_once(c, &flush, 1, &unused);
+	return flush.result;
+}
+
+/* A durable write that was refused, by a blockd of before there were any: as a write and a flush. */
+static void write_and_flush(struct blkcli *c, struct blkcli_op *op)
+{
+	bool unused;
+
+	op->is_durable = false;
+	run_once(c, op, 1, &unused);
+	op->is_durable = true;
+	if (op->result == 0)
+		op->result = flush_once(c, op->dev);
+}
+
 int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 {
-	bool was_resent, unused;
+	bool was_resent;
 	int ret = run_once(c, ops, nr, &was_resent);
 
 	for (size_t i = 0; i < nr && ret != -ETIMEDOUT; i++) {
-		struct blkcli_op flush = { .op = BLK_OP_FLUSH, .dev = ops[i].dev };
-
-		if (!must_flush_again(&ops[i], was_resent))
-			continue;
-		run_once(c, &flush, 1, &unused);
-		ops[i].result = flush.result;
+		if (must_flush_again(&ops[i], was_resent))
+			ops[i].result = flush_once(c, ops[i].dev);
+		else if (ops[i].is_durable && ops[i].result == -EINVAL && op_check(&ops[i]) == 0)
+			write_and_flush(c, &ops[i]);
 	}
 	for (size_t i = 0; i < nr; i++)
 		if (ops[i].result < 0)
@@ -472,6 +491,16 @@ int blkcli_revoke(struct blkcli *c, uint64_t rid)
 int blkcli_revoke_mount(struct blkcli *c, uint64_t rid)
 {
 	return control_run(c, BLKMSG_REVOKE_MOUNT, rid);
+}
+
+bool blkcli_can_revoke_mount(struct blkcli *c)
+{
+	bool can;
+
+	pthread_mutex_lock(&c->lock);
+	can = c->can & BLK_CAN_REVOKE_MOUNT;
+	pthread_mutex_unlock(&c->lock);
+	return can;
 }
 
 /* ---- leases ---- */

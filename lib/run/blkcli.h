@@ -92,8 +92,13 @@ static inline struct blkcli_op blkcli_flush_op(enum blk_device dev)
 int blkcli_set_term(struct blkcli *c, uint64_t term);
 /* The rid writes no more on this host: on 0 all its writes in flight have ended.  Kinds as above. */
 int blkcli_revoke(struct blkcli *c, uint64_t rid);
-/* As blkcli_revoke, for the mount (kind fsd) of that rid only: the serverd of the same instance goes on. */
+/*
+ * As blkcli_revoke, for the mount (kind fsd) of that rid only: the serverd of the same instance goes on.
+ * -EOPNOTSUPP: the blockd that is connected is too old for it, and has been told nothing.
+ */
 int blkcli_revoke_mount(struct blkcli *c, uint64_t rid);
+/* Whether the blockd that is, or was last, connected knows blkcli_revoke_mount. */
+bool blkcli_can_revoke_mount(struct blkcli *c);
 
 /*
  * Until when (clock_boot_ns) a writer may write: kind fsd for itself, kind quorumd for the serverd of its

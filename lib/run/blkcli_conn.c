@@ -249,6 +249,7 @@ static int conn_install(struct blkcli *c, int sock, const struct blkmsg_hello_re
 		c->stats.reconnects++;
 	}
 	c->is_connected = true;
+	c->can = hr->can;
 	c->refusal = 0;
 	for (size_t i = 0; i < BLKRING_ENTRIES; i++) {
 		if (c->slots[i].state == SLOT_WAITING) {
@@ -368,6 +369,13 @@ static void control_send(struct blkcli *c)
 
 	pthread_mutex_lock(&c->lock);
 	is_due = c->control.state == CONTROL_WAITING;
+	if (is_due && c->control.msg.hdr.type == BLKMSG_REVOKE_MOUNT && !(c->can & BLK_CAN_REVOKE_MOUNT)) {
+		/* It would end the connection, and the next one: nobody could write any more. */
+		is_due = false;
+		c->control.state = CONTROL_DONE;
+		c->control.result = -EOPNOTSUPP;
+		pthread_cond_broadcast(&c->conn_cond);
+	}
 	if (is_due)
 		c->control.state = CONTROL_SENT;
 	msg = c->control.msg;

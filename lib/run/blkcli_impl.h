@@ -62,6 +62,7 @@ struct blkcli {
 	bool is_reaping;		/* one thread uses ring, cq_head and cq_efd without the lock */
 	bool is_stopping;
 	int refusal;			/* why blockd or we refused the last connection, or 0 */
+	uint32_t can;			/* BLK_CAN_*, as the last blockd said */
 	struct blkring_shared *ring;
 	int sock, sq_efd, cq_efd;
 	uint32_t sq_tail, cq_head;

@@ -213,6 +213,13 @@ static inline int blkring_push(const struct blkring_index *head, struct blkring_
 
 #define BLK_HELLO_REGION	1u
 
+/*
+ * What this blockd understands beyond version 2 as it was first; one that is older says 0, for it fills the text of a
+ * greeting that refuses nothing with zeros.  BLKRING_DURABLE and BLKRING_AFTER need no bit: they are refused one by one
+ * (-EINVAL), and the client does without.  An unknown message ends the connection, so it must be known before.
+ */
+#define BLK_CAN_REVOKE_MOUNT	1u
+
 enum blkmsg_type {
 	BLKMSG_HELLO = 1,
 	BLKMSG_HELLO_REPLY,
@@ -270,8 +277,11 @@ struct blkmsg_hello_reply {
 	uint64_t fsid;
 	uint64_t meta_blocks;		/* large */
 	uint64_t data_blocks;		/* small */
-	char text[160];
+	char text[152];
+	uint32_t can;			/* BLK_CAN_* */
+	uint32_t pad;
 };
+static_assert(sizeof(struct blkmsg_hello_reply) == 216, "of the length that every client of version 2 expects");
 
 struct blkmsg_control {
 	struct blkmsg_header hdr;

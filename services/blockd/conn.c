@@ -268,6 +268,7 @@ static int conn_open(struct blockd *d, struct conn *c)
 	struct blkmsg_hello_reply reply = {
 		.hdr = blkmsg_header(BLKMSG_HELLO_REPLY),
 		.entries = BLKRING_ENTRIES,
+		.can = BLK_CAN_REVOKE_MOUNT,
 		.region_bytes = c->limits.region_bytes[BLK_REGION_PRIVATE],
 		.fsid = d->vol.fsid,
 		.meta_blocks = d->vol.meta_blocks,

@@ -18,7 +18,8 @@
  * blockd, which has cut it off by then, refuses its process from then on and nobody else, and the lead stays where it
  * is.  (To resign would make the next leader wait for that same lease, and needs another member.)  But as long as it
  * is the only mount nobody wants what it has: then its dirty state waits in the runtime directory for its next
- * process (D7), and if it is gone for good the operator says so.
+ * process (D7), and if it is gone for good the operator says so.  So it is, too, as long as this host's blockd is of
+ * before it could refuse that process alone (an upgrade that has restarted serverd and not yet blockd).
  *
  * The state is client->state; set_state() is the only place that changes it.
  */
@@ -260,6 +261,26 @@ static bool is_own_and_alone(const struct client *c)
 	return !o;
 }
 
+/* Whether it can be given up at all: with an older blockd our own may come back, or an operator says that it is gone. */
+static bool can_be_stopped(struct client *c)
+{
+	const struct server_conf *conf = &c->server->conf;
+
+	return !is_own(c) || conf->can_revoke_own_mount(conf->arg);
+}
+
+/* Once: it goes on by itself when blockd was restarted. */
+static void say_unstoppable(struct client *c, const char *reason)
+{
+	if (c->is_unstoppable)
+		return;
+	c->is_unstoppable = true;
+	log_warning("this instance's own mount %016llx cannot be fenced: %s, and this host's blockd is of an older version "
+		    "than serverd.  Restart scoutfs-blockd of this instance; or, if that mount is gone for good, run: "
+		    "scoutfsctl fence ack %016llx", (unsigned long long)c->info.rid, reason,
+		    (unsigned long long)c->info.rid);
+}
+
 static void wait_for_fence(struct client *c)
 {
 	uint64_t over_ns = lease_over_in_ns(c);
@@ -272,6 +293,10 @@ static void wait_for_fence(struct client *c)
 		log_notice("this instance's own mount %016llx is to be fenced: %s.  Its lease is waited for, %llu s",
 			   (unsigned long long)c->info.rid, c->reason,
 			   (c->deadline_ns - c->server->now_ns) / NSEC_PER_SEC);
+		return;
+	}
+	if (is_own(c) && !is_own_and_alone(c)) {
+		say_unstoppable(c, c->reason);
 		return;
 	}
 	if (is_own(c)) {
@@ -327,7 +352,9 @@ static void revoked(struct task *task, int err)
 		reclaim(s, c);
 		return;
 	}
-	if (err != -ENOENT)
+	if (err == -EOPNOTSUPP)
+		say_unstoppable(c, c->reason);
+	else if (err != -ENOENT)
 		log_err("mount %016llx is over and could not be stopped through blockd: %s",
 			(unsigned long long)c->info.rid, strerror(-err));
 	if (!is_own(c)) {
@@ -366,7 +393,7 @@ static void stop_own(struct server *s, struct client *c)
 void client_fence(struct server *s, struct client *c, const char *reason)
 {
 	c->reason = reason;
-	if (is_own_and_alone(c)) {
+	if (is_own_and_alone(c) || !can_be_stopped(c)) {
 		if (c->state != CLIENT_FENCE_WAIT)
 			wait_for_fence(c);
 		return;
@@ -397,7 +424,7 @@ int server_fence_ack(struct server *s, uint64_t rid)
 		remember_fenced(s, c);
 		s->conf.net.drop(s->conf.arg, rid);
 	}
-	if (is_own(c))
+	if (is_own(c) && can_be_stopped(c))
 		stop_own(s, c);
 	else
 		reclaim(s, c);
@@ -763,11 +790,17 @@ static void client_tick(struct server *s, struct client *c)
 {
 	/* Connected or not: it has let its lease run out. */
 	if (c->state == CLIENT_UP && may_be_given_up(s, c) && is_waited_for(s, c)) {
-		client_fence(s, c, "others wait for it, and its lease has run out");
-		return;
+		const char *reason = "others wait for it, and its lease has run out";
+
+		if (can_be_stopped(c)) {
+			client_fence(s, c, reason);
+			return;
+		}
+		say_unstoppable(c, reason);
 	}
-	/* This instance's own mount was waited for while it was the only one. */
-	if (c->state == CLIENT_FENCE_WAIT && is_own(c) && !c->is_fenced && may_be_given_up(s, c)) {
+	/* This instance's own mount was waited for while it was the only one, or blockd was an older one. */
+	if (c->state == CLIENT_FENCE_WAIT && is_own(c) && !c->is_fenced && may_be_given_up(s, c) &&
+	    can_be_stopped(c)) {
 		client_fence(s, c, c->reason);
 		return;
 	}

@@ -127,6 +127,11 @@ static int blk_revoke_own_mount(void *arg)
 	return blkcli_revoke_mount(d->blk, d->rid);
 }
 
+static bool blk_can_revoke_own_mount(void *arg)
+{
+	return blkcli_can_revoke_mount(((struct daemon *)arg)->blk);
+}
+
 static int rid_is_ours(void *arg, uint64_t rid)
 {
 	return instance_rid_is_ours(&((struct daemon *)arg)->conf, rid);
@@ -342,6 +347,7 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.set_term = blk_set_term,
 		.revoke = blk_revoke,
 		.revoke_own_mount = blk_revoke_own_mount,
+		.can_revoke_own_mount = blk_can_revoke_own_mount,
 		.rid_is_ours = rid_is_ours,
 		.rid_is_fenced = rid_is_fenced,
 		.lapsed_led_ms = lapsed_led,

@@ -38,8 +38,13 @@ struct server_conf {
 	/* Worker's thread: nobody with an older term writes any more; this rid writes no more (2.7). */
 	int (*set_term)(void *arg, uint64_t term);
 	int (*revoke)(void *arg, uint64_t rid);
-	/* Worker's thread: the mount of this very instance writes no more, this server does. */
+	/*
+	 * Worker's thread: the mount of this very instance writes no more, this server does.  -EOPNOTSUPP: this
+	 * host's blockd is too old to keep the two apart.
+	 */
 	int (*revoke_own_mount)(void *arg);
+	/* Loop: whether it could be asked just now. */
+	bool (*can_revoke_own_mount)(void *arg);
 	/* Worker's thread: whether this host ever ran a mount of that rid; 1, 0 or an error. */
 	int (*rid_is_ours)(void *arg, uint64_t rid);
 	/* Worker's thread: whether that rid is known to write no more (fenced.h); 1, 0 or an error. */
@@ -85,6 +90,7 @@ struct client {
 	bool was_greeted;		/* by this server */
 	bool is_connected;
 	bool is_fenced;			/* it may not come back */
+	bool is_unstoppable;		/* blockd is too old to stop it, and it was said */
 	bool has_merge_work;		/* a part of a log merge that it has not handed in */
 	bool has_farewell;
 	uint64_t farewell_handle;

@@ -48,6 +48,7 @@ struct world {
 	unsigned revoked_nr;
 	unsigned own_revoked;
 	int own_revoke_err;
+	bool blockd_is_old;
 	uint64_t term;
 	uint64_t handles;
 	bool is_listening;
@@ -124,6 +125,11 @@ static int t_revoke_own(void *arg)
 	return w->own_revoke_err;
 }
 
+static bool t_can_revoke_own(void *arg)
+{
+	return !((struct world *)arg)->blockd_is_old;
+}
+
 static int t_is_ours(void *arg, uint64_t rid)
 {
 	struct world *w = arg;
@@ -190,7 +196,7 @@ static void start(struct world *w, uint64_t term)
 	struct server_conf sc = {
 		.conf = &w->conf, .term = term, .rid = OWN_RID, .fsid = FSID,
 		.dev = txn_dev_of(w->dev), .set_term = t_set_term, .revoke = t_revoke,
-		.revoke_own_mount = t_revoke_own,
+		.revoke_own_mount = t_revoke_own, .can_revoke_own_mount = t_can_revoke_own,
 		.rid_is_ours = t_is_ours, .rid_is_fenced = t_is_fenced,
 		.listen = t_listen, .unlisten = t_unlisten,
 		.lapsed_led_ms = t_lapsed, .boot_ns = t_boot, .lease_until_ns = t_lease_until,
@@ -706,6 +712,80 @@ static void this_instances_own_mount_is_given_up_with_its_lease(void **state)
 	assert_int_equal(server_state(w->s), SERVER_UP);
 	assert_int_equal(greet(w, OWN_RID, 1, 0), GREETING_FENCED);
 	world_free(w);
+}
+
+/*
+ * Its process is stopped, others wait, and this host's blockd is of before it could refuse that process alone: the
+ * server and everybody else go on, and so does that mount when it answers after all, or the fence when blockd is replaced.
+ */
+static void with_an_older_blockd_this_instances_own_mount_is_waited_for(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE), other = lock_of(6, MSG_LOCK_WRITE);
+	struct msg_lock_invalidate_reply given = { want.key, MSG_LOCK_WRITE, MSG_LOCK_NULL };
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	w->conf.client_timeout_ms = 600000;
+	w->blockd_is_old = true;
+	assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+	assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+	call(w, OWN_RID, MSG_lock, &want);
+	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->err, 0);
+	h = ask(w, 1, MSG_lock, &want);
+	pass_time(w, 100);
+	turns(w);
+	assert_null(find(w, RESPONDED, 1, h));
+	assert_int_equal(w->own_revoked, 0);
+	assert_int_equal(call(w, 1, MSG_lease, NULL)->err, 0);
+	assert_int_equal(call(w, 1, MSG_lock, &other)->err, 0);
+	/* It was stopped, and goes on. */
+	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->err, 0);
+	server_on_response(w->s, OWN_RID, 0, 0, MSG_lock_invalidate_reply, &given);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	/* Once more, and blockd is replaced. */
+	h = ask(w, OWN_RID, MSG_lock, &want);
+	given.key = want.key;
+	server_on_response(w->s, 1, 0, 0, MSG_lock_invalidate_reply, &given);
+	WAIT_FOR(w, find(w, RESPONDED, OWN_RID, h));
+	h = ask(w, 1, MSG_lock, &want);
+	pass_time(w, 100);
+	assert_null(find(w, RESPONDED, 1, h));
+	w->blockd_is_old = false;
+	pass_time(w, 2);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	WAIT_FOR(w, !client_find(w->s, OWN_RID));
+	turns(w);
+	assert_int_equal(w->own_revoked, 1);
+	world_free(w);
+}
+
+/* The same, and it is gone for good: an operator says so.  Also where blockd was found to be too old on the way. */
+static void with_an_older_blockd_an_operators_word_ends_this_instances_own_mount(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct world *w = world_make();
+
+		w->blockd_is_old = i == 0;
+		w->own_revoke_err = -EOPNOTSUPP;
+		assert_int_equal(greet(w, OWN_RID, 0, 0), GREETING_OK);
+		assert_int_equal(greet(w, 1, 0, 0), GREETING_OK);
+		server_on_disconnected(w->s, OWN_RID, w->now);
+		pass_time(w, 100);
+		WAIT_FOR(w, client_find(w->s, OWN_RID)->is_unstoppable);
+		assert_int_equal(client_find(w->s, OWN_RID)->state, CLIENT_FENCE_WAIT);
+		assert_int_equal(w->own_revoked, i);
+		w->blockd_is_old = true;
+		assert_int_equal(server_fence_ack(w->s, OWN_RID), 0);
+		WAIT_FOR(w, !client_find(w->s, OWN_RID));
+		turns(w);
+		assert_false(is_on_volume(w, OWN_RID));
+		assert_int_equal(server_state(w->s), SERVER_UP);
+		assert_int_equal(greet(w, OWN_RID, 1, 0), GREETING_FENCED);
+		world_free(w);
+	}
 }
 
 static void a_new_server_waits_for_its_own_mount_no_longer_than_for_others(void **state)
@@ -1645,6 +1725,8 @@ int main(void)
 		cmocka_unit_test(this_instances_own_mount_is_waited_for_while_it_is_alone),
 		cmocka_unit_test(this_instances_own_mount_is_given_up_when_another_one_comes),
 		cmocka_unit_test(this_instances_own_mount_is_given_up_with_its_lease),
+		cmocka_unit_test(with_an_older_blockd_this_instances_own_mount_is_waited_for),
+		cmocka_unit_test(with_an_older_blockd_an_operators_word_ends_this_instances_own_mount),
 		cmocka_unit_test(a_new_server_waits_for_its_own_mount_no_longer_than_for_others),
 		cmocka_unit_test(own_mount_that_an_earlier_server_fenced_does_not_come_back),
 		cmocka_unit_test(who_waits_for_a_silent_mounts_file_lock_gets_it_with_its_lease),
