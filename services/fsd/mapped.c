@@ -13,7 +13,9 @@
  *  - what other pending writes of this inode will bring: they are put over it, and reads wait for them;
  *  - what a write(2) has copied into the page before we have applied it.  Words that are so explained are left to that write;
  *    if they were pending they would be written a second time, perhaps over what another node has written in between.  A
- *    write(2) that comes after a page was read here takes its words out of the row (mapped_wait).  (A program that stores
+ *    write(2) that was not known yet when a page was compared takes its words out of the row before it does anything else,
+ *    whether the page is answered or not (mapped_wait): it is known from before its first transaction, and comparing and
+ *    making the row are one transaction; so either it finds the row, or the comparison has found it.  (A program that stores
  *    at the same time the very value that another one writes has it in the file when that write is answered.)
  * and it stays so: a revoke takes the lock away after all pages were dropped, for which it waits until they are written back and
  * answered.  For that such a write may use a lock that nobody else may use any more (REVOKE_DROP).  Only when a truncation is
@@ -107,7 +109,7 @@ static int row_get(struct itx *tx, uint64_t id, struct row *r)
 
 static int row_put(struct write_op *w, struct itx *tx)
 {
-	struct pending_rec rec = { .ino = w->rq->ino, .offset = w->rq->offset, .len = w->rq->len };
+	struct pending_rec rec = { .ino = w->rq->ino, .offset = w->rq->offset, .len = w->stored_len };
 	uint64_t be;
 	MDB_val mk = row_key(w->pending_id, &be), mv = { sizeof(rec) + rec.len + mask_bytes(rec.len), NULL };
 	int rc = mdb_put(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, &mv, MDB_RESERVE);
@@ -137,11 +139,18 @@ static int row_del(struct itx *tx, void *arg)
 static int each_row(struct itx *tx, uint64_t ino, uint64_t offset, uint64_t len,
 		    int (*each)(void *arg, MDB_cursor *cur, const MDB_val *key, const struct row *r), void *arg)
 {
+	MDB_dbi dbi = items_dbi(tx, TABLE_PENDING);
 	MDB_cursor *cur;
 	MDB_val mk, mv;
-	int rc = mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_PENDING), &cur), ret = 0;
+	MDB_stat st;
+	int rc = mdb_stat(tx->txn, dbi, &st), ret = 0;
 	struct row r;
 
+	/* mostly, and every write(2) asks */
+	if (!rc && !st.ms_entries)
+		return 0;
+	if (!rc)
+		rc = mdb_cursor_open(tx->txn, dbi, &cur);
 	if (rc)
 		return items_error(tx, rc, "pending writes");
 	while (ret == 0 && (rc = mdb_cursor_get(cur, &mk, &mv, MDB_NEXT)) == 0) {
@@ -269,6 +278,8 @@ static int find_stored(struct write_op *w, struct itx *tx)
 	busy_each_write(w->rq->ino, leave_to_write, &e);
 	for (size_t i = 0; i < mask_bytes(w->rq->len); i++)
 		ret |= w->mask[i] != 0;
+	/* what the page has behind the end of the file nobody stored, and another node may put something there */
+	w->stored_len = e.len;
 	return ret;
 }
 
@@ -293,6 +304,7 @@ static void answer(struct op *op)
 	fuse_op_done(req, op);
 	atomic_store(&op->interrupted, false);	/* nor does it end with who asked for it */
 	fuse_reply_write(req, w->rq->len);
+	w->rq->len = w->stored_len;
 	/* whose turn it is may need what a revoke of this use waits to give up */
 	lock_unuse(op);
 	op_wake(op);
@@ -367,6 +379,28 @@ void mapped_fini(struct write_op *w)
 
 /* ---- a write(2) meanwhile --------------------------------------------------------------------------- */
 
+/* Whether word `word` of the row is one that the write w brings. */
+static bool is_brought_by(const struct write_op *w, const struct row *r, uint64_t word)
+{
+	const struct file_req *rq = w->rq;
+	uint64_t at = r->rec.offset + word * MAPPED_WORD;
+	size_t n = word_len(word, r->rec.len);
+
+	return word_is_set(r->mask, word) && at >= rq->offset && at + n <= rq->offset + rq->len &&
+	       memcmp(r->bytes + word * MAPPED_WORD, (const uint8_t *)rq->buf + (at - rq->offset), n) == 0;
+}
+
+/* 1: there is something to take. */
+static int has_words(void *arg, MDB_cursor *cur, const MDB_val *key, const struct row *r)
+{
+	uint64_t word = 0;
+
+	(void)cur, (void)key;
+	while (word < words_of(r->rec.len) && !is_brought_by(arg, r, word))
+		word++;
+	return word < words_of(r->rec.len);
+}
+
 struct taker {
 	struct write_op *w;
 	struct itx *tx;
@@ -375,36 +409,30 @@ struct taker {
 static int take_words(void *arg, MDB_cursor *cur, const MDB_val *key, const struct row *r)
 {
 	struct taker *t = arg;
-	struct write_op *w = t->w;
-	struct file_req *rq = w->rq;
 	size_t size = sizeof(r->rec) + r->rec.len + mask_bytes(r->rec.len);
-	uint8_t *copy = malloc(size), *mask;
-	MDB_val mk = *key, mv = { size, copy };
-	bool any = false;
-	int rc = 0;
+	uint8_t *copy, *mask;
+	MDB_val mk = *key, mv = { .mv_size = size };
+	int rc;
 
+	if (!has_words(t->w, cur, key, r))
+		return 0;
+	copy = malloc(size);
 	if (!copy)
 		return -ENOMEM;
+	mv.mv_data = copy;
 	memcpy(copy, &r->rec, sizeof(r->rec));
 	memcpy(copy + sizeof(r->rec), r->bytes, size - sizeof(r->rec));
 	mask = copy + sizeof(r->rec) + r->rec.len;
 	for (uint64_t word = 0; word < words_of(r->rec.len); word++) {
-		uint64_t at = r->rec.offset + word * MAPPED_WORD;
-		size_t n = word_len(word, r->rec.len);
-
-		if (!word_is_set(mask, word) || at < rq->offset || at + n > rq->offset + rq->len ||
-		    memcmp(r->bytes + word * MAPPED_WORD, (uint8_t *)rq->buf + (at - rq->offset), n) != 0)
-			continue;
-		word_set(mask, word, false);
-		any = true;
+		if (is_brought_by(t->w, r, word))
+			word_set(mask, word, false);
 	}
-	if (any)
-		rc = mdb_cursor_put(cur, &mk, &mv, MDB_CURRENT);
+	rc = mdb_cursor_put(cur, &mk, &mv, MDB_CURRENT);
 	free(copy);
 	return rc ? items_error(t->tx, rc, "pending write") : 0;
 }
 
-static int take_from_pending(struct itx *tx, void *arg)
+static int take_from_rows(struct itx *tx, void *arg)
 {
 	struct write_op *w = arg;
 	struct taker t = { w, tx };
@@ -414,28 +442,26 @@ static int take_from_pending(struct itx *tx, void *arg)
 	return ret;
 }
 
-static void take_and_wait(struct op *op)
+/* In a transaction of its own: the write itself has to wait, for its lock if nothing else. */
+static void take(struct op *op)
 {
-	struct write_op *w = (struct write_op *)op;
 	int ret;
 
 	op->cancel = NULL;
-	ret = items_run(op->fsd, take_from_pending, w);
+	ret = items_run(op->fsd, take_from_rows, op);
 	if (ret < 0)
 		op_fail(op, ret);
 	else
-		w->then_wait(op);
+		op_wake(op);
 }
 
-int mapped_wait(struct write_op *w)
+int mapped_wait(struct write_op *w, struct itx *tx)
 {
-	int ret = data_wait_pending(&w->op, w->rq->ino, false);
+	int ret = each_row(tx, w->rq->ino, w->rq->offset, w->rq->len, has_words, w);
 
-	if (ret == OP_PARKED) {
-		w->then_wait = w->op.wait;
-		w->op.wait = take_and_wait;
-	}
-	return ret;
+	if (ret)
+		return ret < 0 ? ret : op_park(&w->op, take);
+	return data_wait_pending(&w->op, w->rq->ino, false);
 }
 
 /* ---- what an earlier process has answered and not applied ------------------------------------------- */

@@ -25,8 +25,11 @@ static inline bool mapped_is_stored(const struct write_op *w, uint64_t at)
 	return !w->mask || w->mask[at / MAPPED_WORD / 8] & 1u << (at / MAPPED_WORD % 8);
 }
 
-/* For run() of a write(2): as data_wait_pending, but pending writes that have its bytes from the page cache leave them to it. */
-int mapped_wait(struct write_op *w);
+/*
+ * For run() of a write(2), first of all: as data_wait_pending, but writes from mappings that have its bytes from the page cache
+ * leave them to it, the pending ones and those that are about to be.
+ */
+int mapped_wait(struct write_op *w, struct itx *tx);
 
 /* Make a write operation for rq; NULL: no memory.  ops_file.c's. */
 struct write_op *write_op_new(struct fsd *fsd, struct file_req *rq);

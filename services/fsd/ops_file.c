@@ -307,7 +307,7 @@ static int write_run(struct op *op, struct itx *tx)
 	w->used_nr = 0;
 	w->len = 0;
 	/* what the kernel wrote back before may be about the same bytes */
-	ret = rq->write_cache ? 0 : mapped_wait(w);
+	ret = rq->write_cache ? 0 : mapped_wait(w, tx);
 	if (ret == 0)
 		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 16, true);
 	if (ret == 0)

@@ -26,8 +26,7 @@ struct write_op {
 	struct pending_turn turn;
 	struct content *base;			/* what the kernel's pages were before the stores */
 	uint8_t *mask;				/* what was stored, by words; NULL: all of it */
-
-	void (*then_wait)(struct op *op);	/* of a write(2): for pending writes */
+	uint64_t stored_len;			/* with a mask: what of the request lies within the file */
 };
 
 #endif
