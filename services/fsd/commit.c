@@ -258,7 +258,7 @@ static uint64_t flushing_term(struct txn *t, bool last)
 {
 	uint64_t term = net_own_term(t->fsd);
 
-	return !last && term == t->own_term ? term : 0;
+	return !last && term == t->own_term && term != t->unknowing_term ? term : 0;
 }
 
 /*
@@ -273,6 +273,9 @@ static int store_unflushed(struct txn *t, const struct disk_log_trees *lt, uint6
 	if (ret == 0 || ret == -ESHUTDOWN || ret == -ENOLINK)
 		return ret;
 	t->own_term = 0;
+	/* Of before there was this message: each commit that tried it would be written twice. */
+	if (ret == -EOPNOTSUPP)
+		t->unknowing_term = term;
 	/* It may have stored it and ended before it could say so. */
 	memset(next, 0, sizeof(*next));
 	ret = await_open(t, next);

@@ -409,8 +409,7 @@ int net_commit_unflushed(struct fsd *fsd, const struct disk_log_trees *lt, uint6
 	ret = call(fsd, MSG_commit_unflushed, &msg, &reply);
 	if (ret == 0)
 		memcpy(next, &reply.log_trees, sizeof(*next));
-	/* A leader of before there was this message. */
-	return ret == -EOPNOTSUPP ? -EAGAIN : ret;
+	return ret;
 }
 
 int net_get_roots(struct fsd *fsd, struct forest_roots *roots, uint64_t *last_stable_seq)

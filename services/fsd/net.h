@@ -26,7 +26,7 @@ int net_commit_log_trees(struct fsd *fsd, const struct disk_log_trees *lt, bool 
 			 struct disk_log_trees *next);
 /*
  * The same with open_next, for the mount of the leader's own instance, of what is written and not flushed: the
- * leader of term flushes it.  -EAGAIN: another one leads, and has done nothing.
+ * leader of term flushes it.  -EAGAIN: another one leads, and has done nothing; -EOPNOTSUPP: it is too old for it.
  */
 int net_commit_unflushed(struct fsd *fsd, const struct disk_log_trees *lt, uint64_t term,
 			 struct disk_log_trees *next);

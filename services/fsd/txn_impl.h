@@ -37,6 +37,7 @@ struct txn {
 	uint64_t tree_seq;		/* first transaction of this log tree, for stream_write */
 	struct block_set *bs;
 	uint64_t own_term;		/* of the leader of our instance, which has stored something of ours */
+	uint64_t unknowing_term;	/* of one that is too old to flush for us; 0: none was */
 	uint64_t next_sync_ns;
 
 	_Atomic uint64_t opened_ns;	/* when lt came; any thread */

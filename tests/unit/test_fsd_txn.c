@@ -71,6 +71,7 @@ static struct {
 	bool flushed;			/* nothing was written since the last flush */
 	bool flushes_itself;		/* what comes need not be flushed */
 	atomic_ullong own_term;		/* it is of this instance; 0: it is not */
+	bool is_older;			/* it does not know commits that it is to flush for */
 	unsigned unflushed;		/* such commits, */
 	unsigned changes_every;		/* ... and when another leads instead */
 } leader;
@@ -343,6 +344,10 @@ int net_commit_unflushed(struct fsd *fsd, const struct disk_log_trees *lt, uint6
 	int ret;
 
 	leader.unflushed++;
+	if (leader.is_older) {
+		memset(next, 0x55, sizeof(*next));
+		return -EOPNOTSUPP;
+	}
 	if (leader.changes_every && leader.unflushed % leader.changes_every == 0) {
 		if (leader.unflushed % 2) {
 			leader.flushes_itself = true;
@@ -1113,6 +1118,29 @@ static void a_leader_of_this_host_flushes_for_the_mount(void **state)
 	/* Of both kinds of change, and after each one commit that is flushed. */
 	assert_true(atomic_load(&leader.own_term) > 5);
 	assert_true(leader.flushes > flushes);
+	check_device();
+	leader.changes_every = 0;
+	/* An older leader is asked once: then each commit is written once, and flushed. */
+	atomic_fetch_add(&leader.own_term, 1);
+	leader.is_older = true;
+	do_step(&inodes[0], WRITE);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	commits = leader.unflushed;
+	flushes = leader.flushes;
+	for (unsigned i = 1; i <= 4; i++) {
+		do_step(&inodes[i], WRITE);
+		txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	}
+	assert_int_equal(leader.unflushed, commits + 1);
+	assert_true(leader.flushes >= flushes + 4);
+	/* It is restarted as a newer one, which is another term. */
+	leader.is_older = false;
+	atomic_fetch_add(&leader.own_term, 1);
+	for (unsigned i = 1; i <= 4; i++) {
+		do_step(&inodes[i], WRITE);
+		txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	}
+	assert_int_equal(leader.unflushed, commits + 1 + 3);
 	check_device();
 	/* Another host leads. */
 	atomic_store(&leader.own_term, 0);
