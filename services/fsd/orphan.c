@@ -20,6 +20,7 @@
 #include "locks.h"
 #include "log.h"
 #include "net.h"
+#include "pending.h"
 #include "reader.h"
 #include "tmpfile.h"
 #include "xattr.h"
@@ -166,6 +167,7 @@ static void settle(struct orphans *o, struct ref *r)
 		return;
 	}
 	r->deleting = true;
+	pending_nobody_asks(r->ino);
 	r->next_doomed = NULL;
 	*o->doomed_tail = r;
 	o->doomed_tail = &r->next_doomed;

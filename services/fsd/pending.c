@@ -146,8 +146,9 @@ void pending_end(uint64_t ino, struct pending_turn *t, int err)
 
 	pthread_mutex_lock(&pendings.mutex);
 	p = pending_find(ino);
+	/* a file that is no more has no next fsync */
 	if (err)
-		p->err = err;
+		p->err = err == -ESTALE ? 0 : err;
 	for (at = &p->first; *at != t; at = &(*at)->next)
 		;
 	*at = t->next;
@@ -209,6 +210,19 @@ int data_wait_pending(struct op *op, uint64_t ino, bool take_error)
 	}
 	pthread_mutex_unlock(&pendings.mutex);
 	return ret;
+}
+
+void pending_nobody_asks(uint64_t ino)
+{
+	struct pending *p;
+
+	pthread_mutex_lock(&pendings.mutex);
+	p = pending_find(ino);
+	if (p && p->first)
+		p->err = 0;
+	else if (p)
+		pending_forget(p);
+	pthread_mutex_unlock(&pendings.mutex);
 }
 
 uint64_t pending_new_id(void)

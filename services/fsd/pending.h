@@ -24,8 +24,13 @@ bool pending_keeps_pages(uint64_t ino);
 int pending_begin(uint64_t ino, struct pending_turn *t);
 /* For run(): 0 when nothing is before t, else OP_PARKED. */
 int pending_wait_turn(struct op *op, uint64_t ino, struct pending_turn *t);
-/* One is over; err < 0 is kept for the next fsync of ino.  Wakes the next, or who waits for the last. */
+/*
+ * One is over; err < 0 is kept for the next fsync of ino, but -ESTALE: there will be none.  Wakes the next, or who waits
+ * for the last.
+ */
 void pending_end(uint64_t ino, struct pending_turn *t, int err);
+/* ino has no name and nobody has it open: an error that is kept for its next fsync goes. */
+void pending_nobody_asks(uint64_t ino);
 
 /* Under which a write lies in the item cache: never given twice.  An earlier process's are made known first. */
 uint64_t pending_new_id(void);

@@ -177,11 +177,13 @@ static inline void grant_one(void)
 }
 void lock_note_dirty(struct op *op, uint64_t gen) { (void)op; (void)gen; }
 void reader_wait(struct op *op) { op_fail(op, -EIO); }
+static _Atomic int quota_says;
+
 int quota_check(struct op *op, struct itx *tx, enum quota_op what, uint64_t proj, uint32_t uid,
 		uint32_t gid)
 {
 	(void)op; (void)tx; (void)what; (void)proj; (void)uid; (void)gid;
-	return 0;
+	return atomic_load(&quota_says);
 }
 int acl_chmod(struct itx *tx, uint64_t ino, struct cinode *ci, uint32_t mode)
 {

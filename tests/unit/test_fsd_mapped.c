@@ -231,6 +231,46 @@ static void a_store_at_the_end_leaves_what_another_node_appends(void **state)
 	check_all(f);
 }
 
+/* A store that is answered and cannot be applied. */
+static void fail_store(struct file *f, int err)
+{
+	uint64_t page[BLOCK / 8];
+
+	begin_with_page(f, page);
+	page[3] = 0x5555;
+	start_write(f, page, 0, BLOCK, true);
+	assert_int_equal(await(), 0);
+	atomic_store(&quota_says, err);
+	grant_one();
+	wait_applied(f);
+	atomic_store(&quota_says, 0);
+}
+
+static int fsync_says(const struct file *f)
+{
+	struct op op = { .fsd = &fsd };
+
+	return data_wait_pending(&op, f->ino, true);
+}
+
+static void a_store_that_fails_is_told_once_to_who_can_ask(void **state)
+{
+	struct file *f = &files[0];
+
+	(void)state;
+	fail_store(f, -EDQUOT);
+	assert_int_equal(fsync_says(f), -EDQUOT);
+	assert_int_equal(fsync_says(f), 0);
+	/* the file is gone, on another node or here */
+	fail_store(f, -ESTALE);
+	assert_int_equal(fsync_says(f), 0);
+	fail_store(f, -EDQUOT);
+	pending_nobody_asks(f->ino);
+	assert_int_equal(fsync_says(f), 0);
+	atomic_store(&held, LOCK_MODE_WRITE);
+	check_all(f);
+}
+
 static void a_read_of_a_page_waits_for_the_write_that_the_kernel_has_in_it(void **state)
 {
 	struct file *f = &files[0];
@@ -257,6 +297,7 @@ int main(void)
 		cmocka_unit_test(a_write_that_the_page_has_already_is_written_once),
 		cmocka_unit_test(a_write_takes_what_is_its_from_a_page_without_an_answer),
 		cmocka_unit_test(a_store_at_the_end_leaves_what_another_node_appends),
+		cmocka_unit_test(a_store_that_fails_is_told_once_to_who_can_ask),
 		cmocka_unit_test(a_read_of_a_page_waits_for_the_write_that_the_kernel_has_in_it),
 	};
 
