@@ -208,12 +208,17 @@ void txn_wait_room(struct op *op)
 {
 	struct txn *t = op->fsd->txn;
 	struct items_dirty open, closed;
+	uint64_t told;
 	bool now;
 
+	pthread_mutex_lock(&t->lock);
+	told = t->room_told;
+	pthread_mutex_unlock(&t->lock);
 	items_dirty(op->fsd, &open, &closed);
 	now = !open.any && !closed.any && items_evict(op->fsd, true) > 0;
 	pthread_mutex_lock(&t->lock);
-	now = now || t->ended;
+	/* The commit that was seen may have ended meanwhile, and then nothing else need come. */
+	now = now || t->ended || t->room_told != told;
 	if (!now) {
 		if (open.any)
 			want_gen(t, TXN_FULL, items_open_gen(op->fsd));
@@ -306,6 +311,7 @@ static void wake_room(struct txn *t)
 	pthread_mutex_lock(&t->lock);
 	ops = t->room_ops;
 	t->room_ops = NULL;
+	t->room_told++;
 	pthread_mutex_unlock(&t->lock);
 	wake_list(ops, 0);
 }

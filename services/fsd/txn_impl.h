@@ -29,6 +29,7 @@ struct txn {
 	struct txn_waiter *waiters;
 	struct op *gen_ops;		/* parked until need.gen is committed */
 	struct op *room_ops;		/* parked until there may be room */
+	uint64_t room_told;		/* how often these were waked */
 	uint64_t trans_seq, meta_avail, retries, busy_since_ns;
 	char doing[64];
 

@@ -388,6 +388,38 @@ int net_alloc_inodes(struct fsd *fsd, uint64_t count, uint64_t *start, uint64_t 
 	return 0;
 }
 
+/* Where who waits for room looks while a commit runs: what it does with that comes after the commit's end. */
+static struct {
+	atomic_bool on;
+	atomic_uint nr;
+} late_looks;
+
+void __real_items_dirty(struct fsd *fsd, struct items_dirty *open, struct items_dirty *closed);
+void __wrap_items_dirty(struct fsd *fsd, struct items_dirty *open, struct items_dirty *closed);
+
+static uint64_t room_told(struct txn *t)
+{
+	uint64_t told;
+
+	pthread_mutex_lock(&t->lock);
+	told = t->room_told;
+	pthread_mutex_unlock(&t->lock);
+	return told;
+}
+
+void __wrap_items_dirty(struct fsd *fsd, struct items_dirty *open, struct items_dirty *closed)
+{
+	struct txn *t = fsd->txn;
+	uint64_t told = room_told(t);
+
+	__real_items_dirty(fsd, open, closed);
+	if (!atomic_load(&late_looks.on) || pthread_equal(pthread_self(), t->thread) || open->any || !closed->any)
+		return;
+	while (room_told(t) == told)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	atomic_fetch_add(&late_looks.nr, 1);
+}
+
 /* ---- the rest of a mount ------------------------------------------------------------------- */
 
 int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode)
@@ -1228,6 +1260,27 @@ static void short_lists_make_operations_wait_and_nothing_is_lost(void **state)
 	assert_int_equal(stats_get(&fsd.stats.trans_commit_retry), 0);
 }
 
+/* Nothing else would wake it: nobody else is there, and the timer is far away. */
+static void who_comes_to_wait_for_room_as_the_commit_ends_is_not_forgotten(void **state)
+{
+	uint64_t end = clock_mono_ns() + DEADLINE_S * NSEC_PER_SEC;
+
+	(void)state;
+	leader.finalize_every = leader.hold_every = 0;
+	fsd.conf.commit_interval_ms = 10 * DEADLINE_S * 1000;
+	for (unsigned i = 0; i < INODES_NR; i++)
+		do_step(&inodes[i], CREATE);
+	atomic_store(&late_looks.nr, 0);
+	atomic_store(&late_looks.on, true);
+	while (atomic_load(&late_looks.nr) < 5) {
+		assert_true(clock_mono_ns() < end);
+		do_step(&inodes[below(INODES_NR)], (enum what)below(ORPHAN));
+	}
+	atomic_store(&late_looks.on, false);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	check_device();
+}
+
 static void wait_until_low(void)
 {
 	struct txn_status st;
@@ -1319,6 +1372,9 @@ int main(void)
 		T(failed_writes_are_repeated_until_they_succeed),
 		cmocka_unit_test_setup_teardown(
 			short_lists_make_operations_wait_and_nothing_is_lost, setup_short_lists,
+			teardown),
+		cmocka_unit_test_setup_teardown(
+			who_comes_to_wait_for_room_as_the_commit_ends_is_not_forgotten, setup_short_lists,
 			teardown),
 		T(sequence_is_told_when_it_is_committed),
 		T(that_there_was_no_space_long_ago_is_asked_again_before_it_is_told),
