@@ -440,6 +440,7 @@ static void a_deadline_ends_a_call(void **state)
 	conf.deadline_ms = 500;
 	c = open_in_time(&conf);
 	assert_int_equal(kill(fx->pid, SIGSTOP), 0);
+	assert_int_equal(waitpid(fx->pid, NULL, WUNTRACED), fx->pid);
 	buf = blkcli_buf_alloc(c, 4096);
 	assert_int_equal(run(c, BLK_OP_WRITE, BLK_DEV_DATA, DATA_OFF, 4096, buf), -ETIMEDOUT);
 	assert_int_equal(blkcli_revoke(c, 5), -ETIMEDOUT);
