@@ -3,18 +3,20 @@
 # names (tests/lin/linwork.c) with faults from SEED meanwhile, after each of which all goes on.  Then the history is judged by
 # the rules at the head of tests/lin/lin_check.c, everything is unmounted, and the volume is checked.
 #
-#   FAULTS="kill stop blip oneway pause slow power cut freeze hang"    those that are taken from ("none": no faults)
+#   FAULTS="kill stop blip oneway pause slow disk power cut freeze hang ailing"    those that are taken from ("none": no faults)
 #   LIN_DAEMONS="blockd quorumd serverd fsd"             whom they hit
 #   LIN_PARTS="arena cell share map attr log sync"       the parts of the workload; PROCS (2) processes a node
 #
 # In every other round the leases are long and the faults short: a daemon is killed or, for 2 s, stopped, or a node is cut off,
-# heard by one less, slow to talk to, or paused; then no program may see an error.  In the others the leases are short and the faults long: power
-# cut and boot; for 12 s a partition, a pause of the machine, a daemon that hangs (blockd: a device that stalls).  A mount may be given up then, its programs are told so, and it is mounted again.
+# heard by one less, slow to talk to, or paused, or its devices fail; then no program may see an error, but EIO where the devices fail.
+# In the others the leases are short and the faults long: power cut and boot; for 12 s a partition, a pause of the machine, a daemon that
+# hangs (blockd: a device that stalls), devices that fail.  A mount may be given up then, its programs are told so, and it is mounted again.
 . "$(dirname "$0")/../lib/cluster.sh"
 SEED=${SEED:-$([ -n "${SOAK:-}" ] && date +%s || echo 1)}
 ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 40 || echo 3)}
 LIN_SECONDS=${LIN_SECONDS:-$([ -n "${SOAK:-}" ] && echo 60 || echo 10)}
-FAULTS=${FAULTS:-kill stop blip oneway pause slow power cut freeze hang}
+FAULTS=${FAULTS:-kill stop blip oneway pause slow disk power cut freeze hang ailing}
+export RIG_FLAKY=$BUILD/tests/rig/flakydisk
 PROCS=${PROCS:-2} LIN_PARTS=${LIN_PARTS:-arena cell share map attr log sync}
 GRACE_NS=3000000000
 RANDOM=$((SEED % 32768))
@@ -107,6 +109,24 @@ fault_power() {
 fault_cut() { say="$1 cut off for 12 s"; "$RIG" cut "$1"; sleep 12; "$RIG" heal; }
 fault_freeze() { say="$1 paused for 12 s"; "$RIG" freeze "$1"; sleep 12; zombie=$(($(now) + GRACE_NS)); "$RIG" thaw "$1"; }
 
+# fail_for SECONDS NODE DRAWN: metadata device, data device or both; reads, writes, flushes, or all of them
+fail_for() {
+	local disks=("0" "1" "0 1") names=(metadata data both) asks=("read" "write" "flush" "write flush" "read write flush") d nr
+	local ask=${asks[$(($3 / 3 % ${#asks[@]}))]} had
+	had=$(refused "$2")
+	ailing=$2
+	: >"$HOST_LOGS/failing.${2#n}"
+	# shellcheck disable=SC2086
+	for d in ${disks[$(($3 % 3))]}; do "$RIG" fail "$2" "$d" $ask || fail "round $round: a device of $2 fails"; done
+	sleep "$1"
+	"$RIG" heal
+	nr=$(($(refused "$2") - had)) total_refused=$((total_refused + nr))
+	say="$2: ${names[$(($3 % 3))]}: $ask failed for $1 s, $nr times"
+}
+refused() { "$RIG" failed "$1" | awk '{nr += $3} END {print nr + 0}'; }
+fault_disk() { fail_for 3 "$@"; }
+fault_ailing() { fail_for 12 "$@"; }
+
 round_setup() {
 	local n
 	DIR=$MNT/lin$round LOGS=/shared/lin/$round HOST_LOGS=$RIG_DIR/shared/lin/$round
@@ -139,14 +159,15 @@ if ! "$RIG" slow n1 2>/dev/null || ! "$RIG" heal; then
 	echo "# no network is made slow: this kernel has no tbf (sch_tbf)"
 	FAULTS=" $FAULTS " FAULTS=${FAULTS/ slow / }
 fi
-total_ops=0 total_faults=0 worst=0
+total_ops=0 total_faults=0 total_refused=0 worst=0
+declare -A faults_nr
 for round in $(seq "$ROUNDS"); do
 	if [ $((round % 2)) = 1 ]; then
 		# the leader's own mount has no longer lease than the leader, heartbeat_timeout_ms less the longest write
-		kinds="kill stop blip oneway pause slow" may_lose=no
+		kinds="kill stop blip oneway pause slow disk" may_lose=no
 		conf="lease_ms=20000 longest_io_ms=2000 heartbeat_timeout_ms=12000"
 	else
-		kinds="power cut freeze hang" may_lose=yes
+		kinds="power cut freeze hang ailing" may_lose=yes
 		conf="lease_ms=4000 longest_io_ms=1000 heartbeat_timeout_ms=4000 tcp_keepalive_timeout_ms=6000 client_timeout_ms=6000"
 	fi
 	# An fsd that is killed while the kernel waits for a page that a parked write has locked cannot die: names only, then.
@@ -164,14 +185,16 @@ for round in $(seq "$ROUNDS"); do
 	while [ $SECONDS -lt $end ] && [ $tap_failed = "$before" ]; do
 		sleep 1
 		[ ${#taken[@]} != 0 ] || continue
-		say='' zombie=0
+		say='' zombie=0 ailing=''
 		draw ${#taken[@]}; f=${taken[drawn]}
 		draw 3; n=$(nth_node $drawn)
 		draw 1000
 		began=$SECONDS since=$(now)
 		"fault_$f" "$n" $drawn
 		settle "$since" "$zombie"
-		total_faults=$((total_faults + 1))
+		# until it has stored something again: what was refused before the devices healed may be said after that
+		[ -z "$ailing" ] || { echo "failing ${ailing#n} $since $(now)" >>"$HOST_LOGS/events"; rm -f "$HOST_LOGS/failing.${ailing#n}"; }
+		total_faults=$((total_faults + 1)) faults_nr[$f]=$((${faults_nr[$f]:-0} + 1))
 		echo "# round $round: $say ($((SECONDS - began)) s)"
 	done
 	checked_here "round $round: every call came back" round_stop
@@ -191,5 +214,7 @@ for round in $(seq "$ROUNDS"); do
 	cluster_check "round $round: check: clean"
 	[ $tap_failed = "$before" ] || break
 done
+for f in "${!faults_nr[@]}"; do echo "# $f: ${faults_nr[$f]} times"; done
+echo "# $total_refused requests of devices were refused"
 echo "# SEED=$SEED: $round rounds, $total_ops operations, $total_faults faults, the longest pause of a program $worst ms"
 tap_done

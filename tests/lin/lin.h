@@ -67,17 +67,26 @@ struct lin_crash {
 	uint64_t from, to, zombie_until;
 };
 
+/* A node whose devices refused requests for a while: its programs may be told EIO meanwhile. */
+struct lin_failing {
+	int node;
+	uint64_t from, to;
+};
+
 struct lin_history {
 	struct lin_op *ops;
 	size_t ops_nr, ops_max;
 	struct lin_crash *crashes;
 	size_t crashes_nr;
+	struct lin_failing *failings;
+	size_t failings_nr;
 };
 
 struct lin_stats {
 	size_t ops, objects, checked, overlapped, undecided, configs_max;
 	size_t unanswered, errors;	/* of mounts that were not lost */
 	struct lin_op first_error;
+	size_t device_errors;		/* of a node whose devices failed just then */
 	size_t lost_unanswered, lost_errors;
 	uint64_t worst_ns;		/* the longest operation that was answered */
 	enum lin_kind worst_kind;
@@ -97,7 +106,7 @@ static inline uint64_t lin_hash(uint64_t hash, uint64_t value)
  */
 int lin_read_log(struct lin_history *h, FILE *f, int node, int inc, int proc, FILE *out);
 
-/* Read "crash NODE INC FROM TO ZOMBIE_UNTIL" lines.  0 or -EINVAL, said on `out`. */
+/* Read "crash NODE INC FROM TO ZOMBIE_UNTIL" and "failing NODE FROM TO" lines.  0 or -EINVAL, said on `out`. */
 int lin_read_events(struct lin_history *h, FILE *f, FILE *out);
 
 /* Release what a history holds. */

@@ -14,7 +14,8 @@
  *   anything: the kernel shows a page or a name before the change is answered.
  * - rename(2) that fails for the kinds of its two names has looked at them one after the other; so
  *   has one that succeeds because both were the same file while somebody renamed one to the other.
- * - An operation that failed otherwise (EIO), or was not answered, may have happened or not.
+ * - An operation that failed otherwise (EIO), or was not answered, may have happened or not.  EIO is
+ *   no error only while a device of that very node fails.
  *
  * A mount that is lost (power cut, fencing) takes back its last changes, but: none from before an
  * fsync of that mount that succeeded, none that another node has seen, and of all objects those
@@ -68,6 +69,17 @@ static int crash_of(const struct lin_history *h, const struct lin_op *op)
 			return (int)i;
 	}
 	return -1;
+}
+
+static bool is_of_failing_device(const struct lin_history *h, const struct lin_op *op)
+{
+	for (size_t i = 0; op->err == EIO && i < h->failings_nr; i++) {
+		const struct lin_failing *d = &h->failings[i];
+
+		if (d->node == op->node && op->start <= d->to && op->end >= d->from)
+			return true;
+	}
+	return false;
 }
 
 static bool is_change(const struct lin_op *op)
@@ -393,7 +405,9 @@ static void count_ops(const struct lin_history *h, struct lin_stats *stats)
 		stats->ops++;
 		if (crash_of(h, op) < 0) {
 			stats->unanswered += op->err < 0;
-			if (op->err > 0 && !is_answer(op) && !is_moved(op)) {
+			if (is_of_failing_device(h, op)) {
+				stats->device_errors++;
+			} else if (op->err > 0 && !is_answer(op) && !is_moved(op)) {
 				if (!stats->errors++)
 					stats->first_error = *op;
 			}

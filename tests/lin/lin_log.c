@@ -94,10 +94,18 @@ int lin_read_events(struct lin_history *h, FILE *f, FILE *out)
 	char line[256];
 
 	while (fgets(line, sizeof(line), f)) {
+		struct lin_failing d;
 		struct lin_crash c;
 
 		if (line[0] == '#')
 			continue;
+		if (sscanf(line, "failing %d %" SCNu64 " %" SCNu64, &d.node, &d.from, &d.to) == 3 && d.to >= d.from) {
+			h->failings = realloc(h->failings, (h->failings_nr + 1) * sizeof(d));
+			if (!h->failings)
+				abort();
+			h->failings[h->failings_nr++] = d;
+			continue;
+		}
 		if (sscanf(line, "crash %d %d %" SCNu64 " %" SCNu64 " %" SCNu64, &c.node, &c.inc, &c.from, &c.to,
 			   &c.zombie_until) != 5 || c.to < c.from) {
 			fprintf(out, "events: wrong line: %s", line);
@@ -115,5 +123,6 @@ void lin_history_fini(struct lin_history *h)
 {
 	free(h->ops);
 	free(h->crashes);
+	free(h->failings);
 	memset(h, 0, sizeof(*h));
 }

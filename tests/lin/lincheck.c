@@ -1,6 +1,6 @@
 /*
  * lincheck DIR: the logs DIR/lin.NODE.INCARNATION.PROCESS that linwork has written, with the
- * losses of mounts in DIR/events.  Says what no order explains; the last line is "ops N ...
+ * losses of mounts and failures of devices in DIR/events.  Says what no order explains; the last line is "ops N ...
  * undecided N wrong N".  Exit status 1 if something is wrong.
  */
 #include "lin.h"
@@ -57,9 +57,9 @@ int main(int argc, char **argv)
 		if (st.node_worst_ns[i])
 			printf(" worst_n%d %llu", i, (unsigned long long)(st.node_worst_ns[i] / 1000000));
 	}
-	printf(" overlapped %zu configs %zu unanswered %zu errors %zu lost_unanswered %zu lost_errors %zu undecided %zu wrong %zu\n",
-	       st.overlapped, st.configs_max, st.unanswered, st.errors, st.lost_unanswered, st.lost_errors, st.undecided,
-	       wrong);
+	printf(" overlapped %zu configs %zu unanswered %zu errors %zu device_errors %zu lost_unanswered %zu lost_errors %zu undecided %zu wrong %zu\n",
+	       st.overlapped, st.configs_max, st.unanswered, st.errors, st.device_errors, st.lost_unanswered,
+	       st.lost_errors, st.undecided, wrong);
 	lin_history_fini(&h);
 	return wrong != 0;
 }

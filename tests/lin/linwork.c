@@ -12,6 +12,8 @@
  * wrong.  "map": mappings are also read; "share": stores through them are also made to a page of which
  * other nodes, and this one, write(2) other bytes.
  *
+ * While LOGS/failing.NODE exists the devices of that node fail, and EIO does not mean that its mount is lost.
+ *
  * NODE and INC (how often that node has been mounted) name the logs LOGS/lin.NODE.INC.PROC, which
  * have to outlive the node.  The objects are described in lin.h; all of them are empty, or zero,
  * after setup.
@@ -22,6 +24,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +59,7 @@ static bool shares_page, reads_map;
 
 struct worker {
 	FILE *log;
+	char failing[4096];		/* the file that says so */
 	int node, inc, proc;
 	uint64_t rng, counter;
 	unsigned errors;		/* in a row */
@@ -117,6 +122,19 @@ static void begin(struct worker *w, enum lin_kind kind, int obj, int a, int b, u
 	fflush(w->log);
 }
 
+static void count_error(struct worker *w, int err)
+{
+	if (err == 0 || err == ENOENT || err == EEXIST || err == EISDIR || err == ENOTDIR) {
+		w->errors = 0;
+		return;
+	}
+	usleep(20000);
+	if (err == EIO && access(w->failing, F_OK) == 0)
+		w->errors = 0;
+	else
+		w->errors++;
+}
+
 /* The answer; ret < 0: errno says what. */
 static void end(struct worker *w, long ret, uint64_t r0, uint64_t r1, uint64_t r2)
 {
@@ -125,12 +143,7 @@ static void end(struct worker *w, long ret, uint64_t r0, uint64_t r1, uint64_t r
 	fprintf(w->log, "R %" PRIu64 " %d %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", now_ns(), err, err ? 0 : r0,
 		err ? 0 : r1, err ? 0 : r2);
 	fflush(w->log);
-	if (err == 0 || err == ENOENT || err == EEXIST || err == EISDIR || err == ENOTDIR) {
-		w->errors = 0;
-	} else {
-		w->errors++;
-		usleep(20000);
-	}
+	count_error(w, err);
 }
 
 static uint64_t unique(struct worker *w)
@@ -157,7 +170,7 @@ static void do_create(struct worker *w, int arena, int name)
 	err = fstat(fd, &st) < 0 ? errno : 0;
 	fprintf(w->log, "R %" PRIu64 " %d %" PRIu64 " 0 0\n", t, err, err ? 0 : (uint64_t)st.st_ino);
 	fflush(w->log);
-	w->errors = err ? w->errors + 1 : 0;
+	count_error(w, err);
 	close(fd);
 }
 
@@ -318,21 +331,61 @@ static void cell_write(struct worker *w, int file, int cell)
 	end(w, n, 0, 0, 0);
 }
 
-/* Only cells of eight bytes: those a processor reads and writes at once.  A lost mount would kill us with SIGBUS. */
+/* A page that cannot be read: SIGBUS, which is an error like others here. */
+static sigjmp_buf no_page;
+static volatile sig_atomic_t in_page;
+
+static void on_sigbus(int sig)
+{
+	if (in_page)
+		siglongjmp(no_page, 1);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+static int word_load(_Atomic uint64_t *word, uint64_t *v)
+{
+	if (sigsetjmp(no_page, 1)) {
+		in_page = 0;
+		errno = EIO;
+		return -1;
+	}
+	in_page = 1;
+	*v = atomic_load(word);
+	in_page = 0;
+	return 0;
+}
+
+static int word_store(_Atomic uint64_t *word, uint64_t v)
+{
+	if (sigsetjmp(no_page, 1)) {
+		in_page = 0;
+		errno = EIO;
+		return -1;
+	}
+	in_page = 1;
+	atomic_store(word, v);
+	in_page = 0;
+	return 0;
+}
+
+/* Only cells of eight bytes: those a processor reads and writes at once. */
 static void map_work(struct worker *w, int file, int cell)
 {
 	_Atomic uint64_t *word = (_Atomic uint64_t *)&w->map[file][cells[cell].at / 8];
-	uint64_t v;
+	uint64_t v = 0;
+	int ret;
 
 	if (reads_map && pick(w, 3)) {
 		begin(w, LIN_READ, LIN_OBJ_CELL + file * 16 + cell, 0, 0, 0);
-		end(w, 0, atomic_load(word), 0, 0);
+		ret = word_load(word, &v);
+		end(w, ret, v, 0, 0);
 		return;
 	}
 	v = unique(w);
 	begin(w, LIN_STORE, LIN_OBJ_CELL + file * 16 + cell, 0, 0, v);
-	atomic_store(word, v);
-	end(w, msync(w->map[file], FILE_BYTES, MS_SYNC), 0, 0, 0);
+	ret = word_store(word, v);
+	end(w, ret < 0 ? ret : msync(w->map[file], FILE_BYTES, MS_SYNC), 0, 0, 0);
 }
 
 static void work_cell(struct worker *w)
@@ -467,6 +520,7 @@ static struct worker worker_open(const char *logs, int node, int inc, int proc)
 	char path[4096];
 
 	snprintf(path, sizeof(path), "%s/lin.%d.%d.%d", logs, node, inc, proc);
+	snprintf(w.failing, sizeof(w.failing), "%s/failing.%d", logs, node);
 	w.log = fopen(path, "a");
 	if (!w.log)
 		die(path);
@@ -512,6 +566,7 @@ static int run(const char *logs, int node, int inc, int procs, uint64_t seed)
 	int status, ret = 0, left = procs;
 	pid_t pid;
 
+	sigaction(SIGBUS, &(struct sigaction){ .sa_handler = on_sigbus }, NULL);
 	stop = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (stop == MAP_FAILED)
 		die("mmap");
@@ -536,8 +591,8 @@ static int run(const char *logs, int node, int inc, int procs, uint64_t seed)
 			continue;
 		}
 		left--;
-		/* a mapping of a lost mount; blockd kills who has one that nothing else makes void */
-		if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGBUS || WTERMSIG(status) == SIGKILL))
+		/* blockd kills who has a mapping of a lost mount that nothing else makes void */
+		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
 			ret = ret ? ret : 3;
 		else if (!WIFEXITED(status) || (WEXITSTATUS(status) && WEXITSTATUS(status) != 3))
 			ret = 1;

@@ -2,7 +2,7 @@
  * The checker of histories (tests/lin): what it must accept and, for each of its rules, one that it must refuse.
  *
  * A history is written as lines "NODE.PROC START END KIND OBJECT A B V ERRNO R0 R1 R2"; END "-" is no answer, and
- * "crash NODE FROM TO ZOMBIE_UNTIL" is the loss of a node's mount.
+ * "crash NODE FROM TO ZOMBIE_UNTIL" is the loss of a node's mount; "failing NODE FROM TO": its devices failed.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -34,8 +34,11 @@ static size_t check(const char *text, struct lin_stats *stats)
 		int node, proc;
 		FILE *f;
 
-		if (!strncmp(line, "crash ", 6)) {
-			snprintf(log, sizeof(log), "crash %c 0%s\n", line[6], line + 7);
+		if (!strncmp(line, "crash ", 6) || !strncmp(line, "failing ", 8)) {
+			if (line[0] == 'c')
+				snprintf(log, sizeof(log), "crash %c 0%s\n", line[6], line + 7);
+			else
+				snprintf(log, sizeof(log), "%s\n", line);
 			f = fmemopen(log, strlen(log), "r");
 			assert_int_equal(lin_read_events(&h, f, out), 0);
 			fclose(f);
@@ -290,6 +293,39 @@ static void a_paused_machine_is_told_late(void **state)
 	assert_wrong("crash 1 100 500 0\n" W("2.0", 200, "210", 7) R("1.0", 305, "320", 0));
 }
 
+static size_t errors_of(const char *text, size_t *device_errors)
+{
+	struct lin_stats st;
+
+	assert_false(check(text, &st));
+	*device_errors = st.device_errors;
+	return st.errors;
+}
+
+static void an_error_is_excused_where_devices_fail_and_only_there(void **state)
+{
+	size_t of_device;
+
+	(void)state;
+#define FAILING "failing 1 100 200\n"
+#define FAILED(proc, start, end, err) proc " " #start " " #end " write " CELL " 0 0 7: " err " 0 0 0\n"
+	assert_int_equal(errors_of(FAILING FAILED("1.0", 90, 110, "5"), &of_device), 0);
+	assert_int_equal(of_device, 1);
+	assert_int_equal(errors_of(FAILING FAILED("1.0", 190, 210, "5"), &of_device), 0);
+	assert_int_equal(errors_of(FAILING FAILED("1.0", 201, 210, "5"), &of_device), 1);
+	assert_int_equal(of_device, 0);
+	assert_int_equal(errors_of(FAILING FAILED("1.0", 80, 99, "5"), &of_device), 1);
+	assert_int_equal(errors_of(FAILING FAILED("2.0", 120, 130, "5"), &of_device), 1);
+	assert_int_equal(errors_of(FAILING FAILED("1.0", 120, 130, "28"), &of_device), 1);
+	/* such a write has happened, or not, and stays so */
+	assert_fine(FAILING FAILED("1.0", 120, 130, "5") R("2.0", 140, "150", 7));
+	assert_fine(FAILING FAILED("1.0", 120, 130, "5") R("2.0", 140, "150", 0));
+	assert_wrong(FAILING FAILED("1.0", 120, 130, "5") R("2.0", 140, "150", 7) R("2.0", 160, "170", 0));
+	/* an fsync that failed has stored nothing, and a failure takes nothing back that was answered */
+	assert_fine(FAILING CRASH W("1.0", 10, "20", 7) "1.0 101 102 sync 6000 0 0 0: 5 0 0 0\n" R("2.0", 120, "130", 0));
+	assert_wrong(FAILING W("1.0", 110, "120", 7) R("2.0", 140, "150", 0));
+}
+
 static void a_create_without_answer_may_be_the_file_that_is_there(void **state)
 {
 	(void)state;
@@ -395,6 +431,7 @@ int main(void)
 		cmocka_unit_test(what_another_node_has_seen_is_never_lost),
 		cmocka_unit_test(the_lost_changes_are_the_last_ones),
 		cmocka_unit_test(a_paused_machine_is_told_late),
+		cmocka_unit_test(an_error_is_excused_where_devices_fail_and_only_there),
 		cmocka_unit_test(a_create_without_answer_may_be_the_file_that_is_there),
 		cmocka_unit_test(a_wrong_line_is_named),
 		cmocka_unit_test(the_log_of_a_killed_process_goes_on),
