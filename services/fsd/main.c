@@ -424,6 +424,12 @@ static int start_engine(struct fsd *fsd, int fd)
 		ret = reader_start(fsd);
 	if (ret == 0)
 		ret = pool_start(fsd);
+	/*
+	 * A leader elsewhere may not have heard that the server here has fenced it, and would take it back; it would end at
+	 * its first commit, and so would each process after this one.
+	 */
+	if (ret == 0 && is_kept && fenced_has(&fsd->conf, fsd->rid) == 1)
+		fsd_fenced(fsd);
 	if (ret < 0)
 		log_err("this mount cannot start: %s", strerror(-ret));
 	return ret;

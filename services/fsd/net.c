@@ -19,6 +19,7 @@
 #include "blkcli.h"
 #include "btree/btree.h"
 #include "clock.h"
+#include "fenced.h"
 #include "format/super.h"
 #include "keep.h"
 #include "lease.h"
@@ -176,6 +177,9 @@ static void on_greeted(void *arg, uint64_t term, bool new_server)
 
 	log_debug("greeted by the leader of term %llu", (unsigned long long)term);
 	(void)new_server;
+	/* By the server of this host when that led, which this leader has not heard of: blockd here refuses every write. */
+	if (fenced_has(&s->fsd->conf, s->fsd->rid) == 1)
+		fsd_fenced(s->fsd);
 	atomic_store(&s->fsd->keep->head->term, term);
 	lease_greeted(s->fsd, term);
 	pthread_mutex_lock(&s->lock);
@@ -316,10 +320,14 @@ static void lock_done(void *arg, int err, unsigned type, const void *reply)
 {
 	struct lock_call *c = arg;
 	const struct msg_lock_reply *m = reply;
+	struct forest_roots roots;
 
 	(void)type;
 	if (err == 0) {
-		locks_granted(c->fsd, &m->key, m->old_mode, m->new_mode, m->write_seq);
+		/* An older leader sends none. */
+		if (m->has_roots)
+			roots = (struct forest_roots){ m->fs_root, m->logs_root, m->srch_root, m->log_merge };
+		locks_granted(c->fsd, &m->key, m->old_mode, m->new_mode, m->write_seq, m->has_roots ? &roots : NULL);
 		free(c);
 	} else if (err == -ESHUTDOWN || err == -ENOLINK) {
 		free(c);	/* the end of the session: nobody waits for it any more */
