@@ -1,0 +1,250 @@
+/*
+ * Leases of mounts: whoever is silent holds the others up for as long as its lease may last, and no
+ * longer; who is waited for by nobody is not given up.
+ */
+#include "server_world.h"
+
+static void a_lost_mounts_lease_is_waited_for_and_nobody_is_asked(void **state)
+{
+	struct world *w = world_make();
+	uint64_t given;
+	struct said *x;
+
+	(void)state;
+	let_in(w, 1);
+	let_in(w, 2);
+	w->now += 50 * NSEC_PER_SEC;
+	x = call(w, 2, MSG_lease, NULL);
+	assert_int_equal(x->err, 0);
+	assert_int_equal(x->body.lease_reply.lease_ms, 10000);
+	given = w->now;
+	server_on_disconnected(w->s, 2, w->now);
+	w->now += 21 * NSEC_PER_SEC;
+	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
+	/* Given up is given up. */
+	assert_int_equal(call(w, 2, MSG_lease, NULL)->err, -ENOLINK);
+	/* Its lease, the drift of clocks, the longest write: 40.2 s. */
+	w->now = given + 40 * NSEC_PER_SEC;
+	turns(w);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_FENCE_WAIT);
+	assert_true(is_on_volume(w, 2));
+	w->now = given + 41 * NSEC_PER_SEC;
+	WAIT_FOR(w, !client_find(w->s, 2));
+	turns(w);
+	assert_false(is_on_volume(w, 2));
+	assert_int_equal(w->stats.fence_lapses, 1);
+	/* And it may not come back. */
+	assert_int_equal(greet(w, 2, 1, 0), GREETING_FENCED);
+	world_free(w);
+}
+
+/* It may be of an implementation that knows no leases, or of a leader that gave them without end. */
+static void who_has_not_greeted_us_is_not_given_up_by_time(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	/* Of an implementation that writes nothing of leases into their items. */
+	w->conf.lease_ms = 0;
+	let_in(w, 1);
+	let_in(w, 2);
+	stop(w);
+	w->conf.lease_ms = 10000;
+	start_up(w, 2);
+	/* This one has, and then stays away: an earlier leader may have given it the longest lease. */
+	assert_int_equal(greet(w, 2, 1, 0), GREETING_OK);
+	pass_time(w, 31);
+	WAIT_FOR(w, client_find(w->s, 1)->state == CLIENT_FENCE_WAIT);
+	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
+	w->now += 29 * NSEC_PER_SEC;
+	turns(w);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_FENCE_WAIT);
+	w->now += 1000 * NSEC_PER_SEC;
+	WAIT_FOR(w, !client_find(w->s, 2));
+	turns(w);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_FENCE_WAIT);
+	assert_true(is_on_volume(w, 1));
+	assert_int_equal(server_fence_ack(w->s, 1), 0);
+	WAIT_FOR(w, !client_find(w->s, 1));
+	world_free(w);
+}
+
+/* The volume says how long its leases are. */
+static void who_never_greeted_us_is_over_with_the_leases_that_the_volume_tells_of(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(1, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	let_in(w, 1);
+	let_in(w, 2);
+	call(w, 2, MSG_open_log_trees, NULL);
+	stop(w);
+	w->conf.lease_ms = 20000;
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	tell_no_locks(w, 1);
+	h = ask(w, 1, MSG_lock, &want);
+	/* 10 s of its first leader, not 20 of this one; the drift; the longest write. */
+	pass_time(w, 6);
+	renew(w, 1);
+	pass_time(w, 6);
+	assert_null(answer_of(w, 1, h));
+	pass_time(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	WAIT_FOR(w, !client_find(w->s, 2));
+	assert_false(is_on_volume(w, 2));
+	assert_int_equal(w->stats.fence_acks, 0);
+	/* Nor is a mount given longer ones than the volume says. */
+	assert_int_equal(call(w, 1, MSG_lease, NULL)->body.lease_reply.lease_ms, 10000);
+	world_free(w);
+}
+
+/* The leader before has been waited out, and its mount with it; not so what that had from another. */
+static void the_mount_of_a_leader_that_was_waited_out_is_not_waited_for_again(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	w->conf.longest_io_ms = 1000;
+	let_in(w, 1);
+	stop(w);
+	w->lapsed_rid = 1;
+	w->lapsed_led_ms = 9000;
+	start_up(w, 2);
+	pass_time(w, 10);
+	turns(w);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_EXPECTED);
+	stop(w);
+	w->lapsed_led_ms = 11000;
+	start_up(w, 3);
+	pass_time(w, 1);
+	turns(w);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_EXPECTED);
+	pass_time(w, 3);
+	WAIT_FOR(w, !client_find(w->s, 1));
+	world_free(w);
+}
+
+static void who_is_waited_for_is_given_up_with_its_lease_and_nobody_else(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	w->conf.client_timeout_ms = 600000;
+	for (uint64_t rid = 1; rid <= 3; rid++)
+		let_in(w, rid);
+	call(w, 2, MSG_lock, &want);
+	renew(w, 2);
+	renew(w, 3);
+	/* Both are silent from now on, and connected: their processes may be stopped. */
+	h = ask(w, 1, MSG_lock, &want);
+	pass_time(w, 12);
+	assert_null(answer_of(w, 1, h));
+	pass_time(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	WAIT_FOR(w, !client_find(w->s, 2));
+	assert_false(is_on_volume(w, 2));
+	pass_time(w, 100);
+	assert_int_equal(client_find(w->s, 3)->state, CLIENT_UP);
+	/* Who has come back in time loses nothing: here when the lease was over, and nobody wanted anything. */
+	renew(w, 3);
+	world_free(w);
+}
+
+static void who_waits_for_a_silent_mounts_file_lock_gets_it_with_its_lease(void **state)
+{
+	struct world *w = world_make();
+	struct msg_adv_lock m = { .number = 1, .kind = MSG_ADV_FLOCK, .type = MSG_ADV_WRITE, .ino = 77, .owner = 5,
+				  .last = UINT64_MAX, .pid = 9 };
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	w->conf.client_timeout_ms = 600000;
+	for (uint64_t rid = 1; rid <= 3; rid++)
+		let_in(w, rid);
+	assert_int_equal(call(w, 2, MSG_adv_lock, &m)->body.adv_lock_reply.status, MSG_ADV_GRANTED);
+	m.ino = 78;
+	assert_int_equal(call(w, 3, MSG_adv_lock, &m)->body.adv_lock_reply.status, MSG_ADV_GRANTED);
+	renew(w, 2);
+	renew(w, 3);
+	/* Both are silent from now on; what 3 has nobody wants. */
+	m.ino = 77;
+	m.wait = 1;
+	h = ask(w, 1, MSG_adv_lock, &m);
+	pass_time(w, 12);
+	assert_null(answer_of(w, 1, h));
+	pass_time(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	assert_int_equal(find(w, RESPONDED, 1, h)->body.adv_lock_reply.status, MSG_ADV_GRANTED);
+	pass_time(w, 100);
+	assert_int_equal(client_find(w->s, 3)->state, CLIENT_UP);
+	world_free(w);
+}
+
+static void silence_does_not_count_while_the_server_itself_was_away(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	let_in(w, 1);
+	let_in(w, 2);
+	call(w, 2, MSG_lock, &want);
+	renew(w, 2);
+	ask(w, 1, MSG_lock, &want);
+	/* Stopped, and what 2 has sent meanwhile is not read yet. */
+	w->now += 60 * NSEC_PER_SEC;
+	turns(w);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
+	renew(w, 2);
+	pass_time(w, 9);
+	/* And while it could give nobody a lease. */
+	w->lease_until_ns = w->now;
+	pass_time(w, 60);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
+	w->lease_until_ns = UINT64_MAX;
+	pass_time(w, 2);
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
+	pass_time(w, 2);
+	WAIT_FOR(w, !client_find(w->s, 2));
+	world_free(w);
+}
+
+static void a_server_whose_own_lease_is_over_gives_none(void **state)
+{
+	struct world *w = world_make();
+
+	(void)state;
+	let_in(w, 1);
+	w->lease_until_ns = w->now + 1;
+	renew(w, 1);
+	w->now++;
+	assert_int_equal(call(w, 1, MSG_lease, NULL)->err, -EAGAIN);
+	assert_int_equal(w->stats.leases_given, 1);
+	assert_int_equal(w->stats.leases_refused, 1);
+	world_free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(who_waits_for_a_silent_mounts_file_lock_gets_it_with_its_lease),
+		cmocka_unit_test(a_lost_mounts_lease_is_waited_for_and_nobody_is_asked),
+		cmocka_unit_test(who_has_not_greeted_us_is_not_given_up_by_time),
+		cmocka_unit_test(who_never_greeted_us_is_over_with_the_leases_that_the_volume_tells_of),
+		cmocka_unit_test(the_mount_of_a_leader_that_was_waited_out_is_not_waited_for_again),
+		cmocka_unit_test(who_is_waited_for_is_given_up_with_its_lease_and_nobody_else),
+		cmocka_unit_test(silence_does_not_count_while_the_server_itself_was_away),
+		cmocka_unit_test(a_server_whose_own_lease_is_over_gives_none),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
