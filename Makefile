@@ -84,8 +84,8 @@ $(BUILD)/scoutfs-$(1): $(call obj,$(sort $(wildcard services/$(1)/*.c)))
 endef
 $(foreach d,$(DAEMONS),$(eval $(call daemon_rule,$(d))))
 
-# Without ZeroMQ, which it loads when it needs it (tools/scoutfsctl/zmq_lazy.c).
-$(BUILD)/scoutfsctl: LDLIBS_ALL = -Wl,--as-needed $(shell pkg-config --libs $(filter-out libzmq,$(LIBS_PKG)) 2>/dev/null)
+# Without ZeroMQ and ISA-L, which it loads when it needs them (tools/scoutfsctl/zmq_lazy.c, isal_lazy.c).
+$(BUILD)/scoutfsctl: LDLIBS_ALL = -Wl,--as-needed $(shell pkg-config --libs $(filter-out libzmq libisal,$(LIBS_PKG)) 2>/dev/null)
 $(BUILD)/scoutfsctl: $(call obj,$(sort $(wildcard tools/scoutfsctl/*.c))) $(LIBS)
 	$(link)
 $(BUILD)/mount.scoutfs: $(call obj,tools/mount.scoutfs.c) $(LIBS)

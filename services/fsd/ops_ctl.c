@@ -578,6 +578,15 @@ static int walk_each(void *arg, const struct item *it)
 	return c->data_len == c->data_max;
 }
 
+/* What stands before the entries in the native form. */
+static void walk_head(struct ctl *c, bool is_end)
+{
+	c->head.walk_n = c->in.walk_n;
+	c->head.walk_n.nr_entries = (uint32_t)c->result;
+	c->head.walk_n.is_end = is_end;
+	c->head_len = sizeof(c->head.walk_n);
+}
+
 static void walk_work(void *arg)
 {
 	struct ctl *c = arg;
@@ -586,13 +595,10 @@ static void walk_work(void *arg)
 
 	ret = reader_iter(c->op.fsd, &c->first, &c->last, walk_each, c, &stable);
 	c->result = (int)(c->data_len / sizeof(struct ioc_walk_inodes_entry));
+	if (c->caller.cmd == SCOUTFS_IOC_WALK_INODES_N)
+		walk_head(c, ret == 0);
 	if (c->result > 0 && ret != -EINTR)
 		ret = 0;	/* what was found is given; the next call meets the error */
-	if (c->caller.cmd == SCOUTFS_IOC_WALK_INODES_N) {
-		c->head.walk_n = c->in.walk_n;
-		c->head.walk_n.nr_entries = (uint32_t)c->result;
-		c->head_len = sizeof(c->head.walk_n);
-	}
 	finish(c, ret < 0 ? ret : 0);
 }
 
@@ -755,11 +761,8 @@ static void start(struct ctl *c)
 				   w->nr_entries && w->nr_entries < fits ? w->nr_entries : fits);
 		if (ret == 0)
 			ops_defer(fsd, walk_work, c);
-		if (ret == 1) {
-			c->head.walk_n = *w;
-			c->head.walk_n.nr_entries = 0;
-			c->head_len = sizeof(c->head.walk_n);
-		}
+		if (ret == 1)
+			walk_head(c, true);
 		break;
 	}
 	case SCOUTFS_IOC_INO_PATH:

@@ -54,7 +54,7 @@ struct attr { uint64_t mask, flags, meta_seq, data_seq, data_version, online, of
 struct walk_n {
 	struct entry first, last;
 	uint32_t nr;
-	uint8_t index, pad[3];
+	uint8_t index, is_end, pad[2];
 	struct entry e[680];
 };
 struct path_n { uint64_t ino, dir, pos, bytes, pad; struct found found; };
@@ -149,8 +149,10 @@ static void check_walk(void)
 	wn->last = w.last;
 	got = 0;
 	for (int r = 1; r; got += (uint32_t)r) {
+		wn->is_end = 1;
 		r = ctl(dfd, WALK_INODES_N, wn);
 		CHECK(r >= 0 && (uint32_t)r == wn->nr && got + wn->nr <= n, "%d", r);
+		CHECK(wn->is_end == (wn->nr < sizeof(wn->e) / sizeof(wn->e[0])), "%u of %u", wn->is_end, wn->nr);
 		if (!r)
 			break;
 		CHECK(memcmp(wn->e, all + got, wn->nr * sizeof(wn->e[0])) == 0);

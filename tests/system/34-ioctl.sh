@@ -11,7 +11,7 @@ ok "mount" inst_start
 chmod 711 "$TMP"
 chmod 777 "$MNT"
 mkdir "$MNT/many"
-for i in $(seq 300); do echo "$i" >"$MNT/many/f$i"; done
+for i in $(seq 700); do echo "$i" >"$MNT/many/f$i"; done
 echo plain >"$MNT/plain"
 echo secret >"$MNT/secret"; chmod 600 "$MNT/secret"
 echo acl >"$MNT/by-acl"; chmod 600 "$MNT/by-acl"; setfacl -m u:65534:r "$MNT/by-acl"

@@ -82,50 +82,80 @@ static bool step_over(struct ioc_walk_inodes_entry *pos)
 	return true;
 }
 
+/*
+ * The native form, which needs neither the caller's memory nor a second call to learn that there is no more;
+ * *is_end says so.  Number of entries at *ents, or -errno; -ENOTTY: the mount is not ours.
+ */
+static int ask_native(int fd, struct walk *w, void *buf, struct ioc_walk_inodes_entry **ents, bool *is_end)
+{
+	struct ioc_walk_inodes_n *n = buf;
+	int nr;
+
+	*n = (struct ioc_walk_inodes_n){ .first = w->first, .last = w->last, .index = w->index };
+	nr = ioctl(fd, SCOUTFS_IOC_WALK_INODES_N, n);
+	*ents = n->entries;
+	*is_end = nr == 0 || n->is_end;
+	if (nr > 0 && sizeof(*n) + (size_t)nr * sizeof(**ents) > SCOUTFS_NATIVE_BYTES)
+		return -EPROTO;
+	return nr < 0 ? -errno : nr;
+}
+
+/* The upstream form. */
+static int ask(int fd, struct walk *w, void *buf, struct ioc_walk_inodes_entry **ents, bool *is_end)
+{
+	struct ioc_walk_inodes args = { .first = w->first, .last = w->last, .index = w->index,
+					.nr_entries = BATCH_NR, .entries_ptr = (uintptr_t)buf };
+	int nr = ioctl(fd, SCOUTFS_IOC_WALK_INODES, &args);
+
+	*ents = buf;
+	*is_end = nr == 0;
+	if (nr > BATCH_NR)
+		return -EPROTO;
+	return nr < 0 ? -errno : nr;
+}
+
 static int walk_mount(struct walk *w, const char *path)
 {
+	static_assert(BATCH_NR * sizeof(struct ioc_walk_inodes_entry) >= SCOUTFS_NATIVE_BYTES, "for both forms");
+	int (*how)(int, struct walk *, void *, struct ioc_walk_inodes_entry **, bool *) = ask_native;
 	struct ioc_walk_inodes_entry *ents;
-	struct ioc_walk_inodes args = { .first = w->first, .last = w->last, .index = w->index,
-					.nr_entries = BATCH_NR };
+	bool is_end = false;
 	int fd, n, ret = 0;
+	void *buf;
 
 	fd = open_mount(VERB, path);
 	if (fd < 0)
 		return verb_failed(VERB, fd);
-	ents = calloc(BATCH_NR, sizeof(*ents));
-	if (!ents) {
-		ret = -ENOMEM;
-		goto out;
+	buf = malloc(BATCH_NR * sizeof(*ents));
+	if (!buf) {
+		close(fd);
+		return verb_failed(VERB, -ENOMEM);
 	}
-	args.entries_ptr = (uintptr_t)ents;
-	for (;;) {
-		n = ioctl(fd, SCOUTFS_IOC_WALK_INODES, &args);
-		if (n < 0 && errno == EINTR)
+	while (!is_end) {
+		n = how(fd, w, buf, &ents, &is_end);
+		if (n == -EINTR)
 			continue;
-		if (n < 0) {
-			ret = -errno;
-			say_error(VERB, "walk_inodes ioctl failed: %s%s", strerror(-ret),
-				  ret == -ENOTTY ? "; the path is not in a mounted scoutfs volume"
-						 : "");
-			break;
+		if (n == -ENOTTY && how == ask_native) {
+			how = ask;
+			continue;
 		}
-		if (n == 0)
-			break;
-		if (n > BATCH_NR) {
-			say_error(VERB, "the mount answered with more entries than were asked for");
-			ret = -EPROTO;
+		if (n < 0) {
+			ret = n;
+			say_error(VERB, "walk_inodes ioctl failed: %s%s", strerror(-ret),
+				  ret == -ENOTTY ? "; the path is not in a mounted scoutfs volume" :
+				  ret == -EPROTO ? "; the mount answered with more entries than were asked for" :
+						   "");
 			break;
 		}
 		for (int i = 0; i < n; i++)
 			print_row(w, ents[i].major, ents[i].minor, ents[i].ino);
-		if (ferror(stdout))
+		if (n == 0 || ferror(stdout))
 			break;	/* main says it */
-		args.first = ents[n - 1];
-		if (!step_over(&args.first))
+		w->first = ents[n - 1];
+		if (!step_over(&w->first))
 			break;
 	}
-out:
-	free(ents);
+	free(buf);
 	close(fd);
 	return ret < 0 ? verb_failed(VERB, ret) : 0;
 }

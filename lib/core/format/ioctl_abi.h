@@ -124,7 +124,8 @@ struct ioc_walk_inodes_n {
 	struct ioc_walk_inodes_entry last;
 	uint32_t nr_entries;		/* in: at most, 0 as many as fit; out: how many follow */
 	uint8_t index;
-	uint8_t pad[3];
+	uint8_t is_end;			/* out: nothing in [first, last] comes behind them */
+	uint8_t pad[2];
 	struct ioc_walk_inodes_entry entries[];
 };
 static_assert(sizeof(struct ioc_walk_inodes_n) == 56, "1.5.2");
