@@ -452,6 +452,29 @@ static void lower(char *to, const char *from)
 	while (*from++);
 }
 
+/* What holds while an upgrade goes from service to service; what it says of each message is tested where it says. */
+static const char neighbours[] =
+	"\n## Older and newer peers\n\n"
+	"An upgrade goes from service to service, so each talks for a while with neighbours of an older or a newer version:\n\n"
+	"- A type that the receiver does not know is answered with EOPNOTSUPP, in both directions; the session goes on "
+	"(`tests/unit/test_net_older.c`). Fields and flags of a later minor version are skipped, those that an older one lacks are 0 "
+	"(`test_proto.c`). Another major version is refused in the greeting.\n"
+	"- The rings and socket messages of blockd (`lib/run/blkring.h`) have a version of their own: another one is refused with a word. Within it, "
+	"blockd says in its greeting what it can; what it does not know would end its connection and is not said to it. "
+	"A flag of a descriptor that it does not know is refused, and done without (`test_blkcli_older.c`).\n"
+	"- What a mount keeps for its next process (`services/fsd/keep.h`) is only gone on from by the same KEEP_VERSION. Another one says so and "
+	"begins anew: programs get errors, and what was not fsynced is lost. So unmount before an upgrade whose notes name it.\n\n"
+	"| what came later | with an older peer | tested in |\n|---|---|---|\n"
+	"| get_log_merge, commit_log_merge | an older leader gives no work: EOPNOTSUPP is as \"none\", and it is asked again later | `test_net_older.c` |\n"
+	"| commit_unflushed | an older leader is asked once a term; then the mount flushes itself | `test_fsd_txn.c` |\n"
+	"| lease; heard_state, lease_ms of quorum_state; lease_until_ns of leader_state | came with version 2 of blockd's rings, before which nobody "
+	"lived by leases: a host of before is no neighbour, stop it before the first newer one starts | - |\n"
+	"| cluster_status, cluster_mounts, cluster_waits | the tool says that the leader does not answer, and shows what this node knows | `tests/cluster/91-status.sh` |\n"
+	"| adv_lock, adv_cancel, adv_test | with an older leader flock and fcntl fail (EIO): nobody believes to have a lock | - |\n"
+	"| adv_recover | an older mount never asked for locks and has none | `test_server_older.c` |\n"
+	"| revoke_mount of blockd | the leader's own mount is waited for, which is said once, until blockd is restarted or an operator speaks | `test_server_own_mount.c`, `test_blkcli_older.c` |\n"
+	"| durable writes, ordered flushes of blockd | a write and a flush; a flush after the writes | `test_blkcli_older.c` |\n";
+
 static void the_document_is_what_the_table_says(void **state)
 {
 	static const char head[] =
@@ -512,6 +535,7 @@ static void the_document_is_what_the_table_says(void **state)
 #define PUT_ERROR(nr, code) fprintf(f, "| %u | " #code " |\n", (unsigned)(nr));
 	WIRE_ERRORS(PUT_ERROR)
 	fprintf(f, "| %u | any other, taken for EIO |\n", WIRE_ERROR_UNKNOWN);
+	fputs(neighbours, f);
 	assert_int_equal(fclose(f), 0);
 	compare_file(DOCUMENT, text, len);
 	free(text);

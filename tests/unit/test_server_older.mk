@@ -1,0 +1,1 @@
+UNIT_EXTRA_test_server_older = $(SERVER_WORLD)
