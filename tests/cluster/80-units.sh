@@ -38,7 +38,7 @@ done
 # --- what is not configured does not start, and says why
 out=$(node systemctl start scoutfs@mnt 2>&1); rc=$?
 is "without a configuration the start fails" "$rc" 1
-ok "and the journal says what is missing" sh -c '"$1" exec n1 journalctl -q -o cat -u "scoutfs*@mnt.service" | grep -q "/etc/scoutfs/mnt.conf: No such file"' - "$RIG"
+ok "and the journal says what is missing" wait_for 60 sh -c '"$1" exec n1 journalctl -q -o cat -u "scoutfs*@mnt.service" | grep -q "/etc/scoutfs/mnt.conf: No such file"' - "$RIG"
 ok "and it is given up, not tried for ever" wait_for 300 all_are "inactive failed"
 node systemctl reset-failed 'scoutfs*' 2>/dev/null
 
@@ -104,7 +104,7 @@ done
 node systemctl daemon-reload
 node sed -i.good 's,^data_device.*,data_device = /dev/null,' /etc/scoutfs/mnt.conf
 nok "a wrong device: the start fails" node timeout 120 systemctl start scoutfs@mnt
-ok "and the journal says which" sh -c '"$1" exec n1 journalctl -q -o cat -u scoutfs-blockd@mnt | grep -q "data_device /dev/null: neither"' - "$RIG"
+ok "and the journal says which" wait_for 60 sh -c '"$1" exec n1 journalctl -q -o cat -u scoutfs-blockd@mnt | grep -q "data_device /dev/null: neither"' - "$RIG"
 ok "and it is given up, with everything it had started" wait_for 300 all_are "inactive failed"
 nok "not mounted" node mountpoint -q $MNT
 nok "the runtime directory is unmounted again" node mountpoint -q /run/scoutfs/mnt

@@ -59,7 +59,7 @@ ok "the cut off node says whom it waits for" wait_for 60 sh -c "timeout 60 '$RIG
 node "$V" timeout -s KILL 2 cat "$MNT/cut" >/dev/null 2>&1; is "who waits for an unreachable cluster can be killed" $? 137
 "$RIG" heal
 ok "it is told that it was fenced" wait_for 60 said "$V" "was fenced by the leader"
-ok "what was lost is said" said "$V" "lost, for it was not committed: [0-9]+ changes of [0-9]+ inodes and [0-9]+ bytes"
+ok "what was lost is said" wait_for 60 said "$V" "lost, for it was not committed: [0-9]+ changes of [0-9]+ inodes and [0-9]+ bytes"
 ok "its programs get errors" wait_for 60 sees_errors
 is "nothing old was seen after others had changed it" "$(stale old "$t")" ""
 watch_ends

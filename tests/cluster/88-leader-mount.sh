@@ -25,8 +25,8 @@ goes_on() {
 	ok "$1: within its lease and what is waited for a busy machine" test $((SECONDS - t0)) -lt 60
 	[ "$(term "$L")" = "$term" ] || echo "# $1: the lead has moved meanwhile (term $term, then '$(term "$L")'): a busy machine"
 	checked "$1: no server stops because of it" no_server_failed
-	ok "$1: blockd has cut it off" said "$L" "no fsd gives up what the kernel remembers"
-	ok "$1: and refuses its process, not this server" said "$L" "the mount of rid [0-9a-f]+ is fenced on this host"
+	ok "$1: blockd has cut it off" wait_for 60 said "$L" "no fsd gives up what the kernel remembers"
+	ok "$1: and refuses its process, not this server" wait_for 60 said "$L" "the mount of rid [0-9a-f]+ is fenced on this host"
 	ok "$1: the program that had a file of it open is told so" wait_for 60 gone "$reader"
 }
 # begin FILE: the leader's mount holds it, and a program there reads it again and again until it cannot

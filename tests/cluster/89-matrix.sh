@@ -62,7 +62,7 @@ node n3 sh -c 'mkdir -p /etc/systemd/system/scoutfs-quorumd@.service.d; printf "
 	>/etc/systemd/system/scoutfs-quorumd@.service.d/test.conf; systemctl daemon-reload'
 nok "a slot that is used twice does not start" node n3 timeout 30 systemctl start scoutfs@mnt
 ok "its quorumd says why and gives up" wait_for 300 has_failed n3
-ok "it says that the slot's address is not this node's" said n3 "$(addr n1):12345, the address of this node's quorum slot"
+ok "it says that the slot's address is not this node's" wait_for 60 said n3 "$(addr n1):12345, the address of this node's quorum slot"
 ok "the rightful member does not notice" wait_for 60 healthy n1
 node n3 systemctl stop scoutfs@mnt
 node n3 sed -i 's/^quorum_slot = .*/quorum_slot = 2/' /etc/scoutfs/mnt.conf

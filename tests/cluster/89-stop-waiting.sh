@@ -29,7 +29,7 @@ node n2 kill -9 "$pid"
 ok "without a leader: another process of n2 waits" wait_for 60 runs_again n2 "$pid"
 ok "and says so" wait_for 60 says n2 "waiting for a leader"
 stops n2 "without a leader, with state of before"
-ok "it says what goes with it" said n2 "no leader has let this mount in: [0-9]+ changes of [0-9]+ inodes"
+ok "it says what goes with it" wait_for 60 said n2 "no leader has let this mount in: [0-9]+ changes of [0-9]+ inodes"
 node n2 systemctl start --no-block scoutfs@mnt
 ok "a new one waits" wait_for 60 says n2 "waiting for a leader"
 stops n2 "without a leader"

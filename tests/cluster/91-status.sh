@@ -57,7 +57,7 @@ node n2 kill -STOP "$(node_pid n2 fsd)"
 timeout 120 "$RIG" exec n3 sh -c "echo 2 >$MNT/d/f" &
 reader=$!
 checked "who waits for whom is told while n2 is stopped" wait_for 60 waits_for n1 "$three" "$two"
-ok "and from a node that is no member" waits_for n4 "$three" "$two"
+ok "and from a node that is no member" wait_for 60 waits_for n4 "$three" "$two"
 node n2 kill -CONT "$(node_pid n2 fsd)"
 wait $reader; is "n3 goes on when n2 does" $? 0
 is "with what it wrote" "$(node n1 cat "$MNT/d/f")" 2

@@ -111,7 +111,7 @@ except OSError: pass" "$PORT"
 }
 knocked() { knock; counted serverd refused_no_key 1; }
 ok "who has no key is refused and counted" wait_for 60 knocked
-ok "and said, with its address" logged "refused: (127.0.0.1|an unknown address): a node without a key.*scoutfsctl keygen"
+ok "and said, with its address" wait_for 60 logged "refused: (127.0.0.1|an unknown address): a node without a key.*scoutfsctl keygen"
 ok "the mount goes on" touch "$MNT/x"
 
 # --- the list is read again, whole or not at all

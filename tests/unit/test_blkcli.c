@@ -395,6 +395,8 @@ static void pool_and_region_survive(void **state)
 	assert_memory_equal(want, pool, 65536);
 	device_read(fx->data, DATA_OFF + 65536, want, 65536);
 	assert_memory_equal(want, region, 65536);
+	while (atomic_load(&ups) < 2)	/* said by another thread than the one that had its answer */
+		poll(NULL, 0, 2);
 	assert_true(atomic_load(&ups) == 2 && atomic_load(&downs) == 1);
 
 	/* And another client finds the same pool. */
