@@ -148,7 +148,10 @@
 	F(u64, super_seq, 0)			\
 	F(u64, last_stable_seq, 0)
 
-/* Cluster locks, known by their start key.  runtime.md 4. */
+/*
+ * Cluster locks, known by their start key.  runtime.md 4.  With a grant come the roots of the stable super as it is then, which
+ * have all that the last holder committed, so that the new one need not ask for them.
+ */
 #define lock_FIELDS(F, S, A)			\
 	F(key, key, 0)				\
 	F(lock_mode, old_mode, 0)		\
@@ -157,7 +160,12 @@
 	F(key, key, 0)				\
 	F(lock_mode, old_mode, 0)		\
 	F(lock_mode, new_mode, 0)		\
-	F(u64, write_seq, 0)
+	F(u64, write_seq, 0)			\
+	F(flag, has_roots, 2)			\
+	F(btree_root, fs_root, 2)		\
+	F(btree_root, logs_root, 2)		\
+	F(btree_root, srch_root, 2)		\
+	F(btree_root, log_merge, 2)
 #define lock_invalidate_FIELDS(F, S, A)		\
 	F(key, key, 0)				\
 	F(lock_mode, old_mode, 0)		\

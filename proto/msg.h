@@ -18,7 +18,7 @@
 
 #define MSG_MAGIC		0x73637566u
 #define MSG_MAJOR		1u
-#define MSG_MINOR		1u
+#define MSG_MINOR		2u
 #define MSG_HEADER_BYTES	64u
 #define MSG_FRAME_MAX		(1u << 20)	/* nothing longer is read or sent */
 

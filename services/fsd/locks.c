@@ -447,7 +447,7 @@ void locks_pump(struct locks *ls, struct lock *l)
 /* ---- grants, recovery ---------------------------------------------------------------------- */
 
 void locks_granted(struct fsd *fsd, const struct key *key, uint8_t old_mode, uint8_t new_mode,
-		   uint64_t write_seq)
+		   uint64_t write_seq, const struct forest_roots *roots)
 {
 	struct locks *ls = fsd->locks;
 	struct lock *l;
@@ -455,7 +455,10 @@ void locks_granted(struct fsd *fsd, const struct key *key, uint8_t old_mode, uin
 	stats_inc(&fsd->stats.lock_grant_response);
 	/* Before anybody can read under the grant: older roots may lack what the last holder
 	 * wrote. */
-	reader_roots_stale(fsd);
+	if (roots)
+		reader_roots_given(fsd, roots);
+	else
+		reader_roots_stale(fsd);
 	pthread_mutex_lock(&ls->mutex);
 	l = find_or_make(ls, key);
 	lru_remove(ls, l);

@@ -47,9 +47,10 @@ void lock_note_dirty(struct op *op, uint64_t gen);
 /* The part of op_park for what lock_key found missing. */
 void lock_wait(struct op *op);
 
-/* From net.c, in receive order: the leader's messages. */
+/* From net.c, in receive order: the leader's messages.  roots: those that came with the grant, or NULL. */
+struct forest_roots;
 void locks_granted(struct fsd *fsd, const struct key *key, uint8_t old_mode, uint8_t new_mode,
-		   uint64_t write_seq);
+		   uint64_t write_seq, const struct forest_roots *roots);
 struct net_req;
 void locks_invalidate(struct fsd *fsd, struct net_req *req, const struct key *key, uint8_t old_mode,
 		      uint8_t new_mode);

@@ -320,10 +320,14 @@ static void lock_done(void *arg, int err, unsigned type, const void *reply)
 {
 	struct lock_call *c = arg;
 	const struct msg_lock_reply *m = reply;
+	struct forest_roots roots;
 
 	(void)type;
 	if (err == 0) {
-		locks_granted(c->fsd, &m->key, m->old_mode, m->new_mode, m->write_seq);
+		/* An older leader sends none. */
+		if (m->has_roots)
+			roots = (struct forest_roots){ m->fs_root, m->logs_root, m->srch_root, m->log_merge };
+		locks_granted(c->fsd, &m->key, m->old_mode, m->new_mode, m->write_seq, m->has_roots ? &roots : NULL);
 		free(c);
 	} else if (err == -ESHUTDOWN || err == -ENOLINK) {
 		free(c);	/* the end of the session: nobody waits for it any more */

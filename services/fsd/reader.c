@@ -68,6 +68,24 @@ void reader_roots_stale(struct fsd *fsd)
 		atomic_fetch_add(&fsd->reader->epoch, 1);
 }
 
+void reader_roots_given(struct fsd *fsd, const struct forest_roots *roots)
+{
+	struct reader *r = fsd->reader;
+	uint64_t epoch;
+
+	if (!r)
+		return;
+	pthread_mutex_lock(&r->lock);
+	epoch = atomic_fetch_add(&r->epoch, 1) + 1;
+	/* Where a commit is done at this very moment its epoch is another, and nobody takes these. */
+	if (!r->has_roots || r->roots_epoch < epoch) {
+		r->roots = *roots;
+		r->roots_epoch = epoch;
+		r->has_roots = true;
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
 static int get_roots(struct reader *r, bool fresh, struct forest_roots *roots)
 {
 	uint64_t epoch = atomic_load(&r->epoch), stable_seq;

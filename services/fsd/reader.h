@@ -14,6 +14,12 @@ void reader_wait(struct op *op);
 
 /* Roots taken before now are too old: a lock was granted, or a commit is done. */
 void reader_roots_stale(struct fsd *fsd);
+/*
+ * The same, and these have come with the grant: they are copied, and good until the next of both.  From the thread that takes
+ * the leader's messages, in their order: so they have every commit of this mount of which the leader has told before.
+ */
+struct forest_roots;
+void reader_roots_given(struct fsd *fsd, const struct forest_roots *roots);
 
 /*
  * Walk all committed items of [start, end] in key order, newest versions, for threads that may

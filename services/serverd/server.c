@@ -129,16 +129,36 @@ static void emit_omap(void *arg, const struct omap_act *act)
 	}
 }
 
+/*
+ * What the last holder has committed was stable before it answered; so who is granted the lock may read from the roots of now,
+ * and is spared a question.
+ */
+static void respond_grant(struct server *s, const struct lockfsm_act *act)
+{
+	struct msg_lock_reply granted = { .key = act->key, .old_mode = act->old_mode, .new_mode = act->new_mode,
+					  .write_seq = act->write_seq };
+	struct txn_view v;
+
+	if (act->new_mode != LOCKFSM_NULL) {
+		txn_get_view(worker_txn(s->worker), &v);
+		granted.has_roots = true;
+		granted.fs_root = v.super.fs_root;
+		granted.logs_root = v.super.logs_root;
+		granted.srch_root = v.super.srch_root;
+		granted.log_merge = v.super.log_merge;
+	}
+	server_respond(s, act->rid, act->handle, 0, MSG_lock_reply, &granted);
+}
+
 static void perform(struct server *s, const struct lockfsm_act *act)
 {
-	struct msg_lock_reply granted = { act->key, act->old_mode, act->new_mode, act->write_seq };
 	struct msg_lock_invalidate invalidate = { act->key, act->old_mode, act->new_mode };
 	struct msg_lock_recover recover = { act->key };
 	struct client *c;
 
 	switch (act->kind) {
 	case LOCKFSM_GRANT:
-		server_respond(s, act->rid, act->handle, 0, MSG_lock_reply, &granted);
+		respond_grant(s, act);
 		break;
 	case LOCKFSM_INVALIDATE:
 		server_ask(s, act->rid, MSG_lock_invalidate, &invalidate, 0);

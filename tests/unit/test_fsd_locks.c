@@ -198,7 +198,8 @@ static void *home(void *arg)
 				atomic_store(&g->told, false);
 				atomic_store(&g->dropped, false);
 			}
-			locks_granted(&mt->fsd, &a->key, a->old_mode, a->new_mode, a->write_seq);
+			locks_granted(&mt->fsd, &a->key, a->old_mode, a->new_mode, a->write_seq,
+				      NULL);
 		} else {
 			locks_invalidate(&mt->fsd, NULL, &a->key, a->old_mode, a->new_mode);
 		}
@@ -280,6 +281,11 @@ void pool_drop(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino)
 void reader_roots_stale(struct fsd *fsd)
 {
 	(void)fsd;
+}
+
+void reader_roots_given(struct fsd *fsd, const struct forest_roots *roots)
+{
+	(void)fsd, (void)roots;
 }
 
 void reader_wait(struct op *op)

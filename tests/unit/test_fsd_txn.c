@@ -59,6 +59,7 @@ static struct {
 	struct disk_log_trees lt;
 	uint64_t seq;
 	uint64_t stable_seq;
+	unsigned roots_asked;
 	uint64_t next_ino;
 	unsigned commits, finalize_every, list_nr;
 	unsigned hold_every;		/* such a commit is answered without the next transaction */
@@ -373,6 +374,7 @@ int net_get_roots(struct fsd *fsd, struct forest_roots *roots, uint64_t *last_st
 	roots->fs_root = leader.fs_root;
 	roots->logs_root = leader.logs_root;
 	*last_stable_seq = leader.stable_seq;
+	leader.roots_asked++;
 	pthread_mutex_unlock(&call_lock);
 	return 0;
 }
@@ -709,6 +711,27 @@ static uint64_t last_seq(void)
 	seq = le64_get(leader.lt.get_trans_seq);
 	pthread_mutex_unlock(&call_lock);
 	return seq;
+}
+
+/* As a grant does, which comes after every commit that was answered before it and before those that are answered later. */
+static void give_roots(void)
+{
+	struct forest_roots roots;
+
+	pthread_mutex_lock(&call_lock);
+	roots = (struct forest_roots){ .fs_root = leader.fs_root, .logs_root = leader.logs_root };
+	reader_roots_given(&fsd, &roots);
+	pthread_mutex_unlock(&call_lock);
+}
+
+static unsigned roots_asked(void)
+{
+	unsigned nr;
+
+	pthread_mutex_lock(&call_lock);
+	nr = leader.roots_asked;
+	pthread_mutex_unlock(&call_lock);
+	return nr;
 }
 
 static void do_step(struct minode *mi, enum what what)
@@ -1078,6 +1101,8 @@ static void device_equals_what_operations_did(void **state)
 				txn_commit(&fsd, TXN_FULL, NULL, NULL);
 			if (below(100) == 0)
 				items_evict(&fsd, true);
+			if (below(30) == 0)
+				give_roots();
 		}
 		txn_commit_wait(&fsd, TXN_FSYNC, 0);
 		check_device();
@@ -1215,6 +1240,29 @@ static void nothing_dirty_writes_and_sends_nothing(void **state)
 		txn_commit_wait(&fsd, TXN_FSYNC, 0);
 	assert_int_equal(leader.commits, commits);
 	assert_int_equal(leader.dev.writes, writes);
+	check_device();
+}
+
+/* With a grant come roots; others are asked for when they are too old, and only then. */
+static void roots_that_came_with_a_grant_are_not_asked_for(void **state)
+{
+	const struct key first = { .zone = ZONE_ORPHAN }, last = KEY_ONES;
+	unsigned asked;
+
+	(void)state;
+	do_step(&inodes[0], CREATE);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	assert_int_equal(items_drop(&fsd, &first, &last), 0);
+	asked = roots_asked();
+	give_roots();
+	do_step(&inodes[0], TOUCH);
+	assert_int_equal(roots_asked(), asked);
+	/* What is committed now is not in them. */
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	assert_int_equal(items_drop(&fsd, &first, &last), 0);
+	do_step(&inodes[0], TOUCH);
+	assert_true(roots_asked() > asked);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
 	check_device();
 }
 
@@ -1369,6 +1417,7 @@ int main(void)
 		T(a_leader_of_this_host_flushes_for_the_mount),
 		T(what_another_flush_has_lost_is_written_again),
 		T(nothing_dirty_writes_and_sends_nothing),
+		T(roots_that_came_with_a_grant_are_not_asked_for),
 		T(failed_writes_are_repeated_until_they_succeed),
 		cmocka_unit_test_setup_teardown(
 			short_lists_make_operations_wait_and_nothing_is_lost, setup_short_lists,

@@ -74,6 +74,16 @@ void reader_roots_stale(struct fsd *fsd)
 	mount_of_fsd(fsd)->roots_are_stale = true;
 }
 
+void reader_roots_given(struct fsd *fsd, const struct forest_roots *roots)
+{
+	struct mount_sim *m = mount_of_fsd(fsd);
+
+	/* What is asked for is answered in the order of the session, so it is older if it comes before and newer after. */
+	m->roots = *roots;
+	m->has_roots = true;
+	m->roots_are_stale = false;
+}
+
 uint64_t txn_committed_gen(struct fsd *fsd)
 {
 	return mount_of_fsd(fsd)->committed_gen;
@@ -100,14 +110,17 @@ static void lock_answered(void *arg, int err, unsigned type, const void *reply)
 {
 	struct lock_call *c = arg;
 	const struct msg_lock_reply *r = reply;
+	struct forest_roots roots;
 
 	(void)type;
 	if (err == 0) {
+		roots = (struct forest_roots){ r->fs_root, r->logs_root, r->srch_root, r->log_merge };
 		/* What is granted after a farewell nobody uses. */
 		if (r->write_seq && !c->m->is_bye_sent)
 			cluster_fact(c->m->node, FACT_GRANTED_SEQ, cluster_lock(&r->key), r->write_seq,
 				     0);
-		locks_granted(&c->m->fsd, &r->key, r->old_mode, r->new_mode, r->write_seq);
+		locks_granted(&c->m->fsd, &r->key, r->old_mode, r->new_mode, r->write_seq,
+			      r->has_roots ? &roots : NULL);
 	} else if (err != -ESHUTDOWN && err != -ENOLINK) {
 		sim_fail(sim_of(c->m), "a lock request was answered with an error: %d", err);
 	}
