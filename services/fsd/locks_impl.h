@@ -75,14 +75,14 @@ void revoke_drained(struct lock *l);
 void revoke_forget(struct lock *l);
 
 /*
- * For whoever does the work of revokes.  revoke_next: the next lock with some, NULL: none now.  Its step
- * says which.  NOTIFY, DROP: if revoke_has_to_notify says so the kernel is told to forget what it
+ * For whoever does the work of revokes.  revoke_next: the next lock with some, NULL: none now; without `may_begin` none in
+ * its first step.  Its step says which.  NOTIFY, DROP: if revoke_has_to_notify says so the kernel is told to forget what it
  * has under the lock, then revoke_notified: `left_out`: some pages were locked and it was not told of those.  Instead
  * revoke_leave_notify, if that waits for somebody who waits for the lock; `truncated`: for a truncation, so that the next
  * call shall leave out such files (leaves_truncated).  FINISH: if revoke_has_to_drop says so its items are dropped,
  * then revoke_dropped with 0 or what went wrong; l may be gone afterwards.
  */
-struct lock *revoke_next(struct locks *ls);
+struct lock *revoke_next(struct locks *ls, bool may_begin);
 bool revoke_has_to_notify(struct lock *l);
 void revoke_notified(struct lock *l, bool left_out);
 void revoke_leave_notify(struct lock *l, bool truncated);

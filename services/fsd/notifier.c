@@ -36,13 +36,30 @@ struct call {
 
 static void *notifier(void *locks);
 
-/* Somebody has to take the next revoke, and to watch, while this thread is in the kernel. */
-static void keep_one_free(struct locks *ls)
+/* Somebody has to take the next revoke, and to watch, while this thread is in the kernel.  False: nobody would. */
+static bool keep_one_free(struct locks *ls)
 {
-	if (!ls->free_nr && ls->threads_nr < NOTIFIERS_MAX &&
-	    pthread_create(&ls->threads[ls->threads_nr], NULL, notifier, ls) == 0)
+	bool is_one = ls->free_nr;
+
+	if (!is_one && ls->threads_nr < NOTIFIERS_MAX &&
+	    pthread_create(&ls->threads[ls->threads_nr], NULL, notifier, ls) == 0) {
 		ls->threads_nr++;
-	pthread_cond_signal(&ls->work);
+		is_one = true;
+	}
+	return is_one;
+}
+
+/*
+ * The next lock with work for this thread.  The last one that is not in the kernel begins no revoke, of which it is not known
+ * whether it gets stuck: it watches, and does what the others have left, so that they come back.
+ */
+static struct lock *next_work(struct locks *ls)
+{
+	bool may_begin = true;
+
+	if (ls->work_head && ls->work_head->step != REVOKE_FINISH && !ls->stopping)
+		may_begin = keep_one_free(ls) || !ls->calls;
+	return revoke_next(ls, may_begin);
 }
 
 static void notify(struct locks *ls, struct lock *l)
@@ -55,7 +72,7 @@ static void notify(struct locks *ls, struct lock *l)
 	if (!revoke_has_to_notify(l))
 		return;
 	if (is_fs) {
-		keep_one_free(ls);
+		pthread_cond_signal(&ls->work);
 		ls->calls = &call;
 		/* those who use it now will give something afterwards */
 		if (!l->readers && !l->writers)
@@ -123,8 +140,7 @@ static bool watch(struct locks *ls)
 
 		if (!l)
 			continue;
-		/* one that is free has to do what this one has left, or nobody would watch */
-		if ((ls->threads_nr == NOTIFIERS_MAX && !ls->free_nr) || !is_stuck(ls, c, now, &truncated)) {
+		if (!is_stuck(ls, c, now, &truncated)) {
 			again = true;
 			continue;
 		}
@@ -179,7 +195,7 @@ static void *notifier(void *locks)
 	pthread_mutex_lock(&ls->mutex);
 	for (;;) {
 		watching = watch(ls);
-		l = revoke_next(ls);
+		l = next_work(ls);
 		if (l && (l->step == REVOKE_NOTIFY || l->step == REVOKE_DROP))
 			notify(ls, l);
 		else if (l)

@@ -106,15 +106,18 @@ void revoke_drained(struct lock *l)
 	queue_work(l);
 }
 
-struct lock *revoke_next(struct locks *ls)
+struct lock *revoke_next(struct locks *ls, bool may_begin)
 {
-	struct lock *l = ls->work_head;
+	struct lock **at = &ls->work_head, *l;
 
+	while (*at && !may_begin && (*at)->step == REVOKE_NOTIFY)
+		at = &(*at)->work_next;
+	l = *at;
 	if (!l)
 		return NULL;
-	ls->work_head = l->work_next;
-	if (!ls->work_head)
-		ls->work_tail = &ls->work_head;
+	*at = l->work_next;
+	if (!l->work_next)
+		ls->work_tail = at;
 	return l;
 }
 

@@ -190,7 +190,7 @@ static void revoke_more(struct mount_sim *m)
 	if (m->revoking || !m->fsd.locks)
 		return;
 	pthread_mutex_lock(&m->fsd.locks->mutex);
-	m->revoking = revoke_next(m->fsd.locks);
+	m->revoking = revoke_next(m->fsd.locks, true);
 	if (m->revoking)
 		revoke_has_to_notify(m->revoking);
 	pthread_mutex_unlock(&m->fsd.locks->mutex);
