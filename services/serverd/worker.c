@@ -7,7 +7,7 @@
  *
  * One mutex covers both queues and the flags; nobody waits for a device under it.
  */
-#include "worker.h"
+#include "tasks.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -15,11 +15,6 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-
-struct task_list {
-	struct txn_job *head;
-	struct txn_job **tail;
-};
 
 struct worker {
 	struct worker_conf conf;
@@ -32,35 +27,8 @@ struct worker {
 	bool stop;
 	bool is_stopped;
 	struct txn *txn;
-	int open_err;
 	const char *why;
 };
-
-static void list_init(struct task_list *l)
-{
-	l->head = NULL;
-	l->tail = &l->head;
-}
-
-static void list_push(struct task_list *l, struct txn_job *job)
-{
-	job->next = NULL;
-	*l->tail = job;
-	l->tail = &job->next;
-}
-
-static struct txn_job *list_take_all(struct task_list *l)
-{
-	struct txn_job *head = l->head;
-
-	list_init(l);
-	return head;
-}
-
-static struct task *task_of(struct txn_job *job)
-{
-	return (struct task *)((char *)job - offsetof(struct task, job));
-}
 
 static void tell_loop(struct worker *w)
 {
@@ -79,55 +47,23 @@ static void task_done(struct txn_job *job, int err)
 
 	task->err = err;
 	pthread_mutex_lock(&w->lock);
-	list_push(&w->done, job);
+	task_list_push(&w->done, job);
 	pthread_mutex_unlock(&w->lock);
 	tell_loop(w);
-}
-
-/* What has to be done before, of tasks that come new; those that are to be committed go to batch. */
-static void admit(struct worker *w, struct txn_job *jobs, struct task_list *batch)
-{
-	while (jobs) {
-		struct task *task = task_of(jobs);
-		int err = w->open_err;
-
-		jobs = jobs->next;
-		if (err == 0 && task->before)
-			err = task->before(task);
-		if (err < 0 || !task->job.run)
-			task_done(&task->job, err);
-		else
-			list_push(batch, &task->job);
-	}
-}
-
-/* One transaction; who is not done goes on in the next, together with whoever comes meanwhile. */
-static void run_batch(struct worker *w, struct task_list *batch)
-{
-	struct txn_job *jobs = list_take_all(batch);
-
-	if (jobs)
-		txn_step(w->txn, &jobs);
-	while (jobs) {
-		struct txn_job *next = jobs->next;
-
-		list_push(batch, jobs);
-		jobs = next;
-	}
 }
 
 /* With the lock held: unfinished tasks before those that have not begun. */
 static void jobs_back(struct worker *w, struct task_list *batch)
 {
-	struct txn_job *jobs = list_take_all(&w->todo);
+	struct txn_job *jobs = task_list_take(&w->todo);
 
 	w->todo = *batch;
 	if (!batch->head)
-		list_init(&w->todo);
+		task_list_init(&w->todo);
 	while (jobs) {
 		struct txn_job *next = jobs->next;
 
-		list_push(&w->todo, jobs);
+		task_list_push(&w->todo, jobs);
 		jobs = next;
 	}
 }
@@ -140,10 +76,9 @@ static void *worker_main(void *arg)
 	struct task_list batch;
 	int err = w->conf.open(w->conf.arg, &txn, &why);
 
-	list_init(&batch);
+	task_list_init(&batch);
 	pthread_mutex_lock(&w->lock);
 	w->txn = txn;
-	w->open_err = err;
 	w->why = why;
 	for (;;) {
 		struct txn_job *jobs;
@@ -152,10 +87,10 @@ static void *worker_main(void *arg)
 			pthread_cond_wait(&w->wake, &w->lock);
 		if (w->stop)
 			break;
-		jobs = list_take_all(&w->todo);
+		jobs = task_list_take(&w->todo);
 		pthread_mutex_unlock(&w->lock);
-		admit(w, jobs, &batch);
-		run_batch(w, &batch);
+		tasks_admit(jobs, err, &batch);
+		tasks_run(txn, &batch);
 		pthread_mutex_lock(&w->lock);
 	}
 	/* What is between two slices goes back: it is on the volume as far as it came. */
@@ -174,8 +109,8 @@ int worker_start(struct worker **out, const struct worker_conf *conf)
 	if (!w)
 		return -ENOMEM;
 	w->conf = *conf;
-	list_init(&w->todo);
-	list_init(&w->done);
+	task_list_init(&w->todo);
+	task_list_init(&w->done);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->wake, NULL);
 	w->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -202,7 +137,7 @@ void worker_submit(struct worker *w, struct task *task)
 	task->worker = w;
 	task->job.done = task_done;
 	pthread_mutex_lock(&w->lock);
-	list_push(&w->todo, &task->job);
+	task_list_push(&w->todo, &task->job);
 	pthread_cond_signal(&w->wake);
 	pthread_mutex_unlock(&w->lock);
 }
@@ -210,16 +145,6 @@ void worker_submit(struct worker *w, struct task *task)
 int worker_fd(const struct worker *w)
 {
 	return w->fd;
-}
-
-static void complete_all(struct txn_job *jobs, const int *err)
-{
-	while (jobs) {
-		struct task *task = task_of(jobs);
-
-		jobs = jobs->next;
-		task->complete(task, err ? *err : task->err);
-	}
 }
 
 void worker_dispatch(struct worker *w)
@@ -230,9 +155,9 @@ void worker_dispatch(struct worker *w)
 
 	assert(ret == sizeof(n) || errno == EAGAIN);
 	pthread_mutex_lock(&w->lock);
-	jobs = list_take_all(&w->done);
+	jobs = task_list_take(&w->done);
 	pthread_mutex_unlock(&w->lock);
-	complete_all(jobs, NULL);
+	tasks_complete(jobs, NULL);
 }
 
 void worker_stop(struct worker *w)
@@ -260,7 +185,7 @@ void worker_free(struct worker *w)
 	assert(worker_is_stopped(w));
 	pthread_join(w->thread, NULL);
 	worker_dispatch(w);
-	complete_all(list_take_all(&w->todo), &ended);
+	tasks_complete(task_list_take(&w->todo), &ended);
 	txn_close(w->txn);
 	close(w->fd);
 	pthread_cond_destroy(&w->wake);

@@ -27,14 +27,9 @@ struct merge_sim {
 static void ask(struct merge_sim *x);
 static void step(struct sim *s, void *arg, uint64_t value);
 
-static struct sim *sim_of(const struct merge_sim *x)
-{
-	return x->m->node->sim;
-}
-
 static void step_later(struct merge_sim *x)
 {
-	sim_call_proc(sim_of(x), x->m->node->proc, sim_rnd(sim_of(x), 20 * SIM_MS), step, x->m, 0);
+	sim_call_proc(sim_of(x->m), x->m->node->proc, sim_rnd(sim_of(x->m), 20 * SIM_MS), step, x->m, 0);
 }
 
 static void end_run(struct merge_sim *x)
@@ -60,7 +55,7 @@ static void handed_in(void *arg, int err, unsigned type, const void *reply)
 		return;
 	x->is_working = false;
 	/* ENOENT: the merge went on without us. */
-	SIM_CHECK(sim_of(x), err == 0 || err == -ENOENT, "work of a merge is refused: %d", err);
+	SIM_CHECK(sim_of(x->m), err == 0 || err == -ENOENT, "work of a merge is refused: %d", err);
 	ask(x);
 }
 
@@ -89,9 +84,9 @@ static void roots_came(void *arg, int err, unsigned type, const void *reply)
 	(void)type;
 	if (is_over(x, err))
 		return;
-	SIM_CHECK(sim_of(x), err == 0, "roots are refused: %d", err);
+	SIM_CHECK(sim_of(x->m), err == 0, "roots are refused: %d", err);
 	if (memcmp(&x->logs_root, &r->logs_root, sizeof(x->logs_root)) == 0) {
-		sim_trace(sim_of(x), x->m->node->proc, "inputs of a merge are gone");
+		sim_trace(sim_of(x->m), x->m->node->proc, "inputs of a merge are gone");
 		give_up(x);
 		return;
 	}
@@ -103,7 +98,7 @@ static void roots_came(void *arg, int err, unsigned type, const void *reply)
 static void went_wrong(struct merge_sim *x, int err)
 {
 	end_run(x);
-	SIM_CHECK(sim_of(x), err == -ESTALE, "work of a merge fails: %d", err);
+	SIM_CHECK(sim_of(x->m), err == -ESTALE, "work of a merge fails: %d", err);
 	mount_call(x->m, MSG_get_roots, NULL, roots_came, x);
 }
 
@@ -121,7 +116,7 @@ static void finish(struct merge_sim *x)
 	if (ret == 0)
 		hand_in(x, &comp);
 	else
-		SIM_CHECK(sim_of(x), x->m->node->is_zombie ||
+		SIM_CHECK(sim_of(x->m), x->m->node->is_zombie ||
 				     vol_is_revoked(x->m->node->cl->vol, x->m->rid),
 			  "work of a merge cannot be written: %d", ret);
 }
@@ -166,15 +161,15 @@ static void work_came(void *arg, int err, unsigned type, const void *reply)
 	x->is_asking = false;
 	if (is_over(x, err))
 		return;
-	SIM_CHECK(sim_of(x), err == 0, "work of a merge is not given: %d", err);
+	SIM_CHECK(sim_of(x->m), err == 0, "work of a merge is not given: %d", err);
 	if (!r->has_work)
 		return;
 	it = (struct item){ .key = { .zone = ZONE_MERGE_REQUEST, .first = x->m->rid,
 				     .second = le64_get(r->request.seq) },
 			    .val = &r->request, .val_len = sizeof(r->request) };
-	SIM_CHECK(sim_of(x), merge_request_get(&it, &x->req, &why) == 0,
+	SIM_CHECK(sim_of(x->m), merge_request_get(&it, &x->req, &why) == 0,
 		  "a request of a merge makes no sense: %s", why);
-	sim_trace(sim_of(x), x->m->node->proc, "works on a merge, request %llu",
+	sim_trace(sim_of(x->m), x->m->node->proc, "works on a merge, request %llu",
 		  (unsigned long long)x->req.seq);
 	x->is_working = true;
 	x->logs_root = x->req.logs_root;

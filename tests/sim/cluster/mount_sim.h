@@ -1,4 +1,4 @@
-/* A mount of a cluster's world: what mount_sim.c and merge_sim.c share. */
+/* A mount of a cluster's world: what mount_sim.c, apps_sim.c and merge_sim.c share. */
 #ifndef SCOUTFS_SIM_MOUNT_SIM_H
 #define SCOUTFS_SIM_MOUNT_SIM_H
 
@@ -83,12 +83,28 @@ struct mount_sim {
 	struct merge_sim *merge;
 };
 
+static inline struct sim *sim_of(const struct mount_sim *m)
+{
+	return m->node->sim;
+}
+
+static inline uint64_t some(const struct mount_sim *m, uint64_t max_ns)
+{
+	return sim_rnd(sim_of(m), max_ns);
+}
+
 struct mount_sim *mount_of_fsd(struct fsd *fsd);
+/* The operation runs again, in the mount's next turn. */
+void mount_queue_op(struct mount_sim *m, struct op *op);
 /* What must be answered, or the world ends: an error of the leader that a mount can live with is 0. */
 void mount_call(struct mount_sim *m, unsigned type, const void *msg,
 		void (*done)(void *arg, int err, unsigned type, const void *reply), void *arg);
 /* Ask for the commit of what is open now, and call fn when it is durable (may be NULL). */
 void mount_commit(struct mount_sim *m, uint64_t gen, void (*fn)(void *arg), void *arg);
+
+/* apps_sim.c */
+void apps_sim_start(struct mount_sim *m);
+void apps_sim_run(struct mop *o);
 
 /* merge_sim.c */
 void merge_sim_start(struct mount_sim *m);

@@ -6,58 +6,28 @@
 #include <stdlib.h>
 
 #include "cluster.h"
-#include "services/serverd/worker.h"
+#include "services/serverd/tasks.h"
 
 #define COMMIT_MIN_NS	(200 * SIM_US)
 #define COMMIT_MAX_NS	(8 * SIM_MS)
-
-struct list {
-	struct txn_job *head, **tail;
-};
 
 struct worker {
 	struct worker_conf conf;
 	struct node *node;
 	uint64_t id;
-	struct list todo, batch, done;
+	struct task_list todo, batch, done;
 	bool is_open, is_queued, is_stopped;
 	struct txn *txn;
 	int open_err;
 	const char *why;
 };
 
-static void list_init(struct list *l)
-{
-	l->head = NULL;
-	l->tail = &l->head;
-}
-
-static void list_push(struct list *l, struct txn_job *job)
-{
-	job->next = NULL;
-	*l->tail = job;
-	l->tail = &job->next;
-}
-
-static struct txn_job *list_take_all(struct list *l)
-{
-	struct txn_job *head = l->head;
-
-	list_init(l);
-	return head;
-}
-
-static struct task *task_of(struct txn_job *job)
-{
-	return (struct task *)((char *)job - offsetof(struct task, job));
-}
-
 static void task_done(struct txn_job *job, int err)
 {
 	struct task *task = task_of(job);
 
 	task->err = err;
-	list_push(&task->worker->done, job);
+	task_list_push(&task->worker->done, job);
 }
 
 static void run(struct sim *s, void *arg, uint64_t id);
@@ -73,30 +43,11 @@ static void run_later(struct worker *w)
 		      w->id);
 }
 
-static void admit(struct worker *w)
-{
-	struct txn_job *jobs = list_take_all(&w->todo);
-
-	while (jobs) {
-		struct task *task = task_of(jobs);
-		int err = w->open_err;
-
-		jobs = jobs->next;
-		if (err == 0 && task->before)
-			err = task->before(task);
-		if (err < 0 || !task->job.run)
-			task_done(&task->job, err);
-		else
-			list_push(&w->batch, &task->job);
-	}
-}
-
 /* Once around the loop of the thread. */
 static void run(struct sim *s, void *arg, uint64_t id)
 {
 	struct node *n = arg;
 	struct worker *w = n->worker;
-	struct txn_job *jobs;
 
 	if (!w || w->id != id || w->is_stopped)
 		return;
@@ -106,16 +57,8 @@ static void run(struct sim *s, void *arg, uint64_t id)
 		w->is_open = true;
 		w->open_err = w->conf.open(w->conf.arg, &w->txn, &w->why);
 	}
-	admit(w);
-	jobs = list_take_all(&w->batch);
-	if (jobs)
-		txn_step(w->txn, &jobs);
-	while (jobs) {
-		struct txn_job *next = jobs->next;
-
-		list_push(&w->batch, jobs);
-		jobs = next;
-	}
+	tasks_admit(task_list_take(&w->todo), w->open_err, &w->batch);
+	tasks_run(w->txn, &w->batch);
 	if (w->todo.head || w->batch.head)
 		run_later(w);
 	node_poke(n, sim_rnd(s, SIM_MS));
@@ -131,9 +74,9 @@ int worker_start(struct worker **out, const struct worker_conf *conf)
 	w->conf = *conf;
 	w->node = the_node;
 	w->id = ++the_node->cl->last_process;
-	list_init(&w->todo);
-	list_init(&w->batch);
-	list_init(&w->done);
+	task_list_init(&w->todo);
+	task_list_init(&w->batch);
+	task_list_init(&w->done);
 	the_node->worker = w;
 	run_later(w);
 	*out = w;
@@ -144,7 +87,7 @@ void worker_submit(struct worker *w, struct task *task)
 {
 	task->worker = w;
 	task->job.done = task_done;
-	list_push(&w->todo, &task->job);
+	task_list_push(&w->todo, &task->job);
 	run_later(w);
 }
 
@@ -154,19 +97,9 @@ int worker_fd(const struct worker *w)
 	return -1;
 }
 
-static void complete_all(struct txn_job *jobs, const int *err)
-{
-	while (jobs) {
-		struct task *task = task_of(jobs);
-
-		jobs = jobs->next;
-		task->complete(task, err ? *err : task->err);
-	}
-}
-
 void worker_dispatch(struct worker *w)
 {
-	complete_all(list_take_all(&w->done), NULL);
+	tasks_complete(task_list_take(&w->done), NULL);
 }
 
 void worker_stop(struct worker *w)
@@ -185,8 +118,8 @@ void worker_free(struct worker *w)
 
 	SIM_CHECK(w->node->sim, w->is_stopped, "a worker is freed that runs");
 	worker_dispatch(w);
-	complete_all(list_take_all(&w->batch), &ended);
-	complete_all(list_take_all(&w->todo), &ended);
+	tasks_complete(task_list_take(&w->batch), &ended);
+	tasks_complete(task_list_take(&w->todo), &ended);
 	txn_close(w->txn);
 	w->node->worker = NULL;
 	free(w);
