@@ -80,7 +80,7 @@ is "and read" "$(node md5sum <<<'' "$MNT/file" | cut -d' ' -f1)" "$(seq 100000 |
 # --- kill -9 under systemd: started again, nothing lost
 for d in serverd quorumd blockd; do
 	old=$(property $d MainPID)
-	node kill -9 "$old"
+	[ "$old" -gt 1 ] && node kill -9 "$old"	# 0 would be the test itself
 	restarted() { local p; p=$(property $d MainPID); [ "$p" != 0 ] && [ "$p" != "$old" ] && [ "$(property $d ActiveState)" = active ]; }
 	ok "$d: started again after kill -9" wait_for 60 restarted
 	ok "$d: the mount goes on" node timeout 120 sh -c "echo $d >$MNT/after-$d && sync $MNT/after-$d && grep -qx $d $MNT/after-$d"

@@ -44,6 +44,7 @@ for service in fsd blockd serverd quorumd; do
 		for i in $(seq "$ROUNDS"); do
 			load_report || break
 			was=$done_ops old=$(property $service MainPID)
+			[ "$old" -gt 1 ] || { fail "$service: $how $i: it runs" "$(journal)"; break; }	# 0 would be the test itself
 			if [ $how = kill ]; then node kill -9 "$old"
 			else node timeout 120 systemctl restart "$(unit $service)" || fail "systemctl restart $service ($i)" "$(journal)"; fi
 			wait_for 60 restarted $service "$old" || fail "$service: $how $i: it is started again" "$(journal)"

@@ -11,7 +11,7 @@
 #   node nX CMD...                      run CMD in a node
 #   cluster_start [nX]...               systemctl start scoutfs@mnt there, all at once (all nodes)
 #   cluster_stop [nX]...                systemctl stop there, all at once
-#   unit SERVICE, property nX SERVICE P of the instance in a node; node_pid nX SERVICE
+#   unit SERVICE, property nX SERVICE P of the instance in a node; node_pid nX SERVICE, once there is one
 #   journal nX [LINES]                  what the services of a node said
 #   checked TEXT CMD...                 as ok; a failure shows what the services of all nodes said
 #   cluster_check TEXT                  `scoutfsctl check` from n1 finds nothing; nothing is mounted then
@@ -52,7 +52,9 @@ one_leads() { local n nr=0; for n in ${*:-$NODES}; do case $(property "$n" serve
 followers() { local n l; l=$(leader); for n in $NODES; do [ "$n" = "$l" ] || echo "$n"; done; }
 unit() { case $1 in fsd) echo scoutfs@mnt.service ;; *) echo "scoutfs-$1@mnt.service" ;; esac; }
 property() { node "$1" systemctl show -P "$3" "$(unit "$2")"; }
-node_pid() { property "$1" "$2" MainPID; }
+# Nothing rather than 0, which systemd says of a service that is not there just now: to kill(1) that is the test itself.
+has_pid() { pid_now=$(property "$1" "$2" MainPID) && [ "${pid_now:-0}" -gt 1 ]; }
+node_pid() { local pid_now; wait_for 60 has_pid "$1" "$2" && echo "$pid_now"; }
 journal() { node "$1" journalctl --no-pager -q -o short-iso-precise -n "${2:-60}" -u 'scoutfs*@mnt.service'; }
 journals() { local n; for n in $NODES; do echo "--- $n"; timeout 20 "$RIG" exec "$n" journalctl --no-pager -q -o cat -n "${1:-30}" -u 'scoutfs*@mnt.service' 2>&1; done; }
 checked() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "status $?: $(brief "$*") : $out
