@@ -4,8 +4,8 @@
  *
  * Promises: a commit is answered when it is stored, whatever a merge waits for; what waits is the
  * opening of the mount's next transaction, log_merge_wait_timeout_ms at most.  An attempt that fails
- * costs each mount that took part one more log tree, so they are made only while every mount is there,
- * and after failures further and further apart.  Nothing here must survive this server: what is
+ * costs each mount that took part one more log tree, so they are made only while every mount is there
+ * and none leaves, and after failures further and further apart.  Nothing here must survive this server: what is
  * wanted is seen again on the volume, and who waited asks again.
  *
  * An attempt begins when a mount's tree was finished and others' are not yet.  Those are asked to commit,
@@ -53,13 +53,16 @@ void gather_init(struct server *s)
 	};
 }
 
-/* Whether every mount is there to take part; one that leaves finishes its tree on the way. */
+/*
+ * Whether every mount is there to take part.  One that leaves commits no more, and its tree is finished when its resources
+ * are given back: nobody is to wait for that, and soon it is gone.
+ */
 static bool all_are_there(const struct server *s)
 {
 	for (const struct client *c = s->clients; c; c = c->next) {
-		if (c->state == CLIENT_RECLAIMING || c->state == CLIENT_MOUNTING)
+		if (c->state == CLIENT_MOUNTING)
 			continue;
-		if (c->state != CLIENT_UP || !c->is_connected)
+		if (c->state != CLIENT_UP || !c->is_connected || c->is_closing)
 			return false;
 	}
 	return true;

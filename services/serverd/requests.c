@@ -98,8 +98,10 @@ static void note_open(const struct request_task *r, int err)
 {
 	struct client *c = client_find(r->server, r->rid);
 
-	if (c && err == 0 && (r->type == MSG_open_log_trees || r->type == MSG_commit_log_trees))
-		stable_note(c, &r->out);
+	if (!c || err < 0 || (r->type != MSG_open_log_trees && r->type != MSG_commit_log_trees))
+		return;
+	stable_note(c, &r->out);
+	c->is_closing = r->type == MSG_commit_log_trees && !r->open_next;
 }
 
 /* A mount works on one part at a time. */

@@ -92,6 +92,7 @@ struct client {
 	bool is_fenced;			/* it may not come back */
 	bool is_unstoppable;		/* blockd is too old to stop it, and it was said */
 	bool has_merge_work;		/* a part of a log merge that it has not handed in */
+	bool is_closing;		/* it has committed and wants no further transaction: it leaves, or its process ends */
 	bool has_farewell;
 	uint64_t farewell_handle;
 	unsigned unanswered;		/* what it was asked and has not answered: others wait for it */

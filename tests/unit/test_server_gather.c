@@ -99,6 +99,63 @@ static void a_mount_that_does_not_commit_delays_others_for_the_timeout_only(void
 	world_free(w);
 }
 
+/* A merge waits for the commit of a mount that leaves instead: no time passes before the other one goes on. */
+static void a_mount_that_leaves_delays_nobody(void **state)
+{
+	struct disk_log_trees lt[2];
+	struct world *w = make_barrier(lt);
+	uint64_t opening = ask(w, 1, MSG_open_log_trees, NULL), left;
+	struct msg_commit_log_trees m = { 0 };
+	struct said *x;
+
+	(void)state;
+	turns(w);
+	assert_null(find(w, RESPONDED, 1, opening));
+	write_item(w, &lt[1]);
+	m.log_trees = lt[1];
+	assert_int_equal(call(w, 2, MSG_commit_log_trees, &m)->err, 0);
+	WAIT_FOR(w, find(w, RESPONDED, 1, opening));
+	x = find(w, RESPONDED, 1, opening);
+	assert_int_equal(x->err, 0);
+	lt[0] = x->body.open_log_trees_reply.log_trees;
+	assert_true(logs_is_open(&lt[0]));
+	/* Nor while it says farewell and is reclaimed; that is no attempt that failed. */
+	lt[0] = commit_tree(w, 1, &lt[0]);
+	assert_true(logs_is_open(&lt[0]));
+	assert_false(merge_runs(w));
+	left = ask(w, 2, MSG_farewell, NULL);
+	WAIT_FOR(w, find(w, RESPONDED, 2, left));
+	turns(w);
+	assert_int_equal(stats_get(&w->stats.log_merge_wait_timeout), 0);
+	lt[0] = commit_tree(w, 1, &lt[0]);
+	assert_true(logs_is_open(&lt[0]));
+	assert_true(merge_runs(w));
+	world_free(w);
+}
+
+/* A process of a mount that ends has committed, and the next one goes on with it: then it takes part again. */
+static void a_mount_whose_process_ends_delays_nobody(void **state)
+{
+	struct disk_log_trees lt[2];
+	struct world *w = make_barrier(lt);
+	uint64_t opening = ask(w, 1, MSG_open_log_trees, NULL);
+	struct msg_commit_log_trees m = { .log_trees = lt[1] };
+
+	(void)state;
+	turns(w);
+	assert_int_equal(call(w, 2, MSG_commit_log_trees, &m)->err, 0);
+	WAIT_FOR(w, find(w, RESPONDED, 1, opening));
+	lt[0] = find(w, RESPONDED, 1, opening)->body.open_log_trees_reply.log_trees;
+	assert_true(logs_is_open(&lt[0]));
+	lt[1] = open_tree(w, 2);
+	turns(w);
+	lt[0] = commit_tree(w, 1, &lt[0]);
+	assert_false(logs_is_open(&lt[0]));
+	lt[1] = commit_tree(w, 2, &lt[1]);
+	assert_true(merge_runs(w));
+	world_free(w);
+}
+
 /* It is given up while its next transaction waits: that is opened for nobody. */
 static void who_is_given_up_gets_no_tree_any_more(void **state)
 {
@@ -277,6 +334,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_merge_begins_when_the_last_mount_has_committed),
 		cmocka_unit_test(a_mount_that_does_not_commit_delays_others_for_the_timeout_only),
+		cmocka_unit_test(a_mount_that_leaves_delays_nobody),
+		cmocka_unit_test(a_mount_whose_process_ends_delays_nobody),
 		cmocka_unit_test(who_is_given_up_gets_no_tree_any_more),
 		cmocka_unit_test(a_merge_that_is_wanted_begins_without_load),
 		cmocka_unit_test(what_lies_in_log_trees_is_merged_when_nobody_writes),
