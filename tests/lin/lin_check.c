@@ -20,7 +20,8 @@
  * A mount that is lost (power cut, fencing) takes back its last changes, but: none from before an
  * fsync of that mount that succeeded, none that another node has seen, and of all objects those
  * after one moment (the cut).  The cut is looked for after the objects have been checked one by
- * one.
+ * one.  What was written to a cell after the cut may be there all the same: blocks that a file has are
+ * overwritten in place, before the commit that the rest comes with (runtime.md 5.7).
  */
 #include "lin_impl.h"
 
@@ -324,6 +325,11 @@ static bool is_cut_step(const struct step *s, int crash)
 	return s->crash == crash && s->is_volatile && !s->maybe && s->kind != STEP_CRASH;
 }
 
+static bool is_in_place(const struct object *o)
+{
+	return o->obj >= LIN_OBJ_CELL && o->obj < LIN_OBJ_SIZE;
+}
+
 /* Can this object be explained when the lost mount's changes up to a moment were kept, and none after it? */
 static bool fits_cut(struct object *o, int crash, uint64_t cut, struct lin_stats *stats)
 {
@@ -331,7 +337,7 @@ static bool fits_cut(struct object *o, int crash, uint64_t cut, struct lin_stats
 		struct step *s = &o->steps[i];
 
 		s->keep = is_cut_step(s, crash) && s->end < cut;
-		s->lose = is_cut_step(s, crash) && s->start > cut;
+		s->lose = is_cut_step(s, crash) && s->start > cut && !is_in_place(o);
 	}
 	return lin_search(o, &stats->configs_max, NULL) != VERDICT_WRONG;
 }
