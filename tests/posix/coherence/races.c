@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -186,8 +188,10 @@ static bool race_names(void)
 }
 
 /*
- * A new name of one's own: where old and new name are one file the kernel says yes without a word to the filesystem, and a
- * rename that looks up the new name when another node has just done the same finds that.
+ * A new name of one's own.  With the same new name for all, several may be told success: rename(2) of two names of one file
+ * succeeds and does nothing (POSIX), the kernel says so without a word to the filesystem, and it looks up the old name and
+ * then the new one; another node's rename in between makes them one file.  Nothing is lost by that, but success does not say
+ * who did it.  RENAME_NOREPLACE does (work_claim), like link(2) and O_EXCL.
  */
 static long work_take(int at)
 {
@@ -197,6 +201,21 @@ static long work_take(int at)
 		int ret = i % 2 ? unlink(path(at, "c%ld", i)) : rename(path(at, "c%ld", i), path(at, "t%d-%ld", at, i));
 
 		if (ret < 0 && errno != ENOENT)
+			return -1;
+		won += ret == 0;
+	}
+	return won;
+}
+
+/* One name for all, which only the first may take. */
+static long work_claim(int at)
+{
+	long won = 0;
+
+	for (long i = 0; i < records / 2; i++) {
+		int ret = renameat2(AT_FDCWD, path(at, "c%ld", i), AT_FDCWD, path(at, "t0-%ld", i), RENAME_NOREPLACE);
+
+		if (ret < 0 && errno != ENOENT && errno != EEXIST)
 			return -1;
 		won += ret == 0;
 	}
@@ -288,6 +307,73 @@ static bool all_bytes(const long *did)
 	return true;
 }
 
+/* What the first mount has written last, for all processes. */
+static _Atomic long *written;
+
+static bool race_seen(void)
+{
+	if (!written)
+		written = mmap(NULL, sizeof(*written), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (written == MAP_FAILED)
+		return false;
+	*written = 0;
+	return put(0, "f", 0) && truncate(path(0, "f"), 2 * 4096) == 0;
+}
+
+/* Whoever reads without the page cache leaves alone what mappings show, and that has to go with each revoke. */
+static pid_t read_directly(int at)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		int fd = open(path(at, "f"), O_RDONLY | O_DIRECT);
+		void *page = aligned_alloc(4096, 2 * 4096);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (fd >= 0 && page && pread(fd, page, 2 * 4096, 0) == 2 * 4096)
+			;
+		_exit(1);
+	}
+	return pid;
+}
+
+static long work_see(int at)
+{
+	int fd = open(path(at, "f"), O_RDWR), ended;
+	volatile long *seen = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+	pid_t reader = at ? read_directly(at) : 0;
+	long n = 0, want = 0;
+
+	if (seen == MAP_FAILED || reader < 0)
+		return -1;
+	for (; at == 0 && n < records; n++) {
+		long value = n + 1;
+
+		if (pwrite(fd, &value, sizeof(value), 0) != sizeof(value))
+			return -1;
+		*written = value;
+	}
+	while (at && want < records) {
+		want = *written;
+		if (*seen < want) {
+			fprintf(stderr, "coherence: a mapping shows %ld after %ld was written\n", *seen, want);
+			n = -1;
+			break;
+		}
+		n++;
+	}
+	if (reader) {
+		bool went_on = waitpid(reader, &ended, WNOHANG) == 0;
+
+		kill(reader, SIGKILL);
+		waitpid(reader, &ended, 0);
+		n = went_on ? n : -1;
+	}
+	munmap((void *)seen, 4096);
+	close(fd);
+	return n;
+}
+
 static const struct race races[] = {
 	{ "appending at the same time: no record is lost or torn", race_file, work_append, all_appended, remove_file },
 	{ "counting under a lock: no increment is lost", race_file, work_count, all_counted, remove_file },
@@ -297,8 +383,11 @@ static const struct race races[] = {
 	{ "reading a symbolic link that is replaced: it goes on", NULL, work_symlink, all_worked, remove_replaced },
 	{ "unlinking and renaming the same names: each goes once", race_names, work_take, each_created_once,
 	  remove_taken },
+	{ "claiming the same names (RENAME_NOREPLACE): each is claimed once", race_names, work_claim, each_created_once,
+	  remove_taken },
 	{ "linking one file: no link is lost", race_file, work_link, all_linked, remove_linked },
 	{ "writing bytes of the same pages: none is lost", race_page, work_bytes, all_bytes, remove_file },
+	{ "mappings of what others read directly: none is late", race_seen, work_see, all_worked, remove_file },
 };
 
 static long work_of(const struct race *r, int at, int out)
