@@ -69,6 +69,8 @@ static struct {
 	unsigned flushes;
 	bool fails_others;		/* before the next flush another thread's failed */
 	uint64_t failures;		/* such flushes */
+	bool refuses;			/* the device takes nothing of this mount any more: it is fenced */
+	atomic_uint told_fenced;	/* how often the mount was told so */
 	bool flushed;			/* nothing was written since the last flush */
 	bool flushes_itself;		/* what comes need not be flushed */
 	atomic_ullong own_term;		/* it is of this instance; 0: it is not */
@@ -122,10 +124,11 @@ struct block_dev blkcli_block_dev(struct blkcli *c)
 
 int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 {
-	int ret = 0;
+	int ret;
 
 	(void)c;
 	pthread_mutex_lock(&leader.lock);
+	ret = leader.refuses ? -ENOLINK : 0;
 	for (size_t i = 0; i < nr && ret == 0; i++) {
 		struct block_write w = { ops[i].dev_off >> LARGE_SHIFT, ops[i].buf };
 
@@ -520,11 +523,14 @@ void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 	abort();
 }
 
+/* Its process ends here, but for the threads of the test. */
 void fsd_fenced(struct fsd *fsd)
 {
 	(void)fsd;
-	fprintf(stderr, "fsd_fenced\n");
-	abort();
+	if (!leader.refuses)
+		abort();
+	atomic_fetch_add(&leader.told_fenced, 1);
+	pthread_exit(NULL);
 }
 
 #endif

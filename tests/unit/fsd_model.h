@@ -480,6 +480,32 @@ static inline void check_device(void)
 
 /* ---- set-up -------------------------------------------------------------------------------- */
 
+/* With what an earlier life of it has left. */
+static inline void mount_start(bool is_kept)
+{
+	assert_int_equal(items_open(&fsd, dir, 16u << 20, is_kept), 0);
+	assert_int_equal(ops_start(&fsd, 2), 0);
+	assert_int_equal(txn_init(&fsd), 0);
+	assert_int_equal(inos_start(&fsd), 0);
+	assert_int_equal(reader_start(&fsd), 0);
+	assert_int_equal(txn_start(&fsd), 0);
+}
+
+/* What the last commit said. */
+static inline int mount_stop(void)
+{
+	int ret;
+
+	ops_drain(&fsd);
+	ret = txn_stop(&fsd);
+	ops_stop(&fsd);
+	reader_stop(&fsd);
+	inos_stop(&fsd);
+	txn_fini(&fsd);
+	items_close(&fsd);
+	return ret;
+}
+
 static inline int begin(unsigned list_nr)
 {
 	struct disk_inode root = { .nlink = le32_of(2),
@@ -526,12 +552,7 @@ static inline int begin(unsigned list_nr)
 	fsd.total_meta_blocks = META_BLOCKS;
 	fsd.total_data_blocks = DATA_FIRST + DATA_NR;
 	fsd.conf.commit_interval_ms = 20;
-	assert_int_equal(items_open(&fsd, dir, 16u << 20, false), 0);
-	assert_int_equal(ops_start(&fsd, 2), 0);
-	assert_int_equal(txn_init(&fsd), 0);
-	assert_int_equal(inos_start(&fsd), 0);
-	assert_int_equal(reader_start(&fsd), 0);
-	assert_int_equal(txn_start(&fsd), 0);
+	mount_start(false);
 	return 0;
 }
 
@@ -552,13 +573,7 @@ static inline int teardown(void **state)
 	char path[128];
 
 	(void)state;
-	ops_drain(&fsd);
-	assert_int_equal(txn_stop(&fsd), 0);
-	ops_stop(&fsd);
-	reader_stop(&fsd);
-	inos_stop(&fsd);
-	txn_fini(&fsd);
-	items_close(&fsd);
+	assert_int_equal(mount_stop(), 0);
 	block_set_close(leader.bs);
 	memdev_fini(&leader.dev);
 	snprintf(path, sizeof(path), "%s/items.mdb", dir);
