@@ -13,7 +13,10 @@
  *
  * Requests are read by threads of our own: each knows the number and the flags of the request in
  * hand, of which libfuse tells its handlers only a part, and all can be made to stop reading between
- * two requests.
+ * two requests.  There are about as many as processors: the kernel wakes one of those that wait for
+ * each request, and with more of them it often is one that finds nothing, for who has just answered
+ * the last one was faster.  Handlers wait neither for devices nor for the leader; should all threads
+ * be busy for a while nevertheless, others are in reserve.
  */
 #include "kcache.h"
 
@@ -45,7 +48,9 @@
 #include "orphan.h"
 #include "vfsflags.h"
 
-#define FUSE_THREADS		10u
+#define FUSE_THREADS		10u	/* at most, with those in reserve */
+#define FUSE_THREADS_FEW	3u
+#define WATCH_MS		100u
 #define NOTIFY_RESEND		7	/* FUSE_NOTIFY_RESEND, Linux 6.9 */
 #define NOTIFY_INC_EPOCH	8	/* FUSE_NOTIFY_INC_EPOCH, Linux 6.16 */
 #define HAS_RESEND		(1u << 7)	/* FUSE_HAS_RESEND, in the second word of flags */
@@ -75,7 +80,13 @@ struct kcache {
 
 	atomic_bool draining;		/* no more requests are read */
 	atomic_uint idle;		/* threads that wait for one */
+	atomic_uint awake;		/* threads that are not in reserve; changed with the mutex held */
+	atomic_uint taken;		/* requests */
+	unsigned enough;		/* of those awake */
+	pthread_cond_t reserve;
 	/* mutex */
+	bool is_called;			/* one of the reserve is to wake up */
+	bool is_over;			/* no more requests come */
 	unsigned threads_nr, running;
 	pthread_t threads[FUSE_THREADS];
 	int err;
@@ -279,6 +290,13 @@ static ssize_t write_answer(int fd, struct iovec *iov, int count, void *userdata
 	return writev(fd, iov, count);
 }
 
+static unsigned enough_threads(void)
+{
+	long nr = sysconf(_SC_NPROCESSORS_ONLN) + 1;
+
+	return nr < FUSE_THREADS_FEW ? FUSE_THREADS_FEW : nr > FUSE_THREADS ? FUSE_THREADS : (unsigned)nr;
+}
+
 static int make_session(struct fsd *fsd, int fd)
 {
 	static const struct fuse_custom_io io = { .read = read_request, .writev = write_answer };
@@ -291,6 +309,8 @@ static int make_session(struct fsd *fsd, int fd)
 		return -ENOMEM;
 	pthread_mutex_init(&kc->mutex, NULL);
 	pthread_cond_init(&kc->cond, NULL);
+	pthread_cond_init(&kc->reserve, NULL);
+	kc->enough = enough_threads();
 	kc->fsd = fsd;
 	kc->begun_ns = clock_mono_ns();
 	if (!realpath(fsd->conf.mountpoint, kc->mountpoint))
@@ -494,18 +514,36 @@ static int ask_to_send_again(struct kcache *kc)
 
 static void *serve_thread(void *arg);
 
-/* Called when nobody is left to wait for requests. */
+/* Nobody is left to wait for requests.  The mutex is held. */
 static void add_thread(struct kcache *kc)
 {
-	pthread_mutex_lock(&kc->mutex);
-	if (kc->threads_nr < FUSE_THREADS && !atomic_load(&kc->draining)) {
+	if (kc->running > atomic_load(&kc->awake)) {
+		kc->is_called = true;
+		pthread_cond_signal(&kc->reserve);
+	} else if (kc->threads_nr < FUSE_THREADS && !atomic_load(&kc->draining)) {
 		atomic_fetch_add(&kc->idle, 1);
 		if (pthread_create(&kc->threads[kc->threads_nr], NULL, serve_thread, kc) == 0) {
 			kc->threads_nr++;
 			kc->running++;
+			atomic_fetch_add(&kc->awake, 1);
 		} else {
 			atomic_fetch_sub(&kc->idle, 1);	/* those that there are must do */
 		}
+	}
+}
+
+/* One more than enough goes into reserve. */
+static void rest(struct kcache *kc)
+{
+	if (atomic_load_explicit(&kc->awake, memory_order_relaxed) <= kc->enough)
+		return;
+	pthread_mutex_lock(&kc->mutex);
+	if (atomic_load(&kc->awake) > kc->enough && !kc->is_called) {
+		atomic_fetch_sub(&kc->awake, 1);
+		while (!kc->is_called && !kc->is_over && !atomic_load(&kc->draining))
+			pthread_cond_wait(&kc->reserve, &kc->mutex);
+		kc->is_called = false;
+		atomic_fetch_add(&kc->awake, 1);
 	}
 	pthread_mutex_unlock(&kc->mutex);
 }
@@ -522,10 +560,16 @@ static void *serve_thread(void *arg)
 			continue;
 		if (n <= 0)
 			break;
-		if (atomic_fetch_sub(&kc->idle, 1) == 1)
+		atomic_fetch_add_explicit(&kc->taken, 1, memory_order_relaxed);
+		if (atomic_fetch_sub(&kc->idle, 1) == 1 &&
+		    atomic_load_explicit(&kc->awake, memory_order_relaxed) < kc->enough) {
+			pthread_mutex_lock(&kc->mutex);
 			add_thread(kc);
+			pthread_mutex_unlock(&kc->mutex);
+		}
 		fuse_session_process_buf(kc->se, &buf);
 		now = (struct fuse_request_now){ 0 };
+		rest(kc);
 		atomic_fetch_add(&kc->idle, 1);
 	}
 	if (buf.mem)
@@ -536,7 +580,12 @@ static void *serve_thread(void *arg)
 		kc->err = n;
 		fuse_session_exit(kc->se);
 	}
+	if (n <= 0 && n != -EINTR && n != -EAGAIN && n != -ENOMEM)
+		kc->is_over = true;
 	kc->running--;
+	atomic_fetch_sub(&kc->idle, 1);
+	atomic_fetch_sub(&kc->awake, 1);
+	pthread_cond_broadcast(&kc->reserve);
 	pthread_cond_broadcast(&kc->cond);
 	pthread_mutex_unlock(&kc->mutex);
 	return NULL;
@@ -564,12 +613,17 @@ int kcache_serve(struct fsd *fsd)
 		}
 	}
 	atomic_store(&fsd->keep->head->is_drained, 0);
-	add_thread(kc);
 	pthread_mutex_lock(&kc->mutex);
+	add_thread(kc);
 	/* A restart that was asked for before there was a thread has let none begin: the caller goes on with it. */
 	ret = kc->threads_nr || atomic_load(&kc->draining) ? 0 : -EAGAIN;
-	while (kc->running)
-		pthread_cond_wait(&kc->cond, &kc->mutex);
+	while (kc->running) {
+		unsigned taken = atomic_load(&kc->taken);
+
+		clock_cond_wait(&kc->cond, &kc->mutex, clock_mono_ns() + WATCH_MS * NSEC_PER_MSEC);
+		if (!kc->is_over && !atomic_load(&kc->idle) && atomic_load(&kc->taken) == taken)
+			add_thread(kc);
+	}
 	pthread_mutex_unlock(&kc->mutex);
 	for (unsigned i = 0; i < kc->threads_nr; i++)
 		pthread_join(kc->threads[i], NULL);
@@ -590,6 +644,7 @@ void kcache_stop_reading(struct fsd *fsd)
 	atomic_store(&kc->draining, true);
 	/* A thread may be between its look at `draining` and its read: it is woken until it is gone. */
 	while (kc->running) {
+		pthread_cond_broadcast(&kc->reserve);
 		for (unsigned i = 0; i < kc->threads_nr; i++)
 			pthread_kill(kc->threads[i], SIGUSR1);
 		clock_cond_wait(&kc->cond, &kc->mutex, clock_mono_ns() + 2 * NSEC_PER_MSEC);
@@ -691,6 +746,7 @@ void kcache_free(struct fsd *fsd)
 	interrupts_stop(fsd);
 	fuse_session_destroy(kc->se);
 	pthread_cond_destroy(&kc->cond);
+	pthread_cond_destroy(&kc->reserve);
 	pthread_mutex_destroy(&kc->mutex);
 	free(kc);
 }
