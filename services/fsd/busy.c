@@ -10,6 +10,8 @@
  *    stays locked, and ends the request.  So it may be the last page, where the request covers it in part; whether it is, turns
  *    out when one tries to drop it.
  *  - What the kernel writes back from a mapping has pages that are up to date, and has to be waited for.
+ * The kernel locks folios.  Those of a FUSE file are single pages up to Linux 6.18 (seen in /proc/kpageflags); of greater ones
+ * more than what is said here would be locked.  What was stored to them does not depend on it (mapped.c).
  *
  * A page in the cache has the bytes of a write(2) before we have applied, or even seen, the WRITE.  When such a page is written
  * back, busy_each_write() tells which of its bytes are in truth those of the write (mapped.c).  And when it was dropped by a
