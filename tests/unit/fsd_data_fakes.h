@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "blkcli.h"
@@ -525,6 +526,82 @@ static inline void do_fallocate(struct file *f, uint64_t off, uint64_t len, bool
 	assert_int_equal(size, f->size);
 }
 
+/* ---- pages of mappings ---------------------------------------------------------------- */
+
+struct poke {
+	const struct file *f;
+	unsigned word;
+	uint64_t value;
+};
+
+/* Another node has written a word of the file's first block, which is in the pool. */
+static inline int poke_run(struct itx *tx, void *arg)
+{
+	const struct poke *p = arg;
+	struct pool_rec rec;
+	int ret = pool_find(tx, p->f->ino, 0, &rec);
+
+	if (ret == 0)
+		memcpy((uint8_t *)pool_page(fsd.pool, rec.page) + p->word * 8, &p->value, 8);
+	return ret;
+}
+
+static inline void poke(struct file *f, unsigned word, uint64_t value)
+{
+	struct poke p = { f, word, value };
+
+	assert_int_equal(items_run(&fsd, poke_run, &p), 0);
+	memcpy(f->bytes + word * 8, &value, 8);
+}
+
+static inline int peek_run(struct itx *tx, void *arg)
+{
+	struct poke *p = arg;
+	struct pool_rec rec;
+	int ret = pool_find(tx, p->f->ino, 0, &rec);
+
+	if (ret == 0)
+		memcpy(&p->value, (uint8_t *)pool_page(fsd.pool, rec.page) + p->word * 8, 8);
+	return ret;
+}
+
+static inline uint64_t peek(const struct file *f, unsigned word)
+{
+	struct poke p = { f, word, 0 };
+
+	assert_int_equal(items_run(&fsd, peek_run, &p), 0);
+	return p.value;
+}
+
+static inline void start_write(struct file *f, const uint64_t *page, uint64_t off, uint64_t len, bool mapped)
+{
+	struct file_req *rq = new_req(f, off, len, 0);
+
+	rq->buf = malloc(len);
+	assert_non_null(rq->buf);
+	memcpy(rq->buf, (const uint8_t *)page + off, len);
+	rq->write_cache = mapped;
+	op_write(&fsd, rq);
+}
+
+static inline void wait_applied(const struct file *f)
+{
+	for (unsigned i = 0; pending_is_there(f->ino); i++) {
+		assert_true(i < 60000);
+		usleep(1000);
+	}
+}
+
+static inline void begin_with_page(struct file *f, uint64_t *page)
+{
+	atomic_store(&held, LOCK_MODE_WRITE);
+	atomic_store(&granted, NULL);	/* a new one may lie where that one was */
+	do_truncate(f, 0);
+	do_write(f, 0, BLOCK, false, false);
+	memcpy(page, f->bytes, BLOCK);
+	atomic_store(&held, LOCK_MODE_READ);
+}
+
 /* ---- running it ---------------------------------------------------------------------- */
 
 static pthread_t commit_thread;
@@ -556,25 +633,43 @@ static inline int make_files(struct itx *tx, void *arg)
 	return ret;
 }
 
-static inline int setup(void **state)
+static inline void *shared(size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(p != MAP_FAILED);
+	memset(p, FOREIGN, len);
+	return p;
+}
+
+/* What outlives a process. */
+static inline void setup_host(void)
 {
 	const char *text = getenv("FSD_EXTENTS_SEED");
 	unsigned long n = text ? strtoul(text, NULL, 0) : 1;
 
-	(void)state;
 	seed[0] = (unsigned short)n;
 	seed[1] = (unsigned short)(n >> 16);
 	seed[2] = 0x330e;
-	device = malloc((size_t)DEV_BLOCKS * BLOCK);
-	pool_mem = aligned_alloc(BLOCK, POOL_PAGES * BLOCK);
-	if (!device || !pool_mem || !mkdtemp(dir))
-		return -1;
-	memset(device, FOREIGN, (size_t)DEV_BLOCKS * BLOCK);
-	memset(pool_mem, FOREIGN, POOL_PAGES * BLOCK);
-	if (items_open(&fsd, dir, 16u << 20, false) < 0 || items_run(&fsd, make_files, NULL) < 0)
+	device = shared((size_t)DEV_BLOCKS * BLOCK);
+	pool_mem = shared(POOL_PAGES * BLOCK);
+	assert_non_null(mkdtemp(dir));
+}
+
+/* A process of the mount; is_next: it goes on from what an earlier one has left. */
+static inline int setup_process(bool is_next)
+{
+	if (items_open(&fsd, dir, 16u << 20, is_next) < 0 || (!is_next && items_run(&fsd, make_files, NULL) < 0))
 		return -1;
 	return ops_start(&fsd, 2) < 0 || pool_start(&fsd) < 0 ||
 	       pthread_create(&commit_thread, NULL, committer, NULL) ? -1 : 0;
+}
+
+static inline int setup(void **state)
+{
+	(void)state;
+	setup_host();
+	return setup_process(false);
 }
 
 static inline int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -594,8 +689,8 @@ static inline int teardown(void **state)
 	pthread_mutex_unlock(&commit_mutex);
 	pthread_join(commit_thread, NULL);
 	items_close(&fsd);
-	free(device);
-	free(pool_mem);
+	munmap(device, (size_t)DEV_BLOCKS * BLOCK);
+	munmap(pool_mem, POOL_PAGES * BLOCK);
 	return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 

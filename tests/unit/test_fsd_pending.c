@@ -1,0 +1,137 @@
+/*
+ * Stores to mappings that a process has answered and not applied when it dies: the next process applies them, in the order
+ * of their answers, and nothing else (TABLE_PENDING, services/fsd/mapped.c).
+ */
+#include "fsd_data_fakes.h"
+
+#include <sys/wait.h>
+
+/* The file, and its page as the next process's kernel has it; the first process tells. */
+static struct left {
+	struct file file;
+	uint64_t page[BLOCK / 8];
+} *left;
+
+static void store(struct file *f, const uint64_t *page)
+{
+	start_write(f, page, 0, BLOCK, true);
+	assert_int_equal(await(), 0);
+}
+
+/* Answers two stores to a word, and one to another, which all wait for the lock, while another node writes; and dies. */
+static void first_process(void)
+{
+	struct file *f = &files[0];
+	uint64_t page[BLOCK / 8];
+
+	begin_with_page(f, page);
+	page[3] = 0xa3;
+	store(f, page);
+	page[3] = 0xb3;
+	page[5] = 0xb5;
+	store(f, page);
+	poke(f, 5, 0xc5);
+	poke(f, 7, 0xc7);
+	page[7] = 0xc7;
+	memcpy(f->bytes, page, BLOCK);
+	left->file = *f;
+	memcpy(left->page, page, BLOCK);
+	_exit(0);
+}
+
+static int setup_next(void **state)
+{
+	int status;
+	pid_t pid;
+
+	(void)state;
+	setup_host();
+	left = shared(sizeof(*left));
+	pid = fork();
+	if (pid == 0) {
+		if (setup_process(false) == 0)
+			first_process();
+		_exit(1);
+	}
+	assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+	assert_int_equal(status, 0);
+	files[0] = left->file;
+	return setup_process(true);
+}
+
+static int put_row(struct itx *tx, void *arg)
+{
+	uint64_t be = htobe64(1);
+	MDB_val mk = { sizeof(be), &be }, mv = { 10, "ten bytes" };
+
+	tx->changes++;
+	return arg ? mdb_put(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, &mv, 0)
+		   : mdb_del(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, NULL);
+}
+
+static int count_rows(struct itx *tx, void *arg)
+{
+	MDB_stat st;
+	int rc = mdb_stat(tx->txn, items_dbi(tx, TABLE_PENDING), &st);
+
+	*(size_t *)arg = rc ? 0 : st.ms_entries;
+	return rc;
+}
+
+static size_t rows(void)
+{
+	size_t nr;
+
+	assert_int_equal(items_run(&fsd, count_rows, &nr), 0);
+	return nr;
+}
+
+static void what_is_answered_outlives_the_process_and_is_applied_in_order(void **state)
+{
+	struct file *f = &files[0];
+
+	(void)state;
+	assert_int_equal(rows(), 2);
+	assert_false(pending_is_there(f->ino));
+	atomic_store(&held, LOCK_MODE_READ);
+	assert_int_equal(data_start_pending(&fsd), 0);
+	assert_true(pending_is_there(f->ino));
+	/* What is stored now comes after it, and does not take its rows. */
+	left->page[9] = 0xd9;
+	store(f, left->page);
+	assert_int_equal(rows(), 3);
+	assert_int_equal(peek(f, 5), 0xc5);
+	for (unsigned i = 0; i < 3; i++)
+		grant_one();
+	wait_applied(f);
+	assert_int_equal(rows(), 0);
+	memcpy(f->bytes + 9 * 8, &left->page[9], 8);
+	atomic_store(&held, LOCK_MODE_WRITE);
+	check_all(f);
+}
+
+static void a_row_that_is_none_is_not_applied(void **state)
+{
+	(void)state;
+	assert_int_equal(items_run(&fsd, put_row, left), 0);
+	assert_int_equal(data_start_pending(&fsd), -EIO);
+	assert_int_equal(items_run(&fsd, put_row, NULL), 0);
+	assert_int_equal(data_start_pending(&fsd), 0);
+	check_all(&files[0]);
+}
+
+static int teardown_next(void **state)
+{
+	munmap(left, sizeof(*left));
+	return teardown(state);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_answered_outlives_the_process_and_is_applied_in_order),
+		cmocka_unit_test(a_row_that_is_none_is_not_applied),
+	};
+
+	return cmocka_run_group_tests(tests, setup_next, teardown_next);
+}
