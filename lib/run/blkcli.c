@@ -8,8 +8,9 @@
  *
  * There is no completion thread on the fast path.  Of the threads that wait, one at a time is the
  * reaper: it spins on the completion index, then sleeps on the eventfd, hands out what came, and when
- * its own call is done wakes another waiter to take over.  The connection thread takes a ring away only
- * while nobody reaps.
+ * its own call is done wakes another waiter to take over.  While it is alone it sleeps until all of its call
+ * is completed, so that a call of many operations costs one wake-up; whoever joins it ends that.  The
+ * connection thread takes a ring away only while nobody reaps.
  *
  * Bytes that lie outside pool and region are copied through the slot's own 64 KiB of the region, behind
  * the callers' part: whoever has a slot can make progress.
@@ -29,6 +30,22 @@
 
 /* ---- waiting ---- */
 
+/*
+ * The reaper is not alone any more: it may sleep for long, and what somebody else waits for be there.  The
+ * doorbell is rung whether it sleeps yet or not.
+ */
+static void reaper_disturb(struct blkcli *c)
+{
+	uint64_t one = 1;
+
+	if (!c->is_reaping || c->reap_for <= 1)
+		return;
+	__atomic_store_n(&c->reap_for, 1, __ATOMIC_RELAXED);
+	/* It can only fail by being rung already. */
+	if (write(c->cq_efd, &one, sizeof(one)) < 0)
+		return;
+}
+
 static void waiter_link(struct blkcli *c, struct waiter *w)
 {
 	pthread_condattr_t attr;
@@ -42,6 +59,7 @@ static void waiter_link(struct blkcli *c, struct waiter *w)
 		w->deadline_ns = clock_mono_ns() + c->conf.deadline_ms * 1000000ull;
 	w->next = c->waiters;
 	c->waiters = w;
+	reaper_disturb(c);
 }
 
 /* Leave the list; somebody else takes over reaping. */
@@ -134,6 +152,14 @@ int client_drain(struct blkcli *c)
 	return ret < 0 ? ret : freed;
 }
 
+/* Without the lock, by the reaper. */
+static bool has_enough(const struct blkcli *c, const struct blkring_shared *ring)
+{
+	uint32_t nr = blkring_load(&ring->cq_tail) - c->cq_head;
+
+	return nr >= __atomic_load_n(&c->reap_for, __ATOMIC_RELAXED);
+}
+
 static void reap_sleep(struct blkcli *c, struct blkring_shared *ring, uint64_t deadline_ns)
 {
 	struct pollfd pfd = { .fd = c->cq_efd, .events = POLLIN };
@@ -146,9 +172,9 @@ static void reap_sleep(struct blkcli *c, struct blkring_shared *ring, uint64_t d
 
 		timeout = ms < 3600000 ? (int)ms : 3600000;
 	}
-	blkring_store(&ring->client_sleeps, 1);
+	blkring_store(&ring->client_sleeps, __atomic_load_n(&c->reap_for, __ATOMIC_RELAXED));
 	blkring_fence();
-	if (blkring_load(&ring->cq_tail) == c->cq_head)
+	if (!has_enough(c, ring))
 		(void)poll(&pfd, 1, timeout);
 	blkring_store(&ring->client_sleeps, 0);
 	/* Not blocking: says only that somebody rang. */
@@ -167,10 +193,13 @@ static void reap(struct blkcli *c, const struct waiter *w)
 	ret = client_drain(c);
 	if (ret == 0) {
 		c->is_reaping = true;
+		/* Writes that wait for a lease have no completion yet. */
+		c->reap_for = w->next || c->waiters != w || w->wants_slot || c->must_resend ? 1 :
+			      (uint32_t)w->pending;
 		pthread_mutex_unlock(&c->lock);
 		start = clock_mono_ns();
 		spin_ns = blkring_spin_ns(&c->spin);
-		while (!(found = blkring_load(&ring->cq_tail) != c->cq_head)) {
+		while (!(found = has_enough(c, ring))) {
 			if (clock_mono_ns() - start > spin_ns)
 				break;
 			blkring_relax();

@@ -68,6 +68,7 @@ struct blkcli {
 	uint32_t sq_tail, cq_head;
 	uint32_t sq_shown;		/* sq_tail as blockd sees it; the same while nobody has the lock */
 	struct blkring_spin spin;	/* the reaper's */
+	uint32_t reap_for;		/* completions it waits for; read without the lock, only lowered meanwhile */
 	struct slot slots[BLKRING_ENTRIES];
 	uint32_t free[BLKRING_ENTRIES];	/* a stack, so that few bounce buffers are ever touched */
 	uint32_t free_nr;

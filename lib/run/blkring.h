@@ -86,7 +86,11 @@ struct blkring_shared {
 	struct blkring_index cq_tail;		/* by blockd */
 	struct blkring_index cq_head;		/* by the client */
 	struct blkring_index blockd_sleeps;	/* by blockd */
-	struct blkring_index client_sleeps;	/* by the client */
+	/*
+	 * By the client: how many completions it wants to lie in the ring before it is woken; 0: it is awake.
+	 * An earlier blockd wakes it for the first one.
+	 */
+	struct blkring_index client_sleeps;
 	uint8_t pad[4096 - 6 * 64];
 	struct blkring_desc sq[BLKRING_ENTRIES];
 	struct blkring_desc cq[BLKRING_ENTRIES];

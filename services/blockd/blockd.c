@@ -295,6 +295,7 @@ static void loop_sleep(struct blockd *d, bool must_resubmit)
 static void loop_run(struct blockd *d)
 {
 	uint64_t busy_ns = clock_mono_ns();
+	struct blkring_spin *spin = &d->spin[0];
 	uint64_t spin_ns = BLKRING_SPIN_MIN_NS;
 	uint64_t now;
 	unsigned passes = 0;
@@ -306,8 +307,10 @@ static void loop_run(struct blockd *d)
 		any |= ends_answer(d);
 		now = clock_mono_ns();
 		if (any) {
-			blkring_spin_end(&d->spin, now - busy_ns);
-			spin_ns = blkring_spin_ns(&d->spin);
+			blkring_spin_end(spin, now - busy_ns);
+			/* Ends that come close together say nothing of when there will be more to do. */
+			spin = &d->spin[d->ios_nr > 0];
+			spin_ns = blkring_spin_ns(spin);
 			busy_ns = now;
 			if (++passes % BUSY_PASSES == 0) {
 				leases_tick(d);

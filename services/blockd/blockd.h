@@ -202,7 +202,7 @@ struct blockd {
 	atomic_uint controls_held;	/* connections whose control or hello waits for I/O to end */
 	struct io ios[BLOCKD_IOS_MAX];
 	struct io *free_ios;
-	struct blkring_spin spin;
+	struct blkring_spin spin[2];	/* for work; for I/O that is under way */
 	atomic_uint ios_nr;		/* in flight */
 };
 

@@ -773,12 +773,15 @@ static bool conn_drain(struct blockd *d, struct conn *c)
 static void conn_ring_bell(struct blockd *d, struct conn *c)
 {
 	uint64_t one = 1;
+	uint32_t wanted;
 
 	if (!c->must_ring || c->state != CONN_OPEN)
 		return;
 	c->must_ring = false;
 	blkring_fence();
-	if (blkring_load(&c->ring->client_sleeps) &&
+	/* It sleeps until there are so many.  What it says of its own ring is its own affair. */
+	wanted = blkring_load(&c->ring->client_sleeps);
+	if (wanted && c->cq_tail - blkring_load(&c->ring->cq_head) >= wanted &&
 	    __atomic_exchange_n(&c->ring->client_sleeps.v, 0, __ATOMIC_SEQ_CST)) {
 		stats_inc(&d->stats.doorbells_sent);
 		/* -EAGAIN: it has been rung 2^64 times, by the client itself. */

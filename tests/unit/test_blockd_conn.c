@@ -625,6 +625,15 @@ static void a_sleeping_client_is_rung_and_a_waking_one_is_not(void **state)
 	blkring_store(&r.ring->client_sleeps, 1);
 	ask(fx, &r, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF + 1);
 	assert_int_equal(poll(&pfd, 1, 0), 1);
+	assert_int_equal(read(r.fds[2], &count, sizeof(count)), sizeof(count));
+	/* Who has taken none of these, and wants two more, is rung for the second. */
+	blkring_store(&r.ring->client_sleeps, 5);
+	ask(fx, &r, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF);
+	end_all(&fx->d);
+	assert_int_equal(poll(&pfd, 1, 0), 0);
+	ask(fx, &r, BLK_OP_READ, BLK_DEV_DATA, DATA_OFF);
+	end_all(&fx->d);
+	assert_int_equal(poll(&pfd, 1, 0), 1);
 	leave(fx, &r);
 }
 
