@@ -228,9 +228,11 @@
 
 /*
  * The mount asks for time to write, counted from when it asked.  design.md D6.  -EAGAIN: the leader's own has
- * run out just now; -ENOLINK: the mount was given up.
+ * run out just now, or others wait for the mount and it cannot write: failing_ms, for how long its devices have
+ * refused what it must write before it can give back a lock, 0: they do not; -ENOLINK: the mount was given up.
  */
-#define lease_FIELDS(F, S, A)
+#define lease_FIELDS(F, S, A)			\
+	F(u32, failing_ms, 2)
 #define lease_reply_FIELDS(F, S, A)		\
 	F(u32, lease_ms, 0)
 

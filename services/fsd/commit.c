@@ -122,6 +122,7 @@ static int take_opened(struct txn *t, const struct disk_log_trees *lt,
 		ret = room_opened(t->room, t->bs, lt);
 		if (ret == 0 && !is_known)
 			ret = load_extents(t, &lt->data_avail, ex);
+		txn_devices(t, ret == -EIO);
 		if (ret == 0 || ret == -EBADMSG)
 			break;
 		log_err("our log tree cannot be read: %s; trying again", strerror(-ret));
@@ -440,10 +441,15 @@ static int write_all(struct txn *t, struct closing *c, bool flush, struct disk_l
 			/* A merge may have been told of what the device has lost of this. */
 			if (ret == 0 && blkcli_flush_failures(t->fsd->blk, BLK_DEV_META) != failures)
 				ret = -EIO;
-			if (ret == 0)
+			if (ret == 0) {
+				txn_devices(t, false);
 				return 0;
+			}
 			block_set_abort(t->bs);
 		}
+		/* What blockd refuses is no device's doing, and nothing is known of the devices then. */
+		if (ret != -ENOLINK && ret != -ESHUTDOWN && ret != -ENOSPC && ret != -ENOMEM)
+			txn_devices(t, true);
 		stats_inc(&t->fsd->stats.trans_commit_retry);
 		/* blockd refuses this mount: the server of this host has fenced it, whatever a later leader knows. */
 		if (ret == -ENOLINK && !atomic_load(&t->fsd->fenced))

@@ -25,6 +25,7 @@
 #include "log.h"
 #include "net_client.h"
 #include "op.h"
+#include "txn.h"
 
 /* The condition's clock stands still while the machine sleeps, and the lease's does not. */
 #define LOOK_NS		(500 * NSEC_PER_MSEC)
@@ -54,12 +55,13 @@ static void step(struct lease_keeper *k, const struct lease_hold_in *in);
 
 static void ask_leader(struct lease_keeper *k, uint64_t id)
 {
+	struct msg_lease m = { .failing_ms = txn_failing_ms(k->fsd) };
 	struct ask *a = malloc(sizeof(*a));
 	int ret = -ENOMEM;
 
 	if (a) {
 		*a = (struct ask){ k, id };
-		ret = k->stopping ? -ESHUTDOWN : net_client_call(k->fsd->net, MSG_lease, NULL, answered, a);
+		ret = k->stopping ? -ESHUTDOWN : net_client_call(k->fsd->net, MSG_lease, &m, answered, a);
 	}
 	if (ret == 0)
 		return;

@@ -737,6 +737,22 @@ void txn_fini(struct fsd *fsd)
 	free(t);
 }
 
+void txn_devices(struct txn *t, bool fail)
+{
+	if (!fail)
+		atomic_store(&t->failing_ns, 0);
+	else if (!atomic_load(&t->failing_ns))
+		atomic_store(&t->failing_ns, clock_mono_ns());
+}
+
+uint32_t txn_failing_ms(struct fsd *fsd)
+{
+	uint64_t since = fsd->txn ? atomic_load(&fsd->txn->failing_ns) : 0;
+	uint64_t ms = since ? (clock_mono_ns() - since) / NSEC_PER_MSEC + 1 : 0;
+
+	return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+}
+
 void txn_get_status(struct fsd *fsd, struct txn_status *st)
 {
 	struct txn *t = fsd->txn;

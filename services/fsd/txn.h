@@ -69,6 +69,8 @@ int txn_no_space(struct fsd *fsd, struct op *op);
 void txn_sync(struct fsd *fsd);
 /* The same at once: the leader asks, for others wait for this mount. */
 void txn_sync_now(struct fsd *fsd);
+/* For how long devices have failed what a commit needs, so that no lock which waits for it is given back; 0: they do not. */
+uint32_t txn_failing_ms(struct fsd *fsd);
 /* The leader, or a generation that cannot be stored: counters for status. */
 struct txn_status {
 	uint64_t open_gen, committed_gen, trans_seq, meta_avail, retries;

@@ -42,6 +42,7 @@ struct txn {
 	uint64_t next_sync_ns;
 
 	_Atomic uint64_t opened_ns;	/* when lt came; any thread */
+	_Atomic uint64_t failing_ns;	/* since when devices fail what a commit needs; 0: they do not; any thread */
 	struct room *room;		/* locks itself */
 };
 
@@ -58,6 +59,8 @@ int commit_sync(struct txn *t);
 void txn_publish(struct txn *t, uint64_t gen);
 /* For status, and whether waiting is over because the mount is being torn down. */
 void txn_doing(struct txn *t, const char *what);
+/* Whether the devices did what the commit in hand needs of them. */
+void txn_devices(struct txn *t, bool fail);
 bool txn_pause(struct txn *t, unsigned ms);
 
 #endif

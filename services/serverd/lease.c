@@ -12,6 +12,10 @@
  * with us when the host does, and whoever has waited for the end of our right need not wait for it.  As long as it is
  * silent we wait as long as for any other all the same.
  *
+ * A mount whose devices refuse what it must write cannot give back a lock.  While others wait for such a one it is given no
+ * more time, so that it holds them up for as long as one that is silent; it may heal until its lease is over.  Where no other
+ * mount does better, the devices fail for all of them and nobody would be helped.
+ *
  * A silence counts against a mount only while we could have heard it: not when this process was stopped itself, nor
  * when its own right had run out, so that it gave nobody anything.
  */
@@ -76,12 +80,44 @@ static uint32_t length_ms(const struct server *s, const struct client *c, uint64
 	return ms;
 }
 
-void lease_request(struct server *s, struct client *c, uint64_t handle)
+static bool does_another_work(const struct server *s, const struct client *than)
+{
+	for (const struct client *c = s->clients; c; c = c->next) {
+		if (c != than && c->state == CLIENT_UP && !c->failing_ms)
+			return true;
+	}
+	return false;
+}
+
+/* Whether the mount's lease must run out, unless it can write before that. */
+static bool must_withhold(const struct server *s, struct client *c)
+{
+	if (!c->failing_ms || !c->unanswered || !does_another_work(s, c)) {
+		if (!c->failing_ms)
+			c->is_withheld = false;
+		return false;
+	}
+	if (!c->is_withheld)
+		log_warning("mount %016llx (%u.%u.%u.%u) holds up others, and its devices have refused what it must write for "
+			    "%.1f s: it gets no more time before it can.  See to the devices of that host",
+			    (unsigned long long)c->info.rid, c->info.addr >> 24, c->info.addr >> 16 & 255,
+			    c->info.addr >> 8 & 255, c->info.addr & 255, (double)c->failing_ms / 1e3);
+	c->is_withheld = true;
+	return true;
+}
+
+void lease_request(struct server *s, struct client *c, uint64_t handle, const struct msg_lease *m)
 {
 	uint64_t now = boot_now(s);
 	struct msg_lease_reply reply = { .lease_ms = length_ms(s, c, now) };
 	int ret = -EAGAIN;
 
+	c->failing_ms = m->failing_ms;
+	if (!c->lease.is_closed && must_withhold(s, c)) {
+		stats_inc(&s->conf.stats->leases_withheld);
+		server_respond(s, c->info.rid, handle, ret, MSG_lease_reply, &reply);
+		return;
+	}
 	/* What is left of our own right may be too short to be one: asked again, there is more. */
 	if (reply.lease_ms >= LEASE_MS_MIN || c->lease.is_closed)
 		ret = lease_granter_grant(&c->lease, usual_ms(s, c) * NSEC_PER_MSEC, own_until(s), now);

@@ -432,7 +432,7 @@ static void take_request(struct server *s, uint64_t rid, uint64_t handle, unsign
 		on_statfs(s, rid, handle);
 		break;
 	case MSG_lease:
-		lease_request(s, c, handle);
+		lease_request(s, c, handle, msg);
 		break;
 	case MSG_adv_lock:
 	case MSG_adv_cancel:

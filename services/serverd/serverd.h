@@ -97,6 +97,8 @@ struct client {
 	uint64_t farewell_handle;
 	unsigned unanswered;		/* what it was asked and has not answered: others wait for it */
 	struct lease_granter lease;
+	uint32_t failing_ms;		/* as it said when it last asked for a lease: it cannot write for so long */
+	bool is_withheld;		/* it got none because of that, and this was said */
 	uint64_t open_seq;		/* of the transaction it has open; 0: unknown, all ones: none */
 	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; FENCE_WAIT: its
 					   lease is over, or blockd is asked again; STUCK */
@@ -252,7 +254,7 @@ void lease_found(struct client *c);
 /* A turn of the loop; whether a mount's silence may be held against it. */
 void lease_tick(struct server *s);
 bool lease_may_judge(const struct server *s);
-void lease_request(struct server *s, struct client *c, uint64_t handle);
+void lease_request(struct server *s, struct client *c, uint64_t handle, const struct msg_lease *m);
 /* In how long nothing of it can reach a device any more; LEASE_NEVER: unknown. */
 uint64_t lease_over_in_ns(const struct client *c);
 /* How long what it was given lasts, by our clock. */

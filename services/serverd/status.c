@@ -34,7 +34,8 @@ void status_add_mounts(const struct server *s, struct msg_status_reply *reply)
 	}
 	for (const struct client *c = s->clients; c; c = c->next) {
 		if (c->state == CLIENT_UP || c->state == CLIENT_EXPECTED)
-			ctl_add_text(reply, "lease", "mount %016llx: lasts %llu ms", (unsigned long long)c->info.rid,
-				     (unsigned long long)(lease_left_ns(c) / NSEC_PER_MSEC));
+			ctl_add_text(reply, "lease", "mount %016llx: lasts %llu ms%s", (unsigned long long)c->info.rid,
+				     (unsigned long long)(lease_left_ns(c) / NSEC_PER_MSEC),
+				     c->failing_ms ? "; its devices fail" : "");
 	}
 }

@@ -70,6 +70,7 @@ static struct {
 	bool fails_others;		/* before the next flush another thread's failed */
 	uint64_t failures;		/* such flushes */
 	bool refuses;			/* the device takes nothing of this mount any more: it is fenced */
+	atomic_bool fails;		/* the device writes and flushes nothing */
 	atomic_uint told_fenced;	/* how often the mount was told so */
 	bool flushed;			/* nothing was written since the last flush */
 	bool flushes_itself;		/* what comes need not be flushed */
@@ -128,7 +129,7 @@ int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 
 	(void)c;
 	pthread_mutex_lock(&leader.lock);
-	ret = leader.refuses ? -ENOLINK : 0;
+	ret = leader.refuses ? -ENOLINK : atomic_load(&leader.fails) ? -EIO : 0;
 	for (size_t i = 0; i < nr && ret == 0; i++) {
 		struct block_write w = { ops[i].dev_off >> LARGE_SHIFT, ops[i].buf };
 

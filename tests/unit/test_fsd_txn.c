@@ -143,6 +143,27 @@ static void what_another_flush_has_lost_is_written_again(void **state)
 	check_device();
 }
 
+/* So that the leader may be told while it lasts, and is told when it is over. */
+static void a_mount_knows_for_how_long_its_devices_have_failed(void **state)
+{
+	uint32_t ms;
+
+	(void)state;
+	fsd.conf.commit_interval_ms = 60000;
+	assert_int_equal(txn_failing_ms(&fsd), 0);
+	atomic_store(&leader.fails, true);
+	do_step(&inodes[0], CREATE);
+	txn_commit(&fsd, TXN_FSYNC, NULL, NULL);
+	while (!(ms = txn_failing_ms(&fsd)))
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	while (txn_failing_ms(&fsd) <= ms)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	atomic_store(&leader.fails, false);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	assert_int_equal(txn_failing_ms(&fsd), 0);
+	check_device();
+}
+
 static void nothing_dirty_writes_and_sends_nothing(void **state)
 {
 	unsigned commits;
@@ -332,6 +353,7 @@ int main(void)
 		T(device_equals_what_operations_did),
 		T(a_leader_of_this_host_flushes_for_the_mount),
 		T(what_another_flush_has_lost_is_written_again),
+		T(a_mount_knows_for_how_long_its_devices_have_failed),
 		T(nothing_dirty_writes_and_sends_nothing),
 		T(roots_that_came_with_a_grant_are_not_asked_for),
 		T(failed_writes_are_repeated_until_they_succeed),

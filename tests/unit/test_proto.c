@@ -469,6 +469,7 @@ static const char neighbours[] =
 	"| commit_unflushed | an older leader is asked once a term; then the mount flushes itself | `test_fsd_txn.c` |\n"
 	"| lease; heard_state, lease_ms of quorum_state; lease_until_ns of leader_state | came with version 2 of blockd's rings, before which nobody "
 	"lived by leases: a host of before is no neighbour, stop it before the first newer one starts | - |\n"
+	"| failing_ms of lease | an older leader goes on giving leases: others wait until the devices of that mount heal | `test_proto.c` |\n"
 	"| the roots in lock_reply | an older leader sends none, and they are asked for | `test_fsd_txn.c` |\n"
 	"| cluster_status, cluster_mounts, cluster_waits | the tool says that the leader does not answer, and shows what this node knows | `tests/cluster/91-status.sh` |\n"
 	"| adv_lock, adv_cancel, adv_test | with an older leader flock and fcntl fail (EIO): nobody believes to have a lock | - |\n"

@@ -14,7 +14,7 @@ static void a_lost_mounts_lease_is_waited_for_and_nobody_is_asked(void **state)
 	let_in(w, 1);
 	let_in(w, 2);
 	w->now += 50 * NSEC_PER_SEC;
-	x = call(w, 2, MSG_lease, NULL);
+	x = call(w, 2, MSG_lease, &healthy);
 	assert_int_equal(x->err, 0);
 	assert_int_equal(x->body.lease_reply.lease_ms, 10000);
 	given = w->now;
@@ -22,7 +22,7 @@ static void a_lost_mounts_lease_is_waited_for_and_nobody_is_asked(void **state)
 	w->now += 21 * NSEC_PER_SEC;
 	WAIT_FOR(w, client_find(w->s, 2)->state == CLIENT_FENCE_WAIT);
 	/* Given up is given up. */
-	assert_int_equal(call(w, 2, MSG_lease, NULL)->err, -ENOLINK);
+	assert_int_equal(call(w, 2, MSG_lease, &healthy)->err, -ENOLINK);
 	/* Its lease, the drift of clocks, the longest write: 40.2 s. */
 	w->now = given + 40 * NSEC_PER_SEC;
 	turns(w);
@@ -98,7 +98,7 @@ static void who_never_greeted_us_is_over_with_the_leases_that_the_volume_tells_o
 	assert_false(is_on_volume(w, 2));
 	assert_int_equal(w->stats.fence_acks, 0);
 	/* Nor is a mount given longer ones than the volume says. */
-	assert_int_equal(call(w, 1, MSG_lease, NULL)->body.lease_reply.lease_ms, 10000);
+	assert_int_equal(call(w, 1, MSG_lease, &healthy)->body.lease_reply.lease_ms, 10000);
 	world_free(w);
 }
 
@@ -154,6 +154,69 @@ static void who_is_waited_for_is_given_up_with_its_lease_and_nobody_else(void **
 	assert_int_equal(client_find(w->s, 3)->state, CLIENT_UP);
 	/* Who has come back in time loses nothing: here when the lease was over, and nobody wanted anything. */
 	renew(w, 3);
+	world_free(w);
+}
+
+static const struct msg_lease failing = { .failing_ms = 100 };
+
+/* Its devices refuse what it must write before it can give back a lock, and it says so. */
+static void who_cannot_write_holds_the_others_up_for_its_lease_and_no_longer(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	w->conf.longest_io_ms = 2000;
+	for (uint64_t rid = 1; rid <= 3; rid++)
+		let_in(w, rid);
+	call(w, 2, MSG_lock, &want);
+	/* Nobody waits for it. */
+	assert_int_equal(call(w, 2, MSG_lease, &failing)->err, 0);
+	h = ask(w, 1, MSG_lock, &want);
+	assert_int_equal(call(w, 2, MSG_lease, &failing)->err, -EAGAIN);
+	/* It can write again: it has its time, which ends with that. */
+	renew(w, 2);
+	for (unsigned i = 0; i < 12; i++) {
+		assert_int_equal(call(w, 2, MSG_lease, &failing)->err, -EAGAIN);
+		assert_null(answer_of(w, 1, h));
+		pass_time(w, 1);
+		renew(w, 1);
+		renew(w, 3);
+	}
+	assert_int_equal(w->stats.leases_withheld, 13);
+	pass_time(w, 1);
+	WAIT_FOR(w, find(w, RESPONDED, 1, h));
+	WAIT_FOR(w, !client_find(w->s, 2));
+	assert_false(is_on_volume(w, 2));
+	assert_int_equal(client_find(w->s, 3)->state, CLIENT_UP);
+	world_free(w);
+}
+
+static void where_nobody_can_write_nobody_is_given_up(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+	uint64_t h;
+
+	(void)state;
+	for (uint64_t rid = 1; rid <= 3; rid++)
+		let_in(w, rid);
+	call(w, 2, MSG_lock, &want);
+	h = ask(w, 1, MSG_lock, &want);
+	/* As long as it is not known of the others. */
+	assert_int_equal(call(w, 2, MSG_lease, &failing)->err, -EAGAIN);
+	for (unsigned i = 0; i < 60; i++) {
+		assert_int_equal(call(w, 1, MSG_lease, &failing)->err, 0);
+		assert_int_equal(call(w, 3, MSG_lease, &failing)->err, 0);
+		assert_int_equal(call(w, 2, MSG_lease, &failing)->err, 0);
+		pass_time(w, 1);
+	}
+	assert_null(answer_of(w, 1, h));
+	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
+	/* But when one can. */
+	renew(w, 3);
+	assert_int_equal(call(w, 2, MSG_lease, &failing)->err, -EAGAIN);
 	world_free(w);
 }
 
@@ -227,7 +290,7 @@ static void a_server_whose_own_lease_is_over_gives_none(void **state)
 	w->lease_until_ns = w->now + 1;
 	renew(w, 1);
 	w->now++;
-	assert_int_equal(call(w, 1, MSG_lease, NULL)->err, -EAGAIN);
+	assert_int_equal(call(w, 1, MSG_lease, &healthy)->err, -EAGAIN);
 	assert_int_equal(w->stats.leases_given, 1);
 	assert_int_equal(w->stats.leases_refused, 1);
 	world_free(w);
@@ -236,6 +299,8 @@ static void a_server_whose_own_lease_is_over_gives_none(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(who_cannot_write_holds_the_others_up_for_its_lease_and_no_longer),
+		cmocka_unit_test(where_nobody_can_write_nobody_is_given_up),
 		cmocka_unit_test(who_waits_for_a_silent_mounts_file_lock_gets_it_with_its_lease),
 		cmocka_unit_test(a_lost_mounts_lease_is_waited_for_and_nobody_is_asked),
 		cmocka_unit_test(who_has_not_greeted_us_is_not_given_up_by_time),

@@ -216,12 +216,12 @@ static void the_servers_own_mount_gets_no_lease_beyond_its_own(void **state)
 	let_in(w, OWN_RID);
 	let_in(w, 1);
 	w->lease_until_ns = w->now + 4 * NSEC_PER_SEC;
-	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->body.lease_reply.lease_ms, 4000);
-	assert_int_equal(call(w, 1, MSG_lease, NULL)->body.lease_reply.lease_ms, 10000);
+	assert_int_equal(call(w, OWN_RID, MSG_lease, &healthy)->body.lease_reply.lease_ms, 4000);
+	assert_int_equal(call(w, 1, MSG_lease, &healthy)->body.lease_reply.lease_ms, 10000);
 	w->lease_until_ns = w->now + NSEC_PER_SEC / 2;
-	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->err, -EAGAIN);
+	assert_int_equal(call(w, OWN_RID, MSG_lease, &healthy)->err, -EAGAIN);
 	w->lease_until_ns = w->now + 20 * NSEC_PER_SEC;
-	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->body.lease_reply.lease_ms, 10000);
+	assert_int_equal(call(w, OWN_RID, MSG_lease, &healthy)->body.lease_reply.lease_ms, 10000);
 	world_free(w);
 }
 
@@ -238,7 +238,7 @@ static void the_servers_own_mount_may_be_silent_as_long_as_others(void **state)
 	call(w, OWN_RID, MSG_lock, &want);
 	pass_time(w, 40);
 	w->lease_until_ns = w->now + 3 * NSEC_PER_SEC;
-	assert_int_equal(call(w, OWN_RID, MSG_lease, NULL)->body.lease_reply.lease_ms, 3000);
+	assert_int_equal(call(w, OWN_RID, MSG_lease, &healthy)->body.lease_reply.lease_ms, 3000);
 	w->lease_until_ns = UINT64_MAX;
 	ask(w, 1, MSG_lock, &want);
 	pass_time(w, 12);
