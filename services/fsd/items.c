@@ -745,61 +745,6 @@ int item_next(struct itx *tx, const struct key *key, const struct key *last, str
 	}
 }
 
-/* The last live record in [first, from]; 1, 0 or an error. */
-static int last_live(struct itx *tx, const struct key *from, const struct key *first,
-		     struct key *at, const struct item_rec **rec)
-{
-	MDB_cursor *mc;
-	int ret = items_near(tx, TABLE_ITEMS, &mc);
-
-	if (ret < 0)
-		return ret;
-	ret = rec_seek(tx, mc, from, at, rec);
-	if (ret == 0)
-		ret = rec_step(tx, mc, MDB_LAST, at, rec);
-	while (ret > 0) {
-		if (key_cmp(at, first) < 0) {
-			ret = 0;
-			break;
-		}
-		if (key_cmp(at, from) <= 0 && !((*rec)->flags & ITEM_REC_DELETED))
-			break;
-		ret = rec_step(tx, mc, MDB_PREV, at, rec);
-	}
-	return ret;
-}
-
-int item_prev(struct itx *tx, const struct key *key, const struct key *first, struct ival *iv)
-{
-	const struct item_rec *rec;
-	struct key at, from = *key, start, end;
-	int ret;
-
-	if (key_cmp(key, first) < 0)
-		return -ENOENT;
-	assert(!tx->op || lock_covers(tx->op, key, false));
-	assert(!tx->op || lock_covers(tx->op, first, false));
-	for (;;) {
-		ret = range_find(tx, &from, &start, &end);
-		if (ret < 0)
-			return ret;
-		if (!ret)
-			return not_known(tx, &from);
-		if (key_cmp(&start, first) < 0)
-			start = *first;
-		ret = last_live(tx, &from, &start, &at, &rec);
-		if (ret < 0)
-			return ret;
-		if (ret)
-			return give(tx, &at, rec, iv);
-		if (key_eq(&start, first)) {
-			note_recent(tx, key);
-			return -ENOENT;
-		}
-		from = key_prev(start);
-	}
-}
-
 /* ---- writing ------------------------------------------------------------------------------- */
 
 /* What an item costs in the log tree at most: with an inode item go four index items and an orphan item. */

@@ -102,9 +102,8 @@ struct ival {
 	uint8_t flags;
 };
 int item_get(struct itx *tx, const struct key *key, struct ival *iv);
-/* The first item in [key, last]; the last item in [first, key].  Both within one lock. */
+/* The first item in [key, last], which lie within one lock. */
 int item_next(struct itx *tx, const struct key *key, const struct key *last, struct ival *iv);
-int item_prev(struct itx *tx, const struct key *key, const struct key *first, struct ival *iv);
 
 /* Create or replace; dirty in the open generation.  The key must be known (call item_get first). */
 int item_put(struct itx *tx, const struct key *key, const void *val, size_t len);

@@ -61,7 +61,6 @@ struct block_set {
 	size_t held_nr;			/* holds on all blocks, in the set or out of it */
 	struct link lru;
 	struct link dirty;
-	struct block_set_stats stats;
 };
 
 static void link_init(struct link *l)
@@ -313,14 +312,12 @@ static int read_block(struct block_set *bs, struct block_ref ref, uint32_t magic
 
 	if (!c)
 		return -ENOMEM;
-	bs->stats.reads++;
 	ret = bs->dev.read(bs->dev.arg, ref.blkno, c->bl.data);
 	if (ret < 0)
 		goto err;
 	hdr = c->bl.data;
 	if (block_header_check(c->bl.data, LARGE_SIZE, magic, bs->fsid, ref.blkno, &why) < 0 ||
 	    le64_get(hdr->seq) != ref.seq) {
-		bs->stats.stale++;
 		ret = -ESTALE;
 		goto err;
 	}
@@ -345,17 +342,13 @@ int block_get(struct block_set *bs, struct block_ref ref, uint32_t magic, struct
 		return -EINVAL;
 	c = table_find(bs, ref.blkno);
 	if (c && is_what_ref_means(c, ref, magic)) {
-		bs->stats.hits++;
 		set_hold(bs, c);
 		*out = &c->bl;
 		return 0;
 	}
-	bs->stats.misses++;
-	if (c && c->bl.dirty) {
-		/* Only a reader with roots older than this transaction can mean something else. */
-		bs->stats.stale++;
+	/* Only a reader with roots older than this transaction can mean something else. */
+	if (c && c->bl.dirty)
 		return -ESTALE;
-	}
 	if (c)
 		set_drop(bs, c);
 	return read_block(bs, ref, magic, out);
@@ -569,6 +562,11 @@ size_t block_set_dirty_nr(const struct block_set *bs)
 	return bs->dirty_nr;
 }
 
+size_t block_set_clean_nr(const struct block_set *bs)
+{
+	return bs->blocks_nr - bs->dirty_nr;
+}
+
 static int cmp_blkno(const void *a, const void *b)
 {
 	const struct block_write *x = a, *y = b;
@@ -598,7 +596,6 @@ int block_set_gather(struct block_set *bs, struct block_write **out, size_t *nr)
 
 void block_set_written(struct block_set *bs)
 {
-	bs->stats.writes += bs->dirty_nr;
 	while (bs->dirty.next != &bs->dirty) {
 		struct cached *c = cached_of_link(bs->dirty.next);
 
@@ -639,11 +636,4 @@ void block_set_abort(struct block_set *bs)
 {
 	while (bs->dirty.next != &bs->dirty)
 		set_drop(bs, cached_of_link(bs->dirty.next));
-}
-
-void block_set_get_stats(const struct block_set *bs, struct block_set_stats *st)
-{
-	*st = bs->stats;
-	st->dirty_nr = bs->dirty_nr;
-	st->clean_nr = bs->blocks_nr - bs->dirty_nr;
 }

@@ -116,8 +116,9 @@ int block_new_at(struct block_set *bs, uint64_t new_blkno, uint32_t magic, struc
  */
 int block_free(struct block_set *bs, struct blkno_alloc *al, struct block_ref ref);
 
-/* How many blocks are dirty. */
+/* How many blocks are dirty; how many others it keeps, held or not (for tests of what it drops). */
 size_t block_set_dirty_nr(const struct block_set *bs);
+size_t block_set_clean_nr(const struct block_set *bs);
 /* Set crcs and write every dirty block in order of blkno; on 0 they are clean and stay cached.  On
  * error (-ENOMEM or the device's) all stay dirty and the call may be repeated. */
 int block_set_write(struct block_set *bs);
@@ -130,12 +131,6 @@ void block_set_written(struct block_set *bs);
 /* Forget every dirty block, as if the transaction had never been.  What is still held stays
  * readable until it is put, but is no longer of the set. */
 void block_set_abort(struct block_set *bs);
-
-struct block_set_stats {
-	uint64_t hits, misses, reads, writes, stale;	/* writes: blocks */
-	size_t clean_nr, dirty_nr;			/* in the set now */
-};
-void block_set_get_stats(const struct block_set *bs, struct block_set_stats *st);
 
 /* Header of any block of `size` bytes (3.1).  _check: 0, or -EBADMSG and *why says it in words. */
 void block_header_init(void *data, uint32_t magic, uint64_t fsid, uint64_t seq, uint64_t blkno);
