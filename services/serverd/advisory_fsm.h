@@ -106,16 +106,16 @@ void advfsm_close(struct advfsm *f);
  */
 int advfsm_step(struct advfsm *f, const struct advfsm_event *ev);
 
-/* Whether anybody has yet to tell its locks. */
+/* For tests: whether anybody has yet to tell its locks. */
 bool advfsm_is_gated(const struct advfsm *f);
 /* Whether a request of another rid waits for what this one has, or for what it has not told yet.  Looks at all that wait. */
 bool advfsm_waits_for(const struct advfsm *f, uint64_t rid);
 void advfsm_get_stats(const struct advfsm *f, struct advfsm_stats *st);
-/* Call fn for every lock that is held. */
+/* For tests: call fn for every lock that is held. */
 void advfsm_each(const struct advfsm *f, void *arg,
 		 void (*fn)(void *arg, uint64_t rid, const struct advfsm_lock *lock));
 
-/* Assert every invariant; walks everything. */
+/* For tests, after each step: assert every invariant; walks everything. */
 void advfsm_check(const struct advfsm *f);
 
 #endif

@@ -113,10 +113,10 @@ struct lockfsm_wait {
 #define LOCKFSM_LOOK_MAX	65536u
 size_t lockfsm_waits(const struct lockfsm *f, struct lockfsm_wait *out, size_t max);
 
-/* Assert every invariant; walks everything. */
+/* For tests, after each step: assert every invariant; walks everything. */
 void lockfsm_check(const struct lockfsm *f);
 
-/* The mode rid holds of key as far as the machine knows: what was granted and not taken back. */
+/* For tests: the mode rid holds of key as far as the machine knows, what was granted and not taken back. */
 uint8_t lockfsm_mode_of(const struct lockfsm *f, uint64_t rid, const struct key *key);
 
 #endif

@@ -86,7 +86,7 @@ int merge_server_advance(struct merge_server *ms);
  */
 int merge_server_free(struct merge_server *ms, unsigned blocks_max);
 
-/* What is in a log_merge tree.  Errors as btree.h. */
+/* For tests: what is in a log_merge tree.  Errors as btree.h. */
 struct merge_counts {
 	bool active;
 	struct merge_status status;	/* if active */
