@@ -58,6 +58,13 @@ struct lock *locks_find(struct locks *ls, const struct key *start)
 	return l;
 }
 
+struct lock *locks_find_inode(struct locks *ls, uint64_t ino)
+{
+	struct key key = key_inode(ino), start = key_lock_start(&key);
+
+	return locks_find(ls, &start);
+}
+
 static struct lock *find_or_make(struct locks *ls, const struct key *start)
 {
 	struct lock *l = locks_find(ls, start);
@@ -560,12 +567,11 @@ uint64_t lock_write_seq(struct fsd *fsd, const struct key *key)
 
 double lock_kernel_timeout(struct fsd *fsd, uint64_t ino)
 {
-	struct key key = key_inode(ino), start = key_lock_start(&key);
 	struct lock *l;
 	bool covered;
 
 	pthread_mutex_lock(&fsd->locks->mutex);
-	l = locks_find(fsd->locks, &start);
+	l = locks_find_inode(fsd->locks, ino);
 	covered = l && l->mode != LOCK_MODE_NULL &&
 		  (l->step == REVOKE_NONE || l->revoke_to == LOCK_MODE_READ);
 	pthread_mutex_unlock(&fsd->locks->mutex);

@@ -66,6 +66,7 @@ struct locks {
 
 /* All with the mutex held. */
 struct lock *locks_find(struct locks *ls, const struct key *start);
+struct lock *locks_find_inode(struct locks *ls, uint64_t ino);
 /* Idle locks go on the LRU, idle ones that are not held are freed: l may be gone afterwards. */
 void locks_settle(struct locks *ls, struct lock *l);
 /* Let everybody who waits for l try again, and ask the leader if need be. */

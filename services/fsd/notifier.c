@@ -100,12 +100,11 @@ static bool truncation_waits(const struct lock *l, uint64_t ino)
 
 bool locks_keep_pages(struct fsd *fsd, uint64_t ino)
 {
-	struct key key = key_inode(ino), start = key_lock_start(&key);
 	struct lock *l;
 	bool waits;
 
 	pthread_mutex_lock(&fsd->locks->mutex);
-	l = locks_find(fsd->locks, &start);
+	l = locks_find_inode(fsd->locks, ino);
 	waits = l && truncation_waits(l, ino);
 	pthread_mutex_unlock(&fsd->locks->mutex);
 	return waits;

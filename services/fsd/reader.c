@@ -192,26 +192,25 @@ static int keep(void *arg, const struct item *it)
 	return 0;
 }
 
+struct insert {
+	const struct range *rg;
+	const struct items_sample *s;
+};
+
+static int run_insert(struct itx *tx, void *arg)
+{
+	const struct insert *in = arg;
+
+	return items_insert_read(tx, in->s, &in->rg->start, &in->rg->end, in->rg->items, in->rg->nr);
+}
+
 static int insert(struct range *rg, const struct items_sample *s)
 {
-	struct itx tx;
-	int ret;
+	struct insert in = { rg, s };
 
 	for (size_t i = 0; i < rg->nr; i++)
 		rg->items[i].val = rg->vals + rg->val_at[i];
-	for (;;) {
-		ret = items_begin(rg->fsd, NULL, true, &tx);
-		if (ret < 0)
-			return ret;
-		ret = items_insert_read(&tx, s, &rg->start, &rg->end, rg->items, rg->nr);
-		if (ret < 0)
-			items_abort(&tx);
-		else
-			ret = items_commit(&tx);
-		if (ret != -ENOSPC)
-			return ret;
-		items_make_room(rg->fsd);
-	}
+	return items_run(rg->fsd, run_insert, &in);
 }
 
 /*
