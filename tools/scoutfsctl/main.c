@@ -89,10 +89,20 @@ static bool asks_for_help(int argc, char **argv)
 	return false;
 }
 
+/* Output that did not reach its file is a failure, whatever the verb thought: its status, or 1. */
+static int end_output(const char *verb, int status)
+{
+	errno = 0;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	/* What a write before has failed with is not known any more. */
+	say_error(verb, "could not write the output: %s", errno ? strerror(errno) : "some of it was not taken");
+	return status ? status : 1;
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *c;
-	int status;
 
 	program_set_name(argc > 0 ? argv[0] : NULL);
 	if (argc < 2) {
@@ -101,11 +111,11 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
 		print_help(stdout);
-		return 0;
+		return end_output("help", 0);
 	}
 	if (strcmp(argv[1], "--version") == 0) {
 		printf("%s " SCOUTFS_VERSION "\n", program_name());
-		return 0;
+		return end_output("version", 0);
 	}
 	c = find_command(argv[1]);
 	if (!c) {
@@ -115,14 +125,7 @@ int main(int argc, char **argv)
 	}
 	if (asks_for_help(argc - 1, argv + 1)) {
 		print_command_help(stdout, c);
-		return 0;
+		return end_output(c->name, 0);
 	}
-	status = c->run(argc - 1, argv + 1);
-	/* Output that did not reach its file is a failure, whatever the verb thought. */
-	if (fflush(stdout) != 0 || ferror(stdout)) {
-		say_error(c->name, "could not write the output: %s", strerror(errno));
-		if (status == 0)
-			status = 1;
-	}
-	return status;
+	return end_output(c->name, c->run(argc - 1, argv + 1));
 }
