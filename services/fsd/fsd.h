@@ -81,6 +81,7 @@ struct fsd {
 
 	atomic_bool stopping;		/* unmount has begun: no new background work */
 	atomic_bool fenced;		/* the leader has fenced this rid: everything fails with EIO */
+	_Atomic uint64_t lease_lost_ns;	/* when the lease ran out that it had; 0: it has one, or never had any.  lease.c */
 	struct fsd_stats stats;
 };
 

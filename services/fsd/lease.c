@@ -84,6 +84,7 @@ static void say_connection(struct lease_keeper *k, bool is_forgotten, uint32_t f
 static void lose(struct lease_keeper *k)
 {
 	k->lost_ns = clock_mono_ns();
+	atomic_store(&k->fsd->lease_lost_ns, k->lost_ns);
 	say_connection(k, false, BLK_FUSE_WITHDRAWS);
 	log_warning("this mount's lease has run out: its operations wait for the leader");
 	ops_hold(k->fsd, true);
@@ -99,6 +100,7 @@ static void resume(struct lease_keeper *k)
 	log_notice("there is a lease again after %.1f s: operations go on",
 		   (double)(clock_mono_ns() - k->lost_ns) / 1e9);
 	k->lost_ns = 0;
+	atomic_store(&k->fsd->lease_lost_ns, 0);
 	ops_hold(k->fsd, false);
 }
 

@@ -78,6 +78,23 @@ void lost_report_kept(struct fsd *fsd)
 		    "goes", l.items, l.inodes, l.pages << SMALL_SHIFT, fsd->conf.runtime_dir);
 }
 
+bool lost_report_left(struct fsd *fsd, uint64_t seconds)
+{
+	struct lost l = { 0 };
+
+	if (count(fsd, &l) < 0) {
+		log_err("no leader for %" PRIu64 " s: what this mount had not committed waits in %s for its next process, and is "
+			"lost when that goes; how much that is cannot be told", seconds, fsd->conf.runtime_dir);
+		return true;
+	}
+	if (!l.items && !l.pages)
+		return false;
+	log_err("no leader for %" PRIu64 " s: %" PRIu64 " changes of %" PRIu64 " inodes and %" PRIu64 " bytes of file data are not "
+		"committed; they wait in %s for its next process, and are lost when that goes", seconds, l.items, l.inodes,
+		l.pages << SMALL_SHIFT, fsd->conf.runtime_dir);
+	return true;
+}
+
 void lost_report(struct fsd *fsd)
 {
 	char names[NAMED_MAX * 24] = "";

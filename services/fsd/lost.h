@@ -8,5 +8,7 @@
 void lost_report(struct fsd *fsd);
 /* The same of a mount that ends before a leader has let it in, if there is something: it waits for the next process. */
 void lost_report_kept(struct fsd *fsd);
+/* The same of one that stops while there is no leader, for that many seconds.  Whether there was something. */
+bool lost_report_left(struct fsd *fsd, uint64_t seconds);
 
 #endif

@@ -39,6 +39,7 @@
 #include "keys.h"
 #include "locks.h"
 #include "lease.h"
+#include "leave.h"
 #include "log.h"
 #include "lost.h"
 #include "merge.h"
@@ -182,6 +183,7 @@ static void *signal_thread(void *arg)
 			log_flush();
 			_exit(0);
 		}
+		leave_begin(fsd);
 		if (status_get_phase() != PHASE_MOUNTED)
 			continue;	/* main looks at `stopping`, or is on its way out */
 		sdn_stopping();

@@ -342,6 +342,20 @@ enum fsd_phase status_get_phase(void)
 	return phase;
 }
 
+bool status_pin(void)
+{
+	pthread_mutex_lock(&status.lock);
+	if (status.fsd && status.phase < PHASE_LEAVING)
+		return true;
+	pthread_mutex_unlock(&status.lock);
+	return false;
+}
+
+void status_unpin(void)
+{
+	pthread_mutex_unlock(&status.lock);
+}
+
 void status_detach(void)
 {
 	pthread_mutex_lock(&status.lock);

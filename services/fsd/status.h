@@ -22,4 +22,11 @@ enum fsd_phase status_get_phase(void);
 void status_detach(void);
 void status_stop(void);
 
+/*
+ * What is shown before the farewell stays as it is until status_unpin(), for a thread that looks at it, or ends the
+ * process.  false: it may be gone already, and nothing is to be unpinned.
+ */
+bool status_pin(void);
+void status_unpin(void);
+
 #endif

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A mount that no leader lets in is stopped at once, and says what goes with it: one that has lost its leader and then its
-# process, one whose node's key is not allowed, one that finds no leader.  It is mounted again when there is one.
+# process, one whose node's key is not allowed, one that finds no leader.  One that is mounted and has lost its leader waits
+# for the next one as long as that may take, and no longer.  They are mounted again when there is a leader.
 NODES="n1 n2" SLOTS=1
 . "$(dirname "$0")/../lib/cluster.sh"
 healthy() { node "$1" scoutfsctl status mnt; }
@@ -18,7 +19,7 @@ stops() {
 
 checked "two nodes boot" cluster_up
 checked "mkfs" cluster_mkfs
-checked "configured" cluster_conf lease_ms=3000 longest_io_ms=1000 commit_interval_ms=60000
+checked "configured" cluster_conf lease_ms=3000 longest_io_ms=1000 heartbeat_timeout_ms=3000 commit_interval_ms=60000
 checked "both start" cluster_start
 ok "both are healthy" wait_for 60 all_healthy
 ok "n2 has something that is stored, and something that is not" node n2 sh -c "echo kept >$MNT/kept && sync $MNT/kept && echo lost >$MNT/lost"
@@ -37,6 +38,30 @@ stops n2 "without a leader"
 checked "with the leader it mounts" cluster_start n2
 is "what was stored is there" "$(node n2 cat $MNT/kept)" kept
 nok "what was not is not" node n1 test -e $MNT/lost
+
+# --- mounted, and its leader goes for good: a program waits in a file, and something is not stored
+count() { node "$1" journalctl --no-pager -q -o cat -u scoutfs@mnt.service | grep -cE -- "$2"; }
+LEFT="no leader for [0-9]+ s: [0-9]+ changes of [0-9]+ inodes and [0-9]+ bytes of file data are not committed"
+ok "mounted, it has something that is stored, and something that is not" node n2 sh -c "echo again >$MNT/kept && sync $MNT/kept && echo lost >$MNT/lost"
+"$RIG" cut n1
+stops n2 "mounted, without a leader"
+is "it says how much is not committed" "$(count n2 "$LEFT")" 1
+is "and its unit has failed for that" "$(property n2 fsd Result)" exit-code
+"$RIG" heal
+checked "with the leader it mounts again" cluster_start n2
+is "what was stored is there again" "$(node n2 cat $MNT/kept)" again
+nok "what was not is not again" node n1 test -e $MNT/lost
+
+# --- the same with nothing that is not stored, and a program that waits
+node n2 sh -c "sync $MNT; exec sleep 300 9<$MNT/kept" & user=$!
+ok "a program has a file open" wait_for 30 node n2 fuser -sm $MNT
+"$RIG" cut n1
+stops n2 "in use, without a leader"
+kill $user 2>/dev/null; wait $user 2>/dev/null
+is "nothing more is lost" "$(count n2 "$LEFT")" 1
+ok "which is said" said n2 "no leader for [0-9]+ s: this mount ends without a farewell; all is committed"
+"$RIG" heal
+checked "and it mounts once more" cluster_start n2
 
 stops n2 "mounted"
 node n2 scoutfsctl keygen -f >/dev/null 2>&1
