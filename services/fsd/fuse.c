@@ -17,6 +17,7 @@
 
 #include "advisory.h"
 #include "data.h"
+#include "gonedir.h"
 #include "kcache.h"
 #include "locks.h"
 #include "log.h"
@@ -69,6 +70,8 @@ static void done_entry(struct op *op, int err)
 	struct dir_op *d = (struct dir_op *)op;
 
 	fuse_op_done(d->req, op);
+	if (!err && !d->new_dir && S_ISDIR(inode_mode(&d->ci)))
+		gonedir_named(d->ino, d->dir, d->name.bytes, d->name.len);
 	if (err)
 		fuse_reply_err(d->req, -err);
 	else
@@ -319,6 +322,8 @@ static void done_remove(struct op *op, int err)
 	fuse_reply_err(d->req, -err);
 	if (!err && d->lost_last_link)
 		inode_unlinked(op->fsd, d->victim);
+	if (!err && d->new_dir)
+		gonedir_moved(d->ino, d->new_dir, d->new_name.bytes, d->new_name.len);
 	free(d);
 }
 
@@ -350,16 +355,22 @@ static void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	fuse_op_start(req, &d->op);
 }
 
+static void forget(struct fsd *fsd, uint64_t ino, uint64_t nlookup)
+{
+	inode_forget(fsd, ino, nlookup);
+	gonedir_forgotten(fsd, ino);
+}
+
 static void fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-	inode_forget(fsd_of(req), ino_of_node(ino), nlookup);
+	forget(fsd_of(req), ino_of_node(ino), nlookup);
 	fuse_reply_none(req);
 }
 
 static void fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
 	for (size_t i = 0; i < count; i++)
-		inode_forget(fsd_of(req), ino_of_node(forgets[i].ino), forgets[i].nlookup);
+		forget(fsd_of(req), ino_of_node(forgets[i].ino), forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 

@@ -74,6 +74,11 @@ void kcache_forget_all(struct fsd *fsd, bool pages);
 bool kcache_was_cut(struct fsd *fsd);
 /* ino's attributes have changed without the kernel's knowing; waits for nothing. */
 void kcache_forget_attributes(struct fsd *fsd, uint64_t ino);
+/*
+ * Directory ino, which the kernel knows by that name, is no more.  Waits for whoever uses the directory above; -ENOENT: the
+ * kernel has something else there, -ENOTEMPTY: it knows names in it, -EBUSY: something is mounted there.
+ */
+int kcache_tell_removed(struct fsd *fsd, uint64_t parent, uint64_t ino, const char *name, size_t len);
 /* Whether the kernel has that inode in its tables; "yes" when it cannot be known yet.  For threads that
  * may block, of a mount that is_resumed. */
 bool kcache_knows(struct fsd *fsd, uint64_t ino);

@@ -41,6 +41,7 @@
 #include "clock.h"
 #include "fuse.h"
 #include "fusectl.h"
+#include "gonedir.h"
 #include "interrupt.h"
 #include "keep.h"
 #include "locks.h"
@@ -613,6 +614,9 @@ int kcache_serve(struct fsd *fsd)
 		}
 	}
 	atomic_store(&fsd->keep->head->is_drained, 0);
+	if (gonedirs_start(fsd) < 0)
+		log_warning("%s: no thread for directories that other nodes remove: getcwd(2) in one goes on until its name is "
+			    "looked up", kc->mountpoint);
 	pthread_mutex_lock(&kc->mutex);
 	add_thread(kc);
 	/* A restart that was asked for before there was a thread has let none begin: the caller goes on with it. */
@@ -627,6 +631,8 @@ int kcache_serve(struct fsd *fsd)
 	pthread_mutex_unlock(&kc->mutex);
 	for (unsigned i = 0; i < kc->threads_nr; i++)
 		pthread_join(kc->threads[i], NULL);
+	/* before a restart it may wait for a request that the next process answers */
+	gonedirs_stop(!atomic_load(&kc->draining));
 	pthread_mutex_lock(&kc->mutex);
 	if (ret == 0)
 		ret = kc->err;
@@ -920,6 +926,11 @@ void kcache_forget_attributes(struct fsd *fsd, uint64_t ino)
 
 	if (iv.kc)
 		inval_one(&iv, ino);
+}
+
+int kcache_tell_removed(struct fsd *fsd, uint64_t parent, uint64_t ino, const char *name, size_t len)
+{
+	return fuse_lowlevel_notify_delete(fsd->kcache->se, node_of_ino(parent), node_of_ino(ino), name, len);
 }
 
 bool kcache_knows(struct fsd *fsd, uint64_t ino)

@@ -21,6 +21,7 @@
 #include "clock.h"
 #include "fenced.h"
 #include "format/super.h"
+#include "gonedir.h"
 #include "keep.h"
 #include "lease.h"
 #include "log.h"
@@ -244,6 +245,7 @@ static void answer_map(void *arg)
 	else if (atomic_load(&fsd->is_resumed))
 		memset(&reply.bits, 0xff, sizeof(reply.bits));	/* it is not known yet */
 	net_client_respond(fsd->net, q->req, 0, MSG_open_ino_map_query_reply, &reply);
+	gonedir_asked(q->group);
 	free(q);
 }
 

@@ -588,6 +588,18 @@ unsigned ops_active(struct fsd *fsd)
 	return nr;
 }
 
+bool ops_any_parked(struct fsd *fsd, bool (*is)(const struct op *op, const void *arg), const void *arg)
+{
+	struct ops *ops = fsd->ops;
+	const struct op *op;
+
+	pthread_mutex_lock(&ops->lock);
+	for (op = ops->parked_head; op && !is(op, arg); op = op->parked_next)
+		;
+	pthread_mutex_unlock(&ops->lock);
+	return op;
+}
+
 bool ops_oldest_waiting(struct fsd *fsd, char *what, size_t size, uint64_t *age_ns)
 {
 	struct ops *ops = fsd->ops;

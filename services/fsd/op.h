@@ -146,6 +146,8 @@ bool ops_are_held(struct fsd *fsd);
 
 /* How many operations run or are parked. */
 unsigned ops_active(struct fsd *fsd);
+/* Whether `is` says so of any that is parked; it must not wait. */
+bool ops_any_parked(struct fsd *fsd, bool (*is)(const struct op *op, const void *arg), const void *arg);
 /* Oldest parked operation, for status: name and age; false if none. */
 bool ops_oldest_waiting(struct fsd *fsd, char *what, size_t size, uint64_t *age_ns);
 

@@ -10,6 +10,7 @@
 
 #include "format/item_check.h"
 #include "fuse.h"
+#include "gonedir.h"
 #include "locks.h"
 #include "log.h"
 #include "ops_attr.h"
@@ -45,6 +46,8 @@ static bool add_entry(struct op *op, struct itx *tx, const char *name, uint64_t 
 		len = fuse_add_direntry_plus(r->req, at, room, name, &e, (off_t)(pos + 1));
 		if (len > room)
 			return false;
+		if (counted && S_ISDIR(type))
+			gonedir_named(ino, r->ino, name, strlen(name));
 		if (counted)
 			r->looked_up[r->looked_up_nr++] = ino;
 	} else {

@@ -634,6 +634,28 @@ static bool see_removed_cwd(int at, long round)
 	return good;
 }
 
+/*
+ * Nobody looks for the name: the kernel is told, in a moment.  Who removed it must not use it any more itself, and asks the
+ * others before it deletes the inode.
+ */
+static bool see_gone_soon(int at, long round)
+{
+	char buf[4096];
+	bool good = false;
+
+	(void)at, (void)round;
+	for (int i = 0; i < 6000 && !good; i++) {
+		good = syscall(SYS_getcwd, buf, sizeof(buf)) < 0 && errno == ENOENT;
+		if (!good)
+			usleep(10000);
+	}
+	if (!good)
+		saw("getcwd goes on for a minute");
+	if (chdir("/") < 0)
+		good = saw("%s", strerror(errno));
+	return good;
+}
+
 static const struct look looks[] = {
 	{ "contents", has_file, do_write, see_contents, remove_file, true },
 	{ "contents, between open files", has_held_file, do_write_held, see_held, let_go, true },
@@ -660,6 +682,7 @@ static const struct look looks[] = {
 	{ "an open file whose name is removed", has_open_file, do_unlink, see_nameless, NULL, false },
 	{ "an open file that is replaced", has_open_file, do_replace, see_replaced, remove_file, false },
 	{ "a working directory that is removed", is_in_directory, do_rmdir, see_removed_cwd, NULL, false },
+	{ "a working directory that is removed, without a look at it", is_in_directory, do_rmdir, see_gone_soon, NULL, false },
 };
 
 static int cmp_double(const void *a, const void *b)
