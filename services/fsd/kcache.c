@@ -15,8 +15,8 @@
  * hand, of which libfuse tells its handlers only a part, and all can be made to stop reading between
  * two requests.  There are about as many as processors: the kernel wakes one of those that wait for
  * each request, and with more of them it often is one that finds nothing, for who has just answered
- * the last one was faster.  Handlers wait neither for devices nor for the leader; should all threads
- * be busy for a while nevertheless, others are in reserve.
+ * the last one was faster.  Handlers wait neither for devices nor for the leader, but where the item
+ * cache is full; should all threads be busy for a while nevertheless, others are in reserve.
  */
 #include "kcache.h"
 
