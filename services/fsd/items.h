@@ -29,7 +29,7 @@ enum items_table {
 	TABLE_POOL_DIRTY, /* be64 gen, be64 ino, be64 iblock -> nothing */
 	TABLE_DAVAIL,	/* be64 start -> le64 len: free data extents of this mount */
 	TABLE_DLOG,	/* be64 gen, be64 n -> what happened to data blocks in that generation */
-	TABLE_PENDING,	/* be64 id -> a write that is answered and not applied: ops_file.c's */
+	TABLE_PENDING,	/* be64 id -> a write that is answered and not applied: mapped.c's */
 	TABLE_REPLIES,	/* be32 slot -> reply.c's */
 	TABLE_ADVISORY,	/* be64 ino, u8 kind, be64 owner -> advisory.c's */
 	TABLE_TMPFILES,	/* be64 ino -> nothing: tmpfile.c's */
