@@ -22,6 +22,10 @@
 struct adv_table {
 	uint64_t last_number;
 	uint64_t entries;
+	uint64_t changes;		/* of which entries there are */
+	struct adv_entry **order;	/* all of them in order, while they are told; as of order_changes */
+	size_t order_nr;
+	uint64_t order_changes;
 	struct adv_entry *buckets[BUCKETS_NR];
 };
 
@@ -50,6 +54,7 @@ static void entry_free(struct adv_table *t, struct adv_entry *e)
 		at = &(*at)->next;
 	*at = e->next;
 	t->entries--;
+	t->changes++;
 	adv_ranges_clear(&e->ranges);
 	free(e);
 }
@@ -71,6 +76,7 @@ void adv_table_close(struct adv_table *t)
 			entry_free(t, e);
 		}
 	}
+	free(t->order);
 	free(t);
 }
 
@@ -107,6 +113,7 @@ struct adv_entry *adv_entry_get(struct adv_table *t, uint64_t ino, uint8_t kind,
 		e->next = *at;
 		*at = e;
 		t->entries++;
+		t->changes++;
 	}
 	e->refs++;
 	return e;
@@ -266,33 +273,87 @@ static bool is_left(struct adv_told *t, const struct adv_told *after)
 	return told_cmp(t, &end) > 0;
 }
 
-int adv_table_tell(const struct adv_table *t, const struct adv_told *after, struct adv_told *out, size_t max,
-		   bool *is_last)
+static int entry_cmp(const void *va, const void *vb)
 {
-	uint64_t entries, ranges;
-	struct adv_told *all;
-	size_t nr = 0;
+	const struct adv_entry *a = *(struct adv_entry *const *)va, *b = *(struct adv_entry *const *)vb;
 
-	adv_table_count(t, &entries, &ranges);
-	all = malloc((ranges + 1) * sizeof(*all));
-	if (!all)
+	if (a->ino != b->ino)
+		return a->ino < b->ino ? -1 : 1;
+	if (a->kind != b->kind)
+		return a->kind < b->kind ? -1 : 1;
+	return a->owner == b->owner ? 0 : a->owner < b->owner ? -1 : 1;
+}
+
+static void forget_order(struct adv_table *t)
+{
+	free(t->order);
+	t->order = NULL;
+}
+
+/* Sorted once for all the questions of a server, unless entries come or go meanwhile. */
+static int make_order(struct adv_table *t)
+{
+	if (t->order && t->order_changes == t->changes)
+		return 0;
+	forget_order(t);
+	t->order = malloc((t->entries + 1) * sizeof(struct adv_entry *));
+	if (!t->order)
 		return -ENOMEM;
+	t->order_nr = 0;
 	for (size_t i = 0; i < BUCKETS_NR; i++) {
-		for (const struct adv_entry *e = t->buckets[i]; e; e = e->next) {
-			for (uint32_t k = 0; k < e->ranges.nr; k++) {
-				all[nr] = (struct adv_told){ .ino = e->ino, .owner = e->owner,
-							     .range = e->ranges.v[k], .pid = e->pid,
-							     .kind = e->kind };
-				nr += is_left(&all[nr], after);
+		for (struct adv_entry *e = t->buckets[i]; e; e = e->next)
+			t->order[t->order_nr++] = e;
+	}
+	qsort(t->order, t->order_nr, sizeof(struct adv_entry *), entry_cmp);
+	t->order_changes = t->changes;
+	return 0;
+}
+
+/* The first in order that has something after what was told last, or nothing at all. */
+static size_t find_place(const struct adv_table *t, const struct adv_told *after)
+{
+	struct adv_entry last;
+	const struct adv_entry *key = &last;
+	size_t from = 0, to = after ? t->order_nr : 0;
+
+	if (after)
+		last = (struct adv_entry){ .ino = after->ino, .owner = after->owner, .kind = after->kind };
+	while (from < to) {
+		size_t mid = from + (to - from) / 2;
+
+		if (entry_cmp(&t->order[mid], &key) < 0)
+			from = mid + 1;
+		else
+			to = mid;
+	}
+	return from;
+}
+
+int adv_table_tell(struct adv_table *t, const struct adv_told *after, struct adv_told *out, size_t max, bool *is_last)
+{
+	size_t nr = 0;
+	int ret = make_order(t);
+
+	if (ret < 0)
+		return ret;
+	for (size_t i = find_place(t, after); i < t->order_nr; i++) {
+		const struct adv_entry *e = t->order[i];
+
+		for (uint32_t k = 0; k < e->ranges.nr; k++) {
+			struct adv_told told = { .ino = e->ino, .owner = e->owner, .range = e->ranges.v[k],
+						 .pid = e->pid, .kind = e->kind };
+
+			if (!is_left(&told, after))
+				continue;
+			if (nr == max) {
+				*is_last = false;
+				return (int)nr;
 			}
+			out[nr++] = told;
 		}
 	}
-	qsort(all, nr, sizeof(*all), told_cmp);
-	*is_last = nr <= max;
-	if (nr > max)
-		nr = max;
-	memcpy(out, all, nr * sizeof(*all));
-	free(all);
+	*is_last = true;
+	forget_order(t);
 	return (int)nr;
 }
 

@@ -82,8 +82,7 @@ struct adv_told {
  * Up to max of what is held, in order of ino, kind, owner, first; after the last byte of `after` (NULL: from the
  * start), whatever has become of that since it was told.  How many, or -ENOMEM.  *is_last: there are no more.
  */
-int adv_table_tell(const struct adv_table *t, const struct adv_told *after, struct adv_told *out, size_t max,
-		   bool *is_last);
+int adv_table_tell(struct adv_table *t, const struct adv_told *after, struct adv_told *out, size_t max, bool *is_last);
 
 /* How many owners there are, and how many ranges they hold. */
 void adv_table_count(const struct adv_table *t, uint64_t *entries, uint64_t *ranges);
