@@ -384,18 +384,24 @@ int net_open_log_trees(struct fsd *fsd, struct disk_log_trees *lt)
 	return ret;
 }
 
+/* Of either kind; the answer has the log tree as it goes on. */
+static int commit(struct fsd *fsd, unsigned type, const void *msg, struct disk_log_trees *next)
+{
+	struct msg_commit_log_trees_reply reply;
+	int ret = call(fsd, type, msg, &reply);
+
+	if (ret == 0)
+		memcpy(next, &reply.log_trees, sizeof(*next));
+	return ret;
+}
+
 int net_commit_log_trees(struct fsd *fsd, const struct disk_log_trees *lt, bool open_next,
 			 struct disk_log_trees *next)
 {
 	struct msg_commit_log_trees msg = { .open_next = open_next };
-	struct msg_commit_log_trees_reply reply;
-	int ret;
 
 	memcpy(&msg.log_trees, lt, sizeof(*lt));
-	ret = call(fsd, MSG_commit_log_trees, &msg, &reply);
-	if (ret == 0)
-		memcpy(next, &reply.log_trees, sizeof(*next));
-	return ret;
+	return commit(fsd, MSG_commit_log_trees, &msg, next);
 }
 
 uint64_t net_own_term(struct fsd *fsd)
@@ -412,14 +418,9 @@ int net_commit_unflushed(struct fsd *fsd, const struct disk_log_trees *lt, uint6
 			 struct disk_log_trees *next)
 {
 	struct msg_commit_unflushed msg = { .term = term };
-	struct msg_commit_log_trees_reply reply;
-	int ret;
 
 	memcpy(&msg.log_trees, lt, sizeof(*lt));
-	ret = call(fsd, MSG_commit_unflushed, &msg, &reply);
-	if (ret == 0)
-		memcpy(next, &reply.log_trees, sizeof(*next));
-	return ret;
+	return commit(fsd, MSG_commit_unflushed, &msg, next);
 }
 
 int net_get_roots(struct fsd *fsd, struct forest_roots *roots, uint64_t *last_stable_seq)
