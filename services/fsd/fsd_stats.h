@@ -35,6 +35,8 @@
 	C(orphan_scan,		"Scans for orphans")                                   \
 	C(orphan_scan_empty,	"... that found none")                                 \
 	C(orphan_scan_error,	"... that could not read them")                        \
+	C(orphan_scan_recent,	"Orphans that were left to whoever has made them")     \
+	C(orphan_scan_omap_set,	"Orphans that were left because others use them")      \
 	C(orphan_scan_attempts,	"Orphans that scans tried to delete")                  \
 	C(data_read_bytes,	"Bytes of file data read from the device")             \
 	C(data_write_bytes,	"Bytes of file data written to the device")            \

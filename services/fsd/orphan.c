@@ -35,6 +35,7 @@
 #define DELETE_ITEMS		(4 * DELETE_ITEMS_ONE)	/* and all of them */
 #define SCAN_BATCH		4096	/* orphans taken from one scan */
 #define SCAN_REST		50	/* a scan that took t is not repeated for SCAN_REST * t */
+#define SCAN_AGAIN_MS		3000u	/* after the first one that found some */
 #define DRAIN_LIMIT_MS		60000
 #define TOLD_MS			10	/* by then the kernel has taken in what it was told */
 
@@ -76,6 +77,8 @@ struct orphans {
 	bool hurry;			/* do not wait for company */
 	pthread_cond_t reap;
 	pthread_t scanner, reaper;
+	uint64_t *seen;		/* the scanner's: what its last scan has found, in order */
+	size_t seen_nr;
 	/* Read: an answer that gives something is on its way; written: what was given is to be dropped. */
 	pthread_rwlock_t giving;
 };
@@ -443,14 +446,90 @@ static int scan_item(void *arg, const struct item *it)
 	return s->nr == SCAN_BATCH;
 }
 
-static void scan(struct orphans *o)
+static bool was_seen(const struct orphans *o, uint64_t ino)
+{
+	size_t lo = 0, hi = o->seen_nr;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (o->seen[mid] < ino)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < o->seen_nr && o->seen[lo] == ino;
+}
+
+/* Of the orphans found those that this mount may have to end, in their order; how many were left for being too new. */
+static size_t choose(struct orphans *o, const struct scan *s, uint64_t *inos, size_t *nr)
+{
+	size_t recent = 0;
+
+	*nr = 0;
+	pthread_mutex_lock(&o->mutex);
+	for (size_t i = 0; i < s->nr; i++) {
+		struct ref *r = find(o, s->inos[i]);
+
+		if (r)
+			r->held = false;	/* it is asked for again */
+		if (r && (in_use(r) || r->deleting))
+			continue;
+		if (!r && s->nr < SCAN_BATCH && !was_seen(o, s->inos[i]))
+			recent++;
+		else
+			inos[(*nr)++] = s->inos[i];
+	}
+	pthread_mutex_unlock(&o->mutex);
+	stats_add(&o->fsd->stats.orphan_scan_recent, recent);
+	return recent;
+}
+
+/* Without those that another mount uses; without any when nobody can say. */
+static size_t leave_used(struct orphans *o, uint64_t *inos, size_t nr)
+{
+	uint64_t group = 0;
+	uint8_t map[128];
+	bool has_map = false;
+	size_t left = 0;
+
+	for (size_t i = 0; i < nr; i++) {
+		unsigned bit = (unsigned)(inos[i] % INODE_LOCK_GROUP);
+
+		if (!has_map || inos[i] / INODE_LOCK_GROUP != group) {
+			group = inos[i] / INODE_LOCK_GROUP;
+			if (net_open_ino_map(o->fsd, group, map) < 0)
+				return left;
+			has_map = true;
+		}
+		if (map[bit / 8] & 1u << bit % 8)
+			stats_inc(&o->fsd->stats.orphan_scan_omap_set);
+		else
+			inos[left++] = inos[i];
+	}
+	return left;
+}
+
+/*
+ * To try an orphan takes the lock of its group out of the hands of whoever works there, and all that his kernel has cached
+ * under it.  So one whose end is only a moment away is left to the mount that has unlinked it: an orphan must be there in two
+ * scans, unless there are too many to have come about in between; and one that is in use to its user.  Both are looked at
+ * again under the lock.  Whether some were left for being too new.
+ */
+static bool scan(struct orphans *o)
 {
 	struct key start = key_orphan(0), end = key_orphan(UINT64_MAX);
 	struct scan s = { .inos = calloc(SCAN_BATCH, sizeof(*s.inos)) };
+	uint64_t *inos = calloc(SCAN_BATCH, sizeof(*inos));
+	bool left;
+	size_t nr;
 	int ret;
 
-	if (!s.inos)
-		return;
+	if (!s.inos || !inos) {
+		free(s.inos);
+		free(inos);
+		return false;
+	}
 	stats_inc(&o->fsd->stats.orphan_scan);
 	ret = reader_iter(o->fsd, &start, &end, scan_item, &s, NULL);
 	if (ret < 0 && ret != -ESHUTDOWN) {
@@ -459,26 +538,31 @@ static void scan(struct orphans *o)
 	}
 	if (ret == 0 && s.nr == 0)
 		stats_inc(&o->fsd->stats.orphan_scan_empty);
+	left = choose(o, &s, inos, &nr);
+	nr = leave_used(o, inos, nr);
 	pthread_mutex_lock(&o->mutex);
-	for (size_t i = 0; i < s.nr && !o->stopping; i++) {
-		struct ref *r = find(o, s.inos[i]);
+	for (size_t i = 0; i < nr && !o->stopping; i++) {
+		struct ref *r = find(o, inos[i]);
 
-		if (r)
-			r->held = false;	/* it is asked for again */
 		if (r && (in_use(r) || r->deleting))
 			continue;
-		r = find_or_add(o, s.inos[i]);
+		r = find_or_add(o, inos[i]);
 		r->unlinked = true;
 		stats_inc(&o->fsd->stats.orphan_scan_attempts);
 		settle(o, r);
 	}
 	pthread_mutex_unlock(&o->mutex);
-	free(s.inos);
+	free(inos);
+	free(o->seen);
+	o->seen = s.inos;
+	o->seen_nr = s.nr;
+	return left;
 }
 
 static void *scanner(void *arg)
 {
 	struct orphans *o = arg;
+	bool is_first = true;
 
 	pthread_mutex_lock(&o->mutex);
 	while (!o->stopping) {
@@ -486,9 +570,12 @@ static void *scanner(void *arg)
 		struct timespec until;
 
 		pthread_mutex_unlock(&o->mutex);
-		scan(o);
-		took = clock_mono_ns() - began;
 		rest = o->fsd->conf.orphan_scan_delay_ms * NSEC_PER_MSEC;
+		/* What a mount before this one has left need not wait long. */
+		if (scan(o) && is_first && rest > SCAN_AGAIN_MS * NSEC_PER_MSEC)
+			rest = SCAN_AGAIN_MS * NSEC_PER_MSEC;
+		is_first = false;
+		took = clock_mono_ns() - began;
 		if (rest < took * SCAN_REST)
 			rest = took * SCAN_REST;
 		pthread_mutex_lock(&o->mutex);
@@ -615,6 +702,7 @@ void orphans_stop(struct fsd *fsd)
 		}
 	}
 	free(o->buckets);
+	free(o->seen);
 	pthread_cond_destroy(&o->cond);
 	pthread_cond_destroy(&o->reap);
 	pthread_rwlock_destroy(&o->giving);
