@@ -19,6 +19,8 @@
 #define MSG_MAGIC		0x73637566u
 #define MSG_MAJOR		1u
 #define MSG_MINOR		2u
+/* Of a session: a client that has more requests and unheard answers with its server is cut off. */
+#define MSG_QUEUE_MAX		16384u
 #define MSG_HEADER_BYTES	64u
 #define MSG_FRAME_MAX		(1u << 20)	/* nothing longer is read or sent */
 

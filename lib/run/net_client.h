@@ -18,7 +18,8 @@ struct keys;
 
 #define NET_ENDPOINT_BYTES	64
 #define NET_WHY_BYTES		256
-#define NET_CLIENT_CALLS_MAX	65536u
+/* The server takes so many, with room for answers that it does not know to have been heard yet. */
+#define NET_CLIENT_CALLS_MAX	(MSG_QUEUE_MAX / 8 * 7)
 
 struct net_client;
 struct net_req;		/* a request of the server that has not been answered */

@@ -18,8 +18,7 @@
 struct keys;
 
 #define NET_SERVER_CLIENTS_MAX	1024u
-#define NET_SERVER_QUEUE_MAX	16384u /* messages that one client has not acknowledged or answered \
-					*/
+#define NET_SERVER_QUEUE_MAX	MSG_QUEUE_MAX	/* messages that one client has not acknowledged or answered */
 
 struct net_server;
 
