@@ -4,7 +4,8 @@
  * one.  In use is found in three ways: the flock that a blockd of this host holds on its very
  * descriptor, the exclusive claim of a block device (a mount, LVM, swap, the kernel's scoutfs),
  * and, for what other hosts do, the quorum blocks and the mounted clients on the volume itself
- * (volume_find_holders(), which callers judge).
+ * (volume_find_holders(), which callers judge).  A holder that has been killed is waited for: its last
+ * writes are under way until the device is let go.
  *
  * Metadata is read through block_dev with pread; nothing here writes.
  */
@@ -21,6 +22,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
@@ -32,6 +34,9 @@
 #include "tools/scoutfsctl/commands.h"
 
 #define CACHED_BLOCKS_MAX 512	/* 32 MiB */
+#define HOLDER_STEP_MS	20u
+#define HOLDER_DEAD_MS	30000u	/* as blockd waits for the one before it */
+#define HOLDER_GONE_MS	1000u	/* nobody is known to hold it (any more) */
 
 /*
  * Who holds an flock on the file, from /proc/locks; 0 if that cannot be told.  Some file systems
@@ -59,6 +64,41 @@ static pid_t flock_holder(const struct stat *st)
 	}
 	fclose(f);
 	return guess;
+}
+
+/* For a holder that has died, and for one that was gone when it was looked for. */
+struct waited {
+	unsigned dead_ms, gone_ms;
+};
+
+static bool is_dead(pid_t pid)
+{
+	char path[64], state = 'X';
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return errno == ENOENT;
+	if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+		state = 'X';
+	fclose(f);
+	return state == 'Z' || state == 'X';
+}
+
+/* The device is refused.  Whether to try again, for whoever has it has died; a moment has passed then. */
+static bool wait_for_dead_holder(const struct stat *st, struct waited *w)
+{
+	struct timespec step = { .tv_nsec = HOLDER_STEP_MS * 1000000 };
+	pid_t pid = flock_holder(st);
+
+	if (pid && !is_dead(pid))
+		return false;
+	if (pid ? w->dead_ms >= HOLDER_DEAD_MS : w->gone_ms >= HOLDER_GONE_MS)
+		return false;
+	nanosleep(&step, NULL);
+	*(pid ? &w->dead_ms : &w->gone_ms) += HOLDER_STEP_MS;
+	return true;
 }
 
 static int say_in_use(const char *verb, const char *path, const struct stat *st)
@@ -97,6 +137,7 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 {
 	int flags = O_CLOEXEC | (use == DEVICE_WRITE ? O_RDWR : O_RDONLY);
 	int is_readonly = 0, sector = 0;
+	struct waited waited = { 0 };
 	struct stat st;
 	int ret;
 
@@ -115,7 +156,9 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 	}
 	if (d->is_bdev && use != DEVICE_PEEK)
 		flags |= O_EXCL;
-	d->fd = open(path, flags);
+	do {
+		d->fd = open(path, flags);
+	} while (d->fd < 0 && errno == EBUSY && wait_for_dead_holder(&st, &waited));
 	if (d->fd < 0) {
 		ret = -errno;
 		if (ret == -EBUSY)
@@ -129,9 +172,15 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 		say_error(verb, "'%s' was replaced by something else just now; try again", path);
 		goto out;
 	}
-	if (use != DEVICE_PEEK &&
-	    flock(d->fd, (use == DEVICE_WRITE ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
+	ret = 0;
+	while (use != DEVICE_PEEK &&
+	       flock(d->fd, (use == DEVICE_WRITE ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
 		ret = -errno;
+		if (ret != -EWOULDBLOCK || !wait_for_dead_holder(&st, &waited))
+			break;
+		ret = 0;
+	}
+	if (ret < 0) {
 		if (ret == -EWOULDBLOCK)
 			ret = say_in_use(verb, path, &st);
 		else
