@@ -502,6 +502,33 @@ static void a_fence_that_failed_stops_the_server_and_the_next_one_asks_again(voi
 	world_free(w);
 }
 
+/* Who is granted a lock reads from the roots that come along: all that was committed before is in them. */
+static void a_grant_brings_the_roots_of_the_last_commit(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(7, MSG_LOCK_READ);
+	struct disk_btree_root before;
+	struct disk_log_trees lt;
+	struct txn_view v;
+	struct said *x;
+
+	(void)state;
+	let_in(w, 1);
+	lt = open_tree(w, 1);
+	txn_get_view(worker_txn(w->s->worker), &v);
+	before = v.super.logs_root;
+	write_item(w, &lt);
+	lt = commit_tree(w, 1, &lt);
+	x = call(w, 1, MSG_lock, &want);
+	assert_int_equal(x->err, 0);
+	assert_true(x->body.lock_reply.has_roots);
+	txn_get_view(worker_txn(w->s->worker), &v);
+	assert_memory_equal(&x->body.lock_reply.logs_root, &v.super.logs_root, sizeof(before));
+	assert_memory_equal(&x->body.lock_reply.fs_root, &v.super.fs_root, sizeof(before));
+	assert_memory_not_equal(&x->body.lock_reply.logs_root, &before, sizeof(before));
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -521,6 +548,7 @@ int main(void)
 		cmocka_unit_test(a_term_that_blockd_refuses_is_not_served),
 		cmocka_unit_test(abandoned_log_trees_are_finished_at_the_start),
 		cmocka_unit_test(a_fence_that_failed_stops_the_server_and_the_next_one_asks_again),
+		cmocka_unit_test(a_grant_brings_the_roots_of_the_last_commit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
