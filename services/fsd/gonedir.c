@@ -6,8 +6,8 @@
  *
  * Who has removed a directory asks before it deletes the inode who else uses that: only then is there anything to tell, and
  * only the group of the inode is known.  So all directories of the group that the kernel has a name of are looked at, in a
- * moment, and not more often than every LOOK_MS: that takes the lock from the one that deletes.  What is not told (the node that has
- * removed it still uses it, this process is not the one that gave the name) is found when somebody looks for the name.
+ * moment, and the more there are the less often: that takes the lock from the one that deletes.  What is not told (the node
+ * that has removed it still uses it, this process is not the one that gave the name) is found when somebody looks for the name.
  *
  * Telling waits for the directory above, uninterruptibly, which an operation that we have parked may hold; and a process of
  * which a thread waits so cannot die.  So this has a thread of its own, and nothing is told while such an operation is parked.
@@ -30,7 +30,7 @@
 
 #define BUCKETS		16384u
 #define GROUPS_MAX	64u	/* more are looked at when they are asked for again */
-#define LOOK_MS		200u
+#define LOOK_MS		200u	/* and 1 more for each that is looked at */
 #define TRIES		50u	/* to tell of one, LOOK_MS apart */
 
 struct dir {
@@ -182,9 +182,11 @@ static void look_done(struct op *op, int err)
 	free(l);
 }
 
-/* The mutex is held. */
-static void look_at_group(uint64_t group)
+/* How many are looked at.  The mutex is held. */
+static unsigned look_at_group(uint64_t group)
 {
+	unsigned nr = 0;
+
 	for (uint64_t ino = group * INODE_LOCK_GROUP; ino < (group + 1) * INODE_LOCK_GROUP; ino++) {
 		struct dir *d = *place_of(ino);
 		struct look_op *l = d && !d->is_looked_at && !d->is_gone ? calloc(1, sizeof(*l)) : NULL;
@@ -196,7 +198,9 @@ static void look_at_group(uint64_t group)
 		l->ino = ino;
 		d->is_looked_at = true;
 		op_queue(&l->op);
+		nr++;
 	}
+	return nr;
 }
 
 /* ---- telling ----------------------------------------------------------------------------------------- */
@@ -269,7 +273,7 @@ static void *gonedirs(void *arg)
 		} else if (dirs.groups_nr && now >= next_ns) {
 			next_ns = now + LOOK_MS * NSEC_PER_MSEC;
 			for (unsigned i = 0; i < dirs.groups_nr; i++)
-				look_at_group(dirs.groups[i]);
+				next_ns += look_at_group(dirs.groups[i]) * NSEC_PER_MSEC;
 			dirs.groups_nr = 0;
 		} else if (dirs.groups_nr) {
 			clock_cond_wait(&dirs.cond, &dirs.mutex, next_ns);
