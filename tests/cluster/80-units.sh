@@ -1,35 +1,11 @@
 #!/bin/bash
 # The units, in one node of the rig (tests/rig): installed as a package would, an instance is started,
 # looked at, hurt and stopped with systemctl alone, and mounted with mount(8).
-. "$(dirname "$0")/../lib/common.sh"
-export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=16G
-RIG=$TOP/tests/rig/rig
-rig_down() { local rc=$?; "$RIG" down; return $rc; }
-trap 'rig_down; cleanup' EXIT
-MNT=/mnt/units$$
-DAEMONS="blockd quorumd serverd fsd"
-
-node() { "$RIG" exec n1 "$@"; }
-unit() { case $1 in fsd) echo scoutfs@mnt.service ;; *) echo "scoutfs-$1@mnt.service" ;; esac; }
-property() { node systemctl show -P "$2" "$(unit "$1")"; }
-journal() { node journalctl --no-pager -q -o cat -n "${1:-60}" -u 'scoutfs*@mnt.service'; }
-# An assertion with what the services said, when it fails.
-checked() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "$out
-$(journal)"; fi; }
-# Every unit is in one of the states $1; a failed one does not try any more.
-all_are() {
-	local d
-	for d in runtime $DAEMONS; do
-		case " $1 " in *" $(property $d ActiveState) "*) ;; *) return 1 ;; esac
-	done
-}
+. "$(dirname "$0")/../lib/node.sh"
 check_in_node() { checked "$1" node scoutfsctl check /dev/shared0 /dev/shared1; }
 status_says() { node scoutfsctl status mnt 2>/dev/null | grep -q "$1"; }
 
-ok "a node boots" "$RIG" up
-ok "the build is staged" make -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install
-ok "and installed in the node" node sh -ec 'rm -rf /etc/scoutfs; cp -a --no-preserve=ownership /shared/stage/. /; systemd-sysusers;
-	systemd-tmpfiles --create scoutfs.conf; systemctl daemon-reload'
+node_up
 for d in runtime $DAEMONS; do
 	out=$(node systemd-analyze verify "$(unit "$d")" 2>&1)
 	is "$d: systemd-analyze verify finds nothing" "$out" ""
@@ -43,9 +19,7 @@ ok "and it is given up, not tried for ever" wait_for 300 all_are "inactive faile
 node systemctl reset-failed 'scoutfs*' 2>/dev/null
 
 # --- start
-ok "mkfs" node scoutfsctl mkfs -A -Q 0,127.0.0.1,12345 /dev/shared0 /dev/shared1
-node sh -c "mkdir -p $MNT; printf '%s\n' 'meta_device = /dev/shared0' 'data_device = /dev/shared1' \
-	'mountpoint = $MNT' 'quorum_slot = 0' 'cache_size = 64M' 'pool_size = 64M' >/etc/scoutfs/mnt.conf"
+node_conf
 checked "systemctl start scoutfs@mnt" node timeout 120 systemctl start scoutfs@mnt
 ok "it is mounted" node mountpoint -q $MNT
 ok "as fuse.scoutfs" node sh -c "findmnt -n -o FSTYPE $MNT | grep -qx fuse.scoutfs"

@@ -1,39 +1,15 @@
 #!/bin/bash
 # The units, in one node of the rig: systemctl restart and kill -9 of each service under a load that checks
 # every answer; the mount outlives its process in systemd's descriptor store.  A stop unmounts all the same.
-. "$(dirname "$0")/../lib/common.sh"
+. "$(dirname "$0")/../lib/node.sh"
 . "$(dirname "$0")/../lib/load.sh"
-export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=16G
-RIG=$TOP/tests/rig/rig
-rig_down() { local rc=$?; "$RIG" down; return $rc; }
-trap 'rig_down; cleanup' EXIT
-MNT=/mnt/units$$
 ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 20 || echo 3)}
-DAEMONS="blockd quorumd serverd fsd"
 
-node() { "$RIG" exec n1 "$@"; }
-unit() { case $1 in fsd) echo scoutfs@mnt.service ;; *) echo "scoutfs-$1@mnt.service" ;; esac; }
-property() { node systemctl show -P "$2" "$(unit "$1")"; }
-journal() { node journalctl --no-pager -q -o cat -n "${1:-60}" -u 'scoutfs*@mnt.service'; }
-checked() { local t=$1 out; shift; if out=$("$@" 2>&1); then pass "$t"; else fail "$t" "$out
-$(journal)"; fi; }
-all_are() {
-	local d
-	for d in runtime $DAEMONS unmount; do
-		case " $1 " in *" $(property $d ActiveState) "*) ;; *) return 1 ;; esac
-	done
-}
-
-ok "a node boots" "$RIG" up
-ok "the build is staged" make -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install
+node_up
 cp "$BUILD/tests/posix/churn" "$BUILD/tests/posix/holdon" "$RIG_DIR/shared/"
-ok "and installed in the node" node sh -ec 'rm -rf /etc/scoutfs; cp -a --no-preserve=ownership /shared/stage/. /; systemd-sysusers;
-	systemd-tmpfiles --create scoutfs.conf; systemctl daemon-reload'
 out=$(node systemd-analyze verify scoutfs-unmount@mnt.service 2>&1)
 is "systemd-analyze verify finds nothing" "$out" ""
-ok "mkfs" node scoutfsctl mkfs -A -Q 0,127.0.0.1,12345 /dev/shared0 /dev/shared1
-node sh -c "mkdir -p $MNT; printf '%s\n' 'meta_device = /dev/shared0' 'data_device = /dev/shared1' \
-	'mountpoint = $MNT' 'quorum_slot = 0' 'cache_size = 64M' 'pool_size = 64M' >/etc/scoutfs/mnt.conf"
+node_conf
 checked "systemctl start scoutfs@mnt" node timeout 120 systemctl start scoutfs@mnt
 
 load_start "$RIG" exec n1 /shared/churn "$MNT" 4
@@ -60,7 +36,7 @@ is "fsd is no failed unit" "$(property fsd Result)" success
 
 checked "systemctl stop scoutfs@mnt" node timeout 200 systemctl stop scoutfs@mnt
 nok "it is not mounted any more" node mountpoint -q $MNT
-if wait_for 120 all_are inactive; then pass "all units have stopped"; else
+if wait_for 120 all_are inactive unmount; then pass "all units have stopped"; else
 	fail "all units have stopped" "$(node systemctl --no-pager list-units --all 'scoutfs*'; journal)"; fi
 nok "the journal speaks of no lost or failed thing" sh -c '"$1" exec n1 journalctl -q -o cat -u scoutfs@mnt | grep -E "cannot be gone on|not used|lost"' - "$RIG"
 checked "check: clean" node scoutfsctl check /dev/shared0 /dev/shared1
@@ -68,14 +44,14 @@ checked "check: clean" node scoutfsctl check /dev/shared0 /dev/shared1
 # a stop that begins with umount(8), and one of a mount that is in use
 checked "started again" node timeout 120 systemctl start scoutfs@mnt
 ok "umount" node umount $MNT
-ok "umount stops everything" wait_for 120 all_are inactive
+ok "umount stops everything" wait_for 120 all_are inactive unmount
 checked "started again" node timeout 120 systemctl start scoutfs@mnt
 coproc USER { exec "$RIG" exec n1 sh -c "cd $MNT && echo in && exec sleep 600"; }
 read -r -t 60 _ <&"${USER[0]}"
 checked "systemctl stop of a mount in use" node timeout 200 systemctl stop scoutfs@mnt
 nok "unmounts it" node mountpoint -q $MNT
 kill "$USER_PID" 2>/dev/null; node pkill -x sleep
-ok "all units have stopped after all" wait_for 120 all_are inactive
+ok "all units have stopped after all" wait_for 120 all_are inactive unmount
 checked "check at the end: clean" node scoutfsctl check /dev/shared0 /dev/shared1
 [ "$tap_failed" = 0 ] || journal 200 | sed 's/^/# /'
 tap_done

@@ -6,9 +6,6 @@
 F=$RIG_DIR/shared	# /shared in the nodes
 now() { date +%s.%N; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'; }
-healthy() { node "$1" scoutfsctl status mnt; }
-all_healthy() { local n; for n in $NODES; do healthy "$n" || return 1; done; }
-roles() { L=$(leader) || return 1; set -- $(followers); V=$1 O=$2; }
 lists() { node "$L" scoutfsctl fence list mnt | grep -qE -- "$1"; }
 reclaimed() { node "$L" journalctl --no-pager -q -o cat -u 'scoutfs*@mnt.service' | grep -q "mount $1 has been fenced; its resources are free again"; }
 more_requests() { [ "$(grep -c . "$F/requests")" -gt "$1" ]; }

@@ -8,11 +8,6 @@ LEASE=5000 IO=2000 BEAT=6000
 
 now() { date +%s.%N; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'; }
-healthy() { node "$1" scoutfsctl status mnt; }
-all_healthy() { local n; for n in $NODES; do healthy "$n" || return 1; done; }
-# roles: $L leads, $V and $O do not
-roles() { L=$(leader) || return 1; set -- $(followers); V=$1 O=$2; }
-somebody_leads() { if wait_for 60 roles; then pass "somebody leads, others do not"; else fail "somebody leads"; fi; }
 writes() { node "$1" sh -c "echo $2 >$MNT/$3 && sync $MNT/$3"; }
 # goes_on NODE WORD FILE FAULT: it can write, and how long that took
 goes_on() { local t; t=$(now); checked "$4: another writes what it held" timeout 90 "$RIG" exec "$1" sh -c "echo $2 >$MNT/$3 && sync $MNT/$3"; echo "# $4: $(since "$t") s"; }
@@ -28,9 +23,7 @@ later() { awk -v t="$(now)" -v s="$1" 'BEGIN { printf "%.3f", t + s }'; }
 # The dead mount gives errors, the watcher among others; or it is killed, for it has a file of it mapped.
 sees_errors() { grep -q "read errno" "$RIG_DIR/shared/seen" || ! kill -0 "$watcher" 2>/dev/null; }
 watch_ends() { touch "$RIG_DIR/shared/seen.stop"; kill -9 "$watcher" 2>/dev/null; wait "$watcher" 2>/dev/null; return 0; }
-said() { node "$1" journalctl --no-pager -q -o cat -u 'scoutfs*@mnt.service' | grep -qE -- "$2"; }
 rid_of() { node "$1" cat /run/scoutfs/mnt/rid; }
-is_down() { [ "$(property "$1" fsd ActiveState)" = failed ] && ! node "$1" test -e /run/scoutfs/mnt/rid; }
 # again NODE OLD_RID TEXT: what an operator does
 again() {
 	checked "$3: its mount starts again without a reboot" timeout 150 "$RIG" exec "$1" systemctl start scoutfs@mnt

@@ -5,13 +5,7 @@
 . "$(dirname "$0")/../lib/cluster.sh"
 LEASE=3000 IO=1000 BEAT=10000 PAUSE=5
 
-healthy() { node "$1" scoutfsctl status mnt; }
-all_healthy() { local n; for n in $NODES; do healthy "$n" || return 1; done; }
-roles() { L=$(leader) || return 1; set -- $(followers); V=$1 O=$2; }
-somebody_leads() { if wait_for 60 roles; then pass "somebody leads, others do not"; else fail "somebody leads"; fi; }
-said() { node "$1" journalctl --no-pager -q -o cat -u 'scoutfs*@mnt.service' | grep -qE -- "$2"; }
 term() { property "$1" serverd StatusText | sed -n 's/^leader of term \([0-9]*\).*/\1/p'; }
-is_down() { [ "$(property "$1" fsd ActiveState)" = failed ] && ! node "$1" test -e /run/scoutfs/mnt/rid; }
 is_dead() { [ "$(property "$1" fsd SubState)" = auto-restart ]; }
 no_server_failed() { local n; for n in $NODES; do ! said "$n" "the server of term [0-9]+ stops:" || return 1; done; }
 was_told() { said "$1" "rid $2\) was fenced by the leader"; }

@@ -3,16 +3,10 @@
 # is paused for longer than its right to lead and goes on writes nothing; without a majority programs wait and none fails,
 # and all goes on when it is back; a slot that is used twice is refused loudly.
 . "$(dirname "$0")/../lib/cluster.sh"
-healthy() { node "$1" scoutfsctl status mnt; }
-all_healthy() { local n; for n in $NODES; do healthy "$n" || return 1; done; }
-roles() { L=$(leader) || return 1; set -- $(followers); V=$1 O=$2; }
-somebody_leads() { if wait_for 60 roles; then pass "somebody leads, others do not"; else fail "somebody leads"; fi; }
-said() { node "$1" journalctl --no-pager -q -o cat -u 'scoutfs*@mnt.service' | grep -qE -- "$2"; }
 leads() { property "$1" serverd StatusText | grep -q "^leader of"; }
 leads_term() { property "$1" serverd StatusText | grep -qE "^leader of term $2([^0-9]|$)"; }
 nobody_leads() { local n; for n in $NODES; do ! leads "$n" || return 1; done; }
 has_failed() { [ "$(property "$1" quorumd ActiveState)" = failed ]; }
-is_down() { [ "$(property "$1" fsd ActiveState)" = failed ] && ! node "$1" test -e /run/scoutfs/mnt/rid; }
 waits() { timeout 60 "$RIG" exec "$1" scoutfsctl status mnt | grep -qE 'waits for +(a lease from the leader|the leader|a leader)'; }
 
 checked "three nodes boot" cluster_up

@@ -18,6 +18,10 @@
 #   leader, followers                   the node whose serverd serves (nothing, when none does just now), the others
 #   the_leader                          the same, waited for: on a slow machine there may be an election at any time
 #   one_leads [nX]...                   exactly one (of these) says that it leads
+#   roles, somebody_leads               $L leads, $V and $O do not; the same, waited for and told
+#   healthy nX, all_healthy             its status says that all is well; that of all nodes
+#   said nX REGEX                       the services of a node have said so, once
+#   is_down nX                          its mount is over, and nothing of it is left
 #   addr nX                             its address
 #   outside nX                          the path of its mount as the host sees it: for a program that uses several at once
 #   verdicts SECONDS CMD...             run a program that says "ok - TEXT" and "not ok - TEXT"; its verdicts become ours
@@ -49,7 +53,14 @@ leader() { local n; for n in $NODES; do case $(property "$n" serverd StatusText)
 the_leader() { wait_for 90 leader && leader; }
 # shellcheck disable=SC2048
 one_leads() { local n nr=0; for n in ${*:-$NODES}; do case $(property "$n" serverd StatusText) in "leader of"*) nr=$((nr + 1)) ;; esac; done; [ $nr = 1 ]; }
+healthy() { node "$1" scoutfsctl status mnt; }
+all_healthy() { local n; for n in $NODES; do healthy "$n" || return 1; done; }
+said() { node "$1" journalctl --no-pager -q -o cat -u 'scoutfs*@mnt.service' | grep -qE -- "$2"; }
+is_down() { [ "$(property "$1" fsd ActiveState)" = failed ] && ! node "$1" test -e /run/scoutfs/mnt/rid; }
 followers() { local n l; l=$(leader); for n in $NODES; do [ "$n" = "$l" ] || echo "$n"; done; }
+# shellcheck disable=SC2046
+roles() { L=$(leader) || return 1; set -- $(followers); V=$1 O=$2; }
+somebody_leads() { if wait_for 60 roles; then pass "somebody leads, others do not"; else fail "somebody leads"; fi; }
 unit() { case $1 in fsd) echo scoutfs@mnt.service ;; *) echo "scoutfs-$1@mnt.service" ;; esac; }
 property() { node "$1" systemctl show -P "$3" "$(unit "$2")"; }
 # Nothing rather than 0, which systemd says of a service that is not there just now: to kill(1) that is the test itself.
