@@ -20,6 +20,7 @@
 #include "format/mkfs_layout.h"
 #include "log/merge_items.h"
 #include "log/srch.h"
+#include "random.h"
 #include "services/serverd/txn.h"
 
 #define FSID	0x5ca1ab1e0ddba11ull
@@ -28,23 +29,6 @@
 #define META	131072ull
 #define DATA	4194304ull
 #endif
-
-static uint64_t rng;
-
-static inline uint64_t rnd(uint64_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return n ? rng % n : rng;
-}
-
-static inline uint64_t env(const char *name, uint64_t otherwise)
-{
-	const char *v = getenv(name);
-
-	return v ? strtoull(v, NULL, 0) : otherwise;
-}
 
 /* --- the device --- */
 

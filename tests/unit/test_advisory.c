@@ -20,24 +20,8 @@
 #include <cmocka.h>
 
 #include "advisory/adv_table.h"
+#include "random.h"
 #include "services/serverd/advisory_fsm.h"
-
-static uint64_t rng;
-
-static unsigned rnd(unsigned n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (unsigned)(rng % n);
-}
-
-static uint64_t env(const char *name, uint64_t otherwise)
-{
-	const char *v = getenv(name);
-
-	return v ? strtoull(v, NULL, 0) : otherwise;
-}
 
 static void seed(uint64_t s)
 {

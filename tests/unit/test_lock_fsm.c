@@ -13,28 +13,12 @@
 
 #include <cmocka.h>
 
+#include "random.h"
 #include "services/serverd/lock_fsm.h"
 #include "services/serverd/omap.h"
 
 #define CLIENTS	5
 #define KEYS	7
-
-static uint64_t rng;
-
-static unsigned rnd(unsigned n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (unsigned)(rng % n);
-}
-
-static uint64_t env(const char *name, uint64_t otherwise)
-{
-	const char *v = getenv(name);
-
-	return v ? strtoull(v, NULL, 0) : otherwise;
-}
 
 /* What one client believes of one lock. */
 struct held {
