@@ -8,6 +8,7 @@ if [ ! -e "$V/volumes.tar.zst" ]; then
 	tap_done
 fi
 tar --zstd --sparse -xf "$V/volumes.tar.zst" -C "$TMP" || fail "unpack $V/volumes.tar.zst"
+sync "$TMP"/*/*.img	# else the services' first writes wait behind all of that, for longer than they may on a slow disk
 
 use() { META=$TMP/$1/meta.img DATA=$TMP/$1/data.img; rm -rf "$TMP/state"; inst_conf; }
 

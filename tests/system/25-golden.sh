@@ -4,6 +4,7 @@
 for golden in "$TOP"/tests/golden/*.tar.zst; do
 	name=$(basename "$golden" .tar.zst)
 	tar --zstd --sparse -C "$TMP" -xf "$golden" || { fail "$name: unpack"; continue; }
+	sync "$META" "$DATA"
 	check_clean "$name: clean as it comes"
 	inst_conf
 	ok "$name: mounts" inst_start

@@ -83,6 +83,7 @@ check_clean "clean"
 V=$SHARED/volumes
 if [ -e "$V/volumes.tar.zst" ]; then
 	tar --zstd --sparse -xf "$V/volumes.tar.zst" -C "$TMP"
+	sync "$TMP"/B-clean-merged/*.img	# see 20-volumes.sh
 	META=$TMP/B-clean-merged/meta.img DATA=$TMP/B-clean-merged/data.img
 	rm -rf "$TMP/state"
 	inst_conf
