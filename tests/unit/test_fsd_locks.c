@@ -585,6 +585,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+	struct message *m;
+
 	(void)state;
 	queue_close(&leader.in);
 	pthread_join(leader.thread, NULL);
@@ -595,6 +597,9 @@ static int teardown(void **state)
 		locks_stop(&mounts[i].fsd);
 		ops_stop(&mounts[i].fsd);
 	}
+	/* What a mount has still said when nobody led any more. */
+	while ((m = pop(&leader.in)))
+		free(m);
 	lockfsm_close(leader.fsm);
 	return 0;
 }
