@@ -185,13 +185,18 @@
 	F(lock_mode, mode, 0)			\
 	F(u64, write_seq, 0)
 
-/* Which inodes of a group are in use: by any mount, and by the one that is asked. */
+/*
+ * Which inodes of a group are in use: by any mount, and by the one that is asked.  With `has_directories` the one who asks
+ * wants to delete some that are directories, of which a kernel may know names.
+ */
 #define open_ino_map_FIELDS(F, S, A)		\
-	F(u64, group, 0)
+	F(u64, group, 0)			\
+	F(flag, has_directories, 2)
 #define open_ino_map_reply_FIELDS(F, S, A)	\
 	F(ino_bits, bits, 0)
 #define open_ino_map_query_FIELDS(F, S, A)	\
-	F(u64, group, 0)
+	F(u64, group, 0)			\
+	F(flag, has_directories, 2)
 #define open_ino_map_query_reply_FIELDS(F, S, A) \
 	F(ino_bits, bits, 0)
 

@@ -226,6 +226,7 @@ struct map_query {
 	struct session_net *s;
 	struct net_req *req;
 	uint64_t group;
+	bool has_directories;
 };
 
 static void answer_map(void *arg)
@@ -245,7 +246,8 @@ static void answer_map(void *arg)
 	else if (atomic_load(&fsd->is_resumed))
 		memset(&reply.bits, 0xff, sizeof(reply.bits));	/* it is not known yet */
 	net_client_respond(fsd->net, q->req, 0, MSG_open_ino_map_query_reply, &reply);
-	gonedir_asked(q->group);
+	if (q->has_directories)
+		gonedir_asked(q->group);
 	free(q);
 }
 
@@ -256,7 +258,7 @@ static void take_map_query(struct session_net *s, struct net_req *req,
 
 	if (!q)
 		fsd_fail(s->fsd, "out of memory");
-	*q = (struct map_query){ .s = s, .req = req, .group = m->group };
+	*q = (struct map_query){ .s = s, .req = req, .group = m->group, .has_directories = m->has_directories };
 	/* The kernel may have to be asked, which this thread must not wait for. */
 	if (atomic_load(&s->fsd->is_resumed))
 		ops_defer(s->fsd, answer_map, q);
@@ -451,9 +453,9 @@ int net_alloc_inodes(struct fsd *fsd, uint64_t count, uint64_t *start, uint64_t 
 	return ret;
 }
 
-int net_open_ino_map(struct fsd *fsd, uint64_t group, uint8_t bits[128])
+int net_open_ino_map(struct fsd *fsd, uint64_t group, bool has_directories, uint8_t bits[128])
 {
-	struct msg_open_ino_map msg = { .group = group };
+	struct msg_open_ino_map msg = { .group = group, .has_directories = has_directories };
 	struct msg_open_ino_map_reply reply;
 	int ret = call(fsd, MSG_open_ino_map, &msg, &reply);
 

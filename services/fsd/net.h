@@ -35,7 +35,7 @@ uint64_t net_own_term(struct fsd *fsd);
 int net_get_roots(struct fsd *fsd, struct forest_roots *roots, uint64_t *last_stable_seq);
 int net_alloc_inodes(struct fsd *fsd, uint64_t count, uint64_t *start, uint64_t *nr);
 /* Inodes of the group (ino / 1024) in use by other mounts. */
-int net_open_ino_map(struct fsd *fsd, uint64_t group, uint8_t bits[128]);
+int net_open_ino_map(struct fsd *fsd, uint64_t group, bool has_directories, uint8_t bits[128]);
 
 struct net_statfs {
 	uint64_t total_meta, free_meta;		/* large blocks */

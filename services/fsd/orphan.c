@@ -189,6 +189,7 @@ struct delete_op {
 	struct op op;
 	unsigned nr;
 	bool have_map;		/* of this hold of the lock */
+	bool has_directories;
 	int map_err;
 	uint8_t map[INODE_LOCK_GROUP / 8];
 	struct {
@@ -222,7 +223,7 @@ static void fetch_map(void *arg)
 
 	for (unsigned i = 0; i < d->nr; i++)
 		hold_known(d->op.fsd, d->inodes[i].ino);
-	d->map_err = net_open_ino_map(d->op.fsd, d->inodes[0].ino / INODE_LOCK_GROUP, d->map);
+	d->map_err = net_open_ino_map(d->op.fsd, d->inodes[0].ino / INODE_LOCK_GROUP, d->has_directories, d->map);
 	d->have_map = true;
 	op_wake(&d->op);
 }
@@ -230,6 +231,21 @@ static void fetch_map(void *arg)
 static void wait_map(struct op *op)
 {
 	ops_defer(op->fsd, fetch_map, op);
+}
+
+/* A kernel goes on knowing a directory by its name until its mount hears of the end. */
+static int ask_for_map(struct delete_op *d, struct itx *tx)
+{
+	struct cinode ci;
+
+	for (unsigned i = 0; i < d->nr && !d->has_directories; i++) {
+		int ret = inode_get(tx, d->inodes[i].ino, &ci);
+
+		if (ret == OP_PARKED)
+			return ret;
+		d->has_directories = ret == 0 && S_ISDIR(inode_mode(&ci));
+	}
+	return op_park(&d->op, wait_map);
 }
 
 static void wait_again(struct op *op)
@@ -307,7 +323,7 @@ static int delete_run(struct op *op, struct itx *tx)
 	if (ret < 0)
 		return ret;
 	if (!d->have_map)
-		return op_park(op, wait_map);
+		return ask_for_map(d, tx);
 	if (d->map_err < 0)
 		return d->map_err;
 	for (unsigned i = 0; i < d->nr; i++) {
@@ -498,7 +514,7 @@ static size_t leave_used(struct orphans *o, uint64_t *inos, size_t nr)
 
 		if (!has_map || inos[i] / INODE_LOCK_GROUP != group) {
 			group = inos[i] / INODE_LOCK_GROUP;
-			if (net_open_ino_map(o->fsd, group, map) < 0)
+			if (net_open_ino_map(o->fsd, group, false, map) < 0)
 				return left;
 			has_map = true;
 		}

@@ -21,6 +21,7 @@ struct round {
 	uint64_t rid;		/* who asked */
 	uint64_t handle;
 	uint64_t group;
+	bool has_directories;
 	uint8_t bits[OMAP_BYTES];
 	bool started;
 	size_t waits_nr;
@@ -78,7 +79,7 @@ static int round_start(struct omap *o, struct round *r)
 		return -ENOMEM;
 	for (size_t i = 0; i < o->members_nr; i++) {
 		struct omap_act act = { .kind = OMAP_ASK, .rid = o->members[i], .group = r->group,
-					.id = r->id };
+					.id = r->id, .has_directories = r->has_directories };
 
 		if (o->members[i] == r->rid)
 			continue;
@@ -173,7 +174,7 @@ void omap_set_gate(struct omap *o, bool gated)
 	}
 }
 
-int omap_request(struct omap *o, uint64_t rid, uint64_t handle, uint64_t group)
+int omap_request(struct omap *o, uint64_t rid, uint64_t handle, uint64_t group, bool has_directories)
 {
 	struct round **at = &o->rounds;
 	struct round *r;
@@ -191,6 +192,7 @@ int omap_request(struct omap *o, uint64_t rid, uint64_t handle, uint64_t group)
 	r->rid = rid;
 	r->handle = handle;
 	r->group = group;
+	r->has_directories = has_directories;
 	if ((!o->gated || PLANTED(map_before_everybody_is_back)) && round_start(o, r) < 0) {
 		free(r);
 		return -ENOMEM;

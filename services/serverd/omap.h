@@ -21,6 +21,7 @@ struct omap_act {
 	enum omap_act_kind kind;
 	uint64_t rid;
 	uint64_t group;
+	bool has_directories;	/* ASK: as in the request */
 	uint64_t id;
 	uint64_t handle;
 	const uint8_t *bits;	/* ANSWER: OMAP_BYTES, valid during the call */
@@ -44,8 +45,8 @@ void omap_drop_rid(struct omap *o, uint64_t rid);
 /* While gated, requests wait; opening the gate starts them. */
 void omap_set_gate(struct omap *o, bool gated);
 
-/* rid asks for group.  -EBUSY: too many at once; -ENOMEM.  On error the caller answers. */
-int omap_request(struct omap *o, uint64_t rid, uint64_t handle, uint64_t group);
+/* rid asks for group (`has_directories`: passed on).  -EBUSY: too many at once; -ENOMEM.  On error the caller answers. */
+int omap_request(struct omap *o, uint64_t rid, uint64_t handle, uint64_t group, bool has_directories);
 /* A member's answer; one that nobody waits for is dropped (false). */
 bool omap_response(struct omap *o, uint64_t rid, uint64_t id, const uint8_t bits[OMAP_BYTES]);
 

@@ -378,7 +378,7 @@ static void on_lock(struct server *s, uint64_t rid, uint64_t handle, const struc
 
 static void on_omap(struct server *s, uint64_t rid, uint64_t handle, const struct msg_open_ino_map *m)
 {
-	int ret = omap_request(s->omap, rid, handle, m->group);
+	int ret = omap_request(s->omap, rid, handle, m->group, m->has_directories);
 
 	stats_inc(&s->conf.stats->requests_omap);
 	if (ret < 0)

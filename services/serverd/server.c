@@ -118,7 +118,7 @@ static void emit_omap(void *arg, const struct omap_act *act)
 	struct server *s = arg;
 
 	if (act->kind == OMAP_ASK) {
-		struct msg_open_ino_map_query m = { .group = act->group };
+		struct msg_open_ino_map_query m = { .group = act->group, .has_directories = act->has_directories };
 
 		server_ask(s, act->rid, MSG_open_ino_map_query, &m, act->id);
 	} else {

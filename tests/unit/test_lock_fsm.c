@@ -551,12 +551,13 @@ static void a_map_has_the_bits_of_everybody_else(void **state)
 	omap_set_gate(o, true);
 	for (uint64_t rid = 1; rid <= 4; rid++)
 		assert_int_equal(omap_add_member(o, rid), 0);
-	assert_int_equal(omap_request(o, 1, 77, 9), 0);
+	assert_int_equal(omap_request(o, 1, 77, 9, true), 0);
 	assert_int_equal(log.nr, 0);
 	omap_set_gate(o, false);
 	assert_int_equal(log.nr, 3);
 	assert_int_equal(log.acts[0].kind, OMAP_ASK);
 	assert_int_equal(log.acts[0].group, 9);
+	assert_true(log.acts[0].has_directories);
 	assert_true(omap_response(o, 2, log.acts[0].id, a));
 	assert_false(omap_response(o, 2, log.acts[0].id, a));	/* said twice */
 	assert_false(omap_response(o, 3, log.acts[0].id + 1, a));	/* another round */
@@ -571,11 +572,11 @@ static void a_map_has_the_bits_of_everybody_else(void **state)
 	/* Who asks alone has the empty map at once; who asks and dies is answered to nobody. */
 	omap_drop_rid(o, 2);
 	omap_drop_rid(o, 3);
-	assert_int_equal(omap_request(o, 1, 78, 9), 0);
+	assert_int_equal(omap_request(o, 1, 78, 9, false), 0);
 	assert_int_equal(log.acts[4].kind, OMAP_ANSWER);
 	assert_int_equal(log.bits[0], 0);
 	assert_int_equal(omap_add_member(o, 5), 0);
-	assert_int_equal(omap_request(o, 1, 79, 9), 0);
+	assert_int_equal(omap_request(o, 1, 79, 9, false), 0);
 	omap_drop_rid(o, 1);
 	assert_int_equal(omap_rounds_nr(o), 0);
 	assert_int_equal(log.nr, 6);

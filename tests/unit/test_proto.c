@@ -472,6 +472,8 @@ static const char neighbours[] =
 	"| failing_ms of lease | an older leader goes on giving leases: others wait until the devices of that mount heal | `test_proto.c` |\n"
 	"| the roots in lock_reply | an older leader sends none, and they are asked for | `test_fsd_txn.c` |\n"
 	"| roots in lock_reply (1.2) | an older leader sends none, and the mount asks for them; an older mount skips them | `test_proto.c` |\n"
+	"| has_directories of open_ino_map (1.2) | from an older mount, or by an older leader, no kernel hears of removed directories: it does when somebody "
+	"looks for the name | - |\n"
 	"| failing_ms of lease (1.2) | an older mount never says that its devices fail: it is given up with its lease, as before | - |\n"
 	"| cluster_status, cluster_mounts, cluster_waits | the tool says that the leader does not answer, and shows what this node knows | `tests/cluster/91-status.sh` |\n"
 	"| adv_lock, adv_cancel, adv_test | with an older leader flock and fcntl fail (EIO): nobody believes to have a lock | - |\n"

@@ -321,7 +321,7 @@ static void a_mount_that_lies_of_its_locks_is_given_up(void **state)
 static void the_open_inode_map_waits_for_who_may_have_inodes_open(void **state)
 {
 	struct world *w = world_make();
-	struct msg_open_ino_map want = { .group = 3 };
+	struct msg_open_ino_map want = { .group = 3, .has_directories = true };
 	struct msg_open_ino_map_query_reply bits = { .bits.bytes[0] = 6 };
 	struct said *x;
 	uint64_t h;
@@ -333,6 +333,7 @@ static void the_open_inode_map_waits_for_who_may_have_inodes_open(void **state)
 	x = find(w, ASKED, 2, 0);
 	assert_non_null(x);
 	assert_int_equal(x->body.open_ino_map_query.group, 3);
+	assert_true(x->body.open_ino_map_query.has_directories);
 	server_on_response(w->s, 2, x->handle, 0, MSG_open_ino_map_query_reply, &bits);
 	assert_int_equal(find(w, RESPONDED, 1, h)->body.open_ino_map_reply.bits.bytes[0], 6);
 	stop(w);
