@@ -170,7 +170,6 @@ static void settle(struct orphans *o, struct ref *r)
 		return;
 	}
 	r->deleting = true;
-	pending_nobody_asks(r->ino);
 	r->next_doomed = NULL;
 	*o->doomed_tail = r;
 	o->doomed_tail = &r->next_doomed;
@@ -358,12 +357,14 @@ static void delete_done(struct op *op, int err)
 		int ret = err ? err : d->inodes[i].err ? d->inodes[i].err : d->inodes[i].ret;
 		struct ref *r = find(o, ino);
 
-		if (ret == 0)
+		if (ret == 0) {
 			stats_inc(&op->fsd->stats.inode_deleted);
-		else if (ret != -EAGAIN && ret != -EOPNOTSUPP && ret != -EPERM)
+			pending_nobody_asks(ino);
+		} else if (ret != -EAGAIN && ret != -EOPNOTSUPP && ret != -EPERM) {
 			log_warning("inode %llu is unlinked but could not be deleted: %s: the "
 				    "next scan for orphans tries again",
 				    (unsigned long long)ino, strerror(-ret));
+		}
 		r->deleting = false;
 		if (ret == 0 || !in_use(r))
 			r->unlinked = false;	/* gone, or left to the scan */
@@ -501,7 +502,17 @@ static size_t choose(struct orphans *o, const struct scan *s, uint64_t *inos, si
 	return recent;
 }
 
-/* Without those that another mount uses; without any when nobody can say. */
+static bool is_stopping(struct orphans *o)
+{
+	bool is;
+
+	pthread_mutex_lock(&o->mutex);
+	is = o->stopping;
+	pthread_mutex_unlock(&o->mutex);
+	return is;
+}
+
+/* Without those that another mount uses; without any when nobody can say, or this mount leaves. */
 static size_t leave_used(struct orphans *o, uint64_t *inos, size_t nr)
 {
 	uint64_t group = 0;
@@ -514,7 +525,7 @@ static size_t leave_used(struct orphans *o, uint64_t *inos, size_t nr)
 
 		if (!has_map || inos[i] / INODE_LOCK_GROUP != group) {
 			group = inos[i] / INODE_LOCK_GROUP;
-			if (net_open_ino_map(o->fsd, group, false, map) < 0)
+			if (is_stopping(o) || net_open_ino_map(o->fsd, group, false, map) < 0)
 				return left;
 			has_map = true;
 		}
@@ -530,17 +541,19 @@ static size_t leave_used(struct orphans *o, uint64_t *inos, size_t nr)
  * To try an orphan takes the lock of its group out of the hands of whoever works there, and all that his kernel has cached
  * under it.  So one whose end is only a moment away is left to the mount that has unlinked it: an orphan must be there in two
  * scans, unless there are too many to have come about in between; and one that is in use to its user.  Both are looked at
- * again under the lock.  Whether some were left for being too new.
+ * again under the lock.  Whether some were left for being too new; how long reading took, without the question who
+ * uses them, which waits for mounts.
  */
-static bool scan(struct orphans *o)
+static bool scan(struct orphans *o, uint64_t *took)
 {
 	struct key start = key_orphan(0), end = key_orphan(UINT64_MAX);
 	struct scan s = { .inos = calloc(SCAN_BATCH, sizeof(*s.inos)) };
-	uint64_t *inos = calloc(SCAN_BATCH, sizeof(*inos));
+	uint64_t *inos = calloc(SCAN_BATCH, sizeof(*inos)), began = clock_mono_ns();
 	bool left;
 	size_t nr;
 	int ret;
 
+	*took = 0;
 	if (!s.inos || !inos) {
 		free(s.inos);
 		free(inos);
@@ -548,6 +561,7 @@ static bool scan(struct orphans *o)
 	}
 	stats_inc(&o->fsd->stats.orphan_scan);
 	ret = reader_iter(o->fsd, &start, &end, scan_item, &s, NULL);
+	*took = clock_mono_ns() - began;
 	if (ret < 0 && ret != -ESHUTDOWN) {
 		stats_inc(&o->fsd->stats.orphan_scan_error);
 		log_warning("cannot look for orphans: %s: it is tried again", strerror(-ret));
@@ -582,16 +596,15 @@ static void *scanner(void *arg)
 
 	pthread_mutex_lock(&o->mutex);
 	while (!o->stopping) {
-		uint64_t began = clock_mono_ns(), took, rest;
+		uint64_t took, rest;
 		struct timespec until;
 
 		pthread_mutex_unlock(&o->mutex);
 		rest = o->fsd->conf.orphan_scan_delay_ms * NSEC_PER_MSEC;
 		/* What a mount before this one has left need not wait long. */
-		if (scan(o) && is_first && rest > SCAN_AGAIN_MS * NSEC_PER_MSEC)
+		if (scan(o, &took) && is_first && rest > SCAN_AGAIN_MS * NSEC_PER_MSEC)
 			rest = SCAN_AGAIN_MS * NSEC_PER_MSEC;
 		is_first = false;
-		took = clock_mono_ns() - began;
 		if (rest < took * SCAN_REST)
 			rest = took * SCAN_REST;
 		pthread_mutex_lock(&o->mutex);
