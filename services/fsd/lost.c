@@ -1,8 +1,9 @@
 /*
- * What a fenced mount takes with it: what programs had done and no commit has stored.
+ * What a mount that ends takes with it: what programs had done and no commit has stored.
  *
  * Promises: it is said, as exactly as this process knows, and nothing is waited for: the leader may not be asked any
- * more, and the process is about to end.  What was fsynced is stored, so none of it is listed here.
+ * more, and the process is about to end.  What was fsynced is stored, so none of it is listed here.  What the kernel has in
+ * pages of mappings and has not written back is in no table, and nobody can count it.
  */
 #include "lost.h"
 
@@ -16,12 +17,7 @@
 #include "log.h"
 #include "pool.h"
 
-#define NAMED_MAX	8u	/* inodes that are named */
-
-struct lost {
-	uint64_t items, inodes, pages;
-	uint64_t named[NAMED_MAX];
-};
+#define AMOUNT_BYTES	160
 
 /* Keys come in order within a generation; an inode of both is counted twice, and named once. */
 static void add_items(struct lost *l, const struct key *keys, size_t nr)
@@ -35,21 +31,35 @@ static void add_items(struct lost *l, const struct key *keys, size_t nr)
 		if (keys[i].zone != ZONE_FS || keys[i].first == last)
 			continue;
 		last = keys[i].first;
-		for (size_t k = 0; k < l->inodes && k < NAMED_MAX; k++)
+		for (size_t k = 0; k < l->inodes && k < LOST_NAMED_MAX; k++)
 			is_named = is_named || l->named[k] == last;
 		if (is_named)
 			continue;
-		if (l->inodes < NAMED_MAX)
+		if (l->inodes < LOST_NAMED_MAX)
 			l->named[l->inodes] = last;
 		l->inodes++;
 	}
 }
 
-static int count(struct fsd *fsd, struct lost *l)
+/* Stores to mappings that are answered and not applied yet: the kernel has them no more. */
+static int count_mapped(struct itx *tx, uint64_t *nr)
+{
+	MDB_stat st;
+	int rc = mdb_stat(tx->txn, items_dbi(tx, TABLE_PENDING), &st);
+
+	if (rc)
+		return items_error(tx, rc, "pending writes");
+	*nr = st.ms_entries;
+	return 0;
+}
+
+int lost_count(struct fsd *fsd, struct lost *l)
 {
 	struct itx tx;
-	int ret = items_begin(fsd, NULL, false, &tx);
+	int ret;
 
+	*l = (struct lost){ 0 };
+	ret = items_begin(fsd, NULL, false, &tx);
 	if (ret < 0)
 		return ret;
 	for (uint64_t gen = tx.committed_gen + 1; gen <= tx.open_gen && ret == 0; gen++) {
@@ -63,55 +73,71 @@ static int count(struct fsd *fsd, struct lost *l)
 	}
 	if (ret == 0)
 		ret = pool_count_dirty(&tx, &l->pages);
+	if (ret == 0)
+		ret = count_mapped(&tx, &l->mapped);
 	items_abort(&tx);
 	return ret;
 }
 
+bool lost_is_none(const struct lost *l)
+{
+	return !l->items && !l->pages && !l->mapped;
+}
+
+static const char *amount(const struct lost *l, char buf[AMOUNT_BYTES])
+{
+	int len = snprintf(buf, AMOUNT_BYTES, "%" PRIu64 " changes of %" PRIu64 " inodes and %" PRIu64 " bytes of file data",
+			   l->items, l->inodes, l->pages << SMALL_SHIFT);
+
+	if (l->mapped)
+		snprintf(buf + len, (size_t)(AMOUNT_BYTES - len), " and %" PRIu64 " writes of mapped pages", l->mapped);
+	return buf;
+}
+
 void lost_report_kept(struct fsd *fsd)
 {
-	struct lost l = { 0 };
+	char buf[AMOUNT_BYTES];
+	struct lost l;
 
-	if (!fsd->items || count(fsd, &l) < 0 || (!l.items && !l.pages))
+	if (!fsd->items || lost_count(fsd, &l) < 0 || lost_is_none(&l))
 		return;
-	log_warning("no leader has let this mount in: %" PRIu64 " changes of %" PRIu64 " inodes and %" PRIu64
-		    " bytes of file data are not committed; they wait in %s for its next process, and are lost when that "
-		    "goes", l.items, l.inodes, l.pages << SMALL_SHIFT, fsd->conf.runtime_dir);
+	log_warning("no leader has let this mount in: %s are not committed; they wait in %s for its next process, and are lost "
+		    "when that goes", amount(&l, buf), fsd->conf.runtime_dir);
 }
 
 bool lost_report_left(struct fsd *fsd, uint64_t seconds)
 {
-	struct lost l = { 0 };
+	char buf[AMOUNT_BYTES];
+	struct lost l;
 
-	if (count(fsd, &l) < 0) {
+	if (lost_count(fsd, &l) < 0) {
 		log_err("no leader for %" PRIu64 " s: what this mount had not committed waits in %s for its next process, and is "
 			"lost when that goes; how much that is cannot be told", seconds, fsd->conf.runtime_dir);
 		return true;
 	}
-	if (!l.items && !l.pages)
+	if (lost_is_none(&l))
 		return false;
-	log_err("no leader for %" PRIu64 " s: %" PRIu64 " changes of %" PRIu64 " inodes and %" PRIu64 " bytes of file data are not "
-		"committed; they wait in %s for its next process, and are lost when that goes", seconds, l.items, l.inodes,
-		l.pages << SMALL_SHIFT, fsd->conf.runtime_dir);
+	log_err("no leader for %" PRIu64 " s: %s are not committed; they wait in %s for its next process, and are lost when that "
+		"goes", seconds, amount(&l, buf), fsd->conf.runtime_dir);
 	return true;
 }
 
 void lost_report(struct fsd *fsd)
 {
-	char names[NAMED_MAX * 24] = "";
-	struct lost l = { 0 };
+	char names[LOST_NAMED_MAX * 24] = "", buf[AMOUNT_BYTES];
+	struct lost l;
 	size_t len = 0;
 
-	if (!fsd->items || count(fsd, &l) < 0) {
+	if (!fsd->items || lost_count(fsd, &l) < 0) {
 		log_err("what this mount had not committed is lost; how much that is cannot be told");
 		return;
 	}
-	if (!l.items && !l.pages) {
+	if (lost_is_none(&l)) {
 		log_notice("this mount had committed all that programs have done: nothing is lost");
 		return;
 	}
-	for (size_t i = 0; i < l.inodes && i < NAMED_MAX; i++)
+	for (size_t i = 0; i < l.inodes && i < LOST_NAMED_MAX; i++)
 		len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%" PRIu64, i ? ", " : "", l.named[i]);
-	log_err("lost, for it was not committed: %" PRIu64 " changes of %" PRIu64 " inodes and %" PRIu64
-		" bytes of file data; inodes %s%s (scoutfsctl ino-path INO names those that other mounts know)",
-		l.items, l.inodes, l.pages << SMALL_SHIFT, names, l.inodes > NAMED_MAX ? ", ..." : "");
+	log_err("lost, for it was not committed: %s; inodes %s%s (scoutfsctl ino-path INO names those that other mounts know)",
+		amount(&l, buf), names, l.inodes > LOST_NAMED_MAX ? ", ..." : "");
 }

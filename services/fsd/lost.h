@@ -1,8 +1,21 @@
-/* What a mount that was fenced had not committed: runtime.md 2.5, 15. */
+/* What a mount that was fenced, or ends, had not committed: runtime.md 2.5, 15. */
 #ifndef SCOUTFS_FSD_LOST_H
 #define SCOUTFS_FSD_LOST_H
 
 #include "fsd.h"
+
+#define LOST_NAMED_MAX	8u	/* inodes that are named */
+
+struct lost {
+	uint64_t items, inodes;
+	uint64_t pages;		/* of file data, in the pool */
+	uint64_t mapped;	/* stores to mappings that are answered and not applied */
+	uint64_t named[LOST_NAMED_MAX];
+};
+
+/* How much it is.  Any thread, with fsd->items; waits for nobody.  The item cache's error. */
+int lost_count(struct fsd *fsd, struct lost *l);
+bool lost_is_none(const struct lost *l);
 
 /* Say it in the log.  Any thread; waits for nobody. */
 void lost_report(struct fsd *fsd);

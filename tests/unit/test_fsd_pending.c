@@ -6,6 +6,8 @@
 
 #include <sys/wait.h>
 
+#include "services/fsd/lost.h"
+
 /* The file, and its page as the next process's kernel has it; the first process tells. */
 static struct left {
 	struct file file;
@@ -86,6 +88,20 @@ static size_t rows(void)
 	return nr;
 }
 
+/* Whoever ends now takes them along. */
+static void what_is_answered_and_not_applied_counts_as_not_committed(void **state)
+{
+	struct lost l;
+
+	(void)state;
+	assert_int_equal(lost_count(&fsd, &l), 0);
+	assert_int_equal(l.mapped, 2);
+	assert_false(lost_is_none(&l));
+	l.items = l.pages = 0;
+	assert_false(lost_is_none(&l));
+	assert_true(lost_report_left(&fsd, 1));
+}
+
 static void what_is_answered_outlives_the_process_and_is_applied_in_order(void **state)
 {
 	struct file *f = &files[0];
@@ -129,6 +145,7 @@ static int teardown_next(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_answered_and_not_applied_counts_as_not_committed),
 		cmocka_unit_test(what_is_answered_outlives_the_process_and_is_applied_in_order),
 		cmocka_unit_test(a_row_that_is_none_is_not_applied),
 	};
