@@ -81,7 +81,9 @@ struct fsd {
 
 	atomic_bool stopping;		/* unmount has begun: no new background work */
 	atomic_bool fenced;		/* the leader has fenced this rid: everything fails with EIO */
-	_Atomic uint64_t lease_lost_ns;	/* when the lease ran out that it had; 0: it has one, or never had any.  lease.c */
+	/* Since when it has no lease: it ran out, or a leader has listened and given none; 0: it has one, or no leader yet. */
+	_Atomic uint64_t lease_lost_ns;	/* lease.c */
+	atomic_bool was_cut;		/* programs that used the mount were, or may have been, cut off */
 	struct fsd_stats stats;
 };
 

@@ -686,6 +686,7 @@ void kcache_abort(struct fsd *fsd)
 		log_err("%s: its connection cannot be cut: %s: programs on the mount hang until fsd ends",
 			kc->mountpoint, strerror(-ret));
 	fuse_session_exit(kc->se);
+	atomic_store(&fsd->was_cut, true);
 }
 
 static bool wait_served(struct kcache *kc, unsigned ms)

@@ -95,12 +95,12 @@ static void lose(struct lease_keeper *k)
 static void resume(struct lease_keeper *k)
 {
 	say_connection(k, false, 0);
+	atomic_store(&k->fsd->lease_lost_ns, 0);
 	if (!k->lost_ns)
 		return;
 	log_notice("there is a lease again after %.1f s: operations go on",
 		   (double)(clock_mono_ns() - k->lost_ns) / 1e9);
 	k->lost_ns = 0;
-	atomic_store(&k->fsd->lease_lost_ns, 0);
 	ops_hold(k->fsd, false);
 }
 
@@ -281,6 +281,9 @@ void lease_greeted(struct fsd *fsd, uint64_t term)
 	pthread_mutex_lock(&k->lock);
 	k->greeted = true;
 	k->greeted_term = term;
+	/* The first one may be gone again before it gives a lease, and a stop waits for as long as for one that ran out. */
+	if (k->h.state == LEASE_HOLDER_NONE && !atomic_load(&fsd->lease_lost_ns))
+		atomic_store(&fsd->lease_lost_ns, clock_mono_ns());
 	pthread_cond_broadcast(&k->cond);
 	pthread_mutex_unlock(&k->lock);
 }

@@ -60,9 +60,7 @@
 #define DRAIN_MS	1000u
 #define DRAIN_ALL_MS	60000u
 #define STORE_MS	2000u	/* for its last commit, which the next process could do as well */
-/* The exit status of a process that the next one goes on from: the units and scoutfsctl know it. */
-#define EXIT_KEPT	75
-#define EXIT_FENCED	76
+#define EXIT_FENCED	76	/* the units know it; and EXIT_KEPT: leave.h */
 
 static struct fsd the_fsd;
 
@@ -148,7 +146,11 @@ static bool plan_restart(struct fsd *fsd)
 	if (status_get_phase() < PHASE_MOUNTED) {
 		atomic_store(&restart_wanted, true);
 		/* One that begins anew has nothing yet that another could go on from. */
-		return !fsd->keep || !atomic_load(&fsd->keep->head->is_valid);
+		if (!fsd->keep || !atomic_load(&fsd->keep->head->is_valid))
+			return true;
+		/* Its leader may be gone again, and a stop of the unit may be no more than this signal here, too. */
+		leave_begin(fsd, true);
+		return false;
 	}
 	if (!keep_has_store()) {
 		log_warning("no restart: nobody keeps the kernel's connection for the next process "
@@ -183,7 +185,7 @@ static void *signal_thread(void *arg)
 			log_flush();
 			_exit(0);
 		}
-		leave_begin(fsd);
+		leave_begin(fsd, false);
 		if (status_get_phase() != PHASE_MOUNTED)
 			continue;	/* main looks at `stopping`, or is on its way out */
 		sdn_stopping();
@@ -476,6 +478,14 @@ static int stop_all(struct fsd *fsd, bool greeted)
 {
 	bool was_opened = fsd->orphans;
 	int ret;
+/* Of a mount that was not opened: whether nothing of an earlier process is left. */
+static bool has_nothing(struct fsd *fsd)
+{
+	struct lost l;
+
+	return !fsd->items || (lost_count(fsd, &l) == 0 && lost_is_none(&l));
+}
+
 
 	if (fsd->blk)
 		blkcli_fuse(fsd->blk, 0);
@@ -505,6 +515,8 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	ops_stop(fsd);
 	locks_stop(fsd);
 	reader_stop(fsd);
+	if (ret == 0)
+		leave_farewell(was_opened || has_nothing(fsd));
 	if (fsd->pool)
 		pool_stop(fsd);
 	inos_stop(fsd);
@@ -577,6 +589,7 @@ static int serve(struct fsd *fsd)
 	sdn_stopping();
 	status_phase(PHASE_UNMOUNTING);
 	if (ret < 0)
+		atomic_store(&fsd->was_cut, true);
 		log_err("%s: the kernel's requests can no longer be read: %s", fsd->conf.mountpoint, strerror(-ret));
 	return ret;
 }

@@ -178,7 +178,10 @@ static void on_greeted(void *arg, uint64_t term, bool new_server)
 
 	log_debug("greeted by the leader of term %llu", (unsigned long long)term);
 	(void)new_server;
-	/* By the server of this host when that led, which this leader has not heard of: blockd here refuses every write. */
+	/*
+	 * By the server of this host when that led, which this leader has not heard of: blockd here refuses every write, or will
+	 * in a moment, for the server that led notes it before it asks blockd.
+	 */
 	if (fenced_has(&s->fsd->conf, s->fsd->rid) == 1)
 		fsd_fenced(s->fsd);
 	atomic_store(&s->fsd->keep->head->term, term);
@@ -562,8 +565,9 @@ void net_stop(struct fsd *fsd, bool farewell)
 	if (fsd->net && farewell) {
 		ret = net_client_farewell(fsd->net, is_gone, s, FAREWELL_MS);
 		if (ret < 0)
-			log_warning("the leader has not answered this mount's farewell: %s; all is committed, and the leader cleans up after a while",
-				    strerror(-ret));
+			log_warning("the leader has not answered this mount's farewell: %s; %s, and the leader cleans up after a while",
+				    strerror(-ret), atomic_load(&fsd->was_cut) ?
+				    "all is committed but stores to mappings of programs that were cut off" : "all is committed");
 	}
 	lease_stop(fsd);
 	if (fsd->net)

@@ -342,9 +342,10 @@ enum fsd_phase status_get_phase(void)
 	return phase;
 }
 
-bool status_pin(void)
+bool status_pin(enum fsd_phase *phase)
 {
 	pthread_mutex_lock(&status.lock);
+	*phase = status.phase;
 	if (status.fsd && status.phase < PHASE_LEAVING)
 		return true;
 	pthread_mutex_unlock(&status.lock);

@@ -24,9 +24,9 @@ void status_stop(void);
 
 /*
  * What is shown before the farewell stays as it is until status_unpin(), for a thread that looks at it, or ends the
- * process.  false: it may be gone already, and nothing is to be unpinned.
+ * process; *phase is where it is, and stays there.  false: it may be gone already, and nothing is to be unpinned.
  */
-bool status_pin(void);
+bool status_pin(enum fsd_phase *phase);
 void status_unpin(void);
 
 #endif
