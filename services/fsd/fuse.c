@@ -42,6 +42,12 @@ static bool get_name(fuse_req_t req, const char *from, struct name *to)
 
 /* ---- entries --------------------------------------------------------------------------------- */
 
+static void forget(struct fsd *fsd, uint64_t ino, uint64_t nlookup)
+{
+	inode_forget(fsd, ino, nlookup);
+	gonedir_forgotten(fsd, ino);
+}
+
 static void fill_entry(struct fsd *fsd, uint64_t dir, uint64_t ino, const struct cinode *ci,
 		       struct fuse_entry_param *e)
 {
@@ -61,7 +67,7 @@ static void reply_entry(fuse_req_t req, uint64_t dir, uint64_t ino, const struct
 	inode_ref(fsd, ino, 1);
 	fill_entry(fsd, dir, ino, ci, &e);
 	if (fuse_reply_entry(req, &e) != 0)
-		inode_forget(fsd, ino, 1);
+		forget(fsd, ino, 1);
 	inode_give_end(fsd);
 }
 
@@ -355,12 +361,6 @@ static void fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	fuse_op_start(req, &d->op);
 }
 
-static void forget(struct fsd *fsd, uint64_t ino, uint64_t nlookup)
-{
-	inode_forget(fsd, ino, nlookup);
-	gonedir_forgotten(fsd, ino);
-}
-
 static void fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
 	forget(fsd_of(req), ino_of_node(ino), nlookup);
@@ -599,6 +599,11 @@ static void done_fsync(struct op *op, int err)
 	free(s);
 }
 
+bool fuse_is_fsync_of(const struct op *op, uint64_t ino)
+{
+	return op->run == fsync_run && ((const struct fsync_op *)op)->ino == ino;
+}
+
 /* fsync(2) of anything commits everything the mount has done until now. */
 static void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
@@ -716,12 +721,14 @@ static void done_readdir(struct op *op, int err)
 	fuse_op_done(r->req, op);
 	if (err) {
 		fuse_reply_err(r->req, -err);
+		for (size_t i = 0; i < r->looked_up_nr; i++)
+			gonedir_forgotten(op->fsd, r->looked_up[i]);
 	} else {
 		for (size_t i = 0; i < r->looked_up_nr; i++)
 			inode_ref(op->fsd, r->looked_up[i], 1);
 		if (fuse_reply_buf(r->req, r->buf, r->used) != 0)
 			for (size_t i = 0; i < r->looked_up_nr; i++)
-				inode_forget(op->fsd, r->looked_up[i], 1);
+				forget(op->fsd, r->looked_up[i], 1);
 	}
 	free(r->looked_up);
 	free(r->buf);

@@ -75,10 +75,10 @@ bool kcache_was_cut(struct fsd *fsd);
 /* ino's attributes have changed without the kernel's knowing; waits for nothing. */
 void kcache_forget_attributes(struct fsd *fsd, uint64_t ino);
 /*
- * Directory ino, which the kernel knows by that name, is no more.  Waits for whoever uses the directory above; -ENOENT: the
- * kernel has something else there, -ENOTEMPTY: it knows names in it, -EBUSY: something is mounted there.
+ * What the kernel knows by that name is no more.  Waits, uninterruptibly, while the kernel has the directory above locked for
+ * a request; -ENOENT: it knows nothing by that name; -EAGAIN: nothing is said, for no more requests are read.
  */
-int kcache_tell_removed(struct fsd *fsd, uint64_t parent, uint64_t ino, const char *name, size_t len);
+int kcache_tell_removed(struct fsd *fsd, uint64_t parent, const char *name, size_t len);
 /* Whether the kernel has that inode in its tables; "yes" when it cannot be known yet.  For threads that
  * may block, of a mount that is_resumed. */
 bool kcache_knows(struct fsd *fsd, uint64_t ino);
@@ -100,6 +100,8 @@ const struct fuse_request_now *fuse_request(void);
  */
 void fuse_op_start(fuse_req_t req, struct op *op);
 void fuse_op_done(fuse_req_t req, struct op *op);
+/* Whether op is an fsync of that file or directory. */
+bool fuse_is_fsync_of(const struct op *op, uint64_t ino);
 /* The same for what may be done twice: no answer of it is recorded for the next process (reply.h). */
 void fuse_op_start_repeatable(fuse_req_t req, struct op *op);
 

@@ -2,20 +2,26 @@
  * Directories that another node has removed while they are somebody's working directory here.
  *
  * Promise: getcwd(2) in such a directory fails soon after, without that anybody looks for its name.  The kernel answers it alone,
- * by the name that it was given; FUSE_NOTIFY_DELETE takes that away.
+ * by the name that it was given; that is taken away.
  *
- * Who has removed a directory asks before it deletes the inode who else uses that: only then is there anything to tell, and
- * only the group of the inode is known.  So all directories of the group that the kernel has a name of are looked at, in a
- * moment, and the more there are the less often: that takes the lock from the one that deletes.  What is not told (the node
- * that has removed it still uses it, this process is not the one that gave the name) is found when somebody looks for the name.
+ * Who has removed a directory asks before it deletes the inode who else uses that, and says that there are directories among
+ * what it wants to delete: only then is there anything to tell, and only the group of the inode is known.  So all directories
+ * of the group that the kernel has a name of are looked at, in a moment, and the more there are the less often: that takes the
+ * lock from the one that deletes.  What is not told (the node that has removed it still uses it, this process is not the one
+ * that gave the name) is found when somebody looks for the name.
  *
- * Telling waits for the directory above, uninterruptibly, which an operation that we have parked may hold; and a process of
- * which a thread waits so cannot die.  So this has a thread of its own, and nothing is told while such an operation is parked.
+ * Telling waits, uninterruptibly, for the directory above, which the kernel has locked for some requests until they are
+ * answered; and a process of which a thread waits so cannot die.  So this has a thread of its own; nothing is told while such
+ * an operation is parked, or one for the directory itself (who removes that has both), or requests are there that nobody has
+ * looked at; and before a restart it ends while requests are still read.  What is left is a request that comes just then and
+ * waits for long, and a process that is killed just then.  No other message does better: all that take a name away lock the
+ * directory above.  FUSE_NOTIFY_DELETE locks the removed one besides, and one that lets a name only expire leaves getcwd as it is.
  */
 #include "gonedir.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -28,10 +34,12 @@
 #include "ops_dir.h"
 #include "orphan.h"
 
-#define BUCKETS		16384u
+#define BUCKETS_FIRST	64u
+#define SEEN_BITS	22u	/* of the hash of an inode */
 #define GROUPS_MAX	64u	/* more are looked at when they are asked for again */
 #define LOOK_MS		200u	/* and 1 more for each that is looked at */
-#define TRIES		50u	/* to tell of one, LOOK_MS apart */
+#define TELL_MS		200u	/* until one that could not be told is tried again */
+#define TRIES		50u
 
 struct dir {
 	struct dir *next;
@@ -45,21 +53,37 @@ struct dir {
 
 static struct {
 	pthread_mutex_t mutex;
-	pthread_cond_t cond;
+	pthread_cond_t cond, over;
 	struct fsd *fsd;
-	pthread_t thread;
-	bool is_running, stopping;
-	struct dir *buckets[BUCKETS];
+	bool is_running;		/* there is the thread */
+	bool stopping;
+	struct dir *first[BUCKETS_FIRST], **buckets;
+	size_t buckets_nr, nr;
 	uint64_t groups[GROUPS_MAX];
 	unsigned groups_nr;
-	bool any_gone;
-} dirs = { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	uint64_t *gone;			/* to be told; some may have been forgotten since */
+	size_t gone_nr, gone_max;
+} dirs = { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .over = PTHREAD_COND_INITIALIZER,
+	   .buckets = dirs.first, .buckets_nr = BUCKETS_FIRST };
+
+/* Which inodes may have been directories, by their hash: files are forgotten without a look at the table. */
+static atomic_uint seen[(1u << SEEN_BITS) / 32];
 
 /* ---- the table; the mutex is held -------------------------------------------------------------------- */
 
+static uint64_t hash(uint64_t ino)
+{
+	return ino * 0x9e3779b97f4a7c15ull;
+}
+
+static size_t bucket_of(uint64_t ino)
+{
+	return (size_t)(hash(ino) >> 20) & (dirs.buckets_nr - 1);
+}
+
 static struct dir **place_of(uint64_t ino)
 {
-	struct dir **at = &dirs.buckets[(ino * 0x9e3779b97f4a7c15ull >> 32) % BUCKETS];
+	struct dir **at = &dirs.buckets[bucket_of(ino)];
 
 	while (*at && (*at)->ino != ino)
 		at = &(*at)->next;
@@ -71,7 +95,30 @@ static void drop(struct dir **at)
 	struct dir *d = *at;
 
 	*at = d->next;
+	dirs.nr--;
 	free(d);
+}
+
+static void grow(void)
+{
+	struct dir **old = dirs.buckets, **bigger = calloc(dirs.buckets_nr * 2, sizeof(*bigger));
+	size_t old_nr = dirs.buckets_nr;
+
+	if (!bigger)
+		return;		/* slower, not wrong */
+	dirs.buckets = bigger;
+	dirs.buckets_nr *= 2;
+	for (size_t i = 0; i < old_nr; i++) {
+		for (struct dir *d = old[i], *next; d; d = next) {
+			size_t b = bucket_of(d->ino);
+
+			next = d->next;
+			d->next = bigger[b];
+			bigger[b] = d;
+		}
+	}
+	if (old != dirs.first)
+		free(old);
 }
 
 static void set_name(struct dir **at, uint64_t ino, uint64_t parent, const char *name, size_t len)
@@ -91,6 +138,22 @@ static void set_name(struct dir **at, uint64_t ino, uint64_t parent, const char 
 	memcpy(d->name, name, len);
 	d->next = *at;
 	*at = d;
+	dirs.nr++;
+}
+
+static bool note_gone(uint64_t ino)
+{
+	if (dirs.gone_nr == dirs.gone_max) {
+		size_t max = dirs.gone_max ? dirs.gone_max * 2 : 16;
+		uint64_t *gone = realloc(dirs.gone, max * sizeof(*gone));
+
+		if (!gone)
+			return false;
+		dirs.gone = gone;
+		dirs.gone_max = max;
+	}
+	dirs.gone[dirs.gone_nr++] = ino;
+	return true;
 }
 
 static void ask_for(uint64_t group)
@@ -106,11 +169,24 @@ static void ask_for(uint64_t group)
 
 /* ---- from everywhere --------------------------------------------------------------------------------- */
 
+static atomic_uint *seen_word(uint64_t ino)
+{
+	return &seen[(hash(ino) >> (64 - SEEN_BITS)) / 32];
+}
+
+static unsigned seen_bit(uint64_t ino)
+{
+	return 1u << (hash(ino) >> (64 - SEEN_BITS)) % 32;
+}
+
 void gonedir_named(uint64_t ino, uint64_t parent, const char *name, size_t len)
 {
 	if (ino == ROOT_INO || (len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.'))
 		return;
+	atomic_fetch_or(seen_word(ino), seen_bit(ino));
 	pthread_mutex_lock(&dirs.mutex);
+	if (dirs.nr >= dirs.buckets_nr)
+		grow();
 	set_name(place_of(ino), ino, parent, name, len);
 	pthread_mutex_unlock(&dirs.mutex);
 }
@@ -130,6 +206,8 @@ void gonedir_forgotten(struct fsd *fsd, uint64_t ino)
 {
 	struct dir **at;
 
+	if (!(atomic_load(seen_word(ino)) & seen_bit(ino)))
+		return;
 	pthread_mutex_lock(&dirs.mutex);
 	at = place_of(ino);
 	if (*at && !inode_in_use(fsd, ino))
@@ -140,7 +218,7 @@ void gonedir_forgotten(struct fsd *fsd, uint64_t ino)
 void gonedir_asked(uint64_t group)
 {
 	pthread_mutex_lock(&dirs.mutex);
-	if (dirs.is_running)
+	if (dirs.is_running && !dirs.stopping)
 		ask_for(group);
 	pthread_mutex_unlock(&dirs.mutex);
 }
@@ -174,8 +252,7 @@ static void look_done(struct op *op, int err)
 	d = *place_of(l->ino);
 	if (d) {
 		d->is_looked_at = false;
-		d->is_gone = err == 0 && l->is_gone;
-		dirs.any_gone |= d->is_gone;
+		d->is_gone = err == 0 && l->is_gone && note_gone(l->ino);
 		pthread_cond_signal(&dirs.cond);
 	}
 	pthread_mutex_unlock(&dirs.mutex);
@@ -205,109 +282,133 @@ static unsigned look_at_group(uint64_t group)
 
 /* ---- telling ----------------------------------------------------------------------------------------- */
 
+struct both {
+	uint64_t parent, ino;
+};
+
+static bool is_one(const struct both *b, uint64_t ino)
+{
+	return ino == b->parent || ino == b->ino;
+}
+
+/* Whether the kernel may have one of them locked until that is answered. */
 static bool is_in(const struct op *op, const void *arg)
 {
 	const struct dir_op *d = (const struct dir_op *)op;
-	uint64_t parent = *(const uint64_t *)arg;
+	const struct both *b = arg;
 
 	if (op->run == readdir_run)
-		return ((const struct readdir_op *)op)->ino == parent;
-	return (op->run == dir_run_lookup || op->run == dir_run_create || op->run == dir_run_tmpfile || op->run == dir_run_link ||
-		op->run == dir_run_unlink || op->run == dir_run_rmdir || op->run == dir_run_rename) &&
-	       (d->dir == parent || d->new_dir == parent);
+		return is_one(b, ((const struct readdir_op *)op)->ino);
+	if (op->run == attr_run_set)
+		return is_one(b, ((const struct attr_op *)op)->ino);
+	if (op->run == xattr_run_set || op->run == xattr_run_remove)
+		return is_one(b, ((const struct xattr_op *)op)->ino);
+	/* which directory they remove, or move, is known when they have run; and what runs for an earlier process is any of these */
+	if (op->run == dir_run_rmdir || op->run == dir_run_rename || (op->again && op->run == op->again->run))
+		return true;
+	if (op->run == dir_run_lookup || op->run == dir_run_create || op->run == dir_run_tmpfile || op->run == dir_run_link ||
+	    op->run == dir_run_unlink)
+		return is_one(b, d->dir) || is_one(b, d->new_dir);
+	return fuse_is_fsync_of(op, b->parent) || fuse_is_fsync_of(op, b->ino);
 }
 
-/* The mutex is held, but not meanwhile; *d may be gone afterwards. */
-static void tell(const struct dir *d)
+/* Whether it is to be tried again.  The mutex is held, but not meanwhile. */
+static bool tell(uint64_t ino)
 {
 	struct fsd *fsd = dirs.fsd;
-	uint64_t ino = d->ino, parent = d->parent;
+	struct dir **at = place_of(ino);
 	char name[NAME_MAX_BYTES + 1];
-	size_t len = d->len;
-	struct dir **at;
+	struct both b = { .ino = ino };
 	int ret = -EAGAIN;
+	size_t len;
 
-	memcpy(name, d->name, len);
-	name[len] = 0;
+	if (!*at || !(*at)->is_gone)
+		return false;
+	b.parent = (*at)->parent;
+	len = (*at)->len;
+	memcpy(name, (*at)->name, len + 1);
 	pthread_mutex_unlock(&dirs.mutex);
-	if (!ops_any_parked(fsd, is_in, &parent))
-		ret = kcache_tell_removed(fsd, parent, ino, name, len);
+	if (!kcache_has_unread(fsd) && !ops_any_parked(fsd, is_in, &b))
+		ret = kcache_tell_removed(fsd, b.parent, name, len);
 	pthread_mutex_lock(&dirs.mutex);
 	at = place_of(ino);
-	if (!*at)
-		return;
-	(*at)->is_gone = false;
-	/* a directory in it comes first */
-	if ((ret == -EAGAIN || ret == -ENOTEMPTY) && (*at)->tries++ < TRIES)
-		ask_for(ino / INODE_LOCK_GROUP);
-	else
-		drop(at);
+	if (!*at || !(*at)->is_gone)
+		return false;
+	if (ret == -EAGAIN && ++(*at)->tries < TRIES)
+		return true;
+	drop(at);
+	return false;
 }
 
 static void tell_all(void)
 {
-	dirs.any_gone = false;
-	for (unsigned b = 0; b < BUCKETS && !dirs.stopping; b++) {
-		struct dir *d = dirs.buckets[b];
+	size_t i = 0;
 
-		while (d && !d->is_gone)
-			d = d->next;
-		if (!d)
-			continue;
-		tell(d);
-		b--;	/* there may be others, and the list has changed */
+	while (i < dirs.gone_nr && !dirs.stopping) {
+		if (tell(dirs.gone[i]))
+			i++;
+		else
+			dirs.gone[i] = dirs.gone[--dirs.gone_nr];
 	}
 }
 
 static void *gonedirs(void *arg)
 {
-	uint64_t next_ns = 0;
+	uint64_t look_ns = 0, tell_ns = 0;
 
 	(void)arg;
 	pthread_mutex_lock(&dirs.mutex);
 	while (!dirs.stopping) {
 		uint64_t now = clock_mono_ns();
 
-		if (dirs.any_gone) {
+		if (dirs.gone_nr && now >= tell_ns) {
 			tell_all();
-		} else if (dirs.groups_nr && now >= next_ns) {
-			next_ns = now + LOOK_MS * NSEC_PER_MSEC;
+			tell_ns = dirs.gone_nr ? now + TELL_MS * NSEC_PER_MSEC : 0;
+		} else if (dirs.groups_nr && now >= look_ns) {
+			look_ns = now + LOOK_MS * NSEC_PER_MSEC;
 			for (unsigned i = 0; i < dirs.groups_nr; i++)
-				next_ns += look_at_group(dirs.groups[i]) * NSEC_PER_MSEC;
+				look_ns += look_at_group(dirs.groups[i]) * NSEC_PER_MSEC;
 			dirs.groups_nr = 0;
-		} else if (dirs.groups_nr) {
-			clock_cond_wait(&dirs.cond, &dirs.mutex, next_ns);
+		} else if (dirs.gone_nr || dirs.groups_nr) {
+			clock_cond_wait(&dirs.cond, &dirs.mutex,
+					!dirs.groups_nr || (dirs.gone_nr && tell_ns < look_ns) ? tell_ns : look_ns);
 		} else {
 			pthread_cond_wait(&dirs.cond, &dirs.mutex);
 		}
 	}
+	dirs.is_running = false;
+	pthread_cond_broadcast(&dirs.over);
 	pthread_mutex_unlock(&dirs.mutex);
 	return NULL;
 }
 
 int gonedirs_start(struct fsd *fsd)
 {
+	pthread_t thread;
 	int ret;
 
 	pthread_mutex_lock(&dirs.mutex);
 	dirs.fsd = fsd;
 	dirs.stopping = false;
-	ret = -pthread_create(&dirs.thread, NULL, gonedirs, NULL);
+	ret = -pthread_create(&thread, NULL, gonedirs, NULL);
 	dirs.is_running = ret == 0;
+	if (ret == 0)
+		pthread_detach(thread);
 	pthread_mutex_unlock(&dirs.mutex);
 	return ret;
 }
 
-void gonedirs_stop(bool wait)
+bool gonedirs_stop(unsigned limit_ms)
 {
-	bool was_running;
+	uint64_t end_ns = clock_mono_ns() + limit_ms * NSEC_PER_MSEC;
+	bool is_over;
 
 	pthread_mutex_lock(&dirs.mutex);
-	was_running = dirs.is_running;
-	dirs.is_running = false;
 	dirs.stopping = true;
 	pthread_cond_signal(&dirs.cond);
+	while (dirs.is_running && clock_cond_wait(&dirs.over, &dirs.mutex, end_ns) != ETIMEDOUT)
+		;
+	is_over = !dirs.is_running;
 	pthread_mutex_unlock(&dirs.mutex);
-	if (was_running && wait)
-		pthread_join(dirs.thread, NULL);
+	return is_over;
 }

@@ -8,15 +8,19 @@
 
 struct fsd;
 
-/* While requests are served; 0 or -errno.  Without `wait` the process ends, and the thread with it. */
+/* While requests are served; 0 or -errno. */
 int gonedirs_start(struct fsd *fsd);
-void gonedirs_stop(bool wait);
+/*
+ * Nothing more is told; whether the thread is over, which is waited for so long: it may be waiting for a request that this
+ * process has to answer.  Any thread may call it, and again.
+ */
+bool gonedirs_stop(unsigned limit_ms);
 
 /* The kernel is given directory ino by that name; it has moved it (if it was given it); it may have forgotten it. */
 void gonedir_named(uint64_t ino, uint64_t parent, const char *name, size_t len);
 void gonedir_moved(uint64_t ino, uint64_t parent, const char *name, size_t len);
 void gonedir_forgotten(struct fsd *fsd, uint64_t ino);
-/* Another mount wants to delete inodes of that group, so some have lost their last name.  Waits for nothing. */
+/* Another mount wants to delete directories of that group: they have lost their name.  Waits for nothing. */
 void gonedir_asked(uint64_t group);
 
 #endif

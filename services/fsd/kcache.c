@@ -63,6 +63,7 @@
 #define ON_ITS_WAY_MS		1000u
 /* After that long a process that went on from an earlier one has proved itself. */
 #define SERVED_MS		10000u
+#define GONEDIRS_MS		1000u	/* for what waits for answers, until the connection is cut */
 
 struct kcache {
 	struct fuse_session *se;
@@ -602,6 +603,7 @@ int kcache_serve(struct fsd *fsd)
 {
 	struct sigaction sa = { .sa_handler = on_wake };
 	struct kcache *kc = fsd->kcache;
+	bool restarts;
 	int ret;
 
 	sigaction(SIGUSR1, &sa, NULL);
@@ -631,11 +633,15 @@ int kcache_serve(struct fsd *fsd)
 	pthread_mutex_unlock(&kc->mutex);
 	for (unsigned i = 0; i < kc->threads_nr; i++)
 		pthread_join(kc->threads[i], NULL);
-	/* before a restart it may wait for a request that the next process answers */
-	gonedirs_stop(!atomic_load(&kc->draining));
-	pthread_mutex_lock(&kc->mutex);
 	if (ret == 0)
 		ret = kc->err;
+	/* Before a restart the caller of kcache_stop_reading has seen to it. */
+	restarts = ret == 0 && atomic_load(&kc->draining);
+	if (!gonedirs_stop(restarts ? 0 : GONEDIRS_MS) && !restarts) {
+		kcache_abort(fsd);	/* nobody answers any more what it waits for */
+		gonedirs_stop(UINT_MAX);
+	}
+	pthread_mutex_lock(&kc->mutex);
 	kc->served = true;
 	pthread_cond_broadcast(&kc->cond);
 	pthread_mutex_unlock(&kc->mutex);
@@ -680,13 +686,13 @@ void kcache_abort(struct fsd *fsd)
 
 	if (!kc || !kc->dev_minor)
 		return;
+	atomic_store(&fsd->was_cut, true);
 	ret = fusectl_abort(kc->dev_minor);
 	/* a forced unmount aborts as well, if the mount is not detached yet */
 	if (ret < 0 && umount2(kc->mountpoint, MNT_FORCE | MNT_DETACH) < 0)
 		log_err("%s: its connection cannot be cut: %s: programs on the mount hang until fsd ends",
 			kc->mountpoint, strerror(-ret));
 	fuse_session_exit(kc->se);
-	atomic_store(&fsd->was_cut, true);
 }
 
 static bool wait_served(struct kcache *kc, unsigned ms)
@@ -929,9 +935,11 @@ void kcache_forget_attributes(struct fsd *fsd, uint64_t ino)
 		inval_one(&iv, ino);
 }
 
-int kcache_tell_removed(struct fsd *fsd, uint64_t parent, uint64_t ino, const char *name, size_t len)
+int kcache_tell_removed(struct fsd *fsd, uint64_t parent, const char *name, size_t len)
 {
-	return fuse_lowlevel_notify_delete(fsd->kcache->se, node_of_ino(parent), node_of_ino(ino), name, len);
+	if (kcache_is_draining(fsd))
+		return -EAGAIN;
+	return fuse_lowlevel_notify_inval_entry(fsd->kcache->se, node_of_ino(parent), name, len);
 }
 
 bool kcache_knows(struct fsd *fsd, uint64_t ino)

@@ -33,6 +33,7 @@
 #include "fenced.h"
 #include "format/super.h"
 #include "fuse.h"
+#include "gonedir.h"
 #include "inode.h"
 #include "instance.h"
 #include "keep.h"
@@ -59,6 +60,7 @@
  * so long where it cannot. */
 #define DRAIN_MS	1000u
 #define DRAIN_ALL_MS	60000u
+#define GONEDIRS_MS	60000u	/* for a message to the kernel that waits for an answer of ours */
 #define STORE_MS	2000u	/* for its last commit, which the next process could do as well */
 #define EXIT_FENCED	76	/* the units know it; and EXIT_KEPT: leave.h */
 
@@ -158,6 +160,10 @@ static bool plan_restart(struct fsd *fsd)
 		return false;
 	}
 	sdn_status("restarting: requests under way are answered");
+	/* A thread that waits in the kernel for an answer keeps a process from ending: so as long as there are answers. */
+	if (!gonedirs_stop(GONEDIRS_MS))
+		log_warning("%s: a directory is in use by an operation that does not end: this process may not either, and programs "
+			    "get errors then; scoutfsctl status shows what that waits for", fsd->conf.mountpoint);
 	kcache_stop_reading(fsd);	/* serve() goes on with it */
 	return false;
 }
@@ -472,12 +478,6 @@ static int start_session(struct fsd *fsd)
 	return ret;
 }
 
-/* Whatever was started; `greeted`: the leader knows this mount.  0, or why what was written is not
- * all stored. */
-static int stop_all(struct fsd *fsd, bool greeted)
-{
-	bool was_opened = fsd->orphans;
-	int ret;
 /* Of a mount that was not opened: whether nothing of an earlier process is left. */
 static bool has_nothing(struct fsd *fsd)
 {
@@ -486,6 +486,12 @@ static bool has_nothing(struct fsd *fsd)
 	return !fsd->items || (lost_count(fsd, &l) == 0 && lost_is_none(&l));
 }
 
+/* Whatever was started; `greeted`: the leader knows this mount.  0, or why what was written is not
+ * all stored. */
+static int stop_all(struct fsd *fsd, bool greeted)
+{
+	bool was_opened = fsd->orphans;
+	int ret;
 
 	if (fsd->blk)
 		blkcli_fuse(fsd->blk, 0);
@@ -509,14 +515,14 @@ static bool has_nothing(struct fsd *fsd)
 	/* All there was is stored: from here on there is nothing to go on from. */
 	if (ret == 0 && was_opened)
 		keep_drop(fsd);
+	if (ret == 0)
+		leave_farewell(was_opened || has_nothing(fsd));
 	status_phase(PHASE_LEAVING);
 	net_stop(fsd, greeted && ret == 0);
 	status_detach();
 	ops_stop(fsd);
 	locks_stop(fsd);
 	reader_stop(fsd);
-	if (ret == 0)
-		leave_farewell(was_opened || has_nothing(fsd));
 	if (fsd->pool)
 		pool_stop(fsd);
 	inos_stop(fsd);
@@ -583,13 +589,13 @@ static int serve(struct fsd *fsd)
 	if (ret == 0 && !atomic_load(&fsd->stopping) && kcache_was_cut(fsd)) {
 		log_warning("%s: its connection was cut, for this process did not answer in time: what there is will be "
 			    "stored, and it is mounted anew", fsd->conf.mountpoint);
+		atomic_store(&fsd->was_cut, true);
 		ret = -ENOTCONN;
 	}
 	atomic_store(&fsd->stopping, true);
 	sdn_stopping();
 	status_phase(PHASE_UNMOUNTING);
 	if (ret < 0)
-		atomic_store(&fsd->was_cut, true);
 		log_err("%s: the kernel's requests can no longer be read: %s", fsd->conf.mountpoint, strerror(-ret));
 	return ret;
 }

@@ -72,6 +72,8 @@ int readdir_run(struct op *op, struct itx *tx)
 	uint64_t parent;
 	int ret;
 
+	for (size_t i = 0; i < r->looked_up_nr; i++)
+		gonedir_forgotten(op->fsd, r->looked_up[i]);	/* what an earlier run named goes to nobody */
 	r->used = r->looked_up_nr = 0;
 	ret = lock_inode(op, r->ino, LOCK_MODE_READ);
 	if (ret == 0)

@@ -186,6 +186,11 @@ void gonedir_named(uint64_t ino, uint64_t parent, const char *name, size_t len)
 	(void)ino, (void)parent, (void)name, (void)len;
 }
 
+void gonedir_forgotten(struct fsd *fsd, uint64_t ino)
+{
+	(void)fsd, (void)ino;
+}
+
 double kcache_entry_timeout(struct fsd *fsd, uint64_t dir)
 {
 	(void)fsd;
