@@ -108,6 +108,16 @@ static int dev_write_super(void *arg, const void *buf)
 	return blkcli_write_small_durable(((struct daemon *)arg)->blk, BLK_DEV_META, SUPER_BLKNO, buf);
 }
 
+/* Its super is as good as any other block of it. */
+static int dev_probe_data(void *arg)
+{
+	struct blkcli *blk = ((struct daemon *)arg)->blk;
+	uint8_t buf[SMALL_SIZE];
+	int ret = blkcli_read_small(blk, BLK_DEV_DATA, SUPER_BLKNO, buf);
+
+	return ret < 0 ? ret : blkcli_flush(blk, BLK_DEV_DATA);
+}
+
 static int blk_set_term(void *arg, uint64_t term)
 {
 	return blkcli_set_term(((struct daemon *)arg)->blk, term);
@@ -343,7 +353,7 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.fsid = blkcli_fsid(d->blk),
 		.dev = { .arg = d, .blocks = blkcli_block_dev(d->blk),
 			 .write_durable = dev_write_durable, .read_super = dev_read_super,
-			 .write_super = dev_write_super },
+			 .write_super = dev_write_super, .probe_data = dev_probe_data },
 		.set_term = blk_set_term,
 		.revoke = blk_revoke,
 		.revoke_own_mount = blk_revoke_own_mount,

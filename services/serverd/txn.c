@@ -59,6 +59,7 @@ struct txn {
 	unsigned active;		/* which pair of lists is allocated from */
 	unsigned avail;			/* which tree lists are filled from */
 	bool flush_data;
+	bool has_missed;		/* a flush of a probe has failed */
 	uint32_t job_room;		/* what there was when the running job began its run */
 	uint64_t mounted_nr;
 	struct txn_view next_view;
@@ -571,6 +572,36 @@ static int make_room(struct txn *t)
 	if (ret < 0 && !txn_failed(t, NULL))
 		forget(t);
 	return ret == -ENOSPC ? 0 : ret;
+}
+
+/*
+ * What comes first writes nothing, so where everything fails nothing is written.  A write that failed has changed nothing:
+ * the bytes are those that stand there, which was looked at.
+ */
+int txn_probe(struct txn *t)
+{
+	struct disk_super on_disk;
+	int ret = txn_failed(t, NULL);
+
+	if (ret < 0)
+		return ret;
+	ret = t->dev.probe_data(t->dev.arg);
+	if (ret == 0)
+		ret = t->dev.write_durable(t->dev.arg, NULL, 0, false, &on_disk);
+	if (ret == 0)
+		ret = t->dev.read_super(t->dev.arg, &on_disk);
+	if (ret == 0)
+		ret = check_super_is_ours(t, &on_disk);
+	if (ret == 0)
+		ret = t->dev.write_super(t->dev.arg, &t->stable);
+	if (ret < 0)
+		t->has_missed = true;
+	return ret;
+}
+
+bool txn_has_missed(const struct txn *t)
+{
+	return t->has_missed;
 }
 
 /* --- jobs --- */

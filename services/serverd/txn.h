@@ -33,6 +33,7 @@ struct txn_dev {
 	int (*write_durable)(void *arg, const struct block_write *w, size_t nr, bool data, void *super);
 	int (*read_super)(void *arg, void *buf);	/* SMALL_SIZE bytes at SUPER_BLKNO */
 	int (*write_super)(void *arg, const void *buf);	/* durable when it returns 0 */
+	int (*probe_data)(void *arg);	/* reads something of the data device, and flushes it */
 };
 
 /* The volume's sequence counter, 16.1: any thread. */
@@ -109,6 +110,14 @@ int txn_run(struct txn *t, struct txn_job *jobs);
 int txn_step(struct txn *t, struct txn_job **jobs);
 /* The fatal error, or 0; why in words.  Any thread. */
 int txn_failed(struct txn *t, const char **why);
+
+/*
+ * Whether the devices do what is asked of them, tried with what stands there: the super is written once more as it is.  An
+ * error is no fatal one, but for -ESTALE as above.
+ */
+int txn_probe(struct txn *t);
+/* Whether a flush has failed and the txn has not: what others wrote before it may be lost, and no later flush would tell. */
+bool txn_has_missed(const struct txn *t);
 
 /* Copies what the last commit published.  Any thread; never waits for a device. */
 void txn_get_view(struct txn *t, struct txn_view *view);

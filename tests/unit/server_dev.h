@@ -41,6 +41,8 @@ struct dev {
 	bool super_pending;
 	uint64_t ops;			/* writes and flushes so far */
 	uint64_t data_flushes;		/* of the data device, which holds nothing here */
+	uint64_t supers;		/* writes of the super */
+	bool data_fails;
 	uint64_t crash_at;		/* that one and all later ones fail; 0: none */
 };
 
@@ -131,6 +133,7 @@ static inline int dev_write_super(void *arg, const void *buf)
 
 	if (dev_is_down(d))
 		return -EIO;
+	d->supers++;
 	memcpy(d->super_now, buf, SMALL_SIZE);
 	/* A device without a durable write flushes: power may go in between. */
 	return dev_flush(d);
@@ -214,11 +217,16 @@ static inline int dev_write_durable(void *arg, const struct block_write *w, size
 	return ret < 0 ? ret : dev_read_super(arg, super);
 }
 
+static inline int dev_probe_data(void *arg)
+{
+	return ((struct dev *)arg)->data_fails ? -EIO : 0;
+}
+
 static inline struct txn_dev txn_dev_of(struct dev *d)
 {
 	return (struct txn_dev){ .arg = d, .blocks = { d, dev_read, dev_write, dev_random },
 				 .write_durable = dev_write_durable, .read_super = dev_read_super,
-				 .write_super = dev_write_super };
+				 .write_super = dev_write_super, .probe_data = dev_probe_data };
 }
 
 /* --- the walk: every block in exactly one place --- */

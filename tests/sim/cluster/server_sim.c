@@ -54,6 +54,14 @@ static int dev_write_super(void *arg, const void *buf)
 	return ret < 0 ? ret : vol_flush(arg);
 }
 
+static int dev_probe_data(void *arg)
+{
+	struct node *n = arg;
+
+	sim_trace(n->sim, n->proc, "tries its devices");
+	return node_acts(n) ? 0 : -EIO;
+}
+
 static int set_term(void *arg, uint64_t term)
 {
 	struct node *n = arg;
@@ -195,7 +203,7 @@ static void start_server(struct node *n)
 		.fsid = CLUSTER_FSID,
 		.dev = { .arg = n, .blocks = vol_dev(n),
 			 .write_durable = dev_write_durable, .read_super = dev_read_super,
-			 .write_super = dev_write_super },
+			 .write_super = dev_write_super, .probe_data = dev_probe_data },
 		.set_term = set_term, .revoke = revoke,
 		.rid_is_ours = rid_is_ours, .rid_is_fenced = rid_is_fenced,
 		.listen = listen_here, .unlisten = unlisten,
@@ -236,8 +244,12 @@ static void turn(struct node *n)
 
 	if (x->ns)
 		net_server_dispatch(x->ns, now);
-	if (x->server)
+	if (x->server) {
+		/* Said with questions for a lease, which there are none of here: the server has reason to probe. */
+		for (struct client *c = x->server->clients; c; c = c->next)
+			c->failing_ms = 1;
 		server_dispatch(x->server, now);
+	}
 	drive(n, now);
 	if (x->ns && (deadline = net_server_deadline(x->ns)) < at)
 		at = deadline;
