@@ -412,11 +412,17 @@ void client_fence(struct server *s, struct client *c, const char *reason)
 		revoke(s, c, before_revoke);
 }
 
+/* say_unstoppable() has asked for it, and it has not come back since. */
+static bool waits_for_a_word(const struct client *c)
+{
+	return c->state == CLIENT_UP && c->is_unstoppable && lease_over_in_ns(c) == 0;
+}
+
 int server_fence_ack(struct server *s, uint64_t rid)
 {
 	struct client *c = client_find(s, rid);
 
-	if (!c || c->state != CLIENT_FENCE_WAIT)
+	if (!c || (c->state != CLIENT_FENCE_WAIT && !waits_for_a_word(c)))
 		return -ENOENT;
 	stats_inc(&s->conf.stats->fence_acks);
 	log_notice("mount %016llx is fenced: an operator has confirmed it", (unsigned long long)rid);
