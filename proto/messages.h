@@ -132,7 +132,8 @@
 /*
  * commit_log_trees with open_next, of the mount of the leader's own instance, whose writes go through the same
  * blockd: they have ended, and are not flushed.  The leader of that term flushes both devices before it
- * stores log_trees.  Another one has done nothing (EAGAIN).
+ * stores log_trees.  Another one has done nothing (EAGAIN); nor has one that had a flush fail: it flushes for nobody any
+ * more (EOPNOTSUPP).
  */
 #define commit_unflushed_FIELDS(F, S, A)	\
 	F(log_trees, log_trees, 0)		\

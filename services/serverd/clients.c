@@ -262,7 +262,7 @@ static bool is_own_and_alone(const struct client *c)
 }
 
 /* Whether it can be given up at all: with an older blockd our own may come back, or an operator says that it is gone. */
-static bool can_be_stopped(struct client *c)
+static bool can_be_stopped(const struct client *c)
 {
 	const struct server_conf *conf = &c->server->conf;
 
@@ -785,6 +785,12 @@ static void process_farewells(struct server *s)
 static bool is_waited_for(const struct server *s, const struct client *c)
 {
 	return c->unanswered || gather_waits_for(s, c) || advisory_waits_for(s, c->info.rid);
+}
+
+bool client_must_write(const struct server *s, const struct client *c)
+{
+	return c->state == CLIENT_UP && !is_own_and_alone(c) && can_be_stopped(c) &&
+	       (c->unanswered || (s->gather.is_alarmed && gather_waits_for(s, c)));
 }
 
 static bool may_be_given_up(const struct server *s, const struct client *c)

@@ -12,14 +12,21 @@
  * with us when the host does, and whoever has waited for the end of our right need not wait for it.  As long as it is
  * silent we wait as long as for any other all the same.
  *
- * A mount whose devices refuse what it must write cannot give back a lock.  While others wait for such a one it is given no
- * more time, so that it holds them up for as long as one that is silent; it may heal until its lease is over.  Where no other
- * mount does better, the devices fail for all of them and nobody would be helped.
+ * A mount whose devices refuse what it must write cannot give back a lock, nor let a log merge begin.  While others wait
+ * for its answers, or log trees pile up because of it, it is given no more time, so that it holds them up for as long as one
+ * that is silent; it may heal until its lease is over.  Not so where programs wait for what one of its programs has locked
+ * (flock): that may be kept on purpose, and is given back without a write.
+ *
+ * Only where the devices are seen to work elsewhere meanwhile: another mount stores file data, or this server itself can write
+ * metadata, and read and flush data, which it tries as long as it matters.  Otherwise they may fail for everybody, and to give
+ * the mount up would lose what it has and help nobody.
  *
  * A silence counts against a mount only while we could have heard it: not when this process was stopped itself, nor
  * when its own right had run out, so that it gave nobody anything.
  */
 #include <errno.h>
+#include <stddef.h>
+#include <string.h>
 
 #include "clock.h"
 #include "log.h"
@@ -27,6 +34,9 @@
 
 #define DEAF_NS		(2 * NSEC_PER_SEC)	/* the loop turns at least once a second */
 #define HEARING_NS	(3 * NSEC_PER_SEC)	/* to take in what has come meanwhile, and what is sent again */
+/* Between two probes, which the loop may begin a second late; that devices work is believed for so long. */
+#define PROBE_NS	(500 * NSEC_PER_MSEC)
+#define EVIDENCE_NS	(3 * NSEC_PER_SEC)
 
 static uint64_t boot_now(const struct server *s)
 {
@@ -80,23 +90,106 @@ static uint32_t length_ms(const struct server *s, const struct client *c, uint64
 	return ms;
 }
 
-static bool does_another_work(const struct server *s, const struct client *than)
+static struct server *of_probe(struct task *task)
 {
+	return (struct server *)((char *)task - offsetof(struct server, probe.task));
+}
+
+/* On the worker's thread. */
+static int probe_devices(struct task *task)
+{
+	return txn_probe(worker_txn(of_probe(task)->worker));
+}
+
+static void probed(struct task *task, int err)
+{
+	struct server *s = of_probe(task);
+	struct device_probe *p = &s->probe;
+
+	p->is_running = false;
+	p->began_ns = p->begins_ns;
+	p->ended_ns = boot_now(s);
+	p->err = err;
+	if (err == -ESHUTDOWN)
+		return;
+	if (err == 0) {
+		p->is_said = false;
+		return;
+	}
+	stats_inc(&s->conf.stats->device_probe_fails);
+	/* These are no device's doing: another server writes, or our right is over. */
+	if (err == -ESTALE || err == -EKEYEXPIRED || err == -ENOMEM)
+		return;
+	if (!p->is_said)
+		log_warning("a mount holds up others because its devices fail, and they fail here, too: %s.  It is "
+			    "waited for until they work: see to the devices", strerror(-err));
+	p->is_said = true;
+}
+
+static void probe(struct server *s)
+{
+	struct device_probe *p = &s->probe;
+	uint64_t now = boot_now(s);
+
+	if (p->is_running || (p->ended_ns && now < p->ended_ns + PROBE_NS) || now >= own_until(s))
+		return;
+	stats_inc(&s->conf.stats->device_probes);
+	p->is_running = true;
+	p->begins_ns = now;
+	p->task = (struct task){ .before = probe_devices, .complete = probed };
+	worker_submit(s->worker, &p->task);
+}
+
+/*
+ * A commit that took data blocks has flushed both devices before it was sent.  (Or its mount only promised a file space; then
+ * it says nothing of the data device, which few programs do each second.)
+ */
+void lease_note_trees(struct client *c, const struct disk_log_trees *in, const struct disk_log_trees *out)
+{
+	if (in && le64_get(in->data_avail.total_len) < c->data_blocks)
+		c->data_stored_ns = boot_now(c->server);
+	c->data_blocks = le64_get(out->data_avail.total_len);
+}
+
+static bool is_evidence(const struct client *against, uint64_t began_ns, uint64_t ended_ns)
+{
+	return ended_ns && began_ns >= against->failing_since_ns &&
+	       ended_ns + EVIDENCE_NS >= boot_now(against->server);
+}
+
+/* Whether it has been seen just now, while they failed for that mount. */
+static bool do_devices_work(const struct server *s, const struct client *than)
+{
+	const struct device_probe *p = &s->probe;
+
+	if (p->err == 0 && is_evidence(than, p->began_ns, p->ended_ns))
+		return true;
 	for (const struct client *c = s->clients; c; c = c->next) {
-		if (c != than && c->state == CLIENT_UP && !c->failing_ms)
+		if (c != than && c->state == CLIENT_UP && is_evidence(than, c->data_stored_ns, c->data_stored_ns))
 			return true;
 	}
 	return false;
 }
 
-/* Whether the mount's lease must run out, unless it can write before that. */
-static bool must_withhold(const struct server *s, struct client *c)
+static void take_failing(struct client *c, uint32_t ms)
 {
-	if (!c->failing_ms || !c->unanswered || !does_another_work(s, c)) {
-		if (!c->failing_ms)
-			c->is_withheld = false;
+	uint64_t now = boot_now(c->server), ns = ms * NSEC_PER_MSEC;
+
+	if (!ms || ms < c->failing_ms || !c->failing_ms)
+		c->failing_since_ns = now > ns ? now - ns : 0;
+	c->failing_ms = ms;
+	if (!ms)
+		c->is_withheld = false;
+}
+
+/* Whether the mount's lease must run out, unless it can write before that. */
+static bool must_withhold(struct server *s, struct client *c)
+{
+	if (!c->failing_ms || !client_must_write(s, c))
 		return false;
-	}
+	probe(s);
+	if (!do_devices_work(s, c))
+		return false;
 	if (!c->is_withheld)
 		log_warning("mount %016llx (%u.%u.%u.%u) holds up others, and its devices have refused what it must write for "
 			    "%.1f s: it gets no more time before it can.  See to the devices of that host",
@@ -112,7 +205,7 @@ void lease_request(struct server *s, struct client *c, uint64_t handle, const st
 	struct msg_lease_reply reply = { .lease_ms = length_ms(s, c, now) };
 	int ret = -EAGAIN;
 
-	c->failing_ms = m->failing_ms;
+	take_failing(c, m->failing_ms);
 	if (!c->lease.is_closed && must_withhold(s, c)) {
 		stats_inc(&s->conf.stats->leases_withheld);
 		server_respond(s, c->info.rid, handle, ret, MSG_lease_reply, &reply);
@@ -145,6 +238,10 @@ void lease_tick(struct server *s)
 	if ((s->ticked_ns && now > s->ticked_ns + DEAF_NS) || now >= own_until(s))
 		s->judge_from_ns = now + HEARING_NS;
 	s->ticked_ns = now;
+	for (const struct client *c = s->clients; c; c = c->next) {
+		if (c->failing_ms && client_must_write(s, c))
+			probe(s);
+	}
 }
 
 bool lease_may_judge(const struct server *s)

@@ -53,6 +53,9 @@ static int run_commit(struct txn_job *job, struct txn *t)
 {
 	struct request_task *r = of_job(job);
 
+	/* The mount must hear of a flush that failed: it flushes itself, and for the rest of the term. */
+	if (r->is_unflushed && txn_has_missed(t))
+		return -EOPNOTSUPP;
 	if (r->is_unflushed)
 		txn_flush_data(t);
 	return logs_commit(t, r->rid, &r->in, r->open_next, &r->gate, &r->out);
@@ -101,6 +104,7 @@ static void note_open(const struct request_task *r, int err)
 	if (!c || err < 0 || (r->type != MSG_open_log_trees && r->type != MSG_commit_log_trees))
 		return;
 	stable_note(c, &r->out);
+	lease_note_trees(c, r->type == MSG_commit_log_trees ? &r->in : NULL, &r->out);
 	c->is_closing = r->type == MSG_commit_log_trees && !r->open_next;
 }
 
@@ -133,7 +137,7 @@ static void complete(struct task *task, int err)
 		wait_for_merge(s, r);
 		return;
 	}
-	if (err < 0) {
+	if (err < 0 && !(r->is_unflushed && err == -EOPNOTSUPP)) {
 		stats_inc(&s->conf.stats->request_errors);
 		log_err("%s of mount %016llx failed: %s", msg_name(r->type),
 			(unsigned long long)r->rid, strerror(-err));

@@ -98,7 +98,10 @@ struct client {
 	unsigned unanswered;		/* what it was asked and has not answered: others wait for it */
 	struct lease_granter lease;
 	uint32_t failing_ms;		/* as it said when it last asked for a lease: it cannot write for so long */
+	uint64_t failing_since_ns;	/* lease.c's clock: when that began */
 	bool is_withheld;		/* it got none because of that, and this was said */
+	uint64_t data_blocks;		/* free ones of its own, when it was last told of its log trees */
+	uint64_t data_stored_ns;	/* lease.c's clock: the last commit that took some; 0: none yet */
 	uint64_t open_seq;		/* of the transaction it has open; 0: unknown, all ones: none */
 	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; FENCE_WAIT: its
 					   lease is over, or blockd is asked again; STUCK */
@@ -130,6 +133,16 @@ struct gather {
 	bool was_low;			/* metadata, when last looked at */
 };
 
+/* lease.c: whether the devices work for us, tried by the worker. */
+struct device_probe {
+	struct task task;
+	bool is_running;
+	bool is_said;			/* that they do not */
+	uint64_t begins_ns;		/* lease.c's clock: the last that began */
+	uint64_t began_ns, ended_ns;	/* the last that ended; 0: none yet */
+	int err;			/* of that */
+};
+
 /* Rids given up in this term are remembered, so that they are told so. */
 #define SERVER_FENCED_MAX	1024u
 
@@ -152,6 +165,7 @@ struct server {
 	uint64_t up_since_ns;
 	uint64_t ticked_ns;		/* lease.c's clock: the last turn */
 	uint64_t judge_from_ns;		/* from when on silence counts */
+	struct device_probe probe;
 	uint64_t stable_at_ns;		/* when stable.c looks again */
 	uint64_t changed_seq;		/* stable.c: of the newest committed change, at most */
 	bool is_listening;
@@ -208,6 +222,11 @@ struct client *client_find(const struct server *s, uint64_t rid);
 const char *client_state_text(enum client_state state);
 /* A mount that was found on the volume at start; is_over: of this host, or known to be fenced.  -ENOMEM. */
 int client_expect(struct server *s, const struct mount_info *m, const char *is_over);
+/*
+ * Whether others cannot go on before that mount has written; false, too, where it would not be given up if its lease ran
+ * out, so that it must be given time to heal.
+ */
+bool client_must_write(const struct server *s, const struct client *c);
 /* Give the mount up: it may not come back, and when that is certain its resources go back. */
 void client_fence(struct server *s, struct client *c, const char *reason);
 /* All its locks are known. */
@@ -255,6 +274,8 @@ void lease_found(struct client *c);
 void lease_tick(struct server *s);
 bool lease_may_judge(const struct server *s);
 void lease_request(struct server *s, struct client *c, uint64_t handle, const struct msg_lease *m);
+/* Its open or commit was answered with *out; in: the log trees that it committed, NULL: none. */
+void lease_note_trees(struct client *c, const struct disk_log_trees *in, const struct disk_log_trees *out);
 /* In how long nothing of it can reach a device any more; LEASE_NEVER: unknown. */
 uint64_t lease_over_in_ns(const struct client *c);
 /* How long what it was given lasts, by our clock. */

@@ -38,6 +38,8 @@
 	C(fence_fails, "Fences that an operator or agent could not do")			\
 	C(leases_given, "Leases given to mounts")					\
 	C(leases_withheld, "... not given: others waited for the mount, and its devices failed") \
+	C(device_probes, "Tries whether the devices work for this server, because they fail for a mount")	\
+	C(device_probe_fails, "... they did not")					\
 	C(leases_refused, "... not given: this server's own had run out, or the mount was given up") \
 	C(reclaims, "Mounts whose resources were given back")				\
 	C(reclaimed_open_logs, "... that had been fenced")				\

@@ -159,6 +159,24 @@ static void who_is_waited_for_is_given_up_with_its_lease_and_nobody_else(void **
 
 static const struct msg_lease failing = { .failing_ms = 100 };
 
+/* Some time, after which it has been tried whether the devices work for the server. */
+static void pass_a_probe(struct world *w, unsigned seconds)
+{
+	uint64_t before = stats_get(&w->stats.device_probes);
+
+	pass_time(w, seconds);
+	WAIT_FOR(w, stats_get(&w->stats.device_probes) > before && !w->s->probe.is_running);
+}
+
+/* What a mount says of them, which is answered before they were tried; then they are. */
+static int ask_failing(struct world *w, uint64_t rid)
+{
+	int err = call(w, rid, MSG_lease, &failing)->err;
+
+	WAIT_FOR(w, !w->s->probe.is_running);
+	return err;
+}
+
 /* Its devices refuse what it must write before it can give back a lock, and it says so. */
 static void who_cannot_write_holds_the_others_up_for_its_lease_and_no_longer(void **state)
 {
@@ -172,15 +190,18 @@ static void who_cannot_write_holds_the_others_up_for_its_lease_and_no_longer(voi
 		let_in(w, rid);
 	call(w, 2, MSG_lock, &want);
 	/* Nobody waits for it. */
-	assert_int_equal(call(w, 2, MSG_lease, &failing)->err, 0);
+	assert_int_equal(ask_failing(w, 2), 0);
+	assert_int_equal(w->stats.device_probes, 0);
 	h = ask(w, 1, MSG_lock, &want);
-	assert_int_equal(call(w, 2, MSG_lease, &failing)->err, -EAGAIN);
+	/* It is not known yet whether they work for others. */
+	assert_int_equal(ask_failing(w, 2), 0);
+	assert_int_equal(ask_failing(w, 2), -EAGAIN);
 	/* It can write again: it has its time, which ends with that. */
 	renew(w, 2);
 	for (unsigned i = 0; i < 12; i++) {
-		assert_int_equal(call(w, 2, MSG_lease, &failing)->err, -EAGAIN);
+		assert_int_equal(ask_failing(w, 2), -EAGAIN);
 		assert_null(answer_of(w, 1, h));
-		pass_time(w, 1);
+		pass_a_probe(w, 1);
 		renew(w, 1);
 		renew(w, 3);
 	}
@@ -193,6 +214,7 @@ static void who_cannot_write_holds_the_others_up_for_its_lease_and_no_longer(voi
 	world_free(w);
 }
 
+/* Whoever has nothing to write says nothing of the devices: here 3, and 1 which waits. */
 static void where_nobody_can_write_nobody_is_given_up(void **state)
 {
 	struct world *w = world_make();
@@ -204,20 +226,147 @@ static void where_nobody_can_write_nobody_is_given_up(void **state)
 		let_in(w, rid);
 	call(w, 2, MSG_lock, &want);
 	h = ask(w, 1, MSG_lock, &want);
-	/* As long as it is not known of the others. */
-	assert_int_equal(call(w, 2, MSG_lease, &failing)->err, -EAGAIN);
+	/* First the data device alone, then both. */
+	w->dev->data_fails = true;
 	for (unsigned i = 0; i < 60; i++) {
-		assert_int_equal(call(w, 1, MSG_lease, &failing)->err, 0);
-		assert_int_equal(call(w, 3, MSG_lease, &failing)->err, 0);
-		assert_int_equal(call(w, 2, MSG_lease, &failing)->err, 0);
-		pass_time(w, 1);
+		assert_int_equal(ask_failing(w, 2), 0);
+		renew(w, 1);
+		renew(w, 3);
+		if (i == 30) {
+			w->dev->data_fails = false;
+			w->dev->crash_at = 1;
+		}
+		pass_a_probe(w, 1);
 	}
-	assert_null(answer_of(w, 1, h));
+	assert_null(find(w, RESPONDED, 1, h));
 	assert_int_equal(client_find(w->s, 2)->state, CLIENT_UP);
-	/* But when one can. */
-	renew(w, 3);
-	assert_int_equal(call(w, 2, MSG_lease, &failing)->err, -EAGAIN);
+	assert_int_equal(server_state(w->s), SERVER_UP);
+	assert_int_equal(w->stats.device_probe_fails, w->stats.device_probes);
+	assert_int_equal(w->stats.leases_withheld, 0);
+	/* But when this host can. */
+	w->dev->crash_at = 0;
+	pass_a_probe(w, 1);
+	assert_int_equal(ask_failing(w, 2), -EAGAIN);
+	/* What was seen holds for some seconds. */
+	w->dev->data_fails = true;
+	pass_a_probe(w, 1);
+	assert_int_equal(ask_failing(w, 2), 0);
+	w->dev->data_fails = false;
+	pass_a_probe(w, 1);
+	w->now += 4 * NSEC_PER_SEC;
+	assert_int_equal(ask_failing(w, 2), 0);
 	world_free(w);
+}
+
+/* A commit for which some of the file data's blocks were written, and given up again; or without any. */
+static struct disk_log_trees store(struct world *w, uint64_t rid, struct disk_log_trees *lt, bool data)
+{
+	struct block_dev bd = { w->dev, dev_read, dev_write, dev_random };
+	struct block_set *bs;
+	struct meta_alloc ma;
+	struct extent e;
+
+	write_item(w, lt);
+	assert_int_equal(block_set_open(&bs, &bd, FSID, META, 64), 0);
+	meta_alloc_open(&ma, bs, &lt->meta_avail, &lt->meta_freed);
+	if (data) {
+		assert_int_equal(free_extents_alloc(bs, &ma.al, &lt->data_avail, 1, &e), 0);
+		assert_int_equal(free_extents_insert(bs, &ma.al, &lt->data_freed, e), 0);
+	}
+	meta_alloc_close(&ma);
+	assert_int_equal(block_set_write(bs), 0);
+	assert_int_equal(dev_flush(w->dev), 0);
+	block_set_close(bs);
+	return commit_tree(w, rid, lt);
+}
+
+/* The server's own path to the data may be the one that is broken. */
+static void that_another_mount_stores_file_data_is_enough(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+	struct disk_log_trees lt, of_2;
+
+	(void)state;
+	let_in(w, 1);
+	let_in(w, 2);
+	lt = open_tree(w, 1);
+	of_2 = open_tree(w, 2);
+	call(w, 2, MSG_lock, &want);
+	ask(w, 1, MSG_lock, &want);
+	w->dev->data_fails = true;
+	lt = store(w, 1, &lt, true);
+	w->now += NSEC_PER_SEC;
+	/* That was before they failed, this says nothing of the data device, and that is its own. */
+	assert_int_equal(ask_failing(w, 2), 0);
+	lt = store(w, 1, &lt, false);
+	assert_int_equal(ask_failing(w, 2), 0);
+	store(w, 2, &of_2, true);
+	assert_int_equal(ask_failing(w, 2), 0);
+	store(w, 1, &lt, true);
+	assert_int_equal(ask_failing(w, 2), -EAGAIN);
+	pass_time(w, 4);
+	assert_int_equal(ask_failing(w, 2), 0);
+	world_free(w);
+}
+
+/* A probe changes nothing; but no later flush tells what one that failed has lost. */
+static void after_a_probe_that_failed_the_server_flushes_for_nobody(void **state)
+{
+	struct world *w = world_make();
+	struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+	struct msg_commit_unflushed m = { .term = 1 };
+	uint8_t super[SMALL_SIZE];
+	struct said *x;
+
+	(void)state;
+	for (uint64_t rid = 1; rid <= 2; rid++)
+		let_in(w, rid);
+	let_in(w, OWN_RID);
+	m.log_trees = open_tree(w, OWN_RID);
+	call(w, 2, MSG_lock, &want);
+	ask(w, 1, MSG_lock, &want);
+	turns(w);
+	memcpy(super, w->dev->super_disk, sizeof(super));
+	w->dev->supers = 0;
+	ask_failing(w, 2);
+	assert_int_equal(ask_failing(w, 2), -EAGAIN);
+	assert_int_equal(w->dev->supers, 1);
+	assert_memory_equal(super, w->dev->super_disk, sizeof(super));
+	write_item(w, &m.log_trees);
+	x = call(w, OWN_RID, MSG_commit_unflushed, &m);
+	assert_int_equal(x->err, 0);
+	m.log_trees = x->body.commit_log_trees_reply.log_trees;
+	w->dev->data_fails = true;
+	pass_a_probe(w, 1);
+	w->dev->data_fails = false;
+	write_item(w, &m.log_trees);
+	assert_int_equal(call(w, OWN_RID, MSG_commit_unflushed, &m)->err, -EOPNOTSUPP);
+	commit_tree(w, OWN_RID, &m.log_trees);
+	world_free(w);
+}
+
+/* It ends with the term, in whatever state it is; and who may not write does not try. */
+static void a_probe_ends_with_the_servers_right(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 20; i++) {
+		struct world *w = world_make();
+		struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+
+		let_in(w, 1);
+		let_in(w, 2);
+		call(w, 2, MSG_lock, &want);
+		ask(w, 1, MSG_lock, &want);
+		w->lease_until_ns = w->now;
+		assert_int_equal(call(w, 2, MSG_lease, &failing)->err, -EAGAIN);
+		pass_time(w, 2);
+		assert_int_equal(w->stats.device_probes, 0);
+		w->lease_until_ns = UINT64_MAX;
+		assert_int_equal(call(w, 2, MSG_lease, &failing)->err, 0);
+		assert_int_equal(w->stats.device_probes, 1);
+		world_free(w);
+	}
 }
 
 static void who_waits_for_a_silent_mounts_file_lock_gets_it_with_its_lease(void **state)
@@ -301,6 +450,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(who_cannot_write_holds_the_others_up_for_its_lease_and_no_longer),
 		cmocka_unit_test(where_nobody_can_write_nobody_is_given_up),
+		cmocka_unit_test(that_another_mount_stores_file_data_is_enough),
+		cmocka_unit_test(after_a_probe_that_failed_the_server_flushes_for_nobody),
+		cmocka_unit_test(a_probe_ends_with_the_servers_right),
 		cmocka_unit_test(who_waits_for_a_silent_mounts_file_lock_gets_it_with_its_lease),
 		cmocka_unit_test(a_lost_mounts_lease_is_waited_for_and_nobody_is_asked),
 		cmocka_unit_test(who_has_not_greeted_us_is_not_given_up_by_time),

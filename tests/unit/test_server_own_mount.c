@@ -163,6 +163,54 @@ static void with_an_older_blockd_an_operators_word_ends_this_instances_own_mount
 	}
 }
 
+/*
+ * Its devices fail and others wait for it: where it could not be given up it is given time, or it would neither heal nor end.
+ * Nor is it when the others have gone.
+ */
+static void this_instances_own_mount_may_heal_where_it_cannot_be_given_up(void **state)
+{
+	static const struct msg_lease failing = { .failing_ms = 100 };
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct world *w = world_make();
+		struct msg_lock want = lock_of(5, MSG_LOCK_WRITE);
+
+		w->conf.longest_io_ms = 2000;
+		w->conf.client_timeout_ms = 600000;
+		let_in(w, OWN_RID);
+		let_in(w, 1);
+		call(w, OWN_RID, MSG_lock, &want);
+		ask(w, 1, MSG_lock, &want);
+		call(w, OWN_RID, MSG_lease, &failing);
+		WAIT_FOR(w, !w->s->probe.is_running);
+		assert_int_equal(call(w, OWN_RID, MSG_lease, &failing)->err, -EAGAIN);
+		/* While it lasts an operator's word ends nothing. */
+		w->blockd_is_old = i == 0;
+		assert_int_equal(server_fence_ack(w->s, OWN_RID), -ENOENT);
+		if (i == 1) {
+			assert_int_equal(call(w, 1, MSG_farewell, NULL)->err, 0);
+			WAIT_FOR(w, !client_find(w->s, 1));
+		}
+		pass_time(w, 100);
+		WAIT_FOR(w, !w->s->probe.is_running);
+		assert_int_equal(client_find(w->s, OWN_RID)->state, CLIENT_UP);
+		assert_int_equal(call(w, OWN_RID, MSG_lease, &failing)->err, 0);
+		if (i == 0) {
+			/* It never heals; the operator is told what to say, and may. */
+			assert_true(client_find(w->s, OWN_RID)->is_unstoppable);
+			assert_int_equal(server_fence_ack(w->s, OWN_RID), -ENOENT);
+			pass_time(w, 13);
+			assert_int_equal(client_find(w->s, OWN_RID)->state, CLIENT_UP);
+			assert_int_equal(server_fence_ack(w->s, OWN_RID), 0);
+			WAIT_FOR(w, !client_find(w->s, OWN_RID));
+			turns(w);
+			assert_false(is_on_volume(w, OWN_RID));
+		}
+		world_free(w);
+	}
+}
+
 static void a_new_server_waits_for_its_own_mount_no_longer_than_for_others(void **state)
 {
 	struct world *w = world_make();
@@ -257,6 +305,7 @@ int main(void)
 		cmocka_unit_test(this_instances_own_mount_is_given_up_with_its_lease),
 		cmocka_unit_test(with_an_older_blockd_this_instances_own_mount_is_waited_for),
 		cmocka_unit_test(with_an_older_blockd_an_operators_word_ends_this_instances_own_mount),
+		cmocka_unit_test(this_instances_own_mount_may_heal_where_it_cannot_be_given_up),
 		cmocka_unit_test(a_new_server_waits_for_its_own_mount_no_longer_than_for_others),
 		cmocka_unit_test(own_mount_that_an_earlier_server_fenced_does_not_come_back),
 		cmocka_unit_test(the_servers_own_mount_gets_no_lease_beyond_its_own),
