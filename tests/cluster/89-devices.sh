@@ -2,6 +2,7 @@
 # The devices of one node fail while those of the others work: its path to them is broken.  Who waits for what that node has
 # written and cannot store goes on when its lease is over, though it talks to its leader all the time; what it had fsynced is
 # there.  Where it is the leader's node another one leads.  When its devices are well again it can be mounted again.
+# Where they fail for all, nobody is given up: it would help nobody.
 # (At random, also with failures that are over before the lease is: 94-linear.sh.)
 . "$(dirname "$0")/../lib/cluster.sh"
 export RIG_FLAKY=$BUILD/tests/rig/flakydisk
@@ -55,6 +56,21 @@ is "what was fsynced is there" "$(node "$other" timeout 60 cat "$MNT/d/h" | past
 checked "the devices heal" "$RIG" heal
 mount_again "$sick"
 is "$sick: sees what the others see" "$(node "$sick" timeout 60 cat "$MNT/d/h" | paste -sd' ')" "stored $other"
+
+lead=$(the_leader)
+read -r holder other <<<"$(for n in $NODES; do [ "$n" = "$lead" ] || echo "$n"; done | paste -sd' ')"
+fails_here_too() { said "$lead" serverd "because its devices fail, and they fail here, too"; }
+for n in $NODES; do "$RIG" fail "$n" 1 write flush || fail "data devices fail"; done
+checked "$holder: the data devices of all refuse everything: a write is taken" node "$holder" sh -ec "printf more >>$MNT/d/f"
+node "$other" timeout 120 cat "$MNT/d/f" >"$TMP/read" 2>&1 & reader=$!
+ok "the leader says that it cannot write, either" wait_for 60 fails_here_too
+# Longer than a lease and the longest write.
+sleep 15
+ok "$other still waits" kill -0 $reader
+checked "the devices heal" "$RIG" heal
+wait $reader; is "$other reads" $? 0
+is "... what was not fsynced, either: nobody was given up" "$(paste -sd' ' "$TMP/read")" "stored more"
+checked "$holder goes on" node "$holder" timeout 60 sh -ec "echo and more >>$MNT/d/f; sync $MNT/d/f"
 checked "all stop" cluster_stop
 cluster_check "check: clean"
 tap_done
