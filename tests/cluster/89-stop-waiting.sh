@@ -20,7 +20,7 @@ stops() {
 
 checked "two nodes boot" cluster_up
 checked "mkfs" cluster_mkfs
-checked "configured" cluster_conf lease_ms=3000 longest_io_ms=1000 heartbeat_timeout_ms=3000 commit_interval_ms=60000
+checked "configured" cluster_conf lease_ms=3000 longest_io_ms=1000 heartbeat_timeout_ms=3000 tcp_keepalive_timeout_ms=5000 commit_interval_ms=60000
 checked "both start" cluster_start
 ok "both are healthy" wait_for 60 all_healthy
 ok "n2 has something that is stored, and something that is not" node n2 sh -c "echo kept >$MNT/kept && sync $MNT/kept && echo lost >$MNT/lost"
@@ -53,6 +53,8 @@ ok "its lease runs out" wait_for 60 has_lost $((before + 1))
 sleep $PATIENCE
 timeout 100 "$RIG" exec n2 systemctl stop scoutfs@mnt & stop=$!
 ok "stopped when nobody can say when there will be a leader, it says that it waits" wait_for 20 counts "$WAITS" 1
+ok "and when the kernel has let go it does not end" wait_for 20 says n2 "unmounting\|storing the last commit"
+sleep 1
 "$RIG" heal
 wait $stop
 is "it is stopped" $? 0
