@@ -64,9 +64,8 @@ for n in $NODES; do "$RIG" fail "$n" 1 write flush || fail "data devices fail"; 
 checked "$holder: the data devices of all refuse everything: a write is taken" node "$holder" sh -ec "printf more >>$MNT/d/f"
 node "$other" timeout 120 cat "$MNT/d/f" >"$TMP/read" 2>&1 & reader=$!
 ok "the leader says that it cannot write, either" wait_for 60 fails_here_too
-# Longer than a lease and the longest write.
-sleep 15
-ok "$other still waits" kill -0 $reader
+is_over() { ! kill -0 "$1"; }
+nok "$other waits for longer than a lease and the longest write take" wait_for 16 is_over $reader
 checked "the devices heal" "$RIG" heal
 wait $reader; is "$other reads" $? 0
 is "... what was not fsynced, either: nobody was given up" "$(paste -sd' ' "$TMP/read")" "stored more"
