@@ -11,5 +11,6 @@ for line in 'healthy$' 'and from n2$' '600 files, all durable' '604 changed inod
 	ok "it says: $line" grep -q "$line" "$log"
 done
 is "programs saw pauses and no error" "$(grep -c 'durable writes, no error' "$log")" 6
+is "the leader that lost power alarms nobody at the end" "$(grep 'not cleanly unmounted' "$log")" ""
 is "nothing is left behind" "$(left)" ""
 tap_done

@@ -234,6 +234,15 @@ ok "mkfs -f -f makes a new volume of it" mkfs "$M" "$D" "${Q[@]}" -A -f -f
 check_volume "$M" "$D" "check after -f -f"
 restore
 
+# --- a leader that lost power, in slot 1: ELECT 4 and no STOP, and nobody runs any more.  Until a later one has fenced it
+ELECT=$((73728 + 40 + 80)) FENCE=$((69632 + 40 + 120))
+poke "$M" $ELECT 010000000000000007000000000000000400000000000000 73728
+refused "change-quorum-config refuses where a leader has not stopped" "quorum slot 1.*still the elected leader" "$CTL" change-quorum-config -F "${Q[@]}" "$M"
+poke "$M" $FENCE 010000000000000009000000000000000500000000000000 69632
+ok "not where a later leader has fenced it" "$CTL" change-quorum-config -F "${Q[@]}" "$M"
+is "and no verb speaks of it" "$("$CTL" ls --meta "$M" --data "$D" 2>&1 >/dev/null)" ""
+restore
+
 # --- verbs of a mount, where there is none
 for v in "walk-inodes meta_seq 0 -1 $TMP" "statfs -p $TMP" "df -p $TMP" "stat $M" "ino-path 1 -p $TMP"; do
 	refused "${v%% *}: not a mount of ours" "not in a mounted scoutfs volume" "$CTL" $v

@@ -95,6 +95,14 @@ static void leak_whose_children_are_in_use_is_not_excused(void **state)
 
 /* --- state, paths, bounds, robustness --- */
 
+static void put_event(struct vol *v, unsigned slot, enum quorum_event_kind kind, uint64_t write_nr,
+		      uint64_t term)
+{
+	quorum(v, slot)->events[kind] = (struct disk_quorum_event){ .write_nr = le64_of(write_nr),
+								    .rid = le64_of(0xabc),
+								    .term = le64_of(term) };
+}
+
 static void volume_in_use_is_named_and_its_committed_state_is_clean(void **state)
 {
 	struct disk_mounted_client c = { .flags = MOUNTED_CLIENT_QUORUM };
@@ -127,6 +135,46 @@ static void volume_in_use_is_named_and_its_committed_state_is_clean(void **state
 	assert_int_equal(run_check(&v, &ck, &said), 0);
 	assert_false(ck.is_in_use);
 	free_volume(&v);
+}
+
+/* A leader that lost power, booted again and left: it alarms nobody once a later leader has fenced it (6.2). */
+static void leader_that_a_later_one_has_fenced_is_not_in_use(void **state)
+{
+	static const struct {
+		uint64_t fence_term;
+		const char *says;
+	} cases[] = {
+		{ 0, "the leader of term 4 in slot 2 (rid 0000000000000abc) has not stopped" },
+		{ 3, "the leader of term 4 in slot 2 (rid 0000000000000abc) has not stopped" },
+		{ 4, "the leader of term 4 in slot 2 (rid 0000000000000abc) has not stopped" },
+		{ 5, NULL },
+	};
+	static struct said said;
+	struct check ck;
+	struct vol v;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		make_volume(&v);
+		quorum(&v, 2)->write_nr = le64_of(3);
+		put_event(&v, 2, QUORUM_EVENT_ELECT, 1, 4);
+		put_event(&v, 2, QUORUM_EVENT_BEGIN, 2, 0);
+		put_event(&v, 2, QUORUM_EVENT_END, 3, 0);
+		quorum_seal(&v, 2);
+		if (cases[i].fence_term) {
+			quorum(&v, 7)->write_nr = le64_of(3);
+			put_event(&v, 7, QUORUM_EVENT_FENCE, 3, cases[i].fence_term);
+			quorum_seal(&v, 7);
+		}
+		assert_int_equal(run_check(&v, &ck, &said), 0);
+		assert_int_equal(check_findings(&ck), 0);
+		assert_int_equal(ck.is_in_use, cases[i].says != NULL);
+		if (cases[i].says)
+			assert_non_null(strstr(said.text, cases[i].says));
+		else
+			assert_null(strstr(said.text, "not cleanly unmounted"));
+		free_volume(&v);
+	}
 }
 
 static void finding_names_the_path(void **state)
@@ -290,6 +338,7 @@ int main(void)
 		cmocka_unit_test(leak_is_excused_only_where_upstream_is_proved),
 		cmocka_unit_test(leak_whose_children_are_in_use_is_not_excused),
 		cmocka_unit_test(volume_in_use_is_named_and_its_committed_state_is_clean),
+		cmocka_unit_test(leader_that_a_later_one_has_fenced_is_not_in_use),
 		cmocka_unit_test(finding_names_the_path),
 		cmocka_unit_test(messages_of_a_kind_are_bounded_and_counted),
 		cmocka_unit_test(any_flipped_bit_and_any_unreadable_block_is_found),

@@ -9,6 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "format/super.h"
+
 static bool all_zero(const void *p, size_t len)
 {
 	const uint8_t *b = p;
@@ -175,13 +177,34 @@ static void check_events(struct check *ck, unsigned slot, const struct disk_quor
 	}
 }
 
+static const struct disk_quorum_block *slot_block(const uint8_t *block1, unsigned slot)
+{
+	return (const void *)(block1 + (QUORUM_FIRST_BLKNO - SUPER_BLKNO + slot) * SMALL_SIZE);
+}
+
+/* The newest term whose leader has fenced all before it: what those left is nobody's concern. */
+static uint64_t newest_fence(const struct check *ck, const uint8_t *block1)
+{
+	uint64_t term, newest = 0;
+	const char *why;
+
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		if (quorum_block_check(slot_block(block1, i), i, ck->fsid, &why) < 0)
+			continue;
+		term = quorum_block_fence_term(slot_block(block1, i));
+		if (term > newest)
+			newest = term;
+	}
+	return newest;
+}
+
 /* All 15 blocks must be well formed; only configured slots can be in use (6.2). */
 void check_quorum(struct check *ck, const uint8_t *block1)
 {
+	uint64_t fence_term = newest_fence(ck, block1);
+
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
-		const struct disk_quorum_block *q = (const void *)(block1 + (QUORUM_FIRST_BLKNO -
-									     SUPER_BLKNO + i) *
-										    SMALL_SIZE);
+		const struct disk_quorum_block *q = slot_block(block1, i);
 		const struct disk_quorum_event *ev = q->events;
 		const char *why;
 
@@ -193,15 +216,14 @@ void check_quorum(struct check *ck, const uint8_t *block1)
 		check_events(ck, i, q);
 		if (le16_get(ck->super.qconf.slots[i].family) != ADDR_IPV4)
 			continue;
-		if (le64_get(ev[QUORUM_EVENT_BEGIN].write_nr) >
-		    le64_get(ev[QUORUM_EVENT_END].write_nr)) {
+		if (quorum_block_is_in_use(q)) {
 			ck->is_in_use = true;
 			check_note(
 				ck,
 				"not cleanly unmounted: quorum slot %u was in use by rid %016" PRIx64,
 				i, le64_get(ev[QUORUM_EVENT_BEGIN].rid));
 		}
-		if (le64_get(ev[QUORUM_EVENT_ELECT].term) > le64_get(ev[QUORUM_EVENT_STOP].term)) {
+		if (quorum_block_is_unfenced(q, fence_term)) {
 			ck->is_in_use = true;
 			check_note(ck,
 				   "not cleanly unmounted: the leader of term %" PRIu64

@@ -384,34 +384,48 @@ static int add_client(void *arg, const struct item *it)
 	return 0;
 }
 
+/* All slots are read before any is judged: what the newest leader has fenced holds nothing (6.2). */
 static int find_slot_holders(const struct device *meta, const struct disk_super *super,
 			     struct volume_holders *out)
 {
-	struct disk_quorum_block q;
+	struct disk_quorum_block *all = calloc(QUORUM_SLOTS_MAX, sizeof(*all));
+	bool is_good[QUORUM_SLOTS_MAX] = { false };
+	uint64_t fence_term = 0;
 	const char *why;
-	int ret;
+	int ret = 0;
 
 	memset(out, 0, sizeof(*out));
+	if (!all)
+		return -ENOMEM;
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		ret = device_read(meta, (QUORUM_FIRST_BLKNO + i) << SMALL_SHIFT, &all[i],
+				  sizeof(all[i]));
+		if (ret < 0)
+			goto out;
+		is_good[i] = quorum_block_check(&all[i], i, le64_get(super->hdr.fsid), &why) == 0;
+		if (is_good[i] && quorum_block_fence_term(&all[i]) > fence_term)
+			fence_term = quorum_block_fence_term(&all[i]);
+	}
+	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
+		bool is_elected = is_good[i] && quorum_block_is_unfenced(&all[i], fence_term);
+
 		if (!quorum_slot_is_configured(&super->qconf, i))
 			continue;
-		ret = device_read(meta, (QUORUM_FIRST_BLKNO + i) << SMALL_SHIFT, &q, sizeof(q));
-		if (ret < 0)
-			return ret;
-		if (quorum_block_check(&q, i, le64_get(super->hdr.fsid), &why) < 0) {
+		if (!is_good[i])
 			out->unreadable = true;
-			continue;
-		}
-		if (!quorum_block_is_in_use(&q) && !quorum_block_is_elected(&q))
-			continue;
-		add_holder(out, (struct volume_holder){
-			.is_slot = true,
-			.slot = i,
-			.rid = le64_get(q.events[QUORUM_EVENT_BEGIN].rid),
-			.is_elected = quorum_block_is_elected(&q),
-		});
+		else if (is_elected || quorum_block_is_in_use(&all[i]))
+			add_holder(out,
+				   (struct volume_holder){
+					   .is_slot = true,
+					   .slot = i,
+					   .rid = le64_get(
+						   all[i].events[QUORUM_EVENT_BEGIN].rid),
+					   .is_elected = is_elected,
+				   });
 	}
-	return 0;
+out:
+	free(all);
+	return ret;
 }
 
 int device_find_holders(const struct device *meta, const struct disk_super *super,

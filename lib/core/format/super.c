@@ -117,3 +117,14 @@ bool quorum_block_is_elected(const struct disk_quorum_block *b)
 	return le64_get(b->events[QUORUM_EVENT_ELECT].term) >
 	       le64_get(b->events[QUORUM_EVENT_STOP].term);
 }
+
+uint64_t quorum_block_fence_term(const struct disk_quorum_block *b)
+{
+	return le64_get(b->events[QUORUM_EVENT_FENCE].term);
+}
+
+bool quorum_block_is_unfenced(const struct disk_quorum_block *b, uint64_t fence_term)
+{
+	return quorum_block_is_elected(b) &&
+	       le64_get(b->events[QUORUM_EVENT_ELECT].term) >= fence_term;
+}

@@ -37,5 +37,10 @@ int quorum_block_check(const struct disk_quorum_block *b, unsigned slot, uint64_
 bool quorum_block_is_in_use(const struct disk_quorum_block *b);
 /* Whether its last leader has not stopped (6.2). */
 bool quorum_block_is_elected(const struct disk_quorum_block *b);
+/* The term of that block's FENCE: its leader had fenced all earlier ones (6.1); 0 if there is none. */
+uint64_t quorum_block_fence_term(const struct disk_quorum_block *b);
+/* Whether its last leader may still do harm: it has not stopped, and no later one has fenced it.
+ * fence_term is the greatest of all slots (6.2). */
+bool quorum_block_is_unfenced(const struct disk_quorum_block *b, uint64_t fence_term);
 
 #endif
