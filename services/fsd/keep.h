@@ -12,7 +12,7 @@
 #include "key/key.h"
 
 /* Counts up when this file, a table of the item cache or the pool's records change their form. */
-#define KEEP_VERSION	5u
+#define KEEP_VERSION	6u
 
 #define KEEP_LOCKS_MAX	49152u
 #define KEEP_NO_LOCK	UINT32_MAX

@@ -36,6 +36,10 @@
 #include "locks.h"
 #include "log.h"
 
+/* Rows of a file lie together, in the order of their answers; both numbers are big-endian. */
+struct pending_key {
+	uint64_t ino, id;
+};
 /* The row: this, the bytes, and the mask: one bit for each word. */
 struct pending_rec {
 	uint64_t ino, offset, len;
@@ -75,20 +79,27 @@ struct row {
 	const uint8_t *bytes, *mask;	/* valid until the next change in the transaction */
 };
 
-static MDB_val row_key(uint64_t id, uint64_t *be)
+static MDB_val row_key(uint64_t ino, uint64_t id, struct pending_key *be)
 {
-	*be = htobe64(id);
+	*be = (struct pending_key){ htobe64(ino), htobe64(id) };
 	return (MDB_val){ sizeof(*be), be };
 }
 
-static int row_parse(const MDB_val *mv, struct row *r)
+static bool row_is_of(const MDB_val *mk, uint64_t ino)
+{
+	uint64_t be = htobe64(ino);
+
+	return mk->mv_size >= sizeof(be) && memcmp(mk->mv_data, &be, sizeof(be)) == 0;
+}
+
+static int row_parse(const MDB_val *mk, const MDB_val *mv, struct row *r)
 {
 	size_t rest = mv->mv_size - sizeof(r->rec);
 
-	if (mv->mv_size < sizeof(r->rec))
+	if (mk->mv_size != sizeof(struct pending_key) || mv->mv_size < sizeof(r->rec))
 		return -EIO;
 	memcpy(&r->rec, mv->mv_data, sizeof(r->rec));
-	if (r->rec.len > rest || rest - r->rec.len != mask_bytes(r->rec.len))
+	if (r->rec.len > rest || rest - r->rec.len != mask_bytes(r->rec.len) || !row_is_of(mk, r->rec.ino))
 		return -EIO;
 	r->bytes = (const uint8_t *)mv->mv_data + sizeof(r->rec);
 	r->mask = r->bytes + r->rec.len;
@@ -96,22 +107,22 @@ static int row_parse(const MDB_val *mv, struct row *r)
 }
 
 /* 0, -ENOENT, or another error. */
-static int row_get(struct itx *tx, uint64_t id, struct row *r)
+static int row_get(struct itx *tx, uint64_t ino, uint64_t id, struct row *r)
 {
-	uint64_t be;
-	MDB_val mk = row_key(id, &be), mv;
+	struct pending_key be;
+	MDB_val mk = row_key(ino, id, &be), mv;
 	int rc = mdb_get(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, &mv);
 
 	if (rc == MDB_NOTFOUND)
 		return -ENOENT;
-	return rc ? items_error(tx, rc, "pending write") : row_parse(&mv, r);
+	return rc ? items_error(tx, rc, "pending write") : row_parse(&mk, &mv, r);
 }
 
 static int row_put(struct write_op *w, struct itx *tx)
 {
 	struct pending_rec rec = { .ino = w->rq->ino, .offset = w->rq->offset, .len = w->stored_len };
-	uint64_t be;
-	MDB_val mk = row_key(w->pending_id, &be), mv = { sizeof(rec) + rec.len + mask_bytes(rec.len), NULL };
+	struct pending_key be;
+	MDB_val mk = row_key(rec.ino, w->pending_id, &be), mv = { sizeof(rec) + rec.len + mask_bytes(rec.len), NULL };
 	int rc = mdb_put(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, &mv, MDB_RESERVE);
 	uint8_t *to = mv.mv_data;
 
@@ -127,8 +138,8 @@ static int row_put(struct write_op *w, struct itx *tx)
 static int row_del(struct itx *tx, void *arg)
 {
 	struct write_op *w = arg;
-	uint64_t be;
-	MDB_val mk = row_key(w->pending_id, &be);
+	struct pending_key be;
+	MDB_val mk = row_key(w->rq->ino, w->pending_id, &be);
 	int rc = mdb_del(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, NULL);
 
 	tx->changes++;
@@ -140,8 +151,9 @@ static int each_row(struct itx *tx, uint64_t ino, uint64_t offset, uint64_t len,
 		    int (*each)(void *arg, MDB_cursor *cur, const MDB_val *key, const struct row *r), void *arg)
 {
 	MDB_dbi dbi = items_dbi(tx, TABLE_PENDING);
+	struct pending_key be;
+	MDB_val mk = row_key(ino, 0, &be), mv;
 	MDB_cursor *cur;
-	MDB_val mk, mv;
 	MDB_stat st;
 	int rc = mdb_stat(tx->txn, dbi, &st), ret = 0;
 	struct row r;
@@ -153,10 +165,13 @@ static int each_row(struct itx *tx, uint64_t ino, uint64_t offset, uint64_t len,
 		rc = mdb_cursor_open(tx->txn, dbi, &cur);
 	if (rc)
 		return items_error(tx, rc, "pending writes");
-	while (ret == 0 && (rc = mdb_cursor_get(cur, &mk, &mv, MDB_NEXT)) == 0) {
-		ret = row_parse(&mv, &r);
-		if (ret == 0 && r.rec.ino == ino && r.rec.offset < offset + len && offset < r.rec.offset + r.rec.len)
+	rc = mdb_cursor_get(cur, &mk, &mv, MDB_SET_RANGE);
+	while (ret == 0 && rc == 0 && row_is_of(&mk, ino)) {
+		ret = row_parse(&mk, &mv, &r);
+		if (ret == 0 && r.rec.offset < offset + len && offset < r.rec.offset + r.rec.len)
 			ret = each(arg, cur, &mk, &r);
+		if (ret == 0)
+			rc = mdb_cursor_get(cur, &mk, &mv, MDB_NEXT);
 	}
 	mdb_cursor_close(cur);
 	return ret == 0 && rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "pending writes") : ret;
@@ -317,7 +332,7 @@ static int run_unanswered(struct write_op *w, struct itx *tx)
 	int ret;
 
 	if (w->pending_id) {
-		ret = row_get(tx, w->pending_id, &r);
+		ret = row_get(tx, w->rq->ino, w->pending_id, &r);
 		if (ret != -ENOENT)
 			return ret == 0 ? op_park(op, answer) : ret;
 		w->pending_id = 0;	/* that transaction was not committed */
@@ -349,7 +364,7 @@ int mapped_run(struct write_op *w, struct itx *tx)
 	if (ret == 0)
 		ret = lock_inode(&w->op, w->rq->ino, LOCK_MODE_WRITE);
 	if (ret == 0)
-		ret = row_get(tx, w->pending_id, &r);
+		ret = row_get(tx, w->rq->ino, w->pending_id, &r);
 	if (ret == 0)
 		memcpy(w->mask, r.mask, mask_bytes(w->rq->len));	/* a write may have taken some of it */
 	return ret == -ENOENT ? MAPPED_SAME : ret;
@@ -505,17 +520,18 @@ static int load_pending(struct itx *tx, void *arg)
 	struct load *l = arg;
 	MDB_val mk, mv;
 	MDB_cursor *cur;
+	struct pending_key be;
 	struct row r;
-	uint64_t be;
 	int rc = mdb_cursor_open(tx->txn, items_dbi(tx, TABLE_PENDING), &cur), ret = 0;
 
 	if (rc)
 		return items_error(tx, rc, "pending writes");
 	while (ret == 0 && (rc = mdb_cursor_get(cur, &mk, &mv, MDB_NEXT)) == 0) {
+		ret = row_parse(&mk, &mv, &r);
+		if (ret < 0)
+			continue;
 		memcpy(&be, mk.mv_data, sizeof(be));
-		ret = row_parse(&mv, &r);
-		if (ret == 0)
-			ret = load_row(l, be64toh(be), &r);
+		ret = load_row(l, be64toh(be.id), &r);
 	}
 	mdb_cursor_close(cur);
 	return ret == 0 && rc != MDB_NOTFOUND ? items_error(tx, rc, "pending writes") : ret;

@@ -61,14 +61,21 @@ static int setup_next(void **state)
 	return setup_process(true);
 }
 
+/* Of some inode, and malformed. */
+struct bad_row {
+	uint64_t ino;
+	bool is_there;
+};
+
 static int put_row(struct itx *tx, void *arg)
 {
-	uint64_t be = htobe64(1);
-	MDB_val mk = { sizeof(be), &be }, mv = { 10, "ten bytes" };
+	const struct bad_row *b = arg;
+	uint64_t be[2] = { htobe64(b->ino), htobe64(1) };
+	MDB_val mk = { sizeof(be), be }, mv = { 10, "ten bytes" };
 
 	tx->changes++;
-	return arg ? mdb_put(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, &mv, 0)
-		   : mdb_del(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, NULL);
+	return b->is_there ? mdb_put(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, &mv, 0)
+			   : mdb_del(tx->txn, items_dbi(tx, TABLE_PENDING), &mk, NULL);
 }
 
 static int count_rows(struct itx *tx, void *arg)
@@ -128,12 +135,38 @@ static void what_is_answered_outlives_the_process_and_is_applied_in_order(void *
 
 static void a_row_that_is_none_is_not_applied(void **state)
 {
+	struct bad_row bad = { files[0].ino, true };
+
 	(void)state;
-	assert_int_equal(items_run(&fsd, put_row, left), 0);
+	assert_int_equal(items_run(&fsd, put_row, &bad), 0);
 	assert_int_equal(data_start_pending(&fsd), -EIO);
-	assert_int_equal(items_run(&fsd, put_row, NULL), 0);
+	bad.is_there = false;
+	assert_int_equal(items_run(&fsd, put_row, &bad), 0);
 	assert_int_equal(data_start_pending(&fsd), 0);
 	check_all(&files[0]);
+}
+
+/* What other files have in mappings costs a write(2) nothing: it does not even look at it. */
+static void a_write_looks_at_rows_of_its_own_file_only(void **state)
+{
+	struct file *f = &files[0];
+	struct bad_row below = { f->ino - 1, true }, above = { f->ino + 1, true }, own = { f->ino, true };
+
+	(void)state;
+	assert_int_equal(items_run(&fsd, put_row, &below), 0);
+	assert_int_equal(items_run(&fsd, put_row, &above), 0);
+	left->page[11] = 0xe1;
+	start_write(f, left->page, 11 * 8, 8, false);
+	assert_int_equal(await(), 0);
+	memcpy(f->bytes + 11 * 8, &left->page[11], 8);
+	assert_int_equal(items_run(&fsd, put_row, &own), 0);
+	start_write(f, left->page, 11 * 8, 8, false);
+	assert_int_equal(await(), -EIO);
+	below.is_there = above.is_there = own.is_there = false;
+	assert_int_equal(items_run(&fsd, put_row, &below), 0);
+	assert_int_equal(items_run(&fsd, put_row, &above), 0);
+	assert_int_equal(items_run(&fsd, put_row, &own), 0);
+	check_all(f);
 }
 
 static int teardown_next(void **state)
@@ -148,6 +181,7 @@ int main(void)
 		cmocka_unit_test(what_is_answered_and_not_applied_counts_as_not_committed),
 		cmocka_unit_test(what_is_answered_outlives_the_process_and_is_applied_in_order),
 		cmocka_unit_test(a_row_that_is_none_is_not_applied),
+		cmocka_unit_test(a_write_looks_at_rows_of_its_own_file_only),
 	};
 
 	return cmocka_run_group_tests(tests, setup_next, teardown_next);
