@@ -1,9 +1,11 @@
 /*
- * mdrate DIR FILES THREADS: rates of metadata operations, one line: "create N stat N readdir N unlink N"
- * (operations a second).  Each thread has a directory of its own.  stat is run once before it counts, and then
- * often enough to take a while: one warm pass is over in a moment, in which anything else that runs on the machine
- * is a large part.  Between phases all is made durable, so that none is measured while a filesystem still works
- * on the one before.  Exit status 1 if any operation failed.
+ * mdrate FILES THREADS DIR...: rates of metadata operations on several filesystems, one line for each DIR,
+ * in their order: "create N stat N readdir N unlink N" (operations a second).  Each thread has a directory of
+ * its own.  Every phase is run in each DIR before the next phase begins, so that all of them see the same
+ * machine.  stat is run once before it counts, and then in many short turns, DIR after DIR, of which the
+ * median is taken: one warm pass is over in a moment, in which anything else that runs is a large part.
+ * Between phases all is made durable, so that none is measured while a filesystem still works on the one
+ * before.  Exit status 1 if any operation failed.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -18,9 +20,16 @@
 #include <unistd.h>
 
 #define THREADS_MAX	32
-#define STAT_PASSES	20
+#define DIRS_MAX	8
+#define STAT_TURNS	31
+#define STAT_PASSES	2	/* of a turn */
 
-static const char *root;
+struct rates {
+	double create, stat, list, unlink;
+	double turns[STAT_TURNS];
+};
+
+static const char *root;	/* the DIR of the phase that runs */
 static long files, threads;
 static atomic_long errors;
 
@@ -138,35 +147,81 @@ static double rate(void *(*phase)(void *))
 	return (double)(files * threads) / (now() - began);
 }
 
-int main(int argc, char **argv)
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double median(double *v, size_t nr)
+{
+	qsort(v, nr, sizeof(*v), by_value);
+	return v[nr / 2];
+}
+
+static void make_dirs(void)
 {
 	char path[4096];
-	double create, list, st, rm;
 
-	if (argc != 4 || (threads = atol(argv[3])) < 1 || threads > THREADS_MAX) {
-		fprintf(stderr, "usage: mdrate DIR FILES THREADS\n");
-		return 2;
-	}
-	root = argv[1];
-	files = atol(argv[2]) / threads;
 	for (long t = 0; t < threads; t++) {
 		snprintf(path, sizeof(path), "%s/dm%ld", root, t);
 		/* nullfs has every directory that is looked up */
 		if (mkdir(path, 0755) < 0 && errno != EEXIST)
 			failed("mkdir", path);
 	}
-	create = rate(create_files);
-	settle();
-	rate(stat_files);
-	st = STAT_PASSES * rate(stat_files_often);
-	list = rate(list_files);
-	rm = rate(unlink_files);
-	settle();
+}
+
+static void remove_dirs(void)
+{
+	char path[4096];
+
 	for (long t = 0; t < threads; t++) {
 		snprintf(path, sizeof(path), "%s/dm%ld", root, t);
 		if (rmdir(path) < 0)
 			failed("rmdir", path);
 	}
-	printf("create %.0f stat %.0f readdir %.0f unlink %.0f\n", create, st, list, rm);
+}
+
+int main(int argc, char **argv)
+{
+	struct rates rates[DIRS_MAX];
+	int dirs_nr = argc - 3;
+	char **dirs = argv + 3;
+
+	if (dirs_nr < 1 || dirs_nr > DIRS_MAX || (threads = atol(argv[2])) < 1 || threads > THREADS_MAX ||
+	    (files = atol(argv[1]) / threads) < 1) {
+		fprintf(stderr, "usage: mdrate FILES THREADS DIR... (at most %d)\n", DIRS_MAX);
+		return 2;
+	}
+	for (int d = 0; d < dirs_nr; d++) {
+		root = dirs[d];
+		make_dirs();
+		rates[d].create = rate(create_files);
+		settle();
+	}
+	for (int turn = -1; turn < STAT_TURNS; turn++) {
+		for (int d = 0; d < dirs_nr; d++) {
+			root = dirs[d];
+			if (turn < 0)
+				rate(stat_files);
+			else
+				rates[d].turns[turn] = STAT_PASSES * rate(stat_files_often);
+		}
+	}
+	for (int d = 0; d < dirs_nr; d++) {
+		root = dirs[d];
+		rates[d].stat = median(rates[d].turns, STAT_TURNS);
+		rates[d].list = rate(list_files);
+	}
+	for (int d = 0; d < dirs_nr; d++) {
+		root = dirs[d];
+		rates[d].unlink = rate(unlink_files);
+		settle();
+		remove_dirs();
+	}
+	for (int d = 0; d < dirs_nr; d++)
+		printf("create %.0f stat %.0f readdir %.0f unlink %.0f\n", rates[d].create, rates[d].stat,
+		       rates[d].list, rates[d].unlink);
 	return errors != 0;
 }
