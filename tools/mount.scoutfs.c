@@ -34,6 +34,7 @@
 #include "clock.h"
 #include "conf.h"
 #include "ctl.h"
+#include "stdfds.h"
 
 /* Exit status as mount(8) documents it. */
 #define EXIT_USAGE 1
@@ -655,6 +656,10 @@ int main(int argc, char **argv)
 	char err[ERR_BYTES], dir[PATH_MAX];
 	int opt;
 
+	if (stdfds_occupy() < 0) {
+		say("the closed ones of stdin, stdout, stderr cannot be replaced: %s", strerror(errno));
+		return EXIT_FAIL;
+	}
 	/* -s counts for every -o, wherever it stands */
 	while ((opt = getopt(argc, argv, "fnsvo:t:hV")) != -1) {
 		switch (opt) {

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "lease/lease.h"
+#include "stdfds.h"
 
 #define FILE_BYTES_MAX	(1u << 20)
 #define LONGEST_SOCKET	"ctl-quorumd.sock"
@@ -454,6 +455,15 @@ int conf_override(struct instance_conf *conf, const char *key_value, char *err, 
 	return set_pair(conf, text, 0, NULL, err, err_size);
 }
 
+/* What was asked for must reach its file: an exit status. */
+static int end_output(const char *name)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return 0;
+	fprintf(stderr, "%s: could not write the output: %s\n", name, strerror(errno));
+	return 1;
+}
+
 int conf_from_args(struct instance_conf *conf, int argc, char **argv, bool *done)
 {
 	static const char usage[] = "usage: %s -f FILE|NAME [-o key=value]... | -V\n";
@@ -463,6 +473,11 @@ int conf_from_args(struct instance_conf *conf, int argc, char **argv, bool *done
 	int opt;
 
 	*done = false;
+	if (stdfds_occupy() < 0) {
+		fprintf(stderr, "%s: the closed ones of stdin, stdout, stderr cannot be replaced: %s\n", name,
+			strerror(errno));
+		return 2;
+	}
 	optind = 1;
 	while ((opt = getopt(argc, argv, "f:o:hV")) != -1) {
 		if (opt == 'f') {
@@ -470,11 +485,11 @@ int conf_from_args(struct instance_conf *conf, int argc, char **argv, bool *done
 		} else if (opt == 'h') {
 			printf(usage, name);
 			*done = true;
-			return 0;
+			return end_output(name);
 		} else if (opt == 'V') {
 			printf("%s %s\n", name, SCOUTFS_VERSION);
 			*done = true;
-			return 0;
+			return end_output(name);
 		} else if (opt != 'o') {
 			fprintf(stderr, usage, name);
 			return 2;

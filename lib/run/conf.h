@@ -78,8 +78,9 @@ int conf_override(struct instance_conf *conf, const char *key_value, char *err, 
 int conf_check(const struct instance_conf *conf, char *err, size_t err_size);
 
 /*
- * The same for every daemon's main: "-f FILE|NAME [-o key=value]...".  Returns 0, or an exit status
- * after it has printed why (2) or, with -h or -V, what was asked for (with *done set and 0).
+ * The same for every daemon's main, and first in it, for it occupies standard descriptors that are
+ * closed (stdfds.h): "-f FILE|NAME [-o key=value]...".  Returns 0, or an exit status after it has
+ * printed why (2) or, with -h or -V, what was asked for (with *done set; 0, or 1: it did not get out).
  */
 int conf_from_args(struct instance_conf *conf, int argc, char **argv, bool *done);
 

@@ -163,6 +163,13 @@ nothing_left() { [ -z "$(others)" ]; }
 refused "devices of another instance" "(meta|data)_device .*: in use by process $HOLDER"
 let_go
 nothing_left() { [ -z "$(left_over)" ]; }
+# What a service has opened as its descriptor 2 would get its log.
+rm -rf "$TMP/other"; mkdir "$TMP/other"
+"$BUILD/scoutfs-blockd" -f "$TMP/other.conf" <&- >&- 2>&- & HOLDER=$!
+wait_for 60 test -S "$TMP/other/ctl-blockd.sock"
+is "a service without stdin, stdout and stderr has opened nothing in their place" \
+	"$(readlink "/proc/$HOLDER/fd/0" "/proc/$HOLDER/fd/1" "/proc/$HOLDER/fd/2" | tr '\n' ' ')" "/ / / "
+let_go
 rm -rf "$TMP/other"
 
 # --- directories

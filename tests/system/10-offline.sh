@@ -74,6 +74,11 @@ ok "print --json is JSON throughout" sh -c '"$1" print --json "$2" | python3 -c 
 n = [json.loads(l)[\"kind\"] for l in sys.stdin]
 assert n.count(\"quorum_slot\") == 3 and n.count(\"quorum_block\") == 15 and n.count(\"item\") == 8, n"' - "$CTL" "$M"
 
+# A device that is opened as descriptor 2 would get the messages written over its first bytes.
+fresh
+mkfs "$M" "$D" "${Q[@]}" -A <&- >&- 2>&-; is "without stdin, stdout and stderr mkfs says that its output is lost" $? 1
+is "and writes none of it to the devices" "$(head -c 65536 "$M" | tr -d '\0')$(head -c 65536 "$D" | tr -d '\0')" ""
+check_volume "$M" "$D" "and has made the volume"
 fresh
 out=$(mkfs "$M" "$D" -Q 2 --node 10.0.0.1 --node 10.0.0.2:777 --node 10.0.0.3 -A -V 1 2>/dev/null)
 is "mkfs of nodes: default and own ports" "$(grep -c -e '0: 10.0.0.1:12345$' -e '1: 10.0.0.2:777$' -e '2: 10.0.0.3:12345$' <<<"$out")" 3

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "stdfds.h"
+
 struct command {
 	const char *name;
 	enum command_group group;
@@ -105,6 +107,11 @@ int main(int argc, char **argv)
 	const struct command *c;
 
 	program_set_name(argc > 0 ? argv[0] : NULL);
+	if (stdfds_occupy() < 0) {
+		fprintf(stderr, "%s: the closed ones of stdin, stdout, stderr cannot be replaced: %s\n",
+			program_name(), strerror(errno));
+		return 1;
+	}
 	if (argc < 2) {
 		print_help(stderr);
 		return 1;
