@@ -132,6 +132,10 @@ mark swap "$M" SWAPSPACE2 4086 swap
 mark GPT "$M" 'EFI PART' 512 GPT
 mark MBR "$D" '\x55\xaa' 510 "partition table"
 mark LUKS "$D" 'LUKS\xba\xbe' 0 LUKS
+mark minix "$M" '\x5a\x4d' 1048 minix
+mark cramfs "$D" '\x45\x3d\xcd\x28' 0 cramfs
+mark UDF "$D" BEA01 32769 UDF
+mark "firmware RAID at the end" "$M" 'Intel Raid ISM Cfg Sig. ' $(((128 << 20) - 1024)) "firmware RAID"
 ok "-f overwrites it" mkfs "$M" "$D" "${Q[@]}" -A -f
 check_volume "$M" "$D" "check after -f"
 before=$(sum "$M")
