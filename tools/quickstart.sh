@@ -29,7 +29,7 @@ trap 'exit 1' INT TERM HUP
 step "Make a volume: metadata and data each in a sparse file (a real one wants two block devices)"
 truncate -s 8G "$T/meta"; truncate -s 16G "$T/data"
 mkdir "$M"
-PORT=$((20000 + RANDOM % 20000))
+PORT=$((20000 + RANDOM % 12000))	# none that the kernel gives to connections, which start at 32768
 show scoutfsctl mkfs -A -Q "0,127.0.0.1,$PORT" "$T/meta" "$T/data" || die mkfs
 cat > "$C" <<CONF
 meta_device = $T/meta
