@@ -199,6 +199,7 @@ struct writer {
 	struct block_set *bs;
 	struct meta_alloc ma;
 	struct disk_log_trees *lt;
+	struct log_tree_bits bits;
 	uint64_t seq, tree_seq;
 	uint32_t fmt_vers;
 	struct index_op *ops;
@@ -301,7 +302,7 @@ static int write_index(struct writer *w)
 			if (ret != -ENOENT)
 				continue;
 		}
-		ret = log_tree_force(w->bs, &w->ma, w->lt, &put);
+		ret = log_tree_force_next(w->bs, &w->ma, w->lt, &put, &w->bits);
 	}
 	return ret;
 }
@@ -324,7 +325,7 @@ static int write_item(struct writer *w, const struct stream_item *it)
 		put.val = &inode;
 		put.val_len = w->fmt_vers >= 2 ? INODE_V2_BYTES : INODE_V1_BYTES;
 	}
-	return log_tree_force(w->bs, &w->ma, w->lt, &put);
+	return log_tree_force_next(w->bs, &w->ma, w->lt, &put, &w->bits);
 }
 
 static int write_extents(struct writer *w)

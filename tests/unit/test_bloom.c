@@ -172,6 +172,39 @@ static void bits_that_are_set_cost_no_copy(void **state)
 	close_tree(&t);
 }
 
+/* What is remembered of the item before never keeps bits from being set that are not. */
+static void items_one_after_the_other_have_their_bits(void **state)
+{
+	const struct key a = { .zone = 16, .first = 1030, .type = 4 };
+	const struct key b = { .zone = 16, .first = 5000, .type = 4 };
+	const struct key at[] = { a, a, b, b, a, b };
+	struct log_tree_bits bits = { .bloom_blkno = 0 };
+	struct tree_rig t;
+
+	(void)state;
+	open_tree(&t, 100);
+	for (unsigned i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+		struct item it = { .key = at[i], .seq = i, .val = "x", .val_len = 1 };
+
+		assert_int_equal(log_tree_force_next(t.r.bs, &t.ma, &t.lt, &it, &bits), 0);
+		assert_true(bloom_has(&t, key_lock_start(&at[i])));
+		assert_int_equal(le64_get(t.lt.max_item_seq), i);
+		if (i == 3)
+			assert_int_equal(block_set_write(t.r.bs), 0);
+	}
+	/* the bloom block goes with the last item, and what it had with it */
+	assert_int_equal(log_tree_remove(t.r.bs, &t.ma, &t.lt, &a), 0);
+	assert_int_equal(log_tree_remove(t.r.bs, &t.ma, &t.lt, &b), 0);
+	assert_int_equal(le64_get(t.lt.bloom_ref.blkno), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		struct item it = { .key = i ? a : b, .seq = 9, .val = "x", .val_len = 1 };
+
+		assert_int_equal(log_tree_force_next(t.r.bs, &t.ma, &t.lt, &it, &bits), 0);
+		assert_true(bloom_has(&t, key_lock_start(&it.key)));
+	}
+	close_tree(&t);
+}
+
 static void a_marker_has_no_value(void **state)
 {
 	const struct key k = { .zone = 16, .first = 1030, .type = 4 };
@@ -346,6 +379,7 @@ int main(void)
 		cmocka_unit_test(a_bit_too_many_or_too_few_is_noticed),
 		cmocka_unit_test(every_item_is_found_through_its_locks_bits),
 		cmocka_unit_test(bits_that_are_set_cost_no_copy),
+		cmocka_unit_test(items_one_after_the_other_have_their_bits),
 		cmocka_unit_test(a_marker_has_no_value),
 		cmocka_unit_test(an_empty_tree_has_no_bloom_block),
 		cmocka_unit_test(totals_add_up_in_a_tree),

@@ -329,6 +329,91 @@ static void assert_model(const struct model *m)
 	assert_true(btb_avl_is_balanced(blk));
 }
 
+/* Both sides of a split hold what they should, whatever slots and holes the block had. */
+static void split_parts_a_block_in_the_order_of_keys(void **state)
+{
+	static _Alignas(4096) uint8_t left_buf[LARGE_SIZE];
+	struct disk_btree_block *left = (struct disk_btree_block *)left_buf;
+	uint64_t rng = test_env("SEED", 2);
+	unsigned rounds = (unsigned)test_env("ROUNDS", 300);
+	uint8_t val[ITEM_VAL_MAX];
+
+	(void)state;
+	print_message("seed %llu\n", (unsigned long long)rng);
+	for (unsigned round = 0; round < rounds; round++) {
+		unsigned level = round % 4 == 3, keys = 2 + (unsigned)(test_random(&rng) % 1500);
+		unsigned ops = 2 + (unsigned)(test_random(&rng) % 3000), len_max = round % 3 * 100;
+		unsigned before, nr, bytes, at = 0, moved = 0, last = 0;
+		static bool present[1502];
+		static uint64_t seq[1502];
+
+		memset(present, 0, sizeof(present));
+		memset(left_buf, 0xa5, sizeof(left_buf));
+		btb_init(blk, (uint8_t)level);
+		btb_init(left, (uint8_t)level);
+		for (unsigned op = 0; op < ops; op++) {
+			unsigned k = (unsigned)(test_random(&rng) % keys);
+			struct disk_block_ref child = { .blkno = le64_of(k + META_FIRST_BLKNO), .seq = le64_of(1) };
+			struct item it = { .key = key_nr(k), .seq = op, .val = level ? (void *)&child : val };
+			int slot = btb_find(blk, &it.key);
+
+			it.val_len = level ? sizeof(child) : (uint16_t)(test_random(&rng) % (len_max + 1));
+			if (!level)
+				fill_value(val, it.val_len, k, op);
+			if (slot >= 0) {
+				btb_delete(blk, slot);
+				present[k] = false;
+			} else if (btb_fits(blk, it.val_len)) {
+				btb_insert(blk, &it);
+				present[k] = true;
+				seq[k] = op;
+			}
+		}
+		before = le16_get(blk->total_item_bytes);
+		nr = btb_nr(blk);
+		if (nr < 32)	/* no block is split that has so few */
+			continue;
+		bytes = before / 2;
+		btb_split(blk, left, bytes);
+		if (level == 0) {
+			assert_sound(blk);
+			assert_sound(left);
+		}
+		assert_true(btb_avl_is_balanced(blk));
+		assert_true(btb_avl_is_balanced(left));
+		assert_int_equal(btb_nr(blk) + btb_nr(left), nr);
+		assert_int_equal(le16_get(blk->total_item_bytes) + le16_get(left->total_item_bytes), before);
+		assert_true(btb_nr(blk) > 0);
+		for (unsigned k = 0; k < keys; k++) {
+			struct key key = key_nr(k);
+			struct disk_btree_block *in = at < btb_nr(left) ? left : blk;
+			struct disk_btree_block *out = in == left ? blk : left;
+			int slot = btb_find(in, &key);
+			struct item it;
+
+			assert_int_equal(slot >= 0, present[k]);
+			assert_int_equal(btb_find(out, &key), -1);
+			if (slot < 0)
+				continue;
+			btb_item(in, slot, &it);
+			assert_int_equal(it.seq, seq[k]);
+			if (level == 0) {
+				fill_value(val, it.val_len, k, (unsigned)seq[k]);
+				assert_memory_equal(it.val ? it.val : val, val, it.val_len);
+			}
+			at++;
+			if (in == left) {
+				last = (unsigned)sizeof(struct disk_btree_item) + ((it.val_len + 7u) & ~7u);
+				moved += last;
+			}
+		}
+		/* as many as it takes, and no more */
+		assert_int_equal(moved, le16_get(left->total_item_bytes));
+		assert_true(moved >= bytes && moved - last < bytes);
+		assert_int_equal(at, nr);
+	}
+}
+
 static void random_changes_agree_with_a_model(void **state)
 {
 	static struct model m;
@@ -611,6 +696,7 @@ int main(void)
 		cmocka_unit_test(wrong_heights_are_repaired_by_a_change),
 		cmocka_unit_test(block_holds_what_the_format_says),
 		cmocka_unit_test(parent_key_can_be_replaced),
+		cmocka_unit_test(split_parts_a_block_in_the_order_of_keys),
 		cmocka_unit_test(random_changes_agree_with_a_model),
 		cmocka_unit_test(broken_values_are_refused),
 		cmocka_unit_test(broken_links_are_refused),

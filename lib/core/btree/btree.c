@@ -77,7 +77,10 @@ int btree_block_get(struct block_set *bs, struct block_ref ref, unsigned level,
 	}
 	if (ret < 0)
 		return ret;
-	ret = btree_block_check(bl, level, range, why);
+	/* What this set has made writable was checked then, and only we have changed it since. */
+	ret = 0;
+	if (!bl->dirty || !bl->checked || btb_level(bl->data) != level)
+		ret = btree_block_check(bl, level, range, why);
 	if (ret < 0) {
 		block_put(bs, bl);
 		return ret;

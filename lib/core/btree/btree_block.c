@@ -396,10 +396,14 @@ static unsigned rotate_right(struct disk_btree_block *b, unsigned ref)
 	return up;
 }
 
-/* From ref up to the root: right heights, and rotations where the sides differ by more than one. */
+/*
+ * From ref upwards: right heights, and rotations where the sides differ by more than one.  Above what is
+ * as high as it was nothing has changed.
+ */
 static void rebalance_up(struct disk_btree_block *b, unsigned ref)
 {
 	while (ref) {
+		unsigned was = height_of(b, ref);
 		int balance;
 
 		recompute_height(b, ref);
@@ -417,6 +421,8 @@ static void rebalance_up(struct disk_btree_block *b, unsigned ref)
 				rotate_left(b, left);
 			ref = rotate_right(b, ref);
 		}
+		if (height_of(b, ref) == was)
+			break;
 		ref = le16_get(node_at(b, ref)->parent);
 	}
 }
@@ -538,7 +544,8 @@ static void store_value(struct disk_btree_block *b, unsigned slot, const struct 
 	d->flags = it->flags;
 }
 
-void btb_insert(struct disk_btree_block *b, const struct item *it)
+/* A new slot with the item, which neither tree nor hash know yet. */
+static unsigned append_item(struct disk_btree_block *b, const struct item *it)
 {
 	const unsigned slot = btb_nr(b);
 	struct disk_btree_item *d = item_at(b, slot);
@@ -551,6 +558,13 @@ void btb_insert(struct disk_btree_block *b, const struct item *it)
 	memset(d, 0, sizeof(*d));
 	d->key = key_to_disk(&it->key);
 	store_value(b, slot, it);
+	return slot;
+}
+
+void btb_insert(struct disk_btree_block *b, const struct item *it)
+{
+	const unsigned slot = append_item(b, it);
+
 	avl_insert(b, slot, &it->key);
 	if (b->level == 0)
 		hash_insert(b, slot);
@@ -599,6 +613,72 @@ void btb_delete(struct disk_btree_block *b, int slot)
 		move_slot(b, last, gone);
 	b->nr_items = le16_of((uint16_t)last);
 	le16_add(&b->mid_free_len, (int)ITEM_BYTES);
+}
+
+/* --- splitting: both sides are made anew, which is less work than moving items one by one --- */
+
+/* The subtree of nr slots in the order of their keys; its top, 0 if there are none. */
+static unsigned build_subtree(struct disk_btree_block *b, const uint16_t *slots, unsigned nr,
+			      unsigned parent)
+{
+	const unsigned half = nr / 2;
+	struct disk_avl_node *node;
+	unsigned ref;
+
+	if (!nr)
+		return 0;
+	ref = ref_of_slot(slots[half]);
+	node = node_at(b, ref);
+	*node = (struct disk_avl_node){ .parent = le16_of((uint16_t)parent) };
+	node->left = le16_of((uint16_t)build_subtree(b, slots, half, ref));
+	node->right = le16_of((uint16_t)build_subtree(b, slots + half + 1, nr - half - 1, ref));
+	recompute_height(b, ref);
+	return ref;
+}
+
+/* Tree and hash of a block whose nr items are all in `slots`, in the order of their keys. */
+static void rebuild(struct disk_btree_block *b, const uint16_t *slots, unsigned nr)
+{
+	b->item_root = le16_of((uint16_t)build_subtree(b, slots, nr, 0));
+	if (b->level > 0)
+		return;
+	memset(hash_table(b), 0, BTREE_HASH_BUCKETS * sizeof(le16));
+	for (unsigned i = 0; i < nr; i++)
+		hash_insert(b, slots[i]);
+}
+
+void btb_split(struct disk_btree_block *b, struct disk_btree_block *left, unsigned bytes)
+{
+	uint16_t slots[ITEMS_NR_MAX], left_slots[ITEMS_NR_MAX] = { 0 }, now_at[ITEMS_NR_MAX] = { 0 };
+	const unsigned nr = btb_nr(b);
+	unsigned moved = 0, moved_nr = 0, kept_nr = 0, at = 0;
+
+	assert(btb_nr(left) == 0 && left->level == b->level);
+	for (int slot = btb_first(b); slot >= 0; slot = btb_next(b, slot))
+		slots[at++] = (uint16_t)slot;
+	assert(at == nr);
+	for (; moved < bytes && moved_nr < nr; moved_nr++) {
+		struct item it;
+
+		btb_item(b, slots[moved_nr], &it);
+		moved += ITEM_BYTES + round8(it.val_len);
+		left_slots[moved_nr] = (uint16_t)append_item(left, &it);
+		now_at[slots[moved_nr]] = UINT16_MAX;
+	}
+	rebuild(left, left_slots, moved_nr);
+
+	for (unsigned slot = 0; slot < nr; slot++) {
+		if (now_at[slot] == UINT16_MAX)
+			continue;
+		*item_at(b, kept_nr) = *item_at(b, slot);
+		now_at[slot] = (uint16_t)kept_nr++;
+	}
+	for (unsigned i = 0; i < kept_nr; i++)
+		slots[i] = now_at[slots[moved_nr + i]];
+	b->nr_items = le16_of((uint16_t)kept_nr);
+	le16_add(&b->mid_free_len, (int)(ITEM_BYTES * moved_nr));
+	le16_add(&b->total_item_bytes, -(int)moved);
+	rebuild(b, slots, kept_nr);
 }
 
 void btb_set_key(struct disk_btree_block *b, int slot, const struct key *key)

@@ -52,6 +52,8 @@ void btb_insert(struct disk_btree_block *b, const struct item *it);
 /* New value, seq and flags for a slot; round8(val_len) must fit in the middle. */
 void btb_update(struct disk_btree_block *b, int slot, const struct item *it);
 void btb_delete(struct disk_btree_block *b, int slot);
+/* Move the lowest items, of at least `bytes` (9.7), to the empty block `left` of the same level. */
+void btb_split(struct disk_btree_block *b, struct disk_btree_block *left, unsigned bytes);
 /* Give a parent's slot another key (its order among the others must not change). */
 void btb_set_key(struct disk_btree_block *b, int slot, const struct key *key);
 void btb_compact(struct disk_btree_block *b);

@@ -195,8 +195,6 @@ static int split(struct path *p)
 	struct block *left;
 	struct block_ref ref;
 	struct key key;
-	unsigned moved = 0;
-	unsigned half = total_bytes(b) / 2;
 	int ret;
 
 	ret = new_node(p, p->level, &ref, &left);
@@ -211,14 +209,7 @@ static int split(struct path *p)
 		}
 	}
 	l = left->data;
-	while (moved < half) {
-		int slot = btb_first(b);
-		struct item it;
-
-		btb_item(b, slot, &it);
-		moved += item_bytes(it.val_len);
-		move_item(l, b, slot);
-	}
+	btb_split(b, l, total_bytes(b) / 2);
 	key = key_at(l, btb_last(l));
 	insert_child(p->parent->data, &key, ref);
 	block_put(p->bs, left);

@@ -24,7 +24,11 @@ struct key {
 
 /* <0, 0, >0 as memcmp, in the order of 7.2. */
 int key_cmp(const struct key *a, const struct key *b);
-static inline bool key_eq(const struct key *a, const struct key *b) { return key_cmp(a, b) == 0; }
+static inline bool key_eq(const struct key *a, const struct key *b)
+{
+	return a->first == b->first && a->second == b->second && a->third == b->third &&
+	       a->zone == b->zone && a->type == b->type && a->fourth == b->fourth;
+}
 
 /* The next and previous key; both wrap (7.2). */
 struct key key_next(struct key k);

@@ -66,6 +66,16 @@ int bloom_block_check(const struct disk_bloom_block *b);	/* total_set and unusab
  */
 int log_tree_force(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
 		   const struct item *it);
+/*
+ * The same, one after the other: *bits, zeroes at first, says for which lock the bloom block has the
+ * bits already, because the item before was under it.  Only as long as nobody else writes to lt.
+ */
+struct log_tree_bits {
+	struct key lock_start;
+	uint64_t bloom_blkno;	/* 0: for none */
+};
+int log_tree_force_next(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
+			const struct item *it, struct log_tree_bits *bits);
 int log_tree_remove(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
 		    const struct key *key);
 

@@ -94,11 +94,10 @@ int log_trees_check(const struct item *it, struct disk_log_trees *lt)
 	return 0;
 }
 
-/* Make sure the bits of the lock that covers key are set; copy the block only if one is not. */
+/* Make sure the bits of the lock are set; copy the block only if one is not. */
 static int set_bloom(struct block_set *bs, struct blkno_alloc *al, struct disk_log_trees *lt,
-		     const struct key *key)
+		     const struct key lock_start)
 {
-	const struct key lock_start = key_lock_start(key);
 	struct block_ref ref = block_ref_get(&lt->bloom_ref);
 	struct block *bl;
 	bool is_set;
@@ -151,9 +150,10 @@ static int add_to_stored(struct block_set *bs, const struct disk_log_trees *lt,
 	return ret;
 }
 
-int log_tree_force(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
-		   const struct item *it)
+int log_tree_force_next(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
+			const struct item *it, struct log_tree_bits *bits)
 {
+	const struct key lock_start = key_lock_start(&it->key);
 	struct disk_xattr_total sum;
 	struct item put = *it;
 	int ret;
@@ -169,7 +169,12 @@ int log_tree_force(struct block_set *bs, struct meta_alloc *ma, struct disk_log_
 		put.val = NULL;
 		put.val_len = 0;
 	}
-	ret = set_bloom(bs, &ma->al, lt, &put.key);
+	ret = 0;
+	if (!bits->bloom_blkno || bits->bloom_blkno != le64_get(lt->bloom_ref.blkno) ||
+	    !key_eq(&bits->lock_start, &lock_start)) {
+		ret = set_bloom(bs, &ma->al, lt, lock_start);
+		*bits = (struct log_tree_bits){ lock_start, le64_get(lt->bloom_ref.blkno) };
+	}
 	if (ret == 0)
 		ret = btree_force(bs, &ma->al, &lt->item_root, &put);
 	if (ret < 0)
@@ -177,6 +182,14 @@ int log_tree_force(struct block_set *bs, struct meta_alloc *ma, struct disk_log_
 	if (it->seq > le64_get(lt->max_item_seq))
 		lt->max_item_seq = le64_of(it->seq);
 	return 0;
+}
+
+int log_tree_force(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
+		   const struct item *it)
+{
+	struct log_tree_bits bits = { .bloom_blkno = 0 };
+
+	return log_tree_force_next(bs, ma, lt, it, &bits);
 }
 
 int log_tree_remove(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
