@@ -189,6 +189,7 @@ struct delete_op {
 	unsigned nr;
 	bool have_map;		/* of this hold of the lock */
 	bool has_directories;
+	int deleted_nr;		/* by this run */
 	int map_err;
 	uint8_t map[INODE_LOCK_GROUP / 8];
 	struct {
@@ -306,11 +307,12 @@ static int delete_inode(struct delete_op *d, struct itx *tx, uint64_t ino)
 	if (ret == 0)
 		ret = inode_delete(tx, ino, &ci);
 	if (ret == 0)
-		ret = txn_inode_count_add(tx, -1);
+		d->deleted_nr++;
 	return ret;
 }
 
-static int delete_run(struct op *op, struct itx *tx)
+/* As delete_run, but how many are gone is only in d->deleted_nr. */
+static int delete_some(struct op *op, struct itx *tx)
 {
 	struct delete_op *d = (struct delete_op *)op;
 	uint64_t began = tx->dirty_nr;
@@ -344,6 +346,18 @@ static int delete_run(struct op *op, struct itx *tx)
 		}
 	}
 	return 0;
+}
+
+static int delete_run(struct op *op, struct itx *tx)
+{
+	struct delete_op *d = (struct delete_op *)op;
+	int ret, err = 0;
+
+	d->deleted_nr = 0;
+	ret = delete_some(op, tx);
+	if (ret >= 0 && d->deleted_nr)
+		err = txn_inode_count_add(tx, -d->deleted_nr);
+	return err < 0 ? err : ret;
 }
 
 static void delete_done(struct op *op, int err)
