@@ -54,6 +54,23 @@ says "counters for Prometheus: who is up" '^scoutfs_up\{instance="t",service="fs
 says "counters for Prometheus: a counter" '^scoutfs_commits\{instance="t",service="serverd"\} [1-9][0-9]*$'
 is "counters for Prometheus: nothing else" "$(grep -vcE '^scoutfs_[a-z0-9_]+\{instance="t",service="[a-z]+"\} [0-9]+$' <<<"$out")" 0
 is "counters for Prometheus: each once" "$(sed 's/ [0-9]*$//' <<<"$out" | sort | uniq -d)" ""
+
+# The same numbers by two ways: from the leader, and by statvfs and an ioctl of the mount.
+df_agrees() {
+	"$CTL" df --json -p "$MNT" >"$TMP/df" && "$CTL" status --cluster --json "$CONF" >"$TMP/cluster" && python3 - "$TMP/df" "$TMP/cluster" <<-'PY'
+	import json, sys
+	d, c = (json.loads(open(n).readline()) for n in sys.argv[1:3])
+	m = c['metadata']
+	assert d['free_meta_blocks'] * 65536 == m['free_bytes'] - m['reserved_bytes'], (d, m)
+	assert d['free_data_blocks'] * 4096 == c['data']['free_bytes'], (d, c['data'])
+	for k, n in ('meta', m['total_bytes'] // 65536), ('data', c['data']['total_bytes'] // 4096):
+	    assert d['total_%s_blocks' % k] == n == d['used_%s_blocks' % k] + d['free_%s_blocks' % k], d
+	PY
+}
+dd if=/dev/urandom of="$MNT/blocks" bs=1M count=3 conv=fsync status=none
+ok "df has what is free of metadata and of data as the leader has it" wait_for 60 df_agrees
+is "df: the rows and columns of its table" "$("$CTL" df -p "$MNT" | awk '{print NF, $1, $2}' | tr '\n' ' ')" "6 Type Size 6 MetaData 64KB 6 Data 4KB "
+rm "$MNT/blocks"
 status --cluster "$CONF"
 is "the cluster of one node: exit status" "$rc" 0
 says "its leader" "^  leader +term [0-9]+, slot 0 at 127.0.0.1:$PORT"

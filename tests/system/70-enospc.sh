@@ -67,6 +67,8 @@ ok "what was acknowledged is there (${total:-?} bytes)" test -n "$total"
 spare=$((DATA_BYTES - 65 * 4096 - ${total:-0} - $(cat "$TMP"/list.a? | wc -l) * 4096))
 ok "nearly all of the device could be used ($spare bytes could not)" test "$spare" -lt $((4 << 20))
 is "nothing is available" "$(statvfs f_bavail)" 0
+is "df: no block of data is free, some of metadata are" \
+	"$("$CTL" df -p "$MNT" | awk '$1 == "MetaData" {m = $5 > 0} $1 == "Data" {print m, $5}')" "1 0"
 ok "one byte more is refused" no_space dd if=/dev/zero of="$MNT/one" bs=1 count=1
 ok "files without data can be made" touch "$MNT/empty"
 ok "and removed" rm "$MNT/empty" "$MNT/one"

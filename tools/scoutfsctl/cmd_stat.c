@@ -2,9 +2,10 @@
  * scoutfsctl stat, statfs and df: what a mount says about a file and about the volume (interface.md
  * 1.3, 3.3, 3.4).
  *
- * df: metadata and data have separate free space, but statvfs, which is all a mount answers so far,
- * has one number for both (interface 4.1).  So the free space of each alone is shown as unknown and
- * that of both together in a line of its own; nothing is guessed.
+ * df: statvfs has the free blocks of both devices together, and of data alone what can be written
+ * (interface 4.1); the difference is metadata, of which the reserve is not for use (1.3, STATFS_MORE).
+ * A mount that is out of metadata says that nothing can be written: the free space of data is not
+ * known then.
  */
 #include "tools/scoutfsctl/commands.h"
 
@@ -198,7 +199,7 @@ int cmd_statfs(int argc, char **argv)
 	return print_fields("statfs", fields, sizeof(fields) / sizeof(fields[0]), &o);
 }
 
-#define DF_ROWS 4
+#define DF_ROWS 3
 #define DF_COLUMNS 6
 
 struct df_table {
@@ -218,6 +219,58 @@ static void df_amount(char out[24], uint64_t blocks, unsigned shift, bool is_hum
 	for (; size >= 1024 && u < 6; u++)
 		size /= 1024;
 	snprintf(out, 24, "%.1f%c", size, units[u]);
+}
+
+struct df_space {
+	uint64_t total, avail;
+	bool is_known;		/* avail is */
+};
+
+/* The space of metadata and of data; -EPROTO: numbers that cannot be. */
+static int df_split(const struct ioc_statfs_more *st, const struct statvfs *vfs, struct df_space *meta,
+		    struct df_space *data)
+{
+	bool is_out_of_meta = vfs->f_ffree == 0;
+	uint64_t meta_avail;
+
+	if (vfs->f_frsize != SMALL_SIZE || vfs->f_bfree > vfs->f_blocks || vfs->f_bavail > vfs->f_bfree)
+		return -EPROTO;
+	meta_avail = is_out_of_meta ? 0 : (vfs->f_bfree - vfs->f_bavail) >> (LARGE_SHIFT - SMALL_SHIFT);
+	if (meta_avail > st->total_meta_blocks || vfs->f_bavail > st->total_data_blocks)
+		return -EPROTO;
+	*meta = (struct df_space){
+		.total = st->total_meta_blocks,
+		.avail = meta_avail > st->reserved_meta_blocks ? meta_avail - st->reserved_meta_blocks : 0,
+		.is_known = true,
+	};
+	*data = (struct df_space){
+		.total = st->total_data_blocks,
+		.avail = vfs->f_bavail,
+		.is_known = !is_out_of_meta,
+	};
+	return 0;
+}
+
+static void df_row(char row[DF_COLUMNS][24], const struct df_space *s, unsigned shift, bool is_human)
+{
+	uint64_t used = s->total - s->avail;
+
+	df_amount(row[2], s->total, shift, is_human);
+	if (!s->is_known)
+		return;
+	df_amount(row[3], used, shift, is_human);
+	df_amount(row[4], s->avail, shift, is_human);
+	snprintf(row[5], 24, "%u", s->total ? (unsigned)((double)used * 100 / (double)s->total) : 0);
+}
+
+static void df_json(const char *name, const struct df_space *s)
+{
+	printf("\"total_%s_blocks\":%" PRIu64, name, s->total);
+	if (s->is_known)
+		printf(",\"used_%s_blocks\":%" PRIu64 ",\"free_%s_blocks\":%" PRIu64, name, s->total - s->avail,
+		       name, s->avail);
+	else
+		printf(",\"used_%s_blocks\":null,\"free_%s_blocks\":null", name, name);
 }
 
 static void df_print(const struct df_table *t)
@@ -244,12 +297,11 @@ int cmd_df(int argc, char **argv)
 		{ "Type", "Size", "Total", "Used", "Free", "Use%" },
 		{ "MetaData", "64KB", "", "-", "-", "-" },
 		{ "Data", "4KB", "", "-", "-", "-" },
-		{ "Both", "4KB", "", "", "", "" },
 	} };
 	struct ioc_statfs_more st = { 0 };
 	struct common_options o;
+	struct df_space meta, data;
 	struct statvfs vfs;
-	uint64_t total, avail, used;
 	int fd, ret;
 
 	ret = parse_common(argc, argv, "df", ":hp:", &o);
@@ -266,31 +318,27 @@ int cmd_df(int argc, char **argv)
 		say_error("df", "statvfs failed: %s", strerror(-ret));
 	}
 	close(fd);
-	if (ret == 0 && (vfs.f_frsize != SMALL_SIZE || vfs.f_bfree > vfs.f_blocks)) {
-		say_error("df", "the mount answered statvfs with numbers that cannot be");
-		ret = -EPROTO;
+	if (ret == 0) {
+		ret = df_split(&st, &vfs, &meta, &data);
+		if (ret < 0)
+			say_error("df", "the mount answered statvfs with numbers that cannot be");
 	}
 	if (ret < 0)
 		return verb_failed("df", ret);
 
-	total = vfs.f_blocks;
-	avail = vfs.f_bfree;
-	used = total - avail;
 	if (o.is_json) {
-		printf("{\"total_meta_blocks\":%" PRIu64 ",\"total_data_blocks\":%" PRIu64
-		       ",\"total_4k_blocks\":%" PRIu64 ",\"used_4k_blocks\":%" PRIu64
-		       ",\"free_4k_blocks\":%" PRIu64 "}\n",
-		       st.total_meta_blocks, st.total_data_blocks, total, used, avail);
+		putchar('{');
+		df_json("meta", &meta);
+		putchar(',');
+		df_json("data", &data);
+		printf("}\n");
 		return 0;
 	}
-	df_amount(t.cell[1][2], st.total_meta_blocks, LARGE_SHIFT, o.is_human);
-	df_amount(t.cell[2][2], st.total_data_blocks, SMALL_SHIFT, o.is_human);
-	df_amount(t.cell[3][2], total, SMALL_SHIFT, o.is_human);
-	df_amount(t.cell[3][3], used, SMALL_SHIFT, o.is_human);
-	df_amount(t.cell[3][4], avail, SMALL_SHIFT, o.is_human);
-	snprintf(t.cell[3][5], sizeof(t.cell[3][5]), "%u",
-		 total ? (unsigned)((double)used * 100 / (double)total) : 0);
+	df_row(t.cell[1], &meta, LARGE_SHIFT, o.is_human);
+	df_row(t.cell[2], &data, SMALL_SHIFT, o.is_human);
 	df_print(&t);
-	printf("(the mount tells free space of metadata and data only together)\n");
+	if (!data.is_known)
+		fprintf(stderr, "%s: df: the metadata that may be used is used up: nothing can be written\n",
+			program_name());
 	return 0;
 }
