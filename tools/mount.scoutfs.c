@@ -216,8 +216,9 @@ static int take_volume_option(struct mount_request *rq, const char *option, char
 	const char *eq = strchr(option, '=');
 	size_t len = eq ? (size_t)(eq - option) : strlen(option);
 	const struct volume_option *o = find_volume_option(option, len);
+	char why[CONF_ERR_BYTES], full[PATH_MAX];
 	struct instance_conf scratch;
-	char why[CONF_ERR_BYTES];
+	const char *value = NULL;
 	int ret;
 
 	if (!o)
@@ -230,11 +231,17 @@ static int take_volume_option(struct mount_request *rq, const char *option, char
 		return refuse(err, err_size, "%s: the value is missing", o->name);
 	if (o->kind == OPTION_SETTING && strpbrk(eq + 1, "\n#"))
 		return refuse(err, err_size, "%s: a line end or # cannot be in it", o->name);
-	ret = add_setting(rq, o, eq ? eq + 1 : NULL, err, err_size);
+	if (eq)
+		value = eq + 1;
+	if (strcmp(o->name, "metadev_path") == 0) {
+		snprintf(rq->meta, sizeof(rq->meta), "%s", value);
+		/* relative to where mount is called, as the other device and the mount point */
+		if (value[0] != '/' && !(value = realpath(value, full)))
+			return refuse(err, err_size, "%s: %.200s: %s", o->name, eq + 1, strerror(errno));
+	}
+	ret = add_setting(rq, o, value, err, err_size);
 	if (ret < 0)
 		return ret;
-	if (strcmp(o->name, "metadev_path") == 0)
-		snprintf(rq->meta, sizeof(rq->meta), "%s", eq + 1);
 	/* by the rules of the configuration; its message names the key */
 	conf_init(&scratch, "scratch", why, sizeof(why));
 	for (unsigned i = 0; i < rq->settings_nr; i++) {
@@ -403,6 +410,22 @@ static int check_agreement(const struct mount_request *rq, const struct instance
 		}
 	}
 	return 0;
+}
+
+/* A line of a configuration cannot say every path: it would be read as another one. */
+static bool fits_configuration(const char *what, const char *path)
+{
+	size_t len = strlen(path);
+	const char *p = path;
+
+	/* a # after a blank begins a comment */
+	while ((p = strchr(p, '#')) && !isspace((unsigned char)p[-1]))
+		p++;
+	if (len < CONF_PATH_BYTES && !p && !strchr(path, '\n') && !isspace((unsigned char)path[len - 1]))
+		return true;
+	say("%s %s: too long for a configuration, or with a line end, a # after a blank, or a blank at its end",
+	    what, path);
+	return false;
 }
 
 static int make_dir(const char *path, mode_t mode)
@@ -615,12 +638,10 @@ static int do_mount(const struct mount_request *rq, const char *data, const char
 		    dir, CONF_DIR);
 		return EXIT_FAIL;
 	}
-	if (strlen(data_path) >= CONF_PATH_BYTES || strlen(meta_path) >= CONF_PATH_BYTES ||
-	    strlen(dir) >= CONF_PATH_BYTES || strpbrk(dir, "\n#")) {
-		say("%s, %s, %s: too long, or with a line end or #, for a configuration", data_path,
-		    meta_path, dir);
+	if (!fits_configuration("data device", data_path) ||
+	    !fits_configuration("metadata device", meta_path) ||
+	    !fits_configuration("mount point", dir))
 		return EXIT_FAIL;
-	}
 	for (unsigned i = 0; i < rq->settings_nr; i++) {
 		if (conf_override(&conf, rq->settings[i], err, sizeof(err)) < 0) {
 			say("%s", err);

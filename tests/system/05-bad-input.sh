@@ -235,6 +235,11 @@ helper "mount: a slot that is none" "quorum_slot_nr.*Invalid argument" "$DATA" "
 helper "mount: a slot twice" "quorum_slot_nr: given twice" "$DATA" "$MNT" -o "metadev_path=$META,quorum_slot_nr=0,quorum_slot_nr=0"
 helper "mount: no such device" "data device $TMP/none: No such file" "$TMP/none" "$MNT" -o "metadev_path=$META"
 helper "mount: no such mount point" "mount point $TMP/none: No such file" "$DATA" "$TMP/none" -o "metadev_path=$META"
+helper "mount: no such metadata device, by a relative path" "metadev_path: meta.none: No such file" "$DATA" "$MNT" -o "metadev_path=meta.none"
+ln "$META" "$TMP/m #"; ln -s "m #" "$TMP/m2"; mkdir "$TMP/blank "
+helper "mount: a device of a name that no configuration can hold" "metadata device $TMP/m #: .*#" "$DATA" "$MNT" -o "metadev_path=$TMP/m2"
+helper "mount: a mount point of such a name" "mount point $TMP/blank : .*blank" "$DATA" "$TMP/blank " -o "metadev_path=$META"
+rm "$TMP/m #" "$TMP/m2"
 helper "mount: a mount point that is a file" "mount point $CONF: not a directory" "$DATA" "$CONF" -o "metadev_path=$META"
 "$M" "$DATA" "$MNT" >/dev/null 2>&1; is "mount: exit status of a failure" $? 32
 "$M" >/dev/null 2>&1; is "mount: exit status of wrong usage" $? 1
