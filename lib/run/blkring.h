@@ -122,28 +122,35 @@ static inline void blkring_relax(void)
 }
 
 /*
- * How long it pays to spin: a wake-up costs more than a fast device needs, and spinning for a slow one
- * only keeps others off the processor.  A spin that was long enough lately is worth the next eight; when
- * none was, every sixteenth wait tries (a wait that slept says little: the wake-up is part of it).
+ * How long it pays to spin: a wake-up costs more than a fast device needs, and spinning in vain keeps others off the
+ * processor, the one that would bring what is waited for among them.  So more than every other spin must have been
+ * long enough lately; while that is not so every sixteenth wait tries, and one that was right is followed by another.
+ * (A wait that slept says little: the wake-up is part of it.)
  */
+#define BLKRING_SPIN_CREDIT	8u
+
 struct blkring_spin {
-	uint32_t credit;
+	uint32_t credit;		/* each spin that was long enough adds one, up to that; each other takes one */
 	uint32_t waits;
+	uint32_t is_long;		/* the wait that is under way spins for long */
 };
 
 /* The next wait begins: how long it spins. */
 static inline uint64_t blkring_spin_ns(struct blkring_spin *s)
 {
-	return s->credit > 0 || s->waits++ % 16 == 0 ? BLKRING_SPIN_MAX_NS : BLKRING_SPIN_MIN_NS;
+	s->is_long = s->credit > 0 || s->waits++ % 16 == 0;
+	return s->is_long ? BLKRING_SPIN_MAX_NS : BLKRING_SPIN_MIN_NS;
 }
 
 /* It ended after so long. */
 static inline void blkring_spin_end(struct blkring_spin *s, uint64_t ns)
 {
-	if (ns <= BLKRING_SPIN_MAX_NS)
-		s->credit = 8;
-	else if (s->credit > 0)
-		s->credit--;
+	if (!s->is_long)
+		return;
+	if (ns > BLKRING_SPIN_MAX_NS)
+		s->credit -= s->credit > 0;
+	else if (s->credit < BLKRING_SPIN_CREDIT)
+		s->credit++;
 }
 
 /* Every word is read from src exactly once, whatever the compiler would like. */

@@ -7,7 +7,7 @@
  * that fails leaves nothing it made.
  *
  * One thread, one loop: take descriptors from the rings, tell the kernel, answer what has ended.  When
- * there was nothing to do for 50 us (5 us when that was in vain lately) it asks for doorbells, looks once
+ * there was nothing to do for 50 us (5 us when that was mostly in vain lately) it asks for doorbells, looks once
  * more, and sleeps in epoll.  Death at any instruction is covered by the clients (they send again) and by
  * the kernel (it keeps the locks until the last write has ended); an orderly stop only saves them the
  * wait.

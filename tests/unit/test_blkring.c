@@ -99,28 +99,38 @@ static struct blkring_desc good_read(void)
 				      .region_off = 4096, .dev_off = 131072 };
 }
 
-/* Fast answers are spun for; for slow ones only some waits try; and one fast answer changes that. */
-static void spinning_follows_what_paid(void **state)
+static unsigned spin_long(struct blkring_spin *s, unsigned waits, const uint64_t *ns, unsigned ns_nr)
 {
-	struct blkring_spin s = { 0 };
 	unsigned nr = 0;
 
+	for (unsigned i = 0; i < waits; i++) {
+		nr += blkring_spin_ns(s) == BLKRING_SPIN_MAX_NS;
+		blkring_spin_end(s, ns[i % ns_nr]);
+	}
+	return nr;
+}
+
+/* Fast answers are spun for; for slow ones, and where only some are fast, only some waits try. */
+static void spinning_follows_what_paid(void **state)
+{
+	static const uint64_t fast[] = { BLKRING_SPIN_MAX_NS }, slow[] = { UINT64_MAX };
+	static const uint64_t mostly[] = { 0, 0, BLKRING_SPIN_MAX_NS + 1 };
+	static const uint64_t seldom[] = { 0, BLKRING_SPIN_MAX_NS + 1, UINT64_MAX };
+	struct blkring_spin s = { 0 };
+
 	(void)state;
-	for (unsigned i = 0; i < 100; i++) {
-		assert_int_equal(blkring_spin_ns(&s), BLKRING_SPIN_MAX_NS);
-		blkring_spin_end(&s, BLKRING_SPIN_MAX_NS);
-	}
-	for (unsigned i = 0; i < 8; i++) {
-		assert_int_equal(blkring_spin_ns(&s), BLKRING_SPIN_MAX_NS);
-		blkring_spin_end(&s, BLKRING_SPIN_MAX_NS + 1);
-	}
-	for (unsigned i = 0; i < 160; i++) {
-		nr += blkring_spin_ns(&s) == BLKRING_SPIN_MAX_NS;
-		blkring_spin_end(&s, UINT64_MAX);
-	}
-	assert_int_equal(nr, 10);
+	assert_int_equal(spin_long(&s, 100, fast, 1), 100);
+	assert_int_equal(spin_long(&s, 300, mostly, 3), 300);
+	assert_int_equal(spin_long(&s, 100, fast, 1), 100);
+	assert_int_equal(spin_long(&s, 8, slow, 1), 8);
+	assert_int_equal(spin_long(&s, 160, slow, 1), 10);
+	assert_true(spin_long(&s, 1600, seldom, 3) < 400);
+	/* One that was right is followed by another, and those that follow by more. */
+	assert_int_equal(spin_long(&s, 160, slow, 1), 10);
+	while (blkring_spin_ns(&s) != BLKRING_SPIN_MAX_NS)
+		blkring_spin_end(&s, 0);
 	blkring_spin_end(&s, 0);
-	assert_int_equal(blkring_spin_ns(&s), BLKRING_SPIN_MAX_NS);
+	assert_int_equal(spin_long(&s, 100, fast, 1), 100);
 }
 
 static void good_descriptors_pass(void **state)
