@@ -11,19 +11,24 @@
  *
  * Each call ends once: it is in the inbox, then in the session, and whoever takes it out calls
  * done.
+ *
+ * A wake-up costs more than to send a frame.  So `home` is a role: whoever has that mutex is the home thread for as
+ * long.  A caller that finds it free sends what it has, but never calls anybody back, for it may hold what a callback
+ * wants; one that waits for its answer anyway (net_client_call.c) also reads what comes, and the thread proper is not
+ * woken for it.  Connecting, deadlines and monitors stay with that thread.
  */
 #include "net_client.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -99,6 +104,14 @@ static void count(struct net_client *nc, uint64_t *counter)
 	pthread_mutex_unlock(&nc->mutex);
 }
 
+/* What the home thread is to be woken for; sock NULL: nothing. */
+static int watch(struct net_client *nc, void *sock, int op, uint32_t events)
+{
+	struct epoll_event ev = { .events = events };
+
+	return sock && epoll_ctl(nc->epoll_fd, op, zmqu_fd(sock), &ev) < 0 ? -errno : 0;
+}
+
 /* Throw the socket away; the next attempt is after delay_ns. */
 static void drop_socket(struct net_client *nc, uint64_t delay_ns)
 {
@@ -106,6 +119,12 @@ static void drop_socket(struct net_client *nc, uint64_t delay_ns)
 
 	if (nc->sock)
 		zmq_socket_monitor(nc->sock, NULL, 0);
+	/* ZeroMQ closes their descriptors some time later.  One that is not watched yet cannot be forgotten. */
+	(void)watch(nc, nc->mon, EPOLL_CTL_DEL, 0);
+	(void)watch(nc, nc->sock, EPOLL_CTL_DEL, 0);
+	if (nc->is_listening)
+		net_client_ring(nc->listen_fd);
+	nc->is_listening = false;
 	zmqu_close(nc->mon);
 	zmqu_close(nc->sock);
 	nc->sock = nc->mon = NULL;
@@ -124,8 +143,8 @@ static void drop_socket(struct net_client *nc, uint64_t delay_ns)
 		nc->conf.ops.on_disconnected(nc->conf.arg);
 }
 
-/* 0; -EAGAIN: later; else the socket is gone. */
-static int send_frame(struct net_client *nc, struct msg_header *hdr, const void *body)
+/* 0; -EAGAIN: later; else the socket is of no use. */
+static int try_frame(struct net_client *nc, struct msg_header *hdr, const void *body)
 {
 	int ret;
 
@@ -134,21 +153,28 @@ static int send_frame(struct net_client *nc, struct msg_header *hdr, const void 
 	hdr->term = nc->term;
 	hdr->rid = nc->conf.rid;
 	ret = zmqu_send_msg(nc->sock, NULL, hdr, body, nc->buf, MSG_FRAME_MAX);
-	if (ret == -EAGAIN) {
+	if (ret == -EAGAIN)
 		nc->is_blocked = true;
+	if (ret < 0)
 		return ret;
-	}
-	if (ret < 0) {
-		log_warning("server at %s: %s cannot be sent: %s; connecting again",
-			    nc->stats.endpoint, msg_name(hdr->type), strerror(-ret));
-		drop_socket(nc, RETRY_NS);
-		return ret;
-	}
 	nc->session.sent_nr++;
 	nc->session.acked_seq = nc->session.recv_seq;
 	nc->unacked_nr = 0;
 	nc->last_sent_ns = clock_mono_ns();
 	return 0;
+}
+
+/* 0; -EAGAIN: later; else the socket is gone. */
+static int send_frame(struct net_client *nc, struct msg_header *hdr, const void *body)
+{
+	int ret = try_frame(nc, hdr, body);
+
+	if (ret < 0 && ret != -EAGAIN) {
+		log_warning("server at %s: %s cannot be sent: %s; connecting again",
+			    nc->stats.endpoint, msg_name(hdr->type), strerror(-ret));
+		drop_socket(nc, RETRY_NS);
+	}
+	return ret;
 }
 
 static void send_ping(struct net_client *nc, unsigned type, uint64_t cookie)
@@ -159,20 +185,24 @@ static void send_ping(struct net_client *nc, unsigned type, uint64_t cookie)
 	send_frame(nc, &hdr, &ping);
 }
 
-/* Send what has not been sent on this socket. */
-static void pump(struct net_client *nc)
+/* Send what has not been sent on this socket.  The first error of `send`. */
+static int pump(struct net_client *nc,
+		int (*send)(struct net_client *nc, struct msg_header *hdr, const void *body))
 {
 	struct session_out *o;
+	int ret;
 
 	while (nc->state == LINK_OPEN && !nc->is_blocked && (o = session_next(&nc->session))) {
 		bool is_again = o->is_again;
 
-		if (send_frame(nc, &o->hdr, o->body) < 0)
-			return;
+		ret = send(nc, &o->hdr, o->body);
+		if (ret < 0)
+			return ret;
 		session_sent(&nc->session, o);
 		if (is_again)
 			count(nc, &nc->stats.resent);
 	}
+	return 0;
 }
 
 /* A response to a server that is gone is for nobody. */
@@ -208,6 +238,55 @@ static void drain_inbox(struct net_client *nc)
 		if (ret < 0)
 			finish_call(nc, o, ret, 0, NULL);
 	}
+}
+
+/* With the mutex held: what was not taken comes first again. */
+static void inbox_back(struct net_client *nc, struct session_out *first)
+{
+	struct session_out *last = first;
+
+	while (last->next)
+		last = last->next;
+	last->next = nc->inbox_first;
+	if (!nc->inbox_first)
+		nc->inbox_last = last;
+	nc->inbox_first = first;
+}
+
+bool net_client_send_inbox(struct net_client *nc)
+{
+	struct session_out *o = NULL, *next;
+	bool is_first;
+	int ret = 0;
+
+	if (nc->state != LINK_OPEN || nc->is_blocked)
+		return false;
+	pthread_mutex_lock(&nc->mutex);
+	is_first = !nc->fenced && !nc->stopping;
+	if (is_first) {
+		o = nc->inbox_first;
+		nc->inbox_first = nc->inbox_last = NULL;
+	}
+	pthread_mutex_unlock(&nc->mutex);
+	for (; o && ret == 0; o = next) {
+		next = o->next;
+		o->next = NULL;
+		if (!o->done)
+			take_response(nc, o);
+		else
+			ret = session_add_request(&nc->session, o);
+		if (ret == 0)
+			continue;
+		/* Its end is the home thread's to tell. */
+		o->next = next;
+		pthread_mutex_lock(&nc->mutex);
+		inbox_back(nc, o);
+		pthread_mutex_unlock(&nc->mutex);
+	}
+	if (ret == 0 && is_first)
+		ret = pump(nc, try_frame);
+	/* Sending takes in what was signalled: nobody else would hear of it. */
+	return ret == 0 && is_first && !(zmqu_events(nc->sock) & ZMQ_POLLIN);
 }
 
 static void fail_all(struct net_client *nc, int err)
@@ -362,6 +441,10 @@ static void try_connect(struct net_client *nc)
 				   ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
 				   ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
 				   ZMQ_EVENT_HANDSHAKE_FAILED_AUTH, &nc->mon);
+	if (ret == 0)
+		ret = watch(nc, nc->sock, EPOLL_CTL_ADD, EPOLLIN);
+	if (ret == 0)
+		ret = watch(nc, nc->mon, EPOLL_CTL_ADD, EPOLLIN);
 	if (ret == 0 && zmq_connect(nc->sock, endpoint) < 0)
 		ret = -errno;
 	if (ret == -ENOKEY) {
@@ -550,7 +633,7 @@ static void handle_frame(struct net_client *nc, struct zmqu_frame *f)
 	}
 }
 
-static void read_frames(struct net_client *nc)
+void net_client_read(struct net_client *nc)
 {
 	for (int i = 0; i < FRAMES_BATCH && nc->sock; i++) {
 		struct zmqu_frame f;
@@ -620,7 +703,7 @@ static void read_monitor(struct net_client *nc)
 			return;
 		} else if (event != ZMQ_EVENT_CLOSED || nc->state == LINK_CONNECTING) {
 			/* What had arrived before the cut counts. */
-			read_frames(nc);
+			net_client_read(nc);
 			if (nc->sock)
 				drop_socket(nc, retry_ns(nc));
 			return;
@@ -703,30 +786,46 @@ static void check_times(struct net_client *nc)
 	}
 }
 
+/* Whether something is there that no descriptor tells of any more. */
+static bool has_pending(const struct net_client *nc)
+{
+	int wanted = ZMQ_POLLIN | (nc->is_blocked ? ZMQ_POLLOUT : 0);
+
+	return nc->sock && (zmqu_events(nc->sock) & wanted || zmqu_events(nc->mon) & ZMQ_POLLIN);
+}
+
+/* Called and returns with `home` held. */
 static void wait_for_work(struct net_client *nc, uint64_t deadline_ns)
 {
-	zmq_pollitem_t items[3] = { { .fd = nc->wake_fd, .events = ZMQ_POLLIN } };
-	uint64_t now = clock_mono_ns(), ring;
-	long ms;
-	int nr = 1;
+	struct epoll_event ev[3];
+	uint64_t now, ring;
+	bool is_due = has_pending(nc);
+	int ms, nr = 0;
 
-	if (nc->sock) {
-		items[nr++] = (zmq_pollitem_t){ .socket = nc->mon, .events = ZMQ_POLLIN };
-		items[nr++] = (zmq_pollitem_t){ .socket = nc->sock,
-			.events = (short)(ZMQ_POLLIN | (nc->is_blocked ? ZMQ_POLLOUT : 0)) };
-	}
-	if (deadline_ns <= now)
+	pthread_mutex_lock(&nc->mutex);
+	is_due = is_due || nc->inbox_first || nc->stopping;
+	nc->is_awake = is_due;
+	pthread_mutex_unlock(&nc->mutex);
+	now = clock_mono_ns();
+	if (deadline_ns <= now || is_due)
 		ms = 0;
 	else if (deadline_ns - now > 60 * NSEC_PER_SEC)
 		ms = 60000;
 	else
-		ms = (long)((deadline_ns - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
-	if (zmq_poll(items, nr, ms) < 0 && errno != EINTR)
+		ms = (int)((deadline_ns - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+	pthread_mutex_unlock(&nc->home);
+	if (!is_due)
+		nr = epoll_wait(nc->epoll_fd, ev, 3, ms);
+	if (nr < 0 && errno != EINTR)
 		log_err("session with the server: waiting failed: %s", strerror(errno));
-	if (nr == 3 && (items[2].revents & ZMQ_POLLOUT))
+	if (nr > 0 && read(nc->wake_fd, &ring, sizeof(ring)) < 0 && errno != EAGAIN)
+		log_err("session with the server: its wake cannot be read: %s", strerror(errno));
+	pthread_mutex_lock(&nc->home);
+	pthread_mutex_lock(&nc->mutex);
+	nc->is_awake = true;
+	pthread_mutex_unlock(&nc->mutex);
+	if (nc->sock && nc->is_blocked && zmqu_events(nc->sock) & ZMQ_POLLOUT)
 		nc->is_blocked = false;
-	while (read(nc->wake_fd, &ring, sizeof(ring)) > 0)
-		;
 }
 
 static bool is_fenced(struct net_client *nc)
@@ -742,13 +841,28 @@ static bool is_fenced(struct net_client *nc)
 void net_client_turn(struct net_client *nc)
 {
 	if (nc->sock)
-		read_frames(nc);
+		net_client_read(nc);
 	if (nc->sock)
 		read_monitor(nc);
 	if (!is_fenced(nc))
 		check_times(nc);
 	drain_inbox(nc);
-	pump(nc);
+	pump(nc, send_frame);
+}
+
+bool net_client_listen_begin(struct net_client *nc)
+{
+	if (nc->has_listener || nc->state != LINK_OPEN || watch(nc, nc->sock, EPOLL_CTL_MOD, 0) < 0)
+		return false;
+	nc->has_listener = nc->is_listening = true;
+	return true;
+}
+
+void net_client_listen_end(struct net_client *nc)
+{
+	/* It is watched: that was done before anything else with it. */
+	(void)watch(nc, nc->sock, EPOLL_CTL_MOD, EPOLLIN);
+	nc->has_listener = nc->is_listening = false;
 }
 
 uint64_t net_client_deadline(struct net_client *nc)
@@ -767,6 +881,7 @@ static void *home_thread(void *arg)
 	struct net_client *nc = arg;
 	bool stopping = false;
 
+	pthread_mutex_lock(&nc->home);
 	while (!stopping) {
 		net_client_turn(nc);
 		wait_for_work(nc, net_client_deadline(nc));
@@ -775,6 +890,12 @@ static void *home_thread(void *arg)
 		pthread_mutex_unlock(&nc->mutex);
 	}
 	end_session(nc);
+	pthread_mutex_unlock(&nc->home);
+	/* Those who waited have their answers, and are on their way out. */
+	pthread_mutex_lock(&nc->mutex);
+	while (nc->waiting)
+		pthread_cond_wait(&nc->left, &nc->mutex);
+	pthread_mutex_unlock(&nc->mutex);
 	return NULL;
 }
 
@@ -785,7 +906,13 @@ static void free_client(struct net_client *nc)
 		zmq_ctx_term(nc->zmq_ctx);
 	if (nc->wake_fd >= 0)
 		close(nc->wake_fd);
+	if (nc->listen_fd >= 0)
+		close(nc->listen_fd);
+	if (nc->epoll_fd >= 0)
+		close(nc->epoll_fd);
 	pthread_mutex_destroy(&nc->mutex);
+	pthread_mutex_destroy(&nc->home);
+	pthread_cond_destroy(&nc->left);
 	free(nc->buf);
 	free(nc->body);
 	free(nc);
@@ -794,7 +921,8 @@ static void free_client(struct net_client *nc)
 int net_client_open(struct net_client **out, const struct net_client_conf *conf, uint64_t process)
 {
 	struct net_client *nc = calloc(1, sizeof(*nc));
-	int ret;
+	struct epoll_event ev = { .events = EPOLLIN };
+	int ret = 0;
 
 	if (!nc)
 		return -ENOMEM;
@@ -803,11 +931,19 @@ int net_client_open(struct net_client **out, const struct net_client_conf *conf,
 	nc->term = conf->term;
 	nc->process = process;
 	pthread_mutex_init(&nc->mutex, NULL);
+	pthread_mutex_init(&nc->home, NULL);
+	pthread_cond_init(&nc->left, NULL);
 	session_init(&nc->session);
 	nc->stats.since_ns = clock_mono_ns();
 	nc->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	nc->zmq_ctx = nc->wake_fd >= 0 ? zmq_ctx_new() : NULL;
-	ret = nc->zmq_ctx ? 0 : -errno;
+	nc->listen_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	nc->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (nc->wake_fd < 0 || nc->listen_fd < 0 || nc->epoll_fd < 0 ||
+	    epoll_ctl(nc->epoll_fd, EPOLL_CTL_ADD, nc->wake_fd, &ev) < 0)
+		ret = -errno;
+	nc->zmq_ctx = ret == 0 ? zmq_ctx_new() : NULL;
+	if (ret == 0 && !nc->zmq_ctx)
+		ret = -errno;
 	nc->buf = malloc(MSG_FRAME_MAX);
 	nc->body = malloc(sizeof(*nc->body));
 	if (ret == 0 && (!nc->buf || !nc->body))
@@ -839,6 +975,7 @@ int net_client_start(struct net_client **out, const struct net_client_conf *conf
 	if (ret < 0)
 		return ret;
 	/* Signals are for the service's main thread. */
+	nc->has_thread = true;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = -pthread_create(&nc->thread, NULL, home_thread, nc);

@@ -28,18 +28,26 @@ struct net_req {
 struct net_client {
 	struct net_client_conf conf;
 	pthread_t thread;
-	int wake_fd;
+	int wake_fd;			/* the home thread's */
+	int listen_fd;			/* the listener's, net_client_call.c */
+	int epoll_fd;			/* what the home thread waits for */
 
 	pthread_mutex_t mutex;	/* the inbox and what is shown */
 	struct session_out *inbox_first, *inbox_last;
 	uint64_t open_calls;		/* in the inbox or in the session */
+	unsigned waiting;		/* callers in net_client_call_sync and _farewell */
+	pthread_cond_t left;		/* one of them has left */
 	bool stopping;
 	bool fenced;
+	bool is_awake;			/* the home thread will look at the inbox before it waits */
 	struct net_client_stats stats;
 	int (*gone)(void *arg);		/* set once farewell has begun */
 	void *gone_arg;
 
-	/* The home thread's own. */
+	bool has_thread;		/* constant once there is one */
+	pthread_mutex_t home;		/* whoever has it is the home thread; before mutex.  All below */
+	bool has_listener;		/* a thread that waits for its answer waits at the socket, or is on its way */
+	bool is_listening;		/* it does, at this one, and the home thread does not */
 	void *zmq_ctx;
 	void *sock, *mon;
 	enum link_state state;
@@ -60,8 +68,19 @@ struct net_client {
 	union msg_body *body;		/* of the frame being handled */
 };
 
+/* Wakes who waits at one of the eventfds. */
+void net_client_ring(int fd);
 /* The home thread looks at the inbox. */
 void net_client_wake(struct net_client *nc);
+
+/* With `home` held, by a caller: no callback is made by the first and the last two. */
+/* Send what is in the inbox.  False: something is left that the home thread is to see to. */
+bool net_client_send_inbox(struct net_client *nc);
+/* Take what has come, a bounded amount, with callbacks; there is a socket. */
+void net_client_read(struct net_client *nc);
+/* Wait at the socket instead of the home thread.  False: somebody does, or there is nobody to listen to. */
+bool net_client_listen_begin(struct net_client *nc);
+void net_client_listen_end(struct net_client *nc);
 
 /* process is this process's number in greetings: not 0, never used before.  -ENOMEM, -EMFILE. */
 int net_client_open(struct net_client **out, const struct net_client_conf *conf, uint64_t process);
