@@ -84,6 +84,7 @@ struct fsd {
 	/* Since when it has no lease: it ran out, or a leader has listened and given none; 0: it has one, or no leader yet. */
 	_Atomic uint64_t lease_lost_ns;	/* lease.c */
 	atomic_bool was_cut;		/* programs that used the mount were, or may have been, cut off */
+	_Atomic uint64_t mappable_nr;	/* open files that programs may have mapped for writing: lost.c */
 	struct fsd_stats stats;
 };
 

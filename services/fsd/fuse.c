@@ -21,6 +21,7 @@
 #include "kcache.h"
 #include "locks.h"
 #include "log.h"
+#include "lost.h"
 #include "ops_attr.h"
 #include "ops_dir.h"
 #include "orphan.h"
@@ -222,7 +223,9 @@ static void done_create(struct op *op, int err)
 		fi->keep_cache = 1;	/* the kernel does not know it, and has no pages of it */
 		inode_ref(op->fsd, ino, 1);
 		inode_open(op->fsd, ino);
+		lost_note_open(op->fsd, fi->flags);
 		if (fuse_reply_create(d->req, &e, fi) != 0) {
+			lost_note_release(op->fsd, fi->flags);
 			inode_release(op->fsd, ino);
 			inode_forget(op->fsd, ino, 1);
 		}
@@ -251,7 +254,9 @@ static void done_tmpfile(struct op *op, int err)
 		fill_entry(op->fsd, d->dir, d->ino, &d->ci, &e);
 		e.entry_timeout = 0.0;
 		fi->keep_cache = 1;
+		lost_note_open(op->fsd, fi->flags);
 		if (fuse_reply_create(d->req, &e, fi) != 0) {
+			lost_note_release(op->fsd, fi->flags);
 			inode_release(op->fsd, d->ino);
 			inode_forget(op->fsd, d->ino, 1);
 		}
@@ -474,8 +479,11 @@ static void done_open(struct op *op, int err)
 		o->fi.keep_cache = lock_kernel_timeout(op->fsd, o->a.ino) > 0;
 		o->fi.cache_readdir = o->fi.keep_cache;
 		inode_open(op->fsd, o->a.ino);
-		if (fuse_reply_open(o->a.req, &o->fi) != 0)
+		lost_note_open(op->fsd, o->fi.flags);
+		if (fuse_reply_open(o->a.req, &o->fi) != 0) {
+			lost_note_release(op->fsd, o->fi.flags);
 			inode_release(op->fsd, o->a.ino);
+		}
 	}
 	free(o);
 }
@@ -507,6 +515,7 @@ static void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	advisory_released(fsd_of(req), ino_of_node(ino), fi->fh);
+	lost_note_release(fsd_of(req), fi->flags);
 	inode_release(fsd_of(req), ino_of_node(ino));
 	fuse_reply_err(req, 0);
 }

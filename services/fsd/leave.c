@@ -14,8 +14,8 @@
  * Promises: it ends within LAST_MS of the stop if it has no lease then, says what it waits for, and how much was not
  * committed; with something, its exit status is not 0.  What that is stays in the runtime directory, as after a crash at that
  * moment (D7): the next process of the instance commits it, if the directory is still there.  What was fsynced is on the
- * volume.  When programs were cut off it never says that all is committed: the kernel may have had stores to mappings
- * that it could not write back without a lease, and nobody knows of them.
+ * volume.  When programs were cut off that may have had files mapped for writing it never says that all is committed: the
+ * kernel may have had stores to mappings that it could not write back without a lease, and nobody knows of them (lost.c).
  */
 #include "leave.h"
 
@@ -102,23 +102,20 @@ static void say_once(const struct leave_view *v)
 static void end(struct fsd *fsd, bool is_left, uint64_t silent_ms) __attribute__((noreturn));
 static void end(struct fsd *fsd, bool is_left, uint64_t silent_ms)
 {
-	bool was_cut = atomic_load(&fsd->was_cut);
+	bool may_lose = lost_report_cut(fsd);
 	uint64_t s = silent_ms / 1000;
 
-	if (was_cut)
-		log_err("%s: programs that used it were cut off without a leader: what they had stored to mappings and not synced "
-			"may be lost", fsd->conf.mountpoint);
-	if (was_cut && !is_left)
+	if (may_lose && !is_left)
 		log_warning("no leader for %" PRIu64 " s: this mount ends without a farewell; all else is committed, and the next "
 			    "leader cleans up after a while", s);
 	else if (!is_left)
 		log_warning("no leader for %" PRIu64 " s: this mount ends without a farewell; all is committed, and the next "
 			    "leader cleans up after a while", s);
-	sdn_status(is_left || was_cut ? "failed: stopped without a leader, and not all may be committed; see its log" :
+	sdn_status(is_left || may_lose ? "failed: stopped without a leader, and not all may be committed; see its log" :
 					"stopped without a leader");
 	keep_forget_descriptor();
 	log_flush();
-	_exit(is_left || was_cut ? 1 : 0);
+	_exit(is_left || may_lose ? 1 : 0);
 }
 
 /* Before it was mounted, and the next process may find a leader. */

@@ -3,17 +3,22 @@
  *
  * Promises: it is said, as exactly as this process knows, and nothing is waited for: the leader may not be asked any
  * more, and the process is about to end.  What was fsynced is stored, so none of it is listed here.  What the kernel has in
- * pages of mappings and has not written back is in no table, and nobody can count it.
+ * pages of mappings and has not written back is in no table, and nobody can count it.  But where it can be is known: a program
+ * can map a file for writing only if it has opened it for reading and writing, and as long as it has it mapped the kernel does
+ * not say that it was let go (RELEASE); at the end of a mapping the kernel writes its pages back, and waits for that.  So
+ * without such an open file there is nothing.  How many an earlier process has opened is not known.
  */
 #include "lost.h"
 
 #include <endian.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "items_impl.h"
+#include "keep.h"
 #include "log.h"
 #include "pool.h"
 
@@ -79,6 +84,44 @@ int lost_count(struct fsd *fsd, struct lost *l)
 	return ret;
 }
 
+static bool is_mappable(int flags)
+{
+	return (flags & O_ACCMODE) == O_RDWR;
+}
+
+void lost_note_open(struct fsd *fsd, int flags)
+{
+	if (is_mappable(flags))
+		atomic_fetch_add(&fsd->mappable_nr, 1);
+}
+
+void lost_note_release(struct fsd *fsd, int flags)
+{
+	/* What an earlier process has opened was not counted. */
+	if (is_mappable(flags) && !atomic_load(&fsd->is_resumed))
+		atomic_fetch_sub(&fsd->mappable_nr, 1);
+}
+
+bool lost_may_have_stores(struct fsd *fsd)
+{
+	return atomic_load(&fsd->is_resumed) || atomic_load(&fsd->mappable_nr);
+}
+
+/* What there is to end is an earlier process's mount, which this one has not gone on with. */
+static bool is_anothers(struct fsd *fsd)
+{
+	return !fsd->kcache && fsd->keep && atomic_load(&fsd->keep->head->is_valid);
+}
+
+bool lost_report_cut(struct fsd *fsd)
+{
+	if (!atomic_load(&fsd->was_cut) || !lost_may_have_stores(fsd))
+		return false;
+	log_err("%s: programs that used it were cut off: what they had stored to mappings and not synced may be lost",
+		fsd->conf.mountpoint);
+	return true;
+}
+
 bool lost_is_none(const struct lost *l)
 {
 	return !l->items && !l->pages && !l->mapped;
@@ -122,7 +165,7 @@ bool lost_report_left(struct fsd *fsd, uint64_t seconds)
 	return true;
 }
 
-void lost_report(struct fsd *fsd)
+static void report_counted(struct fsd *fsd, bool may_have_stores)
 {
 	char names[LOST_NAMED_MAX * 24] = "", buf[AMOUNT_BYTES];
 	struct lost l;
@@ -133,11 +176,21 @@ void lost_report(struct fsd *fsd)
 		return;
 	}
 	if (lost_is_none(&l)) {
-		log_notice("this mount had committed all that programs have done: nothing is lost");
+		if (!may_have_stores)
+			log_notice("this mount had committed all that programs have done: nothing is lost");
 		return;
 	}
 	for (size_t i = 0; i < l.inodes && i < LOST_NAMED_MAX; i++)
 		len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%" PRIu64, i ? ", " : "", l.named[i]);
 	log_err("lost, for it was not committed: %s; inodes %s%s (scoutfsctl ino-path INO names those that other mounts know)",
 		amount(&l, buf), names, l.inodes > LOST_NAMED_MAX ? ", ..." : "");
+}
+
+void lost_report(struct fsd *fsd)
+{
+	bool may_have_stores = lost_may_have_stores(fsd) || is_anothers(fsd);
+
+	report_counted(fsd, may_have_stores);
+	if (may_have_stores)
+		log_err("%s: what programs had stored to mappings and not synced may be lost", fsd->conf.mountpoint);
 }

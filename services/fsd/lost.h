@@ -17,6 +17,14 @@ struct lost {
 int lost_count(struct fsd *fsd, struct lost *l);
 bool lost_is_none(const struct lost *l);
 
+/* A program has opened a file with these flags (before it is answered), or let go of it.  Any thread. */
+void lost_note_open(struct fsd *fsd, int flags);
+void lost_note_release(struct fsd *fsd, int flags);
+/* Whether the kernel may have stores to mappings that nobody here has been told of: where it is cut off they are lost. */
+bool lost_may_have_stores(struct fsd *fsd);
+/* Of a mount that ends: say it, if programs were cut off, and may have had such stores.  Whether it was so. */
+bool lost_report_cut(struct fsd *fsd);
+
 /* Say it in the log.  Any thread; waits for nobody. */
 void lost_report(struct fsd *fsd);
 /* The same of a mount that ends before a leader has let it in, if there is something: it waits for the next process. */

@@ -171,8 +171,8 @@ static bool plan_restart(struct fsd *fsd)
 static void *signal_thread(void *arg)
 {
 	struct fsd *fsd = &the_fsd;
+	bool is_unmounted = false;
 	sigset_t *set = arg;
-	unsigned nr = 0;
 	int sig;
 
 	for (;;) {
@@ -195,10 +195,9 @@ static void *signal_thread(void *arg)
 		if (status_get_phase() != PHASE_MOUNTED)
 			continue;	/* main looks at `stopping`, or is on its way out */
 		sdn_stopping();
-		if (++nr == 1)
+		if (!is_unmounted)
 			kcache_unmount(fsd, UNMOUNT_GRACE_MS);
-		else
-			kcache_abort(fsd);
+		is_unmounted = true;
 	}
 	return NULL;
 }
@@ -639,5 +638,7 @@ int main(int argc, char **argv)
 	status_stop();
 	if (ret == -EINTR)
 		ret = 0;
+	if (lost_report_cut(fsd))
+		stored = -EIO;
 	return ret < 0 || stored < 0 ? 1 : 0;
 }

@@ -111,9 +111,11 @@ ok "it is no mount any more" wait_for 60 none_mounted
 old=$(inst_pid serverd)
 kill -9 "$old"
 kill -CONT "$(cat "$TMP/run/run.pid")"
-ok "serverd is another process" wait_for 60 changed serverd "$old"
-ok "the fenced mount was told so" wait_for 60 grep -q "rid $rid) was fenced by the leader" "$LOG"
 gone() { [ ! -e "$TMP/run/run.pid" ]; }
+# The mount may have been told, and the whole instance have ended, before anybody looks.
+replaced() { changed serverd "$old" || gone; }
+ok "serverd is another process" wait_for 60 replaced
+ok "the fenced mount was told so" wait_for 60 grep -q "rid $rid) was fenced by the leader" "$LOG"
 ok "all services of its instance end" wait_for 120 gone
 ok "started again it begins anew" inst_start
 nok "with another rid" test "$(cat "$TMP/run/rid")" = "$rid"
@@ -123,7 +125,7 @@ echo new >"$MNT/kept"; sync "$MNT/kept"
 # --- fenced by the server of this host, which died before that was on the volume: the leader knows nothing of it
 rid=$(cat "$TMP/run/rid")
 ok "the mount is healthy" wait_for 60 "$CTL" status "$CONF"
-losses() { grep -cE "lost, for it was not committed|nothing is lost" "$LOG"; }
+losses() { grep -cE "lost, for it was not committed|mappings and not synced may be lost" "$LOG"; }
 before=$(losses)
 told_more() { [ "$(losses)" -gt "$before" ]; }
 echo "$rid" >>"$TMP/run/fenced"

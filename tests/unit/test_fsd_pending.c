@@ -6,6 +6,7 @@
 
 #include <sys/wait.h>
 
+#include "log.h"
 #include "services/fsd/lost.h"
 
 /* The file, and its page as the next process's kernel has it; the first process tells. */
@@ -109,6 +110,59 @@ static void what_is_answered_and_not_applied_counts_as_not_committed(void **stat
 	assert_true(lost_report_left(&fsd, 1));
 }
 
+static char said[4096];
+
+/* What the report of a fenced mount is. */
+static const char *report(void)
+{
+	int err = dup(STDERR_FILENO);
+	FILE *f = tmpfile();
+
+	assert_true(f && err >= 0);
+	log_flush();
+	dup2(fileno(f), STDERR_FILENO);
+	lost_report(&fsd);
+	log_flush();
+	dup2(err, STDERR_FILENO);
+	close(err);
+	rewind(f);
+	said[fread(said, 1, sizeof(said) - 1, f)] = '\0';
+	fclose(f);
+	return said;
+}
+
+/* Stores that the kernel has told nobody of are lost with a mount that is cut off: it never says then that nothing is. */
+static void stores_that_the_kernel_has_may_be_lost_as_long_as_a_file_can_be_mapped(void **state)
+{
+	(void)state;
+	commit();
+	assert_non_null(strstr(report(), "nothing is lost"));
+	assert_null(strstr(said, "mappings"));
+	atomic_store(&fsd.was_cut, true);
+	lost_note_open(&fsd, O_RDONLY);
+	lost_note_open(&fsd, O_WRONLY | O_APPEND);
+	assert_false(lost_may_have_stores(&fsd) || lost_report_cut(&fsd));
+	lost_note_open(&fsd, O_RDWR);
+	lost_note_open(&fsd, O_RDWR | O_CREAT | O_TRUNC);
+	lost_note_release(&fsd, O_RDONLY);
+	lost_note_release(&fsd, O_WRONLY | O_APPEND);
+	lost_note_release(&fsd, O_RDWR);
+	assert_true(lost_report_cut(&fsd));
+	assert_non_null(strstr(report(), "mappings and not synced may be lost"));
+	assert_null(strstr(said, "nothing is lost"));
+	atomic_store(&fsd.was_cut, false);
+	assert_false(lost_report_cut(&fsd));
+	lost_note_release(&fsd, O_RDWR);
+	assert_non_null(strstr(report(), "nothing is lost"));
+	/* what an earlier process has opened is not known, and what was stored to it neither */
+	atomic_store(&fsd.is_resumed, true);
+	lost_note_release(&fsd, O_RDWR);
+	assert_null(strstr(report(), "nothing is lost"));
+	assert_non_null(strstr(said, "mappings and not synced may be lost"));
+	atomic_store(&fsd.is_resumed, false);
+	assert_false(lost_may_have_stores(&fsd));
+}
+
 static void what_is_answered_outlives_the_process_and_is_applied_in_order(void **state)
 {
 	struct file *f = &files[0];
@@ -180,6 +234,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_answered_and_not_applied_counts_as_not_committed),
 		cmocka_unit_test(what_is_answered_outlives_the_process_and_is_applied_in_order),
+		cmocka_unit_test(stores_that_the_kernel_has_may_be_lost_as_long_as_a_file_can_be_mapped),
 		cmocka_unit_test(a_row_that_is_none_is_not_applied),
 		cmocka_unit_test(a_write_looks_at_rows_of_its_own_file_only),
 	};
