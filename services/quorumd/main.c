@@ -452,7 +452,10 @@ static void server_ended(struct quorumd *qd)
 		quorumd_event_kind(qd, QUORUM_IN_SERVER_GONE, 0);
 		return;
 	}
-	log_warning("serverd has ended while it was to serve term %" PRIu64, qd->q.lead_term);
+	if (qd->q.lead == QUORUM_LEAD_SERVE)
+		log_warning("serverd has ended while it was to serve term %" PRIu64, qd->q.lead_term);
+	else
+		log_notice("serverd has ended; it was to stop serving term %" PRIu64, qd->q.lead_term);
 	stats_inc(&qd->stats.server_gone);
 	qd->server_has_ended = true;
 	tell_services(qd);
