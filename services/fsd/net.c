@@ -28,6 +28,7 @@
 #include "net_client.h"
 #include "op.h"
 #include "orphan.h"
+#include "shortcut.h"
 #include "txn.h"
 
 #define GREET_SAY_MS	10000u
@@ -42,6 +43,7 @@ struct session_net {
 	bool answers_maps;
 	bool is_ours;		/* the leader that is greeted next is of our slot */
 	uint64_t own_term;	/* net_own_term() */
+	struct shortcut *shortcut;
 	uint64_t started_ns;
 	char why_none[128];	/* who is waited for, in words */
 };
@@ -431,8 +433,13 @@ int net_commit_unflushed(struct fsd *fsd, const struct disk_log_trees *lt, uint6
 int net_get_roots(struct fsd *fsd, struct forest_roots *roots, uint64_t *last_stable_seq)
 {
 	struct msg_get_roots_reply reply;
-	int ret = call(fsd, MSG_get_roots, NULL, &reply);
+	uint64_t term = net_own_term(fsd);
+	int ret = -EAGAIN;
 
+	if (term)
+		ret = shortcut_roots(fsd->session->shortcut, fsd->rid, term, &reply);
+	if (ret < 0)
+		ret = call(fsd, MSG_get_roots, NULL, &reply);
 	if (ret < 0)
 		return ret;
 	memcpy(&roots->fs_root, &reply.fs_root, sizeof(roots->fs_root));
@@ -514,7 +521,9 @@ int net_start(struct fsd *fsd)
 	pthread_condattr_destroy(&attr);
 	say_none(s, "a leader (none was looked for yet)");
 	fsd->session = s;
-	ret = lease_open(fsd);
+	ret = shortcut_open(&s->shortcut, &fsd->conf);
+	if (ret == 0)
+		ret = lease_open(fsd);
 	if (ret == 0)
 		ret = net_client_start(&fsd->net, &conf);
 	if (ret < 0)
@@ -575,6 +584,7 @@ void net_stop(struct fsd *fsd, bool farewell)
 	lease_close(fsd);
 	fsd->net = NULL;
 	fsd->session = NULL;
+	shortcut_close(s->shortcut);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->cond);
 	free(s);

@@ -2,9 +2,9 @@
  * serverd: the metadata server of a volume, serving while this host's quorumd says that it leads.
  * design.md §2, D6, D7, D10.
  *
- * The loop owns everything but the volume, which is the worker's, and the status socket, which has a thread
- * of its own.  `lock` is held by the loop while it works, never while it waits, and by the status thread
- * while it looks; so what it shows is of one moment.
+ * The loop owns everything but the volume, which is the worker's, and the status socket and the shortcut, which have
+ * threads of their own.  `lock` is held by the loop while it works, never while it waits, and by these threads
+ * while they look; so what they show is of one moment.
  *
  * It goes on without its quorumd until heartbeat_timeout_ms (D7), serves each term once, and ends with an
  * error when its server had to stop by itself: whoever watches it starts it again, and the volume is
@@ -36,6 +36,7 @@
 #include "log.h"
 #include "sdn.h"
 #include "serverd.h"
+#include "shortcut.h"
 
 STATS_DESCS(serverd_stats, SERVERD_STATS);
 STATS_DESCS(net_refusals, NET_REFUSALS);
@@ -52,6 +53,7 @@ struct daemon {
 	struct blkcli *blk;
 	struct leader *leader;
 	struct ctl *ctl;
+	struct shortcut_server *shortcut;
 	struct server *server;
 	struct net_server *ns;
 	struct serverd_stats stats;
@@ -590,6 +592,18 @@ static int cluster(void *arg, unsigned type, const void *msg, union msg_body *re
 	return ret;
 }
 
+static int roots(void *arg, uint64_t rid, uint64_t term, struct msg_get_roots_reply *reply)
+{
+	struct daemon *d = arg;
+	int ret = -EAGAIN;
+
+	pthread_mutex_lock(&d->lock);
+	if (d->server && rid == d->rid)
+		ret = server_roots(d->server, rid, term, reply);
+	pthread_mutex_unlock(&d->lock);
+	return ret;
+}
+
 static int end_fence(struct daemon *d, bool is_fenced, const char *arg_text, char *text, size_t text_size)
 {
 	const struct client *c = NULL;
@@ -809,6 +823,9 @@ static int begin(struct daemon *d)
 		leader_report(d->leader, 0, SERVER_DOWN);
 		ret = ctl_start(&d->ctl, &d->conf, "serverd", &ctl_ops, d);
 	}
+	/* After the status socket: that one is the only one of the instance. */
+	if (ret == 0)
+		ret = shortcut_server_start(&d->shortcut, &d->conf, roots, d);
 	if (ret == 0)
 		ret = -pthread_create(&opener, NULL, open_blockd, d);
 	if (ret == 0)
@@ -833,6 +850,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	loop(&d);
+	shortcut_server_stop(d.shortcut);
 	ctl_stop(d.ctl);
 	leader_close(d.leader);
 	/* A thread may still wait for blockd; the process ends, and it with it. */

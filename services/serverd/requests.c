@@ -320,14 +320,13 @@ static void on_commit_merge(struct server *s, uint64_t rid, uint64_t handle,
 	worker_submit(s->worker, &r->task);
 }
 
-static void on_roots(struct server *s, uint64_t rid, uint64_t handle)
+static void fill_roots(struct server *s, struct msg_get_roots_reply *reply)
 {
-	struct msg_get_roots_reply reply;
 	struct txn_view v;
 
 	stats_inc(&s->conf.stats->requests_roots);
 	txn_get_view(worker_txn(s->worker), &v);
-	reply = (struct msg_get_roots_reply){
+	*reply = (struct msg_get_roots_reply){
 		.fs_root = v.super.fs_root,
 		.logs_root = v.super.logs_root,
 		.srch_root = v.super.srch_root,
@@ -335,7 +334,26 @@ static void on_roots(struct server *s, uint64_t rid, uint64_t handle)
 		.super_seq = le64_get(v.super.seq),
 		.last_stable_seq = v.last_stable_seq,
 	};
+}
+
+static void on_roots(struct server *s, uint64_t rid, uint64_t handle)
+{
+	struct msg_get_roots_reply reply;
+
+	fill_roots(s, &reply);
 	server_respond(s, rid, handle, 0, MSG_get_roots_reply, &reply);
+}
+
+int server_roots(struct server *s, uint64_t rid, uint64_t term, struct msg_get_roots_reply *reply)
+{
+	const struct client *c = client_find(s, rid);
+
+	if (s->state != SERVER_UP || s->conf.term != term)
+		return -EAGAIN;
+	if (!c || c->state != CLIENT_UP)
+		return -ENOLINK;
+	fill_roots(s, reply);
+	return 0;
 }
 
 static void on_statfs(struct server *s, uint64_t rid, uint64_t handle)

@@ -201,6 +201,11 @@ void server_on_disconnected(struct server *s, uint64_t rid, uint64_t since_ns);
 void server_on_reconnected(struct server *s, uint64_t rid);
 void server_on_left(struct server *s, uint64_t rid);
 
+/*
+ * What get_roots answers, beside the session: 0; -EAGAIN: this server is not that of term, or serves nobody
+ * now; -ENOLINK: the mount of rid is not up.
+ */
+int server_roots(struct server *s, uint64_t rid, uint64_t term, struct msg_get_roots_reply *reply);
 /* An operator or agent says that rid can write no more.  -ENOENT: nobody waits for that. */
 int server_fence_ack(struct server *s, uint64_t rid);
 /* Or that this could not be made certain: the server stops, and the next one tries again.  -ENOENT. */
