@@ -1,9 +1,10 @@
 /*
  * A mount's session with whichever server leads.  runtime.md 3.1, 3.2, 3.4; design.md D5.
  *
- * One home thread owns the socket and makes every callback, one at a time, in the order in which
- * messages arrived; a callback must not block and must not call net_client_stop, _call_sync or
- * _farewell. Everything else may be called by any thread, from callbacks too.
+ * Callbacks are made one at a time, in the order in which messages arrived, by the session's home thread or by one
+ * that waits in net_client_call_sync; a callback must not block, nor want what a thread holds that waits there, and
+ * must not call net_client_stop, _call_sync or _farewell. Everything else may be called by any thread, from callbacks
+ * too.
  */
 #ifndef SCOUTFS_NET_CLIENT_H
 #define SCOUTFS_NET_CLIENT_H

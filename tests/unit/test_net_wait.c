@@ -1,0 +1,310 @@
+/*
+ * Callers that wait for their answers: each gets its own, whoever reads it; the one that listens answers the server
+ * meanwhile, hears of a socket that is gone, and of the end.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "net_client.h"
+#include "net_server.h"
+#include "zmqu.h"
+
+#define FSID		7u
+#define RID		5u
+#define CALLERS		6u
+#define ROUNDS		200u
+#define HELD_MAX	64u
+#define DEADLINE_NS	(120 * NSEC_PER_SEC)
+
+static struct world {
+	void *ctx;
+	struct net_server *ns;
+	struct net_client *nc;
+	pthread_mutex_t lock;
+	char endpoint[64];		/* under lock */
+	struct { uint64_t handle, count; } held[HELD_MAX];	/* what was asked, and has no answer */
+	unsigned held_nr;
+	unsigned heard;			/* answers of the client */
+	pthread_t caller;		/* who waits */
+	atomic_uint by_caller;		/* requests that it took itself */
+	atomic_uint asked;		/* all that it was asked */
+} w;
+
+static void on_greeting(void *arg, const struct net_greeting *g)
+{
+	(void)arg;
+	assert_int_equal(net_server_greeted(w.ns, g->msg.rid, GREETING_OK), 0);
+}
+
+static void on_request(void *arg, uint64_t rid, uint64_t handle, unsigned type, const void *msg)
+{
+	const struct msg_alloc_inodes *m = msg;
+
+	(void)arg, (void)rid;
+	assert_int_equal(type, MSG_alloc_inodes);
+	assert_true(w.held_nr < HELD_MAX);
+	w.held[w.held_nr].handle = handle;
+	w.held[w.held_nr++].count = m->count;
+}
+
+static void on_response(void *arg, uint64_t rid, uint64_t tag, int err, unsigned type, const void *msg)
+{
+	(void)arg, (void)rid, (void)tag, (void)type, (void)msg;
+	assert_int_equal(err, 0);
+	w.heard++;
+}
+
+static void on_gone(void *arg, uint64_t rid, uint64_t since_ns)
+{
+	(void)arg, (void)rid, (void)since_ns;
+}
+
+static void on_rid(void *arg, uint64_t rid)
+{
+	(void)arg, (void)rid;
+}
+
+static int resolve(void *arg, char *to, size_t size)
+{
+	(void)arg;
+	pthread_mutex_lock(&w.lock);
+	snprintf(to, size, "%s", w.endpoint);
+	pthread_mutex_unlock(&w.lock);
+	return 0;
+}
+
+static void client_on_request(void *arg, struct net_req *req, unsigned type, const void *msg)
+{
+	(void)arg, (void)msg;
+	assert_int_equal(type, MSG_sync_log_trees);
+	if (pthread_equal(pthread_self(), w.caller))
+		atomic_fetch_add(&w.by_caller, 1);
+	atomic_fetch_add(&w.asked, 1);
+	net_client_respond(w.nc, req, 0, MSG_sync_log_trees_reply, NULL);
+}
+
+#define SERVE_UNTIL(cond)							\
+	for (uint64_t end_ = clock_mono_ns() + DEADLINE_NS; !(cond); poll(NULL, 0, 1)) { \
+		assert_true(clock_mono_ns() < end_);				\
+		net_server_dispatch(w.ns, clock_mono_ns());			\
+	}
+
+static void serve_at_term(uint64_t term)
+{
+	const char *endpoints[] = { w.endpoint };
+	struct net_server_conf sc = { .endpoints = endpoints, .endpoints_nr = 1, .term = term, .fsid = FSID,
+				      .fmt_vers = 2, .keepalive_ms = 60000,
+				      .ops = { on_greeting, on_request, on_response, on_gone, on_rid, on_rid } };
+	int ret = -EADDRINUSE;
+
+	pthread_mutex_lock(&w.lock);
+	for (unsigned i = 0; i < 100 && ret == -EADDRINUSE; i++) {
+		snprintf(w.endpoint, sizeof(w.endpoint), "tcp://127.0.0.1:%u",
+			 20000 + ((unsigned)getpid() * 7 + i * 131 + (unsigned)term * 977) % 10000);
+		ret = net_server_open(&w.ns, w.ctx, &sc);
+	}
+	pthread_mutex_unlock(&w.lock);
+	assert_int_equal(ret, 0);
+}
+
+static int world_up(void **state)
+{
+	struct net_client_conf cc = { .rid = RID, .fsid = FSID, .fmt_vers = 2, .keepalive_ms = 60000,
+				      .ops = { .resolve = resolve, .on_request = client_on_request } };
+
+	(void)state;
+	memset(&w, 0, sizeof(w));
+	pthread_mutex_init(&w.lock, NULL);
+	w.ctx = zmq_ctx_new();
+	serve_at_term(1);
+	assert_int_equal(net_client_start(&w.nc, &cc), 0);
+	return 0;
+}
+
+static int world_down(void **state)
+{
+	(void)state;
+	net_client_stop(w.nc);
+	net_server_close(w.ns);
+	zmq_ctx_term(w.ctx);
+	return 0;
+}
+
+static void answer(unsigned i)
+{
+	struct msg_alloc_inodes_reply r = { .start = w.held[i].count * 3, .nr = 1 };
+
+	assert_int_equal(net_server_respond(w.ns, RID, w.held[i].handle, 0, MSG_alloc_inodes_reply, &r), 0);
+	w.held[i] = w.held[--w.held_nr];
+}
+
+struct caller {
+	pthread_t thread;
+	unsigned nr, rounds;
+	int err;
+	bool is_right;
+	atomic_bool has_ended;
+};
+
+static void *call(void *arg)
+{
+	struct caller *c = arg;
+
+	c->is_right = true;
+	for (unsigned i = 0; i < c->rounds && c->err == 0; i++) {
+		struct msg_alloc_inodes m = { .count = 1 + c->nr * ROUNDS + i };
+		struct msg_alloc_inodes_reply r = { 0 };
+
+		c->err = net_client_call_sync(w.nc, MSG_alloc_inodes, &m, &r);
+		c->is_right = c->is_right && (c->err || r.start == m.count * 3);
+	}
+	atomic_store(&c->has_ended, true);
+	return NULL;
+}
+
+static void start(struct caller *c, unsigned nr, unsigned rounds)
+{
+	*c = (struct caller){ .nr = nr, .rounds = rounds };
+	assert_int_equal(pthread_create(&c->thread, NULL, call, c), 0);
+}
+
+static unsigned ended(const struct caller *c, unsigned nr)
+{
+	unsigned sum = 0;
+
+	while (nr-- > 0)
+		sum += atomic_load(&c[nr].has_ended);
+	return sum;
+}
+
+/* In another order than they came in: the one that listens reads the others' as well. */
+static void each_gets_its_own_answer(void **state)
+{
+	struct caller c[CALLERS];
+	unsigned seed = 1;
+
+	(void)state;
+	for (unsigned i = 0; i < CALLERS; i++)
+		start(&c[i], i, ROUNDS);
+	for (uint64_t end = clock_mono_ns() + DEADLINE_NS; ended(c, CALLERS) < CALLERS;) {
+		struct pollfd fd = { .fd = net_server_fd(w.ns), .events = POLLIN };
+
+		assert_true(clock_mono_ns() < end);
+		net_server_dispatch(w.ns, clock_mono_ns());
+		while (w.held_nr > seed % 3) {
+			seed = seed * 1103515245u + 12345u;
+			answer((seed >> 16) % w.held_nr);
+		}
+		seed = seed * 1103515245u + 12345u;
+		poll(&fd, 1, net_server_deadline(w.ns) == 0 ? 0 : 1);
+	}
+	for (unsigned i = 0; i < CALLERS; i++) {
+		pthread_join(c[i].thread, NULL);
+		assert_int_equal(c[i].err, 0);
+		assert_true(c[i].is_right);
+	}
+}
+
+/* Again and again, as it may be the home thread that finds it. */
+static void who_waits_answers_the_server(void **state)
+{
+	static const struct msg_sync_log_trees sync;
+	struct caller c;
+	unsigned asked = 0;
+
+	(void)state;
+	/* Where there is no connection yet nobody can listen. */
+	start(&c, 0, 1);
+	SERVE_UNTIL(w.held_nr == 1);
+	answer(0);
+	SERVE_UNTIL(atomic_load(&c.has_ended));
+	pthread_join(c.thread, NULL);
+	start(&c, 0, 1);
+	w.caller = c.thread;
+	SERVE_UNTIL(w.held_nr == 1);
+	for (uint64_t end = clock_mono_ns() + DEADLINE_NS; !atomic_load(&w.by_caller);) {
+		assert_true(clock_mono_ns() < end);
+		assert_int_equal(net_server_request(w.ns, RID, MSG_sync_log_trees, &sync, 0), 0);
+		asked++;
+		SERVE_UNTIL(w.heard == asked);
+	}
+	assert_false(atomic_load(&c.has_ended));
+	answer(0);
+	SERVE_UNTIL(atomic_load(&c.has_ended));
+	pthread_join(c.thread, NULL);
+	assert_int_equal(c.err, 0);
+	/* Nobody waits any more: the home thread answers. */
+	w.by_caller = 0;
+	assert_int_equal(net_server_request(w.ns, RID, MSG_sync_log_trees, &sync, 0), 0);
+	SERVE_UNTIL(w.heard == asked + 1);
+}
+
+/* The next server gets the same question, and its answer arrives. */
+static void who_waits_goes_on_with_the_next_server(void **state)
+{
+	struct caller c[CALLERS];
+
+	(void)state;
+	for (unsigned i = 0; i < CALLERS; i++)
+		start(&c[i], i, 1);
+	for (uint64_t term = 1; term < 5; term++) {
+		SERVE_UNTIL(w.held_nr == CALLERS);
+		assert_int_equal(ended(c, CALLERS), 0);
+		w.held_nr = 0;
+		net_server_close(w.ns);
+		serve_at_term(term + 1);
+	}
+	SERVE_UNTIL(w.held_nr == CALLERS);
+	while (w.held_nr)
+		answer(0);
+	SERVE_UNTIL(ended(c, CALLERS) == CALLERS);
+	for (unsigned i = 0; i < CALLERS; i++) {
+		pthread_join(c[i].thread, NULL);
+		assert_int_equal(c[i].err, 0);
+		assert_true(c[i].is_right);
+	}
+}
+
+static void who_waits_hears_of_the_end(void **state)
+{
+	struct caller c[CALLERS];
+
+	(void)state;
+	world_up(NULL);
+	for (unsigned i = 0; i < CALLERS; i++)
+		start(&c[i], i, 1);
+	SERVE_UNTIL(w.held_nr == CALLERS);
+	net_client_stop(w.nc);
+	for (unsigned i = 0; i < CALLERS; i++) {
+		pthread_join(c[i].thread, NULL);
+		assert_int_equal(c[i].err, -ESHUTDOWN);
+	}
+	net_server_close(w.ns);
+	zmq_ctx_term(w.ctx);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(each_gets_its_own_answer, world_up, world_down),
+		cmocka_unit_test_setup_teardown(who_waits_answers_the_server, world_up, world_down),
+		cmocka_unit_test_setup_teardown(who_waits_goes_on_with_the_next_server, world_up, world_down),
+		cmocka_unit_test(who_waits_hears_of_the_end),
+	};
+
+	return cmocka_run_group_tests_name("net_wait", tests, NULL, NULL);
+}
