@@ -142,6 +142,12 @@ int cmd_fence(int argc, char **argv)
 				   "volume is led");
 		return 1;
 	}
+	if (rq.rid && rq.waiting_nr == 0 && rq.silent_nr) {
+		say_error("fence",
+			  "%016" PRIx64 ": nobody was told: who did not answer may wait for that rid",
+			  rq.rid);
+		return 1;
+	}
 	if (rq.rid && rq.waiting_nr == 0) {
 		say_error("fence",
 			  "%016" PRIx64 ": nothing here waits for that rid; `%s fence list` shows "
