@@ -104,6 +104,10 @@ is "status of somebody else: exit status" "$rc" 3
 says "status of somebody else: said" "^scoutfsctl: status: $TMP/run: permission denied: run as root"
 anybody stop
 says "stop of somebody else" "^scoutfsctl: stop: $TMP/run: permission denied: run as root"
+anybody fence ack 123456789abcdef0
+is "fence ack of somebody else: exit status" "$rc" 1
+says "fence ack of somebody else: that nobody was told" "123456789abcdef0: nobody was told"
+if grep -q "nothing here waits" <<<"$out"; then fail "and not that nothing waits for it" "$out"; else pass "and not that nothing waits for it"; fi
 chmod 700 "$TMP"
 
 # --- fencing: nothing waits
@@ -119,10 +123,6 @@ for bad in xyz 0 123456789abcdef01 ""; do
 	"$CTL" fence ack "$bad" "$CONF" >/dev/null 2>&1
 	is "'$bad' is no rid" $? 64
 done
-anybody fence ack 123456789abcdef0
-is "fence ack of somebody else: exit status" "$rc" 1
-says "fence ack of somebody else: that nobody was told" "123456789abcdef0: nobody was told"
-if grep -q "nothing here waits" <<<"$out"; then fail "and not that nothing waits for it" "$out"; else pass "and not that nothing waits for it"; fi
 ok "unmount" inst_stop
 nok "fence list where nothing runs fails" "$CTL" fence list "$CONF"
 
