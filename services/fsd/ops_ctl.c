@@ -493,6 +493,8 @@ static int path_run(struct op *op, struct itx *tx)
 	struct ctl *c = ctl_of(op);
 	int ret = 0;
 
+	if (c->data_max < sizeof(c->entry))
+		return -ENAMETOOLONG;
 	while (c->at != ROOT_INO || c->path_len == 0) {
 		bool is_last_name = c->path_len == 0;
 		struct key key =
@@ -554,12 +556,9 @@ static int path_run(struct op *op, struct itx *tx)
 
 static int path_prepare(struct ctl *c, size_t room)
 {
-	int ret;
+	int ret = data_alloc(c, room);
 
-	if (room < sizeof(c->entry))
-		return -ENAMETOOLONG;
-	ret = data_alloc(c, room);
-	c->path = malloc(room);
+	c->path = malloc(room ? room : 1);
 	if (ret == 0 && !c->path)
 		ret = -ENOMEM;
 	path_restart(c);

@@ -22,7 +22,7 @@ static struct xattr_op *xattr_op(struct op *op)
 
 static bool has_prefix(const char *name, const char *prefix)
 {
-	return strncmp(name, prefix, strlen(prefix)) == 0 && name[strlen(prefix)];
+	return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
 static bool is_acl(const char *name)
@@ -37,7 +37,7 @@ static int check_name(struct op *op, const char *name)
 		return op->fsd->conf.acl ? 0 : -EOPNOTSUPP;
 	if (has_prefix(name, "user.") || has_prefix(name, "trusted.") ||
 	    has_prefix(name, "security."))
-		return 0;
+		return strchr(name, '.')[1] ? 0 : -EINVAL;
 	if (strncmp(name, "scoutfs.", 8) == 0)
 		return 0;
 	return -EOPNOTSUPP;
