@@ -84,6 +84,14 @@ static int add_seg(struct content *c, uint64_t blkno, uint32_t at)
 	return 0;
 }
 
+void content_note_hole(struct content *c, uint64_t b)
+{
+	if (!c->has_holes)
+		c->hole_first = b;
+	c->has_holes = true;
+	c->hole_last = b;
+}
+
 int content_gather(struct content *c, struct itx *tx, uint64_t end)
 {
 	uint64_t last = (end - 1) >> SMALL_SHIFT;
@@ -92,6 +100,7 @@ int content_gather(struct content *c, struct itx *tx, uint64_t end)
 	int ret;
 
 	c->segs_nr = 0;
+	c->has_holes = false;
 	for (uint64_t b = c->first; b <= last; b++) {
 		uint32_t at = (uint32_t)((b - c->first) << SMALL_SHIFT);
 		struct pool_rec rec;
@@ -113,6 +122,7 @@ int content_gather(struct content *c, struct itx *tx, uint64_t end)
 		}
 		if (no_more || !extent_has(&ext, b) || (ext.flags == EXTENT_FLAG_UNWRITTEN)) {
 			memset(c->buf + at, 0, SMALL_SIZE);
+			content_note_hole(c, b);
 		} else if (extent_is_offline(&ext)) {
 			log_notice("inode %llu: reading data that is offline: there is no archive agent in this version to bring it back",
 				   (unsigned long long)c->ino);

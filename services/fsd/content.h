@@ -22,6 +22,8 @@ struct content {
 	unsigned segs_nr, have_nr;
 	bool did_io;
 	int io_err;
+	bool has_holes;		/* in buf, as last gathered: from and to these blocks */
+	uint64_t hole_first, hole_last;
 };
 
 /* For bytes [offset, offset + len) of ino; -ENOMEM.  content_fini releases the buffer. */
@@ -32,5 +34,7 @@ void content_fini(struct content *c);
  * file there is anything.  OP_PARKED while the device is read; -EIO for what cannot be had.
  */
 int content_gather(struct content *c, struct itx *tx, uint64_t end);
+/* Block b, which comes after all that are noted, is zeroes because nothing is there. */
+void content_note_hole(struct content *c, uint64_t b);
 
 #endif

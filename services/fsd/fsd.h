@@ -75,6 +75,7 @@ struct fsd {
 	const struct op_answers *answers;	/* op.h; NULL: nobody records them */
 	struct replies *replies;	/* reply.c */
 	struct advisory *advisory;	/* advisory.c */
+	struct shown *shown;	/* shown.c; NULL: no kernel has pages */
 	struct keep *keep;	/* keep.c; NULL: nothing outlives the process */
 	/* The kernel's connection is older than this process: what it knows is not all known here. */
 	atomic_bool is_resumed;

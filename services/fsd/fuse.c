@@ -25,6 +25,7 @@
 #include "ops_attr.h"
 #include "ops_dir.h"
 #include "orphan.h"
+#include "shown.h"
 
 #define MAX_REQUEST_BYTES	(1u << 20)
 
@@ -224,8 +225,10 @@ static void done_create(struct op *op, int err)
 		inode_ref(op->fsd, ino, 1);
 		inode_open(op->fsd, ino);
 		lost_note_open(op->fsd, fi->flags);
+		shown_open(op->fsd, ino, fi->flags);
 		if (fuse_reply_create(d->req, &e, fi) != 0) {
 			lost_note_release(op->fsd, fi->flags);
+			shown_release(op->fsd, ino, fi->flags, false);
 			inode_release(op->fsd, ino);
 			inode_forget(op->fsd, ino, 1);
 		}
@@ -255,8 +258,10 @@ static void done_tmpfile(struct op *op, int err)
 		e.entry_timeout = 0.0;
 		fi->keep_cache = 1;
 		lost_note_open(op->fsd, fi->flags);
+		shown_open(op->fsd, d->ino, fi->flags);
 		if (fuse_reply_create(d->req, &e, fi) != 0) {
 			lost_note_release(op->fsd, fi->flags);
+			shown_release(op->fsd, d->ino, fi->flags, false);
 			inode_release(op->fsd, d->ino);
 			inode_forget(op->fsd, d->ino, 1);
 		}
@@ -467,6 +472,15 @@ struct open_op {
 	struct fuse_file_info fi;
 };
 
+/* Or blocks that are prepared and not written; while a truncation goes on it is not known. */
+static bool has_holes(const struct cinode *ci)
+{
+	uint64_t blocks = (inode_size(ci) + SMALL_SIZE - 1) >> SMALL_SHIFT;
+
+	return blocks > le64_get(ci->d.online_blocks) + le64_get(ci->d.offline_blocks) ||
+	       (le32_get(ci->d.flags) & INODE_FLAG_TRUNCATE);
+}
+
 static void done_open(struct op *op, int err)
 {
 	struct open_op *o = (struct open_op *)op;
@@ -479,10 +493,14 @@ static void done_open(struct op *op, int err)
 		 * (D4) */
 		o->fi.keep_cache = lock_kernel_timeout(op->fsd, o->a.ino) > 0;
 		o->fi.cache_readdir = o->fi.keep_cache;
+		if (shown_is_mappable(o->fi.flags) && has_holes(&o->a.ci))
+			o->fi.keep_cache = 0;	/* from here on it is known of which the kernel has pages */
 		inode_open(op->fsd, o->a.ino);
 		lost_note_open(op->fsd, o->fi.flags);
+		shown_open(op->fsd, o->a.ino, o->fi.flags);
 		if (fuse_reply_open(o->a.req, &o->fi) != 0) {
 			lost_note_release(op->fsd, o->fi.flags);
+			shown_release(op->fsd, o->a.ino, o->fi.flags, false);
 			inode_release(op->fsd, o->a.ino);
 		}
 	}
@@ -517,6 +535,7 @@ static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	advisory_released(fsd_of(req), ino_of_node(ino), fi->fh);
 	lost_note_release(fsd_of(req), fi->flags);
+	shown_release(fsd_of(req), ino_of_node(ino), fi->flags, fuse_request()->unique & FUSE_UNIQUE_SENT_AGAIN);
 	inode_release(fsd_of(req), ino_of_node(ino));
 	fuse_reply_err(req, 0);
 }

@@ -49,6 +49,7 @@
 #include "reader.h"
 #include "reply.h"
 #include "sdn.h"
+#include "shown.h"
 #include "status.h"
 #include "txn.h"
 
@@ -424,6 +425,8 @@ static int start_engine(struct fsd *fsd, int fd)
 	if (ret == 0)
 		ret = advisory_start(fsd, atomic_load(&fsd->is_resumed));
 	if (ret == 0)
+		ret = shown_start(fsd, atomic_load(&fsd->is_resumed));
+	if (ret == 0)
 		ret = txn_init(fsd);
 	if (ret == 0)
 		ret = merge_init(fsd);
@@ -529,6 +532,7 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	txn_fini(fsd);
 	replies_stop(fsd);
 	advisory_stop(fsd);
+	shown_stop(fsd);
 	items_close(fsd);
 	kcache_free(fsd);
 	keep_close(fsd);

@@ -21,6 +21,7 @@
 #include "orphan.h"
 #include "pool.h"
 #include "quota.h"
+#include "shown.h"
 
 #define FALLOCATE_BLOCKS	32768	/* 128 MiB in one transaction (runtime 0.4) */
 #define FALLOCATE_EXTENTS	8
@@ -39,6 +40,7 @@ static int read_run(struct op *op, struct itx *tx)
 {
 	struct read_op *r = (struct read_op *)op;
 	struct file_req *rq = r->rq;
+	uint64_t after, last;
 	struct cinode ci;
 	int ret;
 
@@ -54,10 +56,18 @@ static int read_run(struct op *op, struct itx *tx)
 	if (ret < 0)
 		return ret == -ENOENT ? -ESTALE : ret;
 	r->len = 0;
-	if (rq->offset >= inode_size(&ci))
-		return 0;
-	r->len = inode_size(&ci) - rq->offset < rq->len ? inode_size(&ci) - rq->offset : rq->len;
-	return r->len ? content_gather(&r->content, tx, rq->offset + r->len) : 0;
+	if (rq->offset < inode_size(&ci))
+		r->len = inode_size(&ci) - rq->offset < rq->len ? inode_size(&ci) - rq->offset : rq->len;
+	r->content.has_holes = false;
+	ret = r->len ? content_gather(&r->content, tx, rq->offset + r->len) : 0;
+	/* the kernel fills up what it asked for with zeroes */
+	after = (rq->offset + r->len + SMALL_SIZE - 1) >> SMALL_SHIFT;
+	last = (rq->offset + rq->len - 1) >> SMALL_SHIFT;
+	if (ret == 0 && r->len < rq->len && after <= last) {
+		content_note_hole(&r->content, after);
+		content_note_hole(&r->content, last);
+	}
+	return ret;
 }
 
 static void read_done(struct op *op, int err)
@@ -71,6 +81,8 @@ static void read_done(struct op *op, int err)
 		fuse_reply_err(rq->req, -err);
 	} else {
 		inode_give_begin(op->fsd, rq->ino);
+		if (r->content.has_holes)
+			shown_note(op->fsd, rq->ino, r->content.hole_first, r->content.hole_last);
 		fuse_reply_buf(rq->req, (char *)r->content.buf + (rq->offset - (r->content.first << SMALL_SHIFT)), r->len);
 		inode_give_end(op->fsd);
 	}
@@ -584,13 +596,38 @@ static bool is_data(const struct data_extent *e)
 	return e->flags != EXTENT_FLAG_UNWRITTEN;
 }
 
+/* Blocks b..*end - 1 of a file of so many are data, or a hole; what the kernel may have stores to is data. */
+static int next_stretch(struct itx *tx, uint64_t ino, uint64_t b, uint64_t blocks, uint64_t *end, bool *data)
+{
+	struct data_extent ext;
+	uint64_t first, last;
+	int ret = extent_next(tx, ino, b, &ext);
+
+	if (ret < 0 && ret != -ENOENT)
+		return ret;
+	*data = false;
+	*end = blocks;
+	if (ret == 0 && extent_has(&ext, b)) {
+		*data = is_data(&ext);
+		*end = ext.iblock + ext.len;
+	} else if (ret == 0) {
+		*end = ext.iblock;
+	}
+	if (*end > blocks)
+		*end = blocks;
+	if (!*data && shown_next(tx->fsd, ino, b, *end, &first, &last)) {
+		*data = first == b;
+		*end = *data ? last + 1 : first;
+	}
+	return 0;
+}
+
 static int lseek_run(struct op *op, struct itx *tx)
 {
 	struct lseek_op *l = (struct lseek_op *)op;
 	struct file_req *rq = l->rq;
-	bool want_data = rq->flags == SEEK_DATA;
-	struct data_extent ext;
-	uint64_t b = rq->offset >> SMALL_SHIFT, size;
+	bool want_data = rq->flags == SEEK_DATA, data = !want_data;
+	uint64_t b, end = rq->offset >> SMALL_SHIFT, blocks, size;
 	struct cinode ci;
 	int ret;
 
@@ -604,30 +641,21 @@ static int lseek_run(struct op *op, struct itx *tx)
 	size = inode_size(&ci);
 	if (rq->offset >= size)
 		return -ENXIO;
-	while (b << SMALL_SHIFT < size) {
-		ret = extent_next(tx, rq->ino, b, &ext);
-		if (ret < 0 && ret != -ENOENT)
+	blocks = ((size - 1) >> SMALL_SHIFT) + 1;
+	do {
+		b = end;
+		if (b < blocks)
+			ret = next_stretch(tx, rq->ino, b, blocks, &end, &data);
+		if (ret < 0)
 			return ret;
-		if (ret == -ENOENT || (want_data && ext.iblock << SMALL_SHIFT >= size)) {
-			if (want_data)
-				return -ENXIO;
-			break;
-		}
-		if (want_data ? is_data(&ext) : (!extent_has(&ext, b) || !is_data(&ext))) {
-			if (want_data && !extent_has(&ext, b))
-				b = ext.iblock;
-			break;
-		}
-		b = ext.iblock + ext.len;
-	}
+	} while (b < blocks && data != want_data);
+	if (b == blocks && want_data)
+		return -ENXIO;
 	l->found = b << SMALL_SHIFT;
 	if (l->found < rq->offset)
 		l->found = rq->offset;
-	if (l->found >= size) {
-		if (want_data)
-			return -ENXIO;
+	if (b == blocks)
 		l->found = size;
-	}
 	return 0;
 }
 

@@ -1,0 +1,25 @@
+/*
+ * Which holes of files the kernel has pages of that a program may have stored to: runtime.md 11.10 (SEEK_DATA).
+ */
+#ifndef SCOUTFS_FSD_SHOWN_H
+#define SCOUTFS_FSD_SHOWN_H
+
+#include "fsd.h"
+
+/* Any thread, all of them.  Before requests are served: the table, of the earlier process if this one goes on from it; a
+ * negative errno, logged. */
+int shown_start(struct fsd *fsd, bool is_resumed);
+void shown_stop(struct fsd *fsd);
+
+/* A program has opened ino with these flags, before that is answered; or has let go of it, sent_again: perhaps not just now. */
+void shown_open(struct fsd *fsd, uint64_t ino, int flags);
+void shown_release(struct fsd *fsd, uint64_t ino, int flags, bool sent_again);
+/* Whether it can map the file for writing. */
+bool shown_is_mappable(int flags);
+
+/* The kernel is about to be given zeroes for blocks first..last (before the answer). */
+void shown_note(struct fsd *fsd, uint64_t ino, uint64_t first, uint64_t last);
+/* The first blocks in [from, end) of a hole that may hold what the kernel has not written back: *first..*last. */
+bool shown_next(struct fsd *fsd, uint64_t ino, uint64_t from, uint64_t end, uint64_t *first, uint64_t *last);
+
+#endif
