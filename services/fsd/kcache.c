@@ -11,12 +11,9 @@
  * answer.  The kernel's numbers of inodes are the volume's and its file handles mean nothing, so that
  * any process can go on.
  *
- * Requests are read by threads of our own: each knows the number and the flags of the request in
+ * Requests are read by threads of our own (serving.c): each knows the number and the flags of the request in
  * hand, of which libfuse tells its handlers only a part, and all can be made to stop reading between
- * two requests.  There are about as many as processors: the kernel wakes one of those that wait for
- * each request, and with more of them it often is one that finds nothing, for who has just answered
- * the last one was faster.  Handlers wait neither for devices nor for the leader, but where the item
- * cache is full; should all threads be busy for a while nevertheless, others are in reserve.
+ * two requests.
  */
 #include "kcache.h"
 
@@ -25,7 +22,6 @@
 #include <limits.h>
 #include <linux/fuse.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,11 +43,9 @@
 #include "locks.h"
 #include "log.h"
 #include "orphan.h"
+#include "serving.h"
 #include "vfsflags.h"
 
-#define FUSE_THREADS		10u	/* at most, with those in reserve */
-#define FUSE_THREADS_FEW	3u
-#define WATCH_MS		100u
 #define NOTIFY_RESEND		7	/* FUSE_NOTIFY_RESEND, Linux 6.9 */
 #define NOTIFY_INC_EPOCH	8	/* FUSE_NOTIFY_INC_EPOCH, Linux 6.16 */
 #define HAS_RESEND		(1u << 7)	/* FUSE_HAS_RESEND, in the second word of flags */
@@ -80,18 +74,7 @@ struct kcache {
 	bool served;			/* kcache_serve has returned */
 	bool unmounting;		/* a thread is in kcache_unmount */
 
-	atomic_bool draining;		/* no more requests are read */
-	atomic_uint idle;		/* threads that wait for one */
-	atomic_uint awake;		/* threads that are not in reserve; changed with the mutex held */
-	atomic_uint taken;		/* requests */
-	unsigned enough;		/* of those awake */
-	pthread_cond_t reserve;
-	/* mutex */
-	bool is_called;			/* one of the reserve is to wake up */
-	bool is_over;			/* no more requests come */
-	unsigned threads_nr, running;
-	pthread_t threads[FUSE_THREADS];
-	int err;
+	struct serving *serving;	/* the threads that read requests */
 };
 
 /* The request that this thread has in hand. */
@@ -292,11 +275,48 @@ static ssize_t write_answer(int fd, struct iovec *iov, int count, void *userdata
 	return writev(fd, iov, count);
 }
 
-static unsigned enough_threads(void)
+static void *begin_requests(void *arg)
 {
-	long nr = sysconf(_SC_NPROCESSORS_ONLN) + 1;
+	struct fuse_buf *buf = calloc(1, sizeof(*buf));
 
-	return nr < FUSE_THREADS_FEW ? FUSE_THREADS_FEW : nr > FUSE_THREADS ? FUSE_THREADS : (unsigned)nr;
+	(void)arg;
+	if (buf)
+		buf->mem = make_buffer();
+	if (buf && buf->mem)
+		return buf;
+	free(buf);
+	return NULL;
+}
+
+static void end_requests(void *arg, void *mine)
+{
+	struct fuse_buf *buf = mine;
+
+	(void)arg;
+	munmap(buf->mem, BUFFER_BYTES);
+	free(buf);
+}
+
+static int take_request(void *arg, void *mine)
+{
+	struct kcache *kc = arg;
+
+	return fuse_session_receive_buf(kc->se, mine);
+}
+
+static void serve_request(void *arg, void *mine)
+{
+	struct kcache *kc = arg;
+
+	fuse_session_process_buf(kc->se, mine);
+	now = (struct fuse_request_now){ 0 };
+}
+
+static void no_more_requests(void *arg)
+{
+	struct kcache *kc = arg;
+
+	fuse_session_exit(kc->se);
 }
 
 static int make_session(struct fsd *fsd, int fd)
@@ -304,15 +324,21 @@ static int make_session(struct fsd *fsd, int fd)
 	static const struct fuse_custom_io io = { .read = read_request, .writev = write_answer };
 	char *argv[] = { (char *)"scoutfs-fsd", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
+	static const struct serving_calls calls = {
+		.begin = begin_requests, .end = end_requests, .take = take_request, .serve = serve_request,
+		.fail = no_more_requests,
+	};
 	struct kcache *kc = calloc(1, sizeof(*kc));
 	int ret;
 
-	if (!kc)
+	if (kc)
+		kc->serving = serving_new(&calls, kc, 0);
+	if (!kc || !kc->serving) {
+		free(kc);
 		return -ENOMEM;
+	}
 	pthread_mutex_init(&kc->mutex, NULL);
 	pthread_cond_init(&kc->cond, NULL);
-	pthread_cond_init(&kc->reserve, NULL);
-	kc->enough = enough_threads();
 	kc->fsd = fsd;
 	kc->begun_ns = clock_mono_ns();
 	if (!realpath(fsd->conf.mountpoint, kc->mountpoint))
@@ -330,6 +356,7 @@ static int make_session(struct fsd *fsd, int fd)
 	if (ret < 0) {
 		if (kc->se)
 			fuse_session_destroy(kc->se);
+		serving_free(kc->serving);
 		free(kc);
 		return ret;
 	}
@@ -514,99 +541,12 @@ static int ask_to_send_again(struct kcache *kc)
 
 /* ---- serving --------------------------------------------------------------------------------- */
 
-static void *serve_thread(void *arg);
-
-/* Nobody is left to wait for requests.  The mutex is held. */
-static void add_thread(struct kcache *kc)
-{
-	if (kc->running > atomic_load(&kc->awake)) {
-		kc->is_called = true;
-		pthread_cond_signal(&kc->reserve);
-	} else if (kc->threads_nr < FUSE_THREADS && !atomic_load(&kc->draining)) {
-		atomic_fetch_add(&kc->idle, 1);
-		if (pthread_create(&kc->threads[kc->threads_nr], NULL, serve_thread, kc) == 0) {
-			kc->threads_nr++;
-			kc->running++;
-			atomic_fetch_add(&kc->awake, 1);
-		} else {
-			atomic_fetch_sub(&kc->idle, 1);	/* those that there are must do */
-		}
-	}
-}
-
-/* One more than enough goes into reserve. */
-static void rest(struct kcache *kc)
-{
-	if (atomic_load_explicit(&kc->awake, memory_order_relaxed) <= kc->enough)
-		return;
-	pthread_mutex_lock(&kc->mutex);
-	if (atomic_load(&kc->awake) > kc->enough && !kc->is_called) {
-		atomic_fetch_sub(&kc->awake, 1);
-		while (!kc->is_called && !kc->is_over && !atomic_load(&kc->draining))
-			pthread_cond_wait(&kc->reserve, &kc->mutex);
-		kc->is_called = false;
-		atomic_fetch_add(&kc->awake, 1);
-	}
-	pthread_mutex_unlock(&kc->mutex);
-}
-
-static void *serve_thread(void *arg)
-{
-	struct kcache *kc = arg;
-	struct fuse_buf buf = { .mem = make_buffer() };
-	int n = buf.mem ? 0 : -ENOMEM;
-
-	while (buf.mem && !atomic_load(&kc->draining)) {
-		n = fuse_session_receive_buf(kc->se, &buf);
-		if (n == -EINTR || n == -EAGAIN)
-			continue;
-		if (n <= 0)
-			break;
-		atomic_fetch_add_explicit(&kc->taken, 1, memory_order_relaxed);
-		if (atomic_fetch_sub(&kc->idle, 1) == 1 &&
-		    atomic_load_explicit(&kc->awake, memory_order_relaxed) < kc->enough) {
-			pthread_mutex_lock(&kc->mutex);
-			add_thread(kc);
-			pthread_mutex_unlock(&kc->mutex);
-		}
-		fuse_session_process_buf(kc->se, &buf);
-		now = (struct fuse_request_now){ 0 };
-		rest(kc);
-		atomic_fetch_add(&kc->idle, 1);
-	}
-	if (buf.mem)
-		munmap(buf.mem, BUFFER_BYTES);
-	pthread_mutex_lock(&kc->mutex);
-	/* Without memory for one more, those that there are must do. */
-	if (n < 0 && n != -EINTR && n != -EAGAIN && (n != -ENOMEM || kc->running == 1)) {
-		kc->err = n;
-		fuse_session_exit(kc->se);
-	}
-	if (n <= 0 && n != -EINTR && n != -EAGAIN && n != -ENOMEM)
-		kc->is_over = true;
-	kc->running--;
-	atomic_fetch_sub(&kc->idle, 1);
-	atomic_fetch_sub(&kc->awake, 1);
-	pthread_cond_broadcast(&kc->reserve);
-	pthread_cond_broadcast(&kc->cond);
-	pthread_mutex_unlock(&kc->mutex);
-	return NULL;
-}
-
-/* Its only use is to end a read. */
-static void on_wake(int sig)
-{
-	(void)sig;
-}
-
 int kcache_serve(struct fsd *fsd)
 {
-	struct sigaction sa = { .sa_handler = on_wake };
 	struct kcache *kc = fsd->kcache;
 	bool restarts;
 	int ret;
 
-	sigaction(SIGUSR1, &sa, NULL);
 	if (atomic_load(&fsd->is_resumed) && kc->can_resend) {
 		ret = ask_to_send_again(kc);
 		if (ret < 0) {
@@ -619,24 +559,9 @@ int kcache_serve(struct fsd *fsd)
 	if (gonedirs_start(fsd) < 0)
 		log_warning("%s: no thread for directories that other nodes remove: getcwd(2) in one goes on until its name is "
 			    "looked up", kc->mountpoint);
-	pthread_mutex_lock(&kc->mutex);
-	add_thread(kc);
-	/* A restart that was asked for before there was a thread has let none begin: the caller goes on with it. */
-	ret = kc->threads_nr || atomic_load(&kc->draining) ? 0 : -EAGAIN;
-	while (kc->running) {
-		unsigned taken = atomic_load(&kc->taken);
-
-		clock_cond_wait(&kc->cond, &kc->mutex, clock_mono_ns() + WATCH_MS * NSEC_PER_MSEC);
-		if (!kc->is_over && !atomic_load(&kc->idle) && atomic_load(&kc->taken) == taken)
-			add_thread(kc);
-	}
-	pthread_mutex_unlock(&kc->mutex);
-	for (unsigned i = 0; i < kc->threads_nr; i++)
-		pthread_join(kc->threads[i], NULL);
-	if (ret == 0)
-		ret = kc->err;
+	ret = serving_run(kc->serving);
 	/* Before a restart the caller of kcache_stop_reading has seen to it. */
-	restarts = ret == 0 && atomic_load(&kc->draining);
+	restarts = ret == 0 && serving_is_stopped(kc->serving);
 	if (!gonedirs_stop(restarts ? 0 : GONEDIRS_MS) && !restarts) {
 		kcache_abort(fsd);	/* nobody answers any more what it waits for */
 		gonedirs_stop(UINT_MAX);
@@ -650,23 +575,12 @@ int kcache_serve(struct fsd *fsd)
 
 void kcache_stop_reading(struct fsd *fsd)
 {
-	struct kcache *kc = fsd->kcache;
-
-	pthread_mutex_lock(&kc->mutex);
-	atomic_store(&kc->draining, true);
-	/* A thread may be between its look at `draining` and its read: it is woken until it is gone. */
-	while (kc->running) {
-		pthread_cond_broadcast(&kc->reserve);
-		for (unsigned i = 0; i < kc->threads_nr; i++)
-			pthread_kill(kc->threads[i], SIGUSR1);
-		clock_cond_wait(&kc->cond, &kc->mutex, clock_mono_ns() + 2 * NSEC_PER_MSEC);
-	}
-	pthread_mutex_unlock(&kc->mutex);
+	serving_stop(fsd->kcache->serving);
 }
 
 bool kcache_is_draining(struct fsd *fsd)
 {
-	return fsd->kcache && atomic_load(&fsd->kcache->draining);
+	return fsd->kcache && serving_is_stopped(fsd->kcache->serving);
 }
 
 bool kcache_can_resend(struct fsd *fsd)
@@ -759,8 +673,8 @@ void kcache_free(struct fsd *fsd)
 	interrupts_stop(fsd);
 	fuse_session_destroy(kc->se);
 	pthread_cond_destroy(&kc->cond);
-	pthread_cond_destroy(&kc->reserve);
 	pthread_mutex_destroy(&kc->mutex);
+	serving_free(kc->serving);
 	free(kc);
 }
 
