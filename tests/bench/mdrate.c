@@ -2,8 +2,9 @@
  * mdrate FILES THREADS DIR...: rates of metadata operations on several filesystems, one line for each DIR,
  * in their order: "create N stat N readdir N unlink N" (operations a second).  Each thread has a directory of
  * its own.  Every phase is run in each DIR before the next phase begins, so that all of them see the same
- * machine.  stat is run once before it counts, and then in many short turns, DIR after DIR, of which the
- * median is taken: one warm pass is over in a moment, in which anything else that runs is a large part.
+ * machine.  stat is run once before it counts, and then in many short turns, DIR after DIR, of which one of the
+ * fastest is taken (nine in ten are slower): a warm stat waits for nothing, so what makes a turn slower is what else
+ * runs on the machine.
  * Between phases all is made durable, so that none is measured while a filesystem still works on the one
  * before.  Exit status 1 if any operation failed.
  */
@@ -154,10 +155,10 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static double median(double *v, size_t nr)
+static double one_of_the_greatest(double *v, size_t nr)
 {
 	qsort(v, nr, sizeof(*v), by_value);
-	return v[nr / 2];
+	return v[nr * 9 / 10];
 }
 
 static void make_dirs(void)
@@ -211,7 +212,7 @@ int main(int argc, char **argv)
 	}
 	for (int d = 0; d < dirs_nr; d++) {
 		root = dirs[d];
-		rates[d].stat = median(rates[d].turns, STAT_TURNS);
+		rates[d].stat = one_of_the_greatest(rates[d].turns, STAT_TURNS);
 		rates[d].list = rate(list_files);
 	}
 	for (int d = 0; d < dirs_nr; d++) {
