@@ -505,8 +505,33 @@ static int publish_tx(struct itx *tx, void *arg)
 	return ret < 0 ? ret : items_set_committed(tx, p->gen);
 }
 
-/* References of an inode to generations that have their numbers now. */
-static int settle_inode(struct itx *tx, const struct key *key, const struct item_rec *rec)
+struct cleaning {
+	uint64_t gen;
+	bool done;
+	uint64_t ref, seq;	/* resolved last: most are to the same generation */
+};
+
+static int resolve(struct itx *tx, struct cleaning *cl, uint64_t *seq)
+{
+	uint64_t ref = *seq;
+	int ret = 0;
+
+	if (ref == SEQ_NONE || !(ref & SEQ_REF))
+		return 0;
+	if (ref == cl->ref) {
+		*seq = cl->seq;
+		return 0;
+	}
+	ret = txn_resolve_seq_now(tx, seq);
+	if (ret == 0) {
+		cl->ref = ref;
+		cl->seq = *seq;
+	}
+	return ret == -EAGAIN ? 0 : ret;	/* of the open generation */
+}
+
+/* References of an inode, which rec_get has just found, to generations that have their numbers now. */
+static int settle_inode(struct itx *tx, struct cleaning *cl, const struct key *key, const struct item_rec *rec)
 {
 	struct cinode ci, before;
 	uint64_t meta_seq, data_seq;
@@ -519,24 +544,16 @@ static int settle_inode(struct itx *tx, const struct key *key, const struct item
 	before = ci;
 	meta_seq = le64_get(ci.d.meta_seq);
 	data_seq = le64_get(ci.d.data_seq);
-	for (unsigned i = 0; i < sizeof(seqs) / sizeof(seqs[0]) && ret == 0; i++) {
-		ret = txn_resolve_seq_now(tx, seqs[i]);
-		if (ret == -EAGAIN)
-			ret = 0;	/* of the open generation */
-	}
+	for (unsigned i = 0; i < sizeof(seqs) / sizeof(seqs[0]) && ret == 0; i++)
+		ret = resolve(tx, cl, seqs[i]);
 	if (ret < 0)
 		return ret;
 	ci.d.meta_seq = le64_of(meta_seq);
 	ci.d.data_seq = le64_of(data_seq);
 	if (memcmp(&ci, &before, sizeof(ci)) == 0)
 		return 0;
-	return rec_put(tx, key, rec->mark, rec->flags, &ci, sizeof(ci));
+	return rec_put_found(tx, key, rec->mark, rec->flags, &ci, sizeof(ci));
 }
-
-struct cleaning {
-	uint64_t gen;
-	bool done;
-};
 
 static int clean_some(struct itx *tx, void *arg)
 {
@@ -550,9 +567,9 @@ static int clean_some(struct itx *tx, void *arg)
 	for (size_t i = 0; i < nr && ret >= 0; i++) {
 		ret = rec_get(tx, &keys[i], &rec);
 		if (ret > 0 && rec->flags & ITEM_REC_DELETED && rec->mark <= cl->gen)
-			ret = rec_del(tx, &keys[i]);
+			ret = rec_del_found(tx);
 		else if (ret > 0 && keys[i].zone == ZONE_FS && keys[i].type == TYPE_INODE)
-			ret = settle_inode(tx, &keys[i], rec);
+			ret = settle_inode(tx, cl, &keys[i], rec);
 	}
 	return ret < 0 ? ret : 0;
 }

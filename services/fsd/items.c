@@ -630,20 +630,19 @@ int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags,
 	return rec_put_room(tx, key, false, mark, flags, val, len, 0);
 }
 
-int rec_del(struct itx *tx, const struct key *key)
+int rec_put_found(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val,
+		  size_t len)
 {
-	struct ikey k = ikey_of(key);
-	MDB_val mk = mval(k.b, sizeof(k.b)), mv;
-	MDB_cursor *mc;
-	int ret = items_near(tx, TABLE_ITEMS, &mc), rc;
+	return rec_put_room(tx, key, true, mark, flags, val, len, 0);
+}
 
-	if (ret < 0)
-		return ret;
+int rec_del_found(struct itx *tx)
+{
+	int rc;
+
 	tx->changes++;
-	rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET);
-	if (!rc)
-		rc = mdb_cursor_del(mc, 0);
-	return rc && rc != MDB_NOTFOUND ? items_error(tx, rc, "removal") : 0;
+	rc = mdb_cursor_del(tx->items_mc, 0);
+	return rc ? items_error(tx, rc, "removal") : 0;
 }
 
 /* ---- reading ------------------------------------------------------------------------------- */
@@ -908,7 +907,7 @@ int item_delete(struct itx *tx, const struct key *key, const void *keep_val, siz
 		return -EIO;
 	is_dirty = rec->mark == tx->open_gen;
 	if (is_dirty && !(rec->flags & ITEM_REC_PERSISTENT))
-		return rec_del(tx, key);
+		return rec_del_found(tx);
 	return write_dirty(tx, key, true, is_dirty, ITEM_REC_DELETED | ITEM_REC_PERSISTENT, keep_val,
 			   keep_len, rec->len);
 }

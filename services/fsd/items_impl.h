@@ -114,7 +114,10 @@ int rec_step(struct itx *tx, MDB_cursor *mc, MDB_cursor_op how, struct key *at,
 	     const struct item_rec **rec);
 int rec_put(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val,
 	    size_t len);
-int rec_del(struct itx *tx, const struct key *key);
+/* Write or delete the record that rec_get has just found, which is not looked for again. */
+int rec_put_found(struct itx *tx, const struct key *key, uint64_t mark, uint8_t flags, const void *val,
+		  size_t len);
+int rec_del_found(struct itx *tx);
 int items_cursor(struct itx *tx, enum items_table table, MDB_cursor **mc);
 /* The transaction's own cursor of TABLE_ITEMS or TABLE_RANGES: stays open, stands anywhere. */
 int items_near(struct itx *tx, enum items_table table, MDB_cursor **mc);

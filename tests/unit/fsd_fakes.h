@@ -523,7 +523,7 @@ static inline int fake_committed(struct itx *tx, void *arg)
 		for (size_t i = 0; i < nr && ret == 0; i++) {
 			if (rec_get(tx, &keys[i], &rec) > 0 && rec->mark == fake.gen &&
 			    rec->flags & ITEM_REC_DELETED)
-				ret = rec_del(tx, &keys[i]);
+				ret = rec_del_found(tx);
 		}
 	}
 	return ret;
