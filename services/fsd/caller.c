@@ -39,18 +39,29 @@
 #include "log.h"
 
 #define RUNNING_PER_UID		4u
-#define WAITING_PER_UID		64u
-#define WAITING_TOTAL		256u
+#define WAITING_PER_UID		2048u
+#define WAITING_TOTAL		8192u		/* of all but root */
+#define BYTES_PER_UID		(64u << 20)	/* of those that wait and those that run */
+#define BYTES_TOTAL		(256u << 20)
 #define THREADS_MAX		64u
 #define COPY_BYTES		(240u << 10)	/* between looks whether it was interrupted */
 #define SETTLE_MS		2000u		/* for a thread on its way to sleep in its ioctl */
 
 /* ---- threads ------------------------------------------------------------------------- */
 
+/* Who has jobs. */
+struct user {
+	struct user *next;
+	uint32_t uid;
+	unsigned running, waiting;
+	size_t bytes;
+};
+
 struct job {
 	struct job *next;
-	uint32_t uid;
+	struct user *user;
 	bool running;
+	size_t bytes;
 	void (*work)(void *arg);
 	void *arg;
 };
@@ -58,39 +69,96 @@ struct job {
 static struct {
 	pthread_mutex_t mutex;
 	pthread_cond_t idle;
-	struct job *jobs;	/* oldest first; running ones too */
-	unsigned jobs_nr, threads_nr;
+	struct job *jobs, **tail;	/* oldest first; running ones too */
+	struct user *users;
+	unsigned waiting, threads_nr;
+	size_t bytes;
 	unsigned inside;	/* threads between caller_enter and caller_leave */
 	bool stopping, gone;
-} copies = { .mutex = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER };
+} copies = { .mutex = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER, .tail = &copies.jobs };
 
-static unsigned count_uid(uint32_t uid, bool running)
+static struct user *user_get(uint32_t uid)
 {
-	unsigned n = 0;
+	struct user *u = copies.users;
 
-	for (const struct job *j = copies.jobs; j; j = j->next)
-		n += j->uid == uid && j->running == running;
-	return n;
+	while (u && u->uid != uid)
+		u = u->next;
+	if (u)
+		return u;
+	u = calloc(1, sizeof(*u));
+	if (u) {
+		u->uid = uid;
+		u->next = copies.users;
+		copies.users = u;
+	}
+	return u;
+}
+
+static void user_put(struct user *u)
+{
+	struct user **at = &copies.users;
+
+	if (u->running || u->waiting)
+		return;
+	while (*at != u)
+		at = &(*at)->next;
+	*at = u->next;
+	free(u);
+}
+
+static bool has_room(const struct user *u, size_t bytes)
+{
+	if (u->waiting >= WAITING_PER_UID || u->bytes + bytes > BYTES_PER_UID)
+		return false;
+	/* others cannot keep root out */
+	return u->uid == 0 || (copies.waiting < WAITING_TOTAL && copies.bytes + bytes <= BYTES_TOTAL);
 }
 
 static struct job *next_job(void)
 {
-	for (struct job *j = copies.jobs; j; j = j->next) {
-		if (!j->running && count_uid(j->uid, true) < RUNNING_PER_UID)
+	for (struct job *j = copies.jobs; j && copies.waiting; j = j->next) {
+		if (!j->running && j->user->running < RUNNING_PER_UID)
 			return j;
 	}
 	return NULL;
 }
 
+static void add_job(struct job *job)
+{
+	*copies.tail = job;
+	copies.tail = &job->next;
+	copies.waiting++;
+	copies.bytes += job->bytes;
+	job->user->waiting++;
+	job->user->bytes += job->bytes;
+}
+
+static void start_job(struct job *job)
+{
+	job->running = true;
+	copies.waiting--;
+	job->user->waiting--;
+	job->user->running++;
+}
+
 static void remove_job(struct job *job)
 {
-	for (struct job **at = &copies.jobs; *at; at = &(*at)->next) {
-		if (*at == job) {
-			*at = job->next;
-			break;
-		}
+	struct job **at = &copies.jobs;
+
+	while (*at != job)
+		at = &(*at)->next;
+	*at = job->next;
+	if (copies.tail == &job->next)
+		copies.tail = at;
+	copies.bytes -= job->bytes;
+	job->user->bytes -= job->bytes;
+	if (job->running) {
+		job->user->running--;
+	} else {
+		copies.waiting--;
+		job->user->waiting--;
 	}
-	copies.jobs_nr--;
+	user_put(job->user);
 	free(job);
 }
 
@@ -101,7 +169,7 @@ static void *copy_thread(void *arg)
 	(void)arg;
 	pthread_mutex_lock(&copies.mutex);
 	while ((job = next_job())) {
-		job->running = true;
+		start_job(job);
 		pthread_mutex_unlock(&copies.mutex);
 		job->work(job->arg);
 		pthread_mutex_lock(&copies.mutex);
@@ -130,32 +198,31 @@ static int add_thread(void)
 	return ret;
 }
 
-int caller_run(uint32_t uid, void (*work)(void *arg), void *arg)
+int caller_run(uint32_t uid, size_t bytes, void (*work)(void *arg), void *arg)
 {
-	struct job *job = calloc(1, sizeof(*job)), **at;
+	struct job *job = calloc(1, sizeof(*job));
 	int ret = 0;
 
 	if (!job)
 		return -ENOMEM;
-	*job = (struct job){ .uid = uid, .work = work, .arg = arg };
 	pthread_mutex_lock(&copies.mutex);
-	if (copies.stopping)
+	*job = (struct job){ .user = user_get(uid), .bytes = bytes, .work = work, .arg = arg };
+	if (!job->user)
+		ret = -ENOMEM;
+	else if (copies.stopping)
 		ret = -ESHUTDOWN;
-	else if (copies.jobs_nr >= WAITING_TOTAL || count_uid(uid, false) >= WAITING_PER_UID)
+	else if (!has_room(job->user, bytes))
 		ret = -EAGAIN;
 	if (ret == 0) {
-		for (at = &copies.jobs; *at; at = &(*at)->next)
-			;
-		*at = job;
-		copies.jobs_nr++;
+		add_job(job);
 		ret = add_thread();
 		if (ret < 0 && copies.threads_nr)
 			ret = 0;	/* one that is there takes it */
-		if (ret < 0) {
+		if (ret < 0)
 			remove_job(job);
-			job = NULL;
-		}
 	} else {
+		if (job->user)
+			user_put(job->user);
 		free(job);
 	}
 	pthread_mutex_unlock(&copies.mutex);

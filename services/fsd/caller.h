@@ -29,9 +29,10 @@ bool caller_in_group(const struct caller *c, gid_t gid);
 /*
  * Run work(arg) in one of the threads that are there for touching other processes, which may be
  * made to wait for as long as those processes like.  At most 4 at a time for one uid, the others
- * queue. -EAGAIN: too many wait; -ESHUTDOWN; -ENOMEM.
+ * queue: more threads than any program has, and `bytes` of memory that goes with it in sum.  -EAGAIN: too
+ * many wait; -ESHUTDOWN; -ENOMEM.
  */
-int caller_run(uint32_t uid, void (*work)(void *arg), void *arg);
+int caller_run(uint32_t uid, size_t bytes, void (*work)(void *arg), void *arg);
 /*
  * For such threads: true when what they worked for is gone, because the mount ended before they
  * did; then nothing of it may be touched any more.  False: it stays until caller_leave.

@@ -150,6 +150,12 @@ static bool pointers_allowed(const struct ctl *c)
 	return false;
 }
 
+/* The memory that waits with it: what nothing was written to takes none. */
+static size_t bytes_of(const struct ctl *c)
+{
+	return sizeof(*c) + c->data_len;
+}
+
 /* The answer is known: err, or what is in *c. */
 static void finish(struct ctl *c, int err)
 {
@@ -163,7 +169,7 @@ static void finish(struct ctl *c, int err)
 		reply(c);
 		return;
 	}
-	ret = caller_run(c->caller.uid, deliver_work, c);
+	ret = caller_run(c->caller.uid, bytes_of(c), deliver_work, c);
 	if (ret < 0)
 		fail(c, ret);
 }
@@ -720,7 +726,7 @@ static void start_op(struct ctl *c, const char *name, int (*run)(struct op *op, 
 		fuse_op_start(c->req, &c->op);
 		return;
 	}
-	ret = caller_run(c->caller.uid, identify_work, c);
+	ret = caller_run(c->caller.uid, bytes_of(c), identify_work, c);
 	if (ret < 0)
 		fail(c, ret);
 }

@@ -2,6 +2,7 @@
  * foreign CHECK DIR: a program that knows the ioctls only from the interface's text, as archive software does: numbers and
  * layouts are written down here once more.  Exit status 0: as promised; 1: not, said on stderr; 2: could not be tried.
  *   rules    arguments: what is refused, and in which order; buffers at the end of a page; 32-bit callers
+ *   crowd    many threads ask at once, and each gets its answer
  *   seqs     which operation moves meta_seq, data_seq, data_version
  *   follow   a reader of the index goes on from its position while files change (for SECONDS, in steps of N entries): nothing
  *            comes behind it, and it has seen the last change of each file
@@ -258,6 +259,48 @@ static void check_rules(void)
 	/* a kernel without 32-bit programs kills who tries */
 	if (in_child(rules_of_32_bits, file, st.st_ino))
 		printf("no 32-bit programs here\n");
+}
+
+/* ---- crowd --------------------------------------------------------------------------- */
+
+#define THREADS		400u
+#define CALLS		10u
+
+static uint64_t crowd_ino;
+
+static void *ask(void *arg)
+{
+	unsigned me = (unsigned)(uintptr_t)arg;
+	struct entry e[64];
+	char found[4096];
+
+	for (unsigned i = 0; i < CALLS; i++) {
+		struct path p = { .ino = crowd_ino, .ptr = (uintptr_t)found, .bytes = sizeof(found) };
+		struct attr a = { .mask = 0x3ff };
+		struct walk w = walk_of(e, 64);
+
+		if ((me + i) % 3 == 0)
+			ANSWERS(dfd, INO_PATH, &p, 0);
+		else if ((me + i) % 3 == 1)
+			ANSWERS(dfd, GET_ATTR_X, &a, 0);
+		else
+			CHECK(ctl(dfd, WALK_INODES, &w) > 0, "%s", strerror(errno));
+	}
+	return NULL;
+}
+
+static void check_crowd(void)
+{
+	pthread_t thread[THREADS];
+	struct stat st;
+
+	fstat(make("file", "hello"), &st);
+	crowd_ino = st.st_ino;
+	fsync(dfd);
+	for (uintptr_t i = 0; i < THREADS; i++)
+		CHECK(pthread_create(&thread[i], NULL, ask, (void *)i) == 0, "no thread");
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
 }
 
 /* ---- seqs ---------------------------------------------------------------------------- */
@@ -606,6 +649,8 @@ int main(int argc, char **argv)
 	dfd = argc > 2 && chdir(argv[2]) == 0 ? open(".", O_RDONLY | O_DIRECTORY) : -1;
 	if (dfd >= 0 && strcmp(check, "rules") == 0)
 		check_rules();
+	else if (dfd >= 0 && strcmp(check, "crowd") == 0)
+		check_crowd();
 	else if (dfd >= 0 && strcmp(check, "seqs") == 0)
 		check_seqs();
 	else if (dfd >= 0 && strcmp(check, "follow") == 0 && argc == 5)
@@ -613,7 +658,7 @@ int main(int argc, char **argv)
 	else if (dfd >= 0 && strcmp(check, "holes") == 0)
 		check_holes();
 	else {
-		fprintf(stderr, "usage: foreign rules|seqs|holes DIR, foreign follow DIR SECONDS STEP\n");
+		fprintf(stderr, "usage: foreign rules|crowd|seqs|holes DIR, foreign follow DIR SECONDS STEP\n");
 		return 2;
 	}
 	return failures != 0;

@@ -11,6 +11,7 @@ chmod 777 "$MNT"
 foreign() { mkdir -p "$MNT/$1" && timeout 240 "$BUILD/tests/posix/foreign" "$1" "$MNT/$1" "${@:2}"; }
 
 ok "ioctls: arguments, refusals and their order, 32-bit programs" foreign rules
+ok "400 threads that ask at once are all answered" foreign crowd
 ok "what moves meta_seq, data_seq and data_version, and what does not" foreign seqs
 
 # ---- killed in the middle: nothing is missing in the index, nothing comes behind its reader
