@@ -43,6 +43,33 @@ static void a_mount_is_let_in_when_its_item_is_durable(void **state)
 	world_free(w);
 }
 
+/* Beside the session the answer is the same, and only for who would get one there, from the server it means. */
+static void roots_are_told_beside_the_session(void **state)
+{
+	struct world *w = world_make();
+	struct msg_commit_log_trees commit = { .open_next = 1 };
+	struct msg_get_roots_reply reply;
+	struct said *x;
+
+	(void)state;
+	assert_int_equal(server_roots(w->s, 1, w->term, &reply), -ENOLINK);
+	let_in(w, 1);
+	assert_int_equal(server_roots(w->s, 1, w->term - 1, &reply), -EAGAIN);
+	assert_int_equal(server_roots(w->s, 1, w->term + 1, &reply), -EAGAIN);
+	for (int i = 0; i < 3; i++) {
+		commit.log_trees = open_tree(w, 1);
+		x = call(w, 1, MSG_commit_log_trees, &commit);
+		assert_int_equal(x->err, 0);
+		memset(&reply, 0xff, sizeof(reply));
+		assert_int_equal(server_roots(w->s, 1, w->term, &reply), 0);
+		x = call(w, 1, MSG_get_roots, NULL);
+		assert_memory_equal(&reply, &x->body.get_roots_reply, sizeof(reply));
+	}
+	server_stop(w->s);
+	assert_int_equal(server_roots(w->s, 1, w->term, &reply), -EAGAIN);
+	world_free(w);
+}
+
 /* Only for the mount of its own instance, in this term; whoever else asks has to flush first. */
 static void a_server_flushes_for_the_mount_that_shares_its_blockd(void **state)
 {
@@ -534,6 +561,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_mount_is_let_in_when_its_item_is_durable),
+		cmocka_unit_test(roots_are_told_beside_the_session),
 		cmocka_unit_test(a_server_flushes_for_the_mount_that_shares_its_blockd),
 		cmocka_unit_test(a_farewell_is_answered_when_nothing_of_the_mount_is_left),
 		cmocka_unit_test(quorum_members_leave_last_and_together),
