@@ -80,8 +80,9 @@ struct net_server {
 	uint64_t last_handle;
 	uint64_t deadline_ns;
 	uint64_t probe_ns;		/* 0: no need to look for cut sockets */
-	struct net_server_stats stats;
+	struct net_counts *counts;
 	struct net_refusals refusals;	/* where its opener wants none */
+	struct net_counts own_counts;
 	struct net_refuser refuser;
 	uint8_t *buf;
 	union msg_body *body;
@@ -178,7 +179,7 @@ static void refuse(struct net_server *ns, const struct zmqu_ident *to, enum gree
 		.status = (uint8_t)status,
 	};
 
-	ns->stats.refused++;
+	stats_inc(&ns->counts->net_refused);
 	zmqu_send_msg(ns->sock, to, &hdr, &g, ns->buf, MSG_FRAME_MAX);
 	ns->was_used = true;
 }
@@ -268,7 +269,7 @@ static void pump(struct net_server *ns, struct client *c)
 			return;
 		session_sent(&c->session, o);
 		if (is_again)
-			ns->stats.resent++;
+			stats_inc(&ns->counts->net_resent);
 	}
 }
 
@@ -443,7 +444,7 @@ static void handle_greeting(struct net_server *ns, const struct msg_greeting *g,
 	if (c->is_asked)
 		return;
 	c->is_asked = true;
-	ns->stats.greetings++;
+	stats_inc(&ns->counts->net_greetings);
 	ns->conf.ops.on_greeting(ns->conf.arg, &ask);
 }
 
@@ -467,7 +468,7 @@ static int handle_request(struct net_server *ns, struct client *c, const struct 
 	uint64_t rid = c->rid;
 	int ret;
 
-	ns->stats.requests++;
+	stats_inc(&ns->counts->net_requests);
 	if (!is_known || hdr->error || !msg_is_from(hdr->type, MSG_FROM_CLIENT) ||
 	    !msg_reply_type(hdr->type) || hdr->type == MSG_greeting) {
 		ret = answer_error(c, hdr, -EOPNOTSUPP);
@@ -496,7 +497,7 @@ static void handle_response(struct net_server *ns, struct client *c, const struc
 
 	if (!o)
 		return;
-	ns->stats.responses++;
+	stats_inc(&ns->counts->net_responses);
 	if (!err && hdr->type != msg_reply_type(o->hdr.type)) {
 		log_err("client %016" PRIx64 ": answers %s with %s", c->rid, msg_name(o->hdr.type),
 			msg_name(hdr->type));
@@ -514,12 +515,13 @@ static int handle_message(struct net_server *ns, struct client *c, const struct 
 	case SESSION_NEW:
 		break;
 	case SESSION_DUPLICATE:
-		ns->stats.duplicates++;
+		stats_inc(&ns->counts->net_duplicates);
 		return 0;
 	case SESSION_LOST:
-		ns->stats.lost++;
+		stats_inc(&ns->counts->net_lost);
 		return -EPROTO;
 	case SESSION_LIE:
+		stats_inc(&ns->counts->net_malformed);
 		return -EPROTO;
 	}
 	c->last_received_ns = clock_mono_ns();
@@ -537,12 +539,12 @@ static int handle_message(struct net_server *ns, struct client *c, const struct 
 		return -EPROTO;
 	c->unacked_nr++;
 	if (hdr->seq <= c->session.recv_seq && !PLANTED(session_hears_twice)) {
-		ns->stats.duplicates++;
+		stats_inc(&ns->counts->net_duplicates);
 		return 0;
 	}
 	if (!(hdr->flags & MSG_FLAG_RESPONSE)) {
 		if (c->asked.nr + c->session.responses.nr >= NET_SERVER_QUEUE_MAX) {
-			ns->stats.queue_full++;
+			stats_inc(&ns->counts->net_queue_full);
 			return -ENOBUFS;
 		}
 		return handle_request(ns, c, hdr, body, is_known);
@@ -571,7 +573,7 @@ static void handle_frame(struct net_server *ns, struct zmqu_frame *f)
 		return;
 	}
 	if (ret < 0 && ret != -EOPNOTSUPP)
-		ns->stats.malformed++;
+		stats_inc(&ns->counts->net_malformed);
 	if (ret == 0 && hdr.type == MSG_greeting && !hdr.error) {
 		/* A second one on a socket is a duplicate of the first. */
 		if (!c)
@@ -604,7 +606,7 @@ static void read_frames(struct net_server *ns)
 		if (ret == -EAGAIN)
 			return;
 		if (ret == -EPROTO) {
-			ns->stats.malformed++;
+			stats_inc(&ns->counts->net_malformed);
 			continue;
 		}
 		if (ret < 0) {
@@ -788,6 +790,7 @@ int net_server_open(struct net_server **out, void *zmq_ctx, const struct net_ser
 	assert(conf->term && conf->keepalive_ms);
 	ns->conf = *conf;
 	ns->refuser.counts = conf->refusals ?: &ns->refusals;
+	ns->counts = conf->counts ?: &ns->own_counts;
 	ns->was_used = true;
 	ns->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	ret = ns->epoll_fd < 0 ? -errno : 0;
@@ -906,7 +909,7 @@ int net_server_request(struct net_server *ns, uint64_t rid, unsigned type, const
 	if (!msg_is_from(type, MSG_FROM_SERVER) || !msg_reply_type(type))
 		return -EINVAL;
 	if (c->session.requests.nr >= NET_SERVER_QUEUE_MAX) {
-		ns->stats.queue_full++;
+		stats_inc(&ns->counts->net_queue_full);
 		return -EBUSY;
 	}
 	ret = session_out_alloc(&o, type, 0, msg);
@@ -936,8 +939,7 @@ int net_server_drop(struct net_server *ns, uint64_t rid)
 
 void net_server_get_stats(const struct net_server *ns, struct net_server_stats *st)
 {
-	*st = ns->stats;
-	st->sessions = st->connected = 0;
+	*st = (struct net_server_stats){ 0 };
 	for (const struct client *c = ns->clients; c; c = c->next) {
 		st->sessions += c->is_open;
 		st->connected += c->is_open && c->is_connected;

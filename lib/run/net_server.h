@@ -20,6 +20,20 @@ struct keys;
 #define NET_SERVER_CLIENTS_MAX	1024u
 #define NET_SERVER_QUEUE_MAX	MSG_QUEUE_MAX	/* messages that one client has not acknowledged or answered */
 
+/* What a server of sessions counts. */
+#define NET_COUNTS(C)									\
+	C(net_greetings, "Greetings of mounts, each connection once")			\
+	C(net_refused, "... answered with a refusal")					\
+	C(net_requests, "Requests of mounts, each once")				\
+	C(net_responses, "Answers of mounts, each once")				\
+	C(net_resent, "Messages sent again after a connection was made again")		\
+	C(net_duplicates, "Messages that had come before")				\
+	C(net_lost, "Connections made again because a message was missing")		\
+	C(net_malformed, "Messages that were none, or of nobody who may send them")	\
+	C(net_queue_full, "Connections or requests given up: a mount had too many unanswered ones")
+
+STATS_STRUCT(net_counts, NET_COUNTS);
+
 struct net_server;
 
 /* A mount asks to be let in. */
@@ -66,6 +80,7 @@ struct net_server_conf {
 	 */
 	struct keys *keys;
 	struct net_refusals *refusals;	/* counted into; it outlives the server; NULL: not wanted */
+	struct net_counts *counts;	/* the same */
 	struct net_server_ops ops;	/* all of them */
 	void *arg;
 };
@@ -114,9 +129,9 @@ int net_server_request(struct net_server *ns, uint64_t rid, unsigned type, const
  */
 int net_server_drop(struct net_server *ns, uint64_t rid);
 
+/* What there is now; what has been is in the counts. */
 struct net_server_stats {
-	uint64_t sessions, connected, greetings, refused, requests, responses, resent, duplicates,
-		lost, malformed, queue_full;
+	uint64_t sessions, connected;
 };
 void net_server_get_stats(const struct net_server *ns, struct net_server_stats *st);
 

@@ -158,6 +158,21 @@ static void add_gauges(struct fsd *fsd, struct msg_status_reply *r)
 	}
 }
 
+/* Of the session with the leader. */
+static void add_session(struct fsd *fsd, struct msg_status_reply *r)
+{
+	struct net_client_stats st;
+
+	net_client_get_stats(fsd->net, &st);
+	ctl_add_value(r, "net_connects", st.connects);
+	ctl_add_value(r, "net_calls", st.calls);
+	ctl_add_value(r, "net_calls_pending", st.pending);
+	ctl_add_value(r, "net_resent", st.resent);
+	ctl_add_value(r, "net_requests", st.requests);
+	ctl_add_value(r, "net_duplicates", st.duplicates);
+	ctl_add_value(r, "net_lost", st.lost);
+}
+
 static void fill_status(void *arg, struct msg_status_reply *r)
 {
 	struct fsd *fsd;
@@ -180,6 +195,7 @@ static void fill_status(void *arg, struct msg_status_reply *r)
 		if (net_is_connected(fsd, words, sizeof(words), &since))
 			ctl_add_text(r, "leader", "%s", words);
 		add_gauges(fsd, r);
+		add_session(fsd, r);
 		CTL_ADD_STATS(r, fsd_stats, &fsd->stats);
 	}
 	pthread_mutex_unlock(&status.lock);

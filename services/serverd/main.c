@@ -40,6 +40,7 @@
 
 STATS_DESCS(serverd_stats, SERVERD_STATS);
 STATS_DESCS(net_refusals, NET_REFUSALS);
+STATS_DESCS(net_counts, NET_COUNTS);
 
 #define REGION_BYTES	(16u << 20)
 #define TURN_NS		NSEC_PER_SEC	/* a turn of the loop at least this often */
@@ -58,6 +59,7 @@ struct daemon {
 	struct net_server *ns;
 	struct serverd_stats stats;
 	struct net_refusals refusals;
+	struct net_counts net_counts;
 	struct keys *keys;		/* NULL: without */
 	int signal_fd;
 	int wake_fd;			/* blockd is there, or an operator has said something */
@@ -303,6 +305,7 @@ static int listen_at_slot(void *arg, const struct txn_view *view)
 		.keepalive_ms = d->conf.tcp_keepalive_timeout_ms,
 		.keys = d->keys,
 		.refusals = &d->refusals,
+		.counts = &d->net_counts,
 		.ops = { on_greeting, on_request, on_response, on_disconnected, on_reconnected,
 			 on_left },
 		.arg = d,
@@ -561,6 +564,15 @@ static void add_gauges(struct daemon *d, struct msg_status_reply *reply)
 	ctl_add_value(reply, "last_stable_seq", v.last_stable_seq);
 }
 
+static void add_sessions(const struct daemon *d, struct msg_status_reply *reply)
+{
+	struct net_server_stats st;
+
+	net_server_get_stats(d->ns, &st);
+	ctl_add_value(reply, "net_sessions", st.sessions);
+	ctl_add_value(reply, "net_connected", st.connected);
+}
+
 static void fill_status(void *arg, struct msg_status_reply *reply)
 {
 	struct daemon *d = arg;
@@ -572,11 +584,14 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	ctl_add_value(reply, "term", d->server ? d->last_term : 0);
 	if (d->server)
 		add_gauges(d, reply);
+	if (d->ns)
+		add_sessions(d, reply);
 	keys_status(d->keys, &d->conf, reply);
 	if (d->server)
 		status_add_mounts(d->server, reply);
 	CTL_ADD_STATS(reply, serverd_stats, &d->stats);
 	CTL_ADD_STATS(reply, net_refusals, &d->refusals);
+	CTL_ADD_STATS(reply, net_counts, &d->net_counts);
 	pthread_mutex_unlock(&d->lock);
 }
 

@@ -110,6 +110,20 @@ says "fence ack of somebody else: that nobody was told" "123456789abcdef0: nobod
 if grep -q "nothing here waits" <<<"$out"; then fail "and not that nothing waits for it" "$out"; else pass "and not that nothing waits for it"; fi
 chmod 700 "$TMP"
 
+# --- the sessions with the leader: counted on both sides
+net() { "$CTL" status --json "$CONF" | python3 -c "import json, sys
+print([x['values']['$2'] for x in json.load(sys.stdin)['services'] if x['service'] == '$1'][0])"; }
+net_is() { [ "$(net "$1" "$2")" "$3" "$4" ]; }
+ok "serverd: one session" wait_for 60 net_is serverd net_sessions -eq 1
+ok "serverd: which is connected" wait_for 60 net_is serverd net_connected -eq 1
+ok "serverd: it was greeted" net_is serverd net_greetings -ge 1
+before=$(net serverd net_requests)
+touch "$MNT/counted"; sync "$MNT"
+ok "serverd: requests are counted" wait_for 60 net_is serverd net_requests -gt "$before"
+is "serverd: nothing malformed" "$(net serverd net_malformed)" 0
+ok "fsd: calls are counted" net_is fsd net_calls -gt 0
+ok "--prom has them" grep -q '^scoutfs_net_requests{.*service="serverd"} [1-9]' <("$CTL" status --prom "$CONF")
+
 # --- fencing: nothing waits
 is "fence list is empty" "$("$CTL" fence list "$CONF" 2>&1)" ""
 out=$("$CTL" fence ack 123456789abcdef0 "$CONF" 2>&1); rc=$?

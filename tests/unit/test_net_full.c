@@ -91,12 +91,12 @@ static void done(void *arg, int err, unsigned type, const void *reply)
 static void as_much_as_a_client_may_ask_is_taken(void **state)
 {
 	const char *endpoints[] = { endpoint };
+	struct net_counts counts = { 0 };
 	struct net_server_conf sc = { .endpoints = endpoints, .endpoints_nr = 1, .term = 1, .fsid = FSID, .fmt_vers = 2,
-				      .keepalive_ms = 60000,
+				      .keepalive_ms = 60000, .counts = &counts,
 				      .ops = { on_greeting, on_request, on_response, on_gone, on_rid, on_rid } };
 	struct net_client_conf cc = { .rid = RID, .fsid = FSID, .fmt_vers = 2, .keepalive_ms = 60000,
 				      .ops = { .resolve = resolve, .on_request = client_on_request } };
-	struct net_server_stats st;
 	struct net_client *nc;
 	void *ctx = zmq_ctx_new();
 	unsigned asked = 0;
@@ -115,8 +115,7 @@ static void as_much_as_a_client_may_ask_is_taken(void **state)
 	assert_int_equal(ret, -EBUSY);
 	assert_int_equal(asked, NET_CLIENT_CALLS_MAX);
 	SERVE_UNTIL(held == asked);
-	net_server_get_stats(ns, &st);
-	assert_int_equal(st.queue_full, 0);
+	assert_int_equal(stats_get(&counts.net_queue_full), 0);
 	for (unsigned i = 0; i < held; i++)
 		assert_int_equal(net_server_respond(ns, RID, handles[i], 0, MSG_statfs_reply, NULL), 0);
 	/* As soon as there is room it goes on, before its answers are known to be heard. */
@@ -128,8 +127,7 @@ static void as_much_as_a_client_may_ask_is_taken(void **state)
 	for (unsigned i = 0; i < held; i++)
 		assert_int_equal(net_server_respond(ns, RID, handles[i], 0, MSG_statfs_reply, NULL), 0);
 	SERVE_UNTIL(atomic_load(&answered) == asked);
-	net_server_get_stats(ns, &st);
-	assert_int_equal(st.queue_full, 0);
+	assert_int_equal(stats_get(&counts.net_queue_full), 0);
 	assert_int_equal(cuts, 0);
 	assert_int_equal(atomic_load(&failed), 0);
 	net_client_stop(nc);
