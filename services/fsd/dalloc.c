@@ -227,7 +227,7 @@ int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext)
 			return ret;
 		if (!low && tx->op)
 			return op_park(tx->op, txn_wait_room);
-		return txn_no_space(tx->fsd, tx->op);
+		return txn_no_data_space(tx, tx->op);
 	}
 	len = from.start + from.len - start;
 	if (len > want)
@@ -246,6 +246,7 @@ int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext)
 int dalloc_put(struct itx *tx, struct extent ext)
 {
 	assert(tx->write && ext.len);
+	txn_note_freed(tx);
 	return log_change(tx, false, ext);
 }
 

@@ -29,6 +29,8 @@
 #define DELETES_AT_ONCE		2	/* operations; while they run the next ones get company */
 #define DELETE_BATCH		64	/* inodes in one */
 #define DELETE_DELAY_MS		50	/* fewer than that wait so long for company */
+#define DELETE_HURRY_MS		1000	/* for that long none waits for company, once somebody needs the space */
+#define FORGET_MS		100	/* the kernel has by then let go of what was unlinked and is not open */
 #define DELETE_LOOK		256	/* doomed inodes looked at for them */
 #define DELETE_STEP		8	/* extents or attribute items of an inode in one transaction */
 #define DELETE_ITEMS_ONE	(DELETE_STEP * 4 + 16)	/* items an inode changes in one, at most */
@@ -75,6 +77,8 @@ struct orphans {
 	unsigned deleting_nr;
 	bool stopping;
 	bool hurry;			/* do not wait for company */
+	uint64_t hurry_until_ns;	/* nor until then */
+	uint64_t unlinked_ns;		/* when an inode has last lost its last link */
 	pthread_cond_t reap;
 	pthread_t scanner, reaper;
 	uint64_t *seen;		/* the scanner's: what its last scan has found, in order */
@@ -388,6 +392,7 @@ static void delete_done(struct op *op, int err)
 	pthread_cond_signal(&o->reap);
 	pthread_cond_broadcast(&o->cond);
 	pthread_mutex_unlock(&o->mutex);
+	txn_freed(op->fsd);
 	free(d);
 }
 
@@ -451,7 +456,8 @@ static void *reaper(void *arg)
 		if (o->stopping)
 			break;
 		until = after_ms(DELETE_DELAY_MS);
-		while (!o->stopping && !o->hurry && o->doomed_nr < DELETE_BATCH &&
+		while (!o->stopping && !o->hurry && clock_mono_ns() >= o->hurry_until_ns &&
+		       o->doomed_nr < DELETE_BATCH &&
 		       pthread_cond_timedwait(&o->reap, &o->mutex, &until) != ETIMEDOUT)
 			;
 		if (!o->stopping && o->doomed && o->deleting_nr < DELETES_AT_ONCE)
@@ -822,8 +828,26 @@ void inode_unlinked(struct fsd *fsd, uint64_t ino)
 	pthread_mutex_lock(&o->mutex);
 	r = find_or_add(o, ino);
 	r->unlinked = true;
+	o->unlinked_ns = clock_mono_ns();
 	settle(o, r);
 	pthread_mutex_unlock(&o->mutex);
+}
+
+bool inode_deletes_hurry(struct fsd *fsd)
+{
+	struct orphans *o = fsd->orphans;
+	uint64_t now = clock_mono_ns();
+	bool some;
+
+	pthread_mutex_lock(&o->mutex);
+	some = o->doomed || o->deleting_nr ||
+	       (o->unlinked_ns && now - o->unlinked_ns < FORGET_MS * NSEC_PER_MSEC);
+	if (some) {
+		o->hurry_until_ns = now + DELETE_HURRY_MS * NSEC_PER_MSEC;
+		pthread_cond_signal(&o->reap);
+	}
+	pthread_mutex_unlock(&o->mutex);
+	return some;
 }
 
 void inode_linked(struct fsd *fsd, uint64_t ino)

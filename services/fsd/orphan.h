@@ -18,6 +18,8 @@ void inode_release(struct fsd *fsd, uint64_t ino);
 bool inode_in_use(struct fsd *fsd, uint64_t ino);
 /* ino has lost its last link, committed or not: delete it once it is out of use. */
 void inode_unlinked(struct fsd *fsd, uint64_t ino);
+/* Whether inodes are being deleted, or will be in a moment: then at once, for somebody needs their space. */
+bool inode_deletes_hurry(struct fsd *fsd);
 /* It was made without a name, and has got one. */
 void inode_linked(struct fsd *fsd, uint64_t ino);
 /* Bits of the group's inodes in use here (128 bytes), for open_ino_map queries. */

@@ -24,12 +24,15 @@
 #include "items_impl.h"
 #include "log.h"
 #include "op.h"
+#include "orphan.h"
 #include "stream.h"
 #include "txn_impl.h"
 
 #define GEN_BYTES_MAX	(64ull << 20)
 /* How long the leader's word that there is no more space is believed without asking again. */
 #define LOW_KNOWN_NS	(3 * NSEC_PER_SEC)
+/* How long an operation waits for data blocks that this mount is giving back. */
+#define FREED_WAIT_NS	(3 * NSEC_PER_SEC)
 
 /* ---- asking for commits -------------------------------------------------------------------- */
 
@@ -257,6 +260,67 @@ int txn_no_space(struct fsd *fsd, struct op *op)
 	return -ENOSPC;
 }
 
+/* What is being given back is committed as soon as it may be, and op tries again after each commit. */
+static void wait_freed(struct op *op)
+{
+	struct fsd *fsd = op->fsd;
+	struct txn *t = fsd->txn;
+	bool now;
+
+	pthread_mutex_lock(&t->lock);
+	now = t->ended;
+	if (!now) {
+		t->sync = true;		/* within a second, should nothing else come */
+		add_room_op(t, op);
+	}
+	pthread_mutex_unlock(&t->lock);
+	if (now)
+		op_wake(op);
+	else
+		txn_freed(fsd);		/* what became dirty before op was listed; op may be gone */
+}
+
+void txn_freed(struct fsd *fsd)
+{
+	struct txn *t = fsd->txn;
+	struct items_dirty open, closed;
+	uint64_t gen = items_open_gen(fsd);
+
+	items_dirty(fsd, &open, &closed);
+	pthread_mutex_lock(&t->lock);
+	if (open.any && t->room_ops)
+		want_gen(t, TXN_FULL, gen);
+	pthread_mutex_unlock(&t->lock);
+}
+
+int txn_no_data_space(struct itx *tx, struct op *op)
+{
+	struct fsd *fsd = tx->fsd;
+	struct txn *t = fsd->txn;
+	uint64_t now = clock_mono_ns();
+	bool is_coming;
+
+	if (!op)
+		return txn_no_space(fsd, op);
+	if (!op->no_space_ns)
+		op->no_space_ns = now;
+	if (now - op->no_space_ns < FREED_WAIT_NS) {
+		is_coming = inode_deletes_hurry(fsd);
+		pthread_mutex_lock(&t->lock);
+		is_coming = is_coming || atomic_load(&t->freed_gen) > t->answered_gen;
+		pthread_mutex_unlock(&t->lock);
+		if (is_coming)
+			return op_park(op, wait_freed);
+	}
+	return txn_no_space(fsd, op);
+}
+
+void txn_note_freed(struct itx *tx)
+{
+	/* Writers exclude each other.  Of a transaction that is aborted: one commit too many. */
+	atomic_store(&tx->fsd->txn->freed_gen, tx->open_gen);
+}
+
 static void wake_list(struct op *op, int err)
 {
 	struct op *next;
@@ -312,6 +376,7 @@ static void wake_room(struct txn *t)
 	ops = t->room_ops;
 	t->room_ops = NULL;
 	t->room_told++;
+	t->answered_gen = t->committed_gen;
 	pthread_mutex_unlock(&t->lock);
 	wake_list(ops, 0);
 }

@@ -65,6 +65,16 @@ void txn_wait_room(struct op *op);
  * OP_PARKED until it has been asked again (op may be NULL: then -ENOSPC).
  */
 int txn_no_space(struct fsd *fsd, struct op *op);
+/*
+ * The same for data blocks.  Those that this mount is giving back - unlinked inodes are being
+ * deleted, or what was truncated is not committed - come with a commit: OP_PARKED until then, for
+ * 3 s at most.  A program that deletes and then writes is not told of a full device.
+ */
+int txn_no_data_space(struct itx *tx, struct op *op);
+/* Data blocks are given back in tx. */
+void txn_note_freed(struct itx *tx);
+/* Something was deleted: who waits for that has it committed. */
+void txn_freed(struct fsd *fsd);
 /* Have the leader refill this mount's allocators, with a commit even if nothing is dirty. */
 void txn_sync(struct fsd *fsd);
 /* The same at once: the leader asks, for others wait for this mount. */

@@ -30,6 +30,7 @@ struct txn {
 	struct op *gen_ops;		/* parked until need.gen is committed */
 	struct op *room_ops;		/* parked until there may be room */
 	uint64_t room_told;		/* how often these were waked */
+	uint64_t answered_gen;		/* the leader has answered to what was given back up to there */
 	uint64_t trans_seq, meta_avail, retries, busy_since_ns;
 	char doing[64];
 
@@ -42,6 +43,7 @@ struct txn {
 	uint64_t next_sync_ns;
 
 	_Atomic uint64_t opened_ns;	/* when lt came; any thread */
+	_Atomic uint64_t freed_gen;	/* the last one in which data blocks were given back; any thread */
 	_Atomic uint64_t failing_ns;	/* since when devices fail what a commit needs; 0: they do not; any thread */
 	struct room *room;		/* locks itself */
 };

@@ -104,6 +104,21 @@ ok "all that was acknowledged is there" verify "$TMP"/list.a[34] "$TMP"/list.b?
 rm -rf "${MNT:?}"/*
 free_data() { [ "$(statvfs f_bavail)" -ge $((DATA_BYTES / 4096 - 65)) ]; }
 ok "after deleting everything all blocks are available" wait_for 60 free_data
+# What this mount gives back comes with a commit, for which whoever needs it waits instead of being told.
+dd if=/dev/zero of="$MNT/base" bs=1M count=150 status=none
+refused=
+for how in unlink empty shorten unlink empty shorten; do
+	no_space dd if=/dev/zero of="$MNT/fill" bs=1M || refused="$refused it was not full before $how;"
+	case $how in
+	unlink) rm "$MNT/fill" ;;
+	empty) : >"$MNT/fill" ;;
+	shorten) truncate -s 1M "$MNT/fill" ;;
+	esac
+	out=$(dd if=/dev/zero of="$MNT/next" bs=1M count=40 status=none 2>&1) || refused="$refused after $how: $out;"
+	rm -f "$MNT/fill" "$MNT/next"
+done
+is "who deletes or truncates and then writes at once is not told of a full device" "$refused" ""
+rm -f "$MNT/base"
 ok "unmount" inst_stop
 check_clean "clean after that"
 tap_done
