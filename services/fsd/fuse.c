@@ -56,7 +56,7 @@ static void fill_entry(struct fsd *fsd, uint64_t dir, uint64_t ino, const struct
 	memset(e, 0, sizeof(*e));
 	e->ino = node_of_ino(ino);
 	inode_to_stat(ci, ino, &e->attr);
-	e->attr_timeout = inode_attr_timeout(fsd, ino);
+	e->attr_timeout = shown_attr(fsd, ino, &e->attr, inode_attr_timeout(fsd, ino));
 	e->entry_timeout = kcache_entry_timeout(fsd, dir);
 }
 
@@ -390,6 +390,7 @@ static void done_attr(struct op *op, int err)
 {
 	struct attr_op *a = (struct attr_op *)op;
 	struct stat st;
+	double timeout;
 
 	fuse_op_done(a->req, op);
 	if (err) {
@@ -397,7 +398,8 @@ static void done_attr(struct op *op, int err)
 	} else {
 		inode_to_stat(&a->ci, a->ino, &st);
 		inode_give_begin(op->fsd, 0);
-		fuse_reply_attr(a->req, &st, inode_attr_timeout(op->fsd, a->ino));
+		timeout = shown_attr(op->fsd, a->ino, &st, inode_attr_timeout(op->fsd, a->ino));
+		fuse_reply_attr(a->req, &st, timeout);
 		inode_give_end(op->fsd);
 	}
 	free(a);

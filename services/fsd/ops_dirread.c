@@ -16,6 +16,7 @@
 #include "ops_attr.h"
 #include "ops_dir.h"
 #include "orphan.h"
+#include "shown.h"
 
 /* The inode's attributes, if they are at hand: nothing is waited for in the middle of a listing. */
 static bool cached_inode(struct op *op, struct itx *tx, uint64_t ino, struct cinode *ci)
@@ -40,7 +41,7 @@ static bool add_entry(struct op *op, struct itx *tx, const char *name, uint64_t 
 		if (counted) {
 			inode_to_stat(&ci, ino, &e.attr);
 			e.ino = node_of_ino(ino);
-			e.attr_timeout = inode_attr_timeout(op->fsd, ino);
+			e.attr_timeout = shown_attr(op->fsd, ino, &e.attr, inode_attr_timeout(op->fsd, ino));
 			e.entry_timeout = kcache_entry_timeout(op->fsd, r->ino);
 		}
 		len = fuse_add_direntry_plus(r->req, at, room, name, &e, (off_t)(pos + 1));

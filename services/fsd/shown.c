@@ -217,6 +217,17 @@ bool shown_next(struct fsd *fsd, uint64_t ino, uint64_t from, uint64_t end, uint
 	return found.first < end;
 }
 
+double shown_attr(struct fsd *fsd, uint64_t ino, struct stat *st, double timeout)
+{
+	uint64_t first, last;
+
+	if (!S_ISREG(st->st_mode) || st->st_size == 0 || st->st_blocks)
+		return timeout;
+	if (shown_next(fsd, ino, 0, UINT64_MAX, &first, &last))
+		st->st_blocks = st->st_blksize / 512;
+	return 0.0;
+}
+
 static int map_table(struct table **out, const char *path)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), ret;

@@ -4,6 +4,8 @@
 #ifndef SCOUTFS_FSD_SHOWN_H
 #define SCOUTFS_FSD_SHOWN_H
 
+#include <sys/stat.h>
+
 #include "fsd.h"
 
 /* Any thread, all of them.  Before requests are served: the table, of the earlier process if this one goes on from it; a
@@ -21,5 +23,10 @@ bool shown_is_mappable(int flags);
 void shown_note(struct fsd *fsd, uint64_t ino, uint64_t first, uint64_t last);
 /* The first blocks in [from, end) of a hole that may hold what the kernel has not written back: *first..*last. */
 bool shown_next(struct fsd *fsd, uint64_t ino, uint64_t from, uint64_t end, uint64_t *first, uint64_t *last);
+/*
+ * For *st as it is given to the kernel, and for how long it may keep it: a file in which no block is seems to be one hole, which
+ * tar -S does not even look into.  If there may be stores it has one, and this is never kept.
+ */
+double shown_attr(struct fsd *fsd, uint64_t ino, struct stat *st, double timeout);
 
 #endif

@@ -15,6 +15,7 @@
 
 #include "ops_attr.h"
 #include "orphan.h"
+#include "shown.h"
 
 /* The answer to FUSE_STATX, which linux/fuse.h of Linux 6.1 lacks: with the birth time. */
 struct statx_out {
@@ -49,6 +50,7 @@ void fuse_done_statx(struct op *op, int err)
 	struct attr_op *a = (struct attr_op *)op;
 	struct statx_out out = { 0 };
 	struct stat st;
+	double timeout;
 
 	fuse_op_done(a->req, op);
 	if (err) {
@@ -57,6 +59,8 @@ void fuse_done_statx(struct op *op, int err)
 		return;
 	}
 	inode_to_stat(&a->ci, a->ino, &st);
+	inode_give_begin(op->fsd, 0);
+	timeout = shown_attr(op->fsd, a->ino, &st, inode_attr_timeout(op->fsd, a->ino));
 	out.st.mask = STATX_BASIC_STATS | STATX_BTIME;
 	out.st.blksize = (uint32_t)st.st_blksize;
 	out.st.nlink = (uint32_t)st.st_nlink;
@@ -73,8 +77,7 @@ void fuse_done_statx(struct op *op, int err)
 					    .nsec = le32_get(a->ci.d.crtime.nsec) };
 	out.st.rdev_major = major(st.st_rdev);
 	out.st.rdev_minor = minor(st.st_rdev);
-	inode_give_begin(op->fsd, 0);
-	out.attr_valid = (uint64_t)inode_attr_timeout(op->fsd, a->ino);
+	out.attr_valid = (uint64_t)timeout;
 	fuse_reply_buf(a->req, (const char *)&out, sizeof(out));
 	inode_give_end(op->fsd);
 	free(a);

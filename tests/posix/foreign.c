@@ -571,8 +571,11 @@ static void copy_is_whole(const char *name, const char *bytes)
 	static char buf[HOLE_BYTES], copy[HOLE_BYTES];
 	int fd = openat(dfd, name, O_RDONLY);
 	off_t at = 0, end;
+	struct stat st;
 
-	CHECK(fd >= 0, "%s: %s", name, strerror(errno));
+	CHECK(fd >= 0 && fstat(fd, &st) == 0, "%s: %s", name, strerror(errno));
+	/* where there are no blocks tar does not look */
+	CHECK(st.st_blocks || !memchr(bytes, 's', HOLE_BYTES), "%s: it has no blocks", name);
 	memset(copy, 0, sizeof(copy));
 	while ((at = lseek(fd, at, SEEK_DATA)) >= 0) {
 		end = lseek(fd, at, SEEK_HOLE);
