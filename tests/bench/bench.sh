@@ -33,11 +33,12 @@ free_mib() { df -B1M --output=avail "$TMP" | tail -n 1 | tr -d ' '; }
 used_mib() { local f; for f; do stat -c '%b' "$f"; done | awk '{n += $1} END {print int(n / 2048)}'; }
 sum_mib() { local n=0; while [ $# -gt 0 ]; do n=$((n + $2)); shift 2; done; echo "$n"; }
 write_used() {
-	local file=$1
+	local file=$1 part
 	shift
+	# past the page cache where that is possible: what stays there would be in the way of direct I/O later
 	while [ $# -gt 0 ]; do
-		dd if=/dev/zero of="$file" bs=1M seek="$1" count="$2" conv=notrunc,fsync status=none 2>"$TMP/err" ||
-			stop_here "$file cannot be written"
+		part=(if=/dev/zero of="$file" bs=1M seek="$1" count="$2" "conv=notrunc,fsync" status=none)
+		dd oflag=direct "${part[@]}" 2>/dev/null || dd "${part[@]}" 2>"$TMP/err" || stop_here "$file cannot be written"
 		shift 2
 	done
 }
