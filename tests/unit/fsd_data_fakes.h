@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "blkcli.h"
+#include "clock.h"
 #include "services/fsd/acl.h"
 #include "services/fsd/data.h"
 #include "services/fsd/extents.h"
@@ -109,14 +110,12 @@ int fuse_reply_lseek(fuse_req_t req, off_t off) { (void)req; return answer(0, NU
 
 static inline int await(void)
 {
-	struct timespec end;
+	uint64_t end_ns = clock_mono_ns() + 60 * NSEC_PER_SEC;
 	int rc = 0;
 
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += 60;
 	pthread_mutex_lock(&request.mutex);
 	while (!request.done && rc == 0)
-		rc = pthread_cond_timedwait(&request.cond, &request.mutex, &end);
+		rc = clock_cond_wait(&request.cond, &request.mutex, end_ns);
 	assert_true(request.done);
 	request.done = false;
 	pthread_cond_broadcast(&request.cond);

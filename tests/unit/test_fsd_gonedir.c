@@ -172,13 +172,11 @@ static void name_all(void)
 /* With the lock held; false: not within the deadline. */
 static bool wait_for(bool (*is)(void))
 {
-	struct timespec until;
+	uint64_t end_ns = clock_mono_ns() + DEADLINE_S * NSEC_PER_SEC;
 	bool did;
 
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += DEADLINE_S;
 	pthread_mutex_lock(&world.lock);
-	while (!(did = is()) && pthread_cond_timedwait(&world.cond, &world.lock, &until) == 0)
+	while (!(did = is()) && clock_cond_wait(&world.cond, &world.lock, end_ns) == 0)
 		;
 	pthread_mutex_unlock(&world.lock);
 	return did;

@@ -509,13 +509,11 @@ static void add_target(struct locker *l, unsigned target, uint8_t mode)
 /* Whether flag became true in time. */
 static bool wait_flag(struct locker *l, const bool *flag)
 {
-	struct timespec until;
+	uint64_t end_ns = clock_mono_ns() + DEADLINE_S * NSEC_PER_SEC;
 	bool ok;
 
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += DEADLINE_S;
 	pthread_mutex_lock(&l->lock);
-	while (!*flag && pthread_cond_timedwait(&l->cond, &l->lock, &until) == 0)
+	while (!*flag && clock_cond_wait(&l->cond, &l->lock, end_ns) == 0)
 		;
 	ok = *flag;
 	pthread_mutex_unlock(&l->lock);

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "blkcli.h"
+#include "clock.h"
 #include "log/merge_items.h"
 #include "merge/merge.h"
 #include "net_client.h"
@@ -20,7 +21,7 @@
 #include "services/fsd/merge.h"
 
 #define REQUEST_SEQ	7u
-#define DEADLINE_S	60
+#define DEADLINE_S	60u
 
 static struct fsd fsd;
 static struct {
@@ -164,7 +165,7 @@ int net_client_call(struct net_client *nc, unsigned type, const void *msg, net_c
 /* The request is worked on once. */
 static void run_once(bool other_was_told, int flush_says)
 {
-	struct timespec until;
+	uint64_t end_ns;
 	int rc = 0;
 
 	memset(&fsd, 0, sizeof(fsd));
@@ -175,11 +176,10 @@ static void run_once(bool other_was_told, int flush_says)
 	world.flush_says = flush_says;
 	assert_int_equal(merge_init(&fsd), 0);
 	assert_int_equal(merge_start(&fsd), 0);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += DEADLINE_S;
+	end_ns = clock_mono_ns() + DEADLINE_S * NSEC_PER_SEC;
 	pthread_mutex_lock(&world.lock);
 	while (!world.handed_in && !world.given_up && rc == 0)
-		rc = pthread_cond_timedwait(&world.cond, &world.lock, &until);
+		rc = clock_cond_wait(&world.cond, &world.lock, end_ns);
 	pthread_mutex_unlock(&world.lock);
 	merge_stop(&fsd);
 	merge_fini(&fsd);

@@ -60,18 +60,14 @@ static void say(bool *what, bool to)
 }
 
 /* With the mutex held.  False: too late. */
-static bool wait_a_while(const struct timespec *until)
+static bool wait_a_while(uint64_t end_ns)
 {
-	return pthread_cond_timedwait(&cond, &mutex, until) == 0;
+	return clock_cond_wait(&cond, &mutex, end_ns) == 0;
 }
 
-static struct timespec deadline(void)
+static uint64_t deadline(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	ts.tv_sec += DEADLINE_S;
-	return ts;
+	return clock_mono_ns() + DEADLINE_S * NSEC_PER_SEC;
 }
 
 /* Threads hang: nothing can be taken down any more. */
@@ -83,10 +79,10 @@ static void too_late(const char *what)
 
 static void wait_given_up(struct file *f, unsigned nr)
 {
-	struct timespec until = deadline();
+	uint64_t until = deadline();
 
 	pthread_mutex_lock(&mutex);
-	while (f->given_up < nr && wait_a_while(&until))
+	while (f->given_up < nr && wait_a_while(until))
 		;
 	if (f->given_up != nr)
 		too_late("a lock is not given up");
@@ -95,10 +91,10 @@ static void wait_given_up(struct file *f, unsigned nr)
 
 static void wait_true(const bool *what)
 {
-	struct timespec until = deadline();
+	uint64_t until = deadline();
 
 	pthread_mutex_lock(&mutex);
-	while (!*what && wait_a_while(&until))
+	while (!*what && wait_a_while(until))
 		;
 	if (!*what)
 		too_late("an operation does not end");

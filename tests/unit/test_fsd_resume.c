@@ -14,7 +14,7 @@ const char *__lsan_default_suppressions(void)
 /* The generation that is open is closed, and its commit refused: blockd has fenced this mount. */
 static void lose_commit(void)
 {
-	time_t until = time(NULL) + DEADLINE_S;
+	uint64_t end_ns = clock_mono_ns() + DEADLINE_S * NSEC_PER_SEC;
 	unsigned told = atomic_load(&leader.told_fenced);
 
 	pthread_mutex_lock(&leader.lock);
@@ -22,7 +22,7 @@ static void lose_commit(void)
 	pthread_mutex_unlock(&leader.lock);
 	txn_commit(&fsd, TXN_FSYNC, NULL, NULL);
 	while (atomic_load(&leader.told_fenced) == told) {
-		assert_true(time(NULL) < until);
+		assert_true(clock_mono_ns() < end_ns);
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
 }
