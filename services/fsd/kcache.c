@@ -57,7 +57,7 @@
 #define ON_ITS_WAY_MS		1000u
 /* After that long a process that went on from an earlier one has proved itself. */
 #define SERVED_MS		10000u
-#define GONEDIRS_MS		1000u	/* for what waits for answers, until the connection is cut */
+#define TOLD_MS			1000u	/* for what waits for answers, until the connection is cut */
 
 struct kcache {
 	struct fuse_session *se;
@@ -562,7 +562,7 @@ int kcache_serve(struct fsd *fsd)
 	ret = serving_run(kc->serving);
 	/* Before a restart the caller of kcache_stop_reading has seen to it. */
 	restarts = ret == 0 && serving_is_stopped(kc->serving);
-	if (!gonedirs_stop(restarts ? 0 : GONEDIRS_MS) && !restarts) {
+	if (!gonedirs_stop(restarts ? 0 : TOLD_MS) && !restarts) {
 		kcache_abort(fsd);	/* nobody answers any more what it waits for */
 		gonedirs_stop(UINT_MAX);
 	}
