@@ -54,6 +54,13 @@ for v in mkfs print walk-inodes ls cat stat statfs df ino-path check; do
 done
 "$CTL" nonsense >/dev/null 2>&1; is "an unknown verb exits 1" $? 1
 "$CTL" mkfs --nonsense >/dev/null 2>&1; is "an unknown option exits 64" $? 64
+for v in mkfs print ls cat stat ino-path check change-quorum-config; do
+	refused "$v: an unknown letter is named" "unknown option '-y'" "$CTL" $v x -yA
+	refused "$v: an unknown word is named" "unknown option '--nonsense'" "$CTL" $v x --nonsense
+done
+refused "a value that an option does not take" "unknown option '--force=x'" "$CTL" mkfs x --force=x
+refused "an option of another verb" "unknown option '--single-field'" "$CTL" df --single-field x
+refused "a letter among others" "unknown option '-y'" "$CTL" mkfs --allow-small-size -fAyA x
 
 # --- mkfs: what it makes
 fresh

@@ -82,6 +82,9 @@ flock -x 9
 run_check "$META" "$DATA"
 is "a device in use: status 2" "$rc" 2
 exec 9<&-
+run_check --nonsense "$META" "$DATA"
+is "an unknown option: a wrong command line" "$rc" 64
+is "an unknown option is named, once" "$(grep -c -e --nonsense <<<"$err")" 1
 run_check "$META"
 is "one device only: a wrong command line" "$rc" 64
 rm -f "$TMP/spoiled" "$TMP/short"

@@ -175,7 +175,7 @@ int cmd_cat(int argc, char **argv)
 		case ':':
 			return usage_error(VERB, "option '%s' needs a value", argv[optind - 1]);
 		default:
-			return usage_error(VERB, "unknown option '%s'", argv[optind - 1]);
+			return unknown_option(VERB, argv);
 		}
 	}
 	if (!meta || !data)

@@ -63,7 +63,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case ':':
 			return usage_error(VERB, "option '%s' needs a value", argv[optind - 1]);
 		default:
-			return usage_error(VERB, "unknown option '%s'", argv[optind - 1]);
+			return unknown_option(VERB, argv);
 		}
 	}
 	if (ret)

@@ -224,9 +224,9 @@ int cmd_check(int argc, char **argv)
 	struct volume v;
 	int c, ret;
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		if (c != 'j')
-			return usage_error("check", "unknown option");
+			return unknown_option("check", argv);
 		o.is_json = true;
 	}
 	if (argc - optind != 2)

@@ -98,7 +98,7 @@ int cmd_ino_path(int argc, char **argv)
 		case ':':
 			return usage_error(VERB, "option '%s' needs a value", argv[optind - 1]);
 		default:
-			return usage_error(VERB, "unknown option '%s'", argv[optind - 1]);
+			return unknown_option(VERB, argv);
 		}
 	}
 	if (argc - optind != 1)

@@ -521,7 +521,7 @@ int cmd_print(int argc, char **argv)
 			pr.out.is_json = true;
 			break;
 		default:
-			return usage_error(VERB, "unknown option '%s'", argv[optind - 1]);
+			return unknown_option(VERB, argv);
 		}
 	}
 	if (argc - optind != 1)

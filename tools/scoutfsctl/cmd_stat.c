@@ -108,14 +108,16 @@ static int parse_common(int argc, char **argv, const char *verb, const char *sho
 		{ "json", no_argument, NULL, 'j' },
 		{ NULL, 0, NULL, 0 },
 	};
-	int c;
+	int c, at = 0;
 
 	memset(o, 0, sizeof(*o));
-	while ((c = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, shorts, longs, &at)) != -1) {
 		if (c == ':')
 			return usage_error(verb, "option '%s' needs a value", argv[optind - 1]);
-		if (c == '?' || (c != 'j' && !strchr(shorts, c)))
-			return usage_error(verb, "unknown option '%s'", argv[optind - 1]);
+		if (c == '?')
+			return unknown_option(verb, argv);
+		if (c != 'j' && !strchr(shorts, c))	/* another verb's */
+			return usage_error(verb, "unknown option '--%s'", longs[at].name);
 		if (c == 's')
 			o->only = optarg;
 		else if (c == 'p')

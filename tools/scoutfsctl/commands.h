@@ -139,6 +139,8 @@ const char *program_name(void);
 void say_error(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Usage of a verb to stderr after an option error; returns EXIT_USAGE. */
 int usage_error(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same where getopt_long() has answered '?': the option is named, also one of several letters. */
+int unknown_option(const char *verb, char **argv);
 /* "PROGRAM: VERB failed: TEXT (ERRNO)", the line scripts compare (interface 3.1); returns 1. */
 int verb_failed(const char *verb, int err);
 
