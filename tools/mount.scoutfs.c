@@ -699,7 +699,10 @@ int main(int argc, char **argv)
 			break;
 		case 'V':
 			printf("mount.scoutfs " SCOUTFS_VERSION "\n");
-			return 0;
+			if (fflush(stdout) == 0 && !ferror(stdout))
+				return 0;
+			say("could not write the output: %s", strerror(errno));
+			return EXIT_FAIL;
 		default:
 			return usage();
 		}

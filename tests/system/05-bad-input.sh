@@ -243,6 +243,9 @@ rm "$TMP/m #" "$TMP/m2"
 helper "mount: a mount point that is a file" "mount point $CONF: not a directory" "$DATA" "$CONF" -o "metadev_path=$META"
 "$M" "$DATA" "$MNT" >/dev/null 2>&1; is "mount: exit status of a failure" $? 32
 "$M" >/dev/null 2>&1; is "mount: exit status of wrong usage" $? 1
+for p in mount.scoutfs scoutfs-blockd scoutfs-quorumd scoutfs-serverd scoutfs-fsd; do
+	nok "$p -V: output that is lost is a failure" sh -c '"$1" -V >/dev/full' - "$BUILD/$p"
+done
 nok "mount: no configuration was made" sh -c 'ls /run/scoutfs/.mount/*.conf'
 
 # --- and with everything right it mounts
