@@ -76,7 +76,8 @@ struct net_server {
 	size_t clients_nr;		/* alive */
 	struct id_map rids, idents;
 	bool has_dead;
-	bool was_used;			/* since dispatch: an edge of the descriptor may be gone */
+	bool was_used;			/* since dispatch: it must come again at once */
+	bool has_sent;			/* since dispatch: an edge of the descriptor may be gone */
 	uint64_t last_handle;
 	uint64_t deadline_ns;
 	uint64_t probe_ns;		/* 0: no need to look for cut sockets */
@@ -231,9 +232,9 @@ static int send_frame(struct net_server *ns, struct client *c, struct msg_header
 	hdr->term = ns->conf.term;
 	hdr->rid = 0;
 	ret = zmqu_send_msg(ns->sock, &c->ident, hdr, body, ns->buf, MSG_FRAME_MAX);
-	ns->was_used = true;
+	ns->has_sent = true;
 	if (ret == -EAGAIN) {
-		c->is_blocked = true;
+		c->is_blocked = ns->was_used = true;
 		return ret;
 	}
 	if (ret < 0) {
@@ -681,6 +682,12 @@ static void read_monitor(struct net_server *ns, uint64_t now)
 	}
 }
 
+static bool has_more(const struct net_server *ns)
+{
+	return (zmqu_events(ns->sock) | zmqu_events(ns->mon)) & ZMQ_POLLIN ||
+	       (ns->zap && zmqu_events(ns->zap) & ZMQ_POLLIN);
+}
+
 void net_server_dispatch(struct net_server *ns, uint64_t now_ns)
 {
 	bool is_probe;
@@ -705,16 +712,14 @@ void net_server_dispatch(struct net_server *ns, uint64_t now_ns)
 	}
 	/* Nothing may be left over from before the last send: the descriptor tells of changes only.
 	 */
-	if ((zmqu_events(ns->sock) | zmqu_events(ns->mon)) & ZMQ_POLLIN)
+	if (has_more(ns))
 		ns->deadline_ns = 0;
-	if (ns->zap && (zmqu_events(ns->zap) & ZMQ_POLLIN))
-		ns->deadline_ns = 0;
-	ns->was_used = false;
+	ns->was_used = ns->has_sent = false;
 }
 
 uint64_t net_server_deadline(const struct net_server *ns)
 {
-	return ns->was_used ? 0 : ns->deadline_ns;
+	return ns->was_used || (ns->has_sent && has_more(ns)) ? 0 : ns->deadline_ns;
 }
 
 int net_server_fd(const struct net_server *ns)

@@ -4,7 +4,9 @@
  *
  * The loop owns everything but the volume, which is the worker's, and the status socket and the shortcut, which have
  * threads of their own.  `lock` is held by the loop while it works, never while it waits, and by these threads
- * while they look; so what they show is of one moment.
+ * while they look; so what they show is of one moment.  A wake-up costs more than most of what a mount asks for, so the
+ * worker's thread, while a server is up, does the part of the loop that answers: after each transaction, and when it
+ * has none it listens instead of the loop's own thread, which keeps to signals, terms and deadlines.
  *
  * It goes on without its quorumd until heartbeat_timeout_ms (D7), serves each term once, and ends with an
  * error when its server had to stop by itself: whoever watches it starts it again, and the volume is
@@ -17,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -46,6 +49,7 @@ STATS_DESCS(net_counts, NET_COUNTS);
 #define TURN_NS		NSEC_PER_SEC	/* a turn of the loop at least this often */
 #define ACKS_MAX	16u
 #define ANSWER_NS	(200 * NSEC_PER_MSEC)
+#define SERVE_TURNS	4u
 
 struct daemon {
 	struct instance_conf conf;
@@ -62,7 +66,9 @@ struct daemon {
 	struct net_counts net_counts;
 	struct keys *keys;		/* NULL: without */
 	int signal_fd;
-	int wake_fd;			/* blockd is there, or an operator has said something */
+	int wake_fd;			/* blockd is there, or an operator has said something, or the worker's thread has */
+	int gate_fd;			/* epoll: the network, as long as it is the loop's thread that listens */
+	uint64_t waits_until_ns;	/* that of the loop */
 	uint64_t last_term;		/* served last, or being served */
 	uint64_t lease_until_ns;	/* clock_boot_ns: what quorumd has said of it */
 	enum server_status last_state;
@@ -292,6 +298,14 @@ static int slot_endpoint(const struct daemon *d, const struct disk_super *super,
 	return 0;
 }
 
+/* Which thread listens. */
+static int set_gate(struct daemon *d, int op, bool is_open)
+{
+	struct epoll_event ev = { .events = is_open ? EPOLLIN : 0 };
+
+	return epoll_ctl(d->gate_fd, op, net_server_fd(d->ns), &ev) < 0 ? -errno : 0;
+}
+
 static int listen_at_slot(void *arg, const struct txn_view *view)
 {
 	struct daemon *d = arg;
@@ -314,6 +328,13 @@ static int listen_at_slot(void *arg, const struct txn_view *view)
 
 	if (ret == 0)
 		ret = net_server_open(&d->ns, d->zmq, &nc);
+	if (ret == 0) {
+		ret = set_gate(d, EPOLL_CTL_ADD, true);
+		if (ret < 0) {
+			net_server_close(d->ns);
+			d->ns = NULL;
+		}
+	}
 	if (ret == 0)
 		log_info("listening at %s", endpoint);
 	return ret;
@@ -323,8 +344,76 @@ static void unlisten(void *arg)
 {
 	struct daemon *d = arg;
 
+	/* The worker's thread may be waiting there still, which keeps the descriptor's file. */
+	(void)set_gate(d, EPOLL_CTL_DEL, false);
 	net_server_close(d->ns);
 	d->ns = NULL;
+}
+
+/* --- the loop's work on the worker's thread --- */
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Whether there is a server whose requests are to be looked at. */
+static bool is_serving(const struct daemon *d)
+{
+	return d->ns && d->server && server_state(d->server) == SERVER_UP;
+}
+
+/* With the lock held.  What it leaves, or what is due earlier now, the loop is woken for. */
+static void serve(struct daemon *d)
+{
+	for (unsigned i = 0; i < SERVE_TURNS && is_serving(d); i++) {
+		uint64_t now = clock_mono_ns();
+
+		d->server->now_ns = now;
+		net_server_dispatch(d->ns, now);
+		server_dispatch(d->server, now);
+		if (d->ns && net_server_deadline(d->ns) > now)
+			break;
+	}
+	if (!is_serving(d) || min_u64(net_server_deadline(d->ns), server_deadline(d->server)) < d->waits_until_ns)
+		wake_loop(d);
+}
+
+static bool serve_done(void *arg)
+{
+	struct daemon *d = arg;
+	bool is_up;
+
+	pthread_mutex_lock(&d->lock);
+	is_up = is_serving(d);
+	if (is_up)
+		serve(d);
+	pthread_mutex_unlock(&d->lock);
+	return is_up;
+}
+
+static bool serve_idle(void *arg, int wake_fd)
+{
+	struct daemon *d = arg;
+	struct pollfd fds[2] = { { .fd = wake_fd, .events = POLLIN }, { .events = POLLIN } };
+	bool listens;
+
+	pthread_mutex_lock(&d->lock);
+	listens = is_serving(d) && net_server_deadline(d->ns) > 0 && set_gate(d, EPOLL_CTL_MOD, false) == 0;
+	if (listens)
+		fds[1].fd = net_server_fd(d->ns);
+	pthread_mutex_unlock(&d->lock);
+	if (!listens)
+		return false;
+	(void)poll(fds, 2, -1);
+	pthread_mutex_lock(&d->lock);
+	if (fds[1].revents && is_serving(d))
+		serve(d);
+	/* Afterwards, or the loop's thread would be woken for what was just read. */
+	if (d->ns)
+		(void)set_gate(d, EPOLL_CTL_MOD, true);
+	pthread_mutex_unlock(&d->lock);
+	return true;
 }
 
 /* --- which term --- */
@@ -366,6 +455,8 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.rid_is_ours = rid_is_ours,
 		.rid_is_fenced = rid_is_fenced,
 		.lapsed_led_ms = lapsed_led,
+		.tasks_done = serve_done,
+		.worker_idle = serve_idle,
 		.listen = listen_at_slot,
 		.unlisten = unlisten,
 		.boot_ns = boot_ns,
@@ -740,12 +831,7 @@ static void turn(struct daemon *d, uint64_t now)
 	sdn_watchdog();
 }
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
-static int timeout_ms(const struct daemon *d, uint64_t now)
+static int timeout_ms(struct daemon *d, uint64_t now)
 {
 	uint64_t at = now + TURN_NS;
 	uint64_t watchdog = sdn_watchdog_ns();
@@ -757,6 +843,7 @@ static int timeout_ms(const struct daemon *d, uint64_t now)
 		at = min_u64(at, net_server_deadline(d->ns));
 	if (d->server)
 		at = min_u64(at, server_deadline(d->server));
+	d->waits_until_ns = at;
 	return at <= now ? 0 : (int)((at - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
 }
 
@@ -777,7 +864,7 @@ static void loop(struct daemon *d)
 		if (d->server)
 			fds[FD_SERVER].fd = server_fd(d->server);
 		if (d->ns)
-			fds[FD_NET].fd = net_server_fd(d->ns);
+			fds[FD_NET].fd = d->gate_fd;
 		pthread_mutex_unlock(&d->lock);
 		poll(fds, FDS_NR, timeout);
 		pthread_mutex_lock(&d->lock);
@@ -807,7 +894,8 @@ static int block_signals(struct daemon *d)
 	signal(SIGPIPE, SIG_IGN);
 	d->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	d->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	return d->signal_fd < 0 || d->wake_fd < 0 ? -errno : 0;
+	d->gate_fd = epoll_create1(EPOLL_CLOEXEC);
+	return d->signal_fd < 0 || d->wake_fd < 0 || d->gate_fd < 0 ? -errno : 0;
 }
 
 static int begin(struct daemon *d)
@@ -850,7 +938,7 @@ static int begin(struct daemon *d)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = { .blk_err = 1, .signal_fd = -1, .wake_fd = -1,
+	static struct daemon d = { .blk_err = 1, .signal_fd = -1, .wake_fd = -1, .gate_fd = -1,
 				   .lock = PTHREAD_MUTEX_INITIALIZER };
 	bool done = false;
 	int ret;

@@ -209,6 +209,20 @@ static int open_volume(void *arg, struct txn **t, const char **why)
 	return txn_open(t, &s->conf.dev, &s->seq, s->conf.fsid, CLEAN_BLOCKS_MAX, why);
 }
 
+static bool tasks_done(void *arg)
+{
+	struct server *s = arg;
+
+	return s->conf.tasks_done(s->conf.arg);
+}
+
+static bool worker_idle(void *arg, int wake_fd)
+{
+	struct server *s = arg;
+
+	return s->conf.worker_idle(s->conf.arg, wake_fd);
+}
+
 static struct start_task *start_of(struct txn_job *job)
 {
 	return (struct start_task *)((char *)job - offsetof(struct start_task, task.job));
@@ -376,7 +390,8 @@ int server_start(struct server **out, const struct server_conf *conf, uint64_t n
 {
 	struct server *s = calloc(1, sizeof(*s));
 	struct start_task *st = calloc(1, sizeof(*st));
-	struct worker_conf wconf = { open_volume, s };
+	struct worker_conf wconf = { open_volume, conf->tasks_done ? tasks_done : NULL,
+				     conf->worker_idle ? worker_idle : NULL, s };
 	int ret = -ENOMEM;
 
 	if (!s || !st)

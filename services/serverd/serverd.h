@@ -1,7 +1,8 @@
 /*
  * The server of one term: who is mounted, what they ask, what becomes of them.  runtime.md 3, 10.3, 17.
  *
- * One thread, the loop, owns a server and makes every call; disk work is done by the worker (worker.h).
+ * The loop owns a server and makes every call; disk work is done by the worker (worker.h), which may do the loop's
+ * work while it has its lock.
  * clients.c is about membership, requests.c about messages, server.c about the life of the whole.
  */
 #ifndef SCOUTFS_SERVERD_H
@@ -54,6 +55,9 @@ struct server_conf {
 	 * none.  NULL: never known.
 	 */
 	uint64_t (*lapsed_led_ms)(void *arg, uint64_t rid);
+	/* Of worker_conf; may be NULL. */
+	bool (*tasks_done)(void *arg);
+	bool (*worker_idle)(void *arg, int wake_fd);
 	/* Loop: the volume is open; begin to listen.  An error (logged) stops the server. */
 	int (*listen)(void *arg, const struct txn_view *view);
 	/* Loop: stop listening. */

@@ -1,7 +1,7 @@
 /*
  * The worker thread.
  *
- * Promises: each submitted task is completed exactly once, on the loop's thread; everything that waits
+ * Promises: each submitted task is completed exactly once, by the loop (worker.h); everything that waits
  * when a transaction begins is in it (group commit, runtime 3.9), in the order of submission.  Long work
  * is done in slices of one transaction each, and others' tasks go along with each slice.
  *
@@ -20,23 +20,34 @@ struct worker {
 	struct worker_conf conf;
 	pthread_t thread;
 	int fd;
+	int wake_fd;		/* for conf.idle */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct task_list todo;
 	struct task_list done;
 	bool stop;
 	bool is_stopped;
+	bool is_idle;		/* waits in conf.idle */
+	bool is_running;	/* the worker's own: a transaction, whose tasks are told of together */
 	struct txn *txn;
 	const char *why;
 };
 
-static void tell_loop(struct worker *w)
+static void ring(int fd)
 {
 	uint64_t one = 1;
-	ssize_t ret = write(w->fd, &one, sizeof(one));
+	ssize_t ret = write(fd, &one, sizeof(one));
 
 	/* Its counter can only be full when the loop has been told very often. */
 	assert(ret == sizeof(one) || errno == EAGAIN);
+}
+
+static void unring(int fd)
+{
+	uint64_t n;
+	ssize_t ret = read(fd, &n, sizeof(n));
+
+	assert(ret == sizeof(n) || errno == EAGAIN);
 }
 
 /* A task is done; the loop shall know. */
@@ -49,7 +60,48 @@ static void task_done(struct txn_job *job, int err)
 	pthread_mutex_lock(&w->lock);
 	task_list_push(&w->done, job);
 	pthread_mutex_unlock(&w->lock);
-	tell_loop(w);
+	if (!w->is_running)
+		ring(w->fd);
+}
+
+static void run(struct worker *w, struct txn *txn, struct task_list *batch)
+{
+	bool any;
+
+	w->is_running = true;
+	tasks_run(txn, batch);
+	w->is_running = false;
+	pthread_mutex_lock(&w->lock);
+	any = w->done.head;
+	pthread_mutex_unlock(&w->lock);
+	if (any && !(w->conf.tasks_done && w->conf.tasks_done(w->conf.arg)))
+		ring(w->fd);
+}
+
+/* Called and returns with the lock held: until there may be something to do. */
+static void wait_for_task(struct worker *w)
+{
+	bool has_waited = false;
+
+	if (w->conf.idle) {
+		w->is_idle = true;
+		pthread_mutex_unlock(&w->lock);
+		has_waited = w->conf.idle(w->conf.arg, w->wake_fd);
+		pthread_mutex_lock(&w->lock);
+		w->is_idle = false;
+		unring(w->wake_fd);
+	}
+	if (!has_waited && !w->stop && !w->todo.head)
+		pthread_cond_wait(&w->wake, &w->lock);
+}
+
+/* With the lock held. */
+static void wake(struct worker *w)
+{
+	if (w->is_idle)
+		ring(w->wake_fd);
+	else
+		pthread_cond_signal(&w->wake);
 }
 
 /* With the lock held: unfinished tasks before those that have not begun. */
@@ -84,20 +136,20 @@ static void *worker_main(void *arg)
 		struct txn_job *jobs;
 
 		while (!w->stop && !w->todo.head && !batch.head)
-			pthread_cond_wait(&w->wake, &w->lock);
+			wait_for_task(w);
 		if (w->stop)
 			break;
 		jobs = task_list_take(&w->todo);
 		pthread_mutex_unlock(&w->lock);
 		tasks_admit(jobs, err, &batch);
-		tasks_run(txn, &batch);
+		run(w, txn, &batch);
 		pthread_mutex_lock(&w->lock);
 	}
 	/* What is between two slices goes back: it is on the volume as far as it came. */
 	jobs_back(w, &batch);
 	w->is_stopped = true;
 	pthread_mutex_unlock(&w->lock);
-	tell_loop(w);
+	ring(w->fd);
 	return NULL;
 }
 
@@ -114,7 +166,8 @@ int worker_start(struct worker **out, const struct worker_conf *conf)
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->wake, NULL);
 	w->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (w->fd < 0) {
+	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (w->fd < 0 || w->wake_fd < 0) {
 		ret = -errno;
 		goto fail;
 	}
@@ -126,6 +179,8 @@ int worker_start(struct worker **out, const struct worker_conf *conf)
 fail:
 	if (w->fd >= 0)
 		close(w->fd);
+	if (w->wake_fd >= 0)
+		close(w->wake_fd);
 	pthread_cond_destroy(&w->wake);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
@@ -138,7 +193,7 @@ void worker_submit(struct worker *w, struct task *task)
 	task->job.done = task_done;
 	pthread_mutex_lock(&w->lock);
 	task_list_push(&w->todo, &task->job);
-	pthread_cond_signal(&w->wake);
+	wake(w);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -150,10 +205,8 @@ int worker_fd(const struct worker *w)
 void worker_dispatch(struct worker *w)
 {
 	struct txn_job *jobs;
-	uint64_t n;
-	ssize_t ret = read(w->fd, &n, sizeof(n));
 
-	assert(ret == sizeof(n) || errno == EAGAIN);
+	unring(w->fd);
 	pthread_mutex_lock(&w->lock);
 	jobs = task_list_take(&w->done);
 	pthread_mutex_unlock(&w->lock);
@@ -164,7 +217,7 @@ void worker_stop(struct worker *w)
 {
 	pthread_mutex_lock(&w->lock);
 	w->stop = true;
-	pthread_cond_signal(&w->wake);
+	wake(w);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -188,6 +241,7 @@ void worker_free(struct worker *w)
 	tasks_complete(task_list_take(&w->todo), &ended);
 	txn_close(w->txn);
 	close(w->fd);
+	close(w->wake_fd);
 	pthread_cond_destroy(&w->wake);
 	pthread_mutex_destroy(&w->lock);
 	free(w);

@@ -1,6 +1,7 @@
 /*
  * The thread that does a server's transactions.  The loop submits tasks and gets them back completed; it
- * never waits for a device.
+ * never waits for a device.  As a wake-up costs more than what most tasks ask of the loop, this thread may do the
+ * loop's work between transactions: the loop is whoever has its lock.
  */
 #ifndef SCOUTFS_SERVERD_WORKER_H
 #define SCOUTFS_SERVERD_WORKER_H
@@ -14,7 +15,7 @@ struct task {
 	struct txn_job job;	/* run: what is to be committed, NULL: nothing; done is the worker's */
 	/* Something outside the transaction, first; its error ends the task.  May be NULL. */
 	int (*before)(struct task *task);
-	/* On the loop's thread: the task is done, durably with 0.  -ESHUTDOWN: the worker has ended. */
+	/* Of the loop: the task is done, durably with 0.  -ESHUTDOWN: the worker has ended. */
 	void (*complete)(struct task *task, int err);
 	struct worker *worker;
 	int err;
@@ -23,6 +24,13 @@ struct task {
 struct worker_conf {
 	/* On the worker's thread, before any task: open the volume.  why stays valid. */
 	int (*open)(void *arg, struct txn **t, const char **why);
+	/*
+	 * The same, without any lock; both may be NULL.  Tasks are done: do what the loop does then; false: it shall
+	 * (worker_fd).  There are none: wait until wake_fd is readable, and meanwhile for what the loop waits for; false:
+	 * not now.
+	 */
+	bool (*tasks_done)(void *arg);
+	bool (*idle)(void *arg, int wake_fd);
 	void *arg;
 };
 
