@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -47,16 +46,6 @@ int verb_failed(const char *verb, int err)
 	err = err < 0 ? -err : err;
 	fprintf(stderr, "%s: %s failed: %s (%d)\n", called_as, verb, strerror(err), err);
 	return 1;
-}
-
-int unknown_option(const char *verb, char **argv)
-{
-	const char *last = argv[optind - 1];
-
-	/* A letter may stand in the middle of an argument; optopt is also set for --known=VALUE. */
-	if (optopt && !(strncmp(last, "--", 2) == 0 && strchr(last, '=')))
-		return usage_error(verb, "unknown option '-%c'", optopt);
-	return usage_error(verb, "unknown option '%s'", last);
 }
 
 int parse_u64(const char *text, uint64_t *val)

@@ -6,6 +6,7 @@
 #include "tools/scoutfsctl/commands.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <string.h>
@@ -80,6 +81,16 @@ int usage_error(const char *verb, const char *fmt, ...)
 		fprintf(stderr, "usage: %s %s %s\n", program_name(), verb, c->usage);
 	fprintf(stderr, "Try '%s %s --help'.\n", program_name(), verb);
 	return EXIT_USAGE;
+}
+
+int unknown_option(const char *verb, char **argv)
+{
+	const char *last = argv[optind - 1];
+
+	/* A letter may stand in the middle of an argument; optopt is also set for --known=VALUE. */
+	if (optopt && !(strncmp(last, "--", 2) == 0 && strchr(last, '=')))
+		return usage_error(verb, "unknown option '-%c'", optopt);
+	return usage_error(verb, "unknown option '%s'", last);
 }
 
 static bool asks_for_help(int argc, char **argv)
