@@ -102,6 +102,12 @@ void lost_note_release(struct fsd *fsd, int flags)
 		atomic_fetch_sub(&fsd->mappable_nr, 1);
 }
 
+void lost_note_end(struct fsd *fsd)
+{
+	if (atomic_load(&fsd->is_resumed))
+		atomic_fetch_add(&fsd->mappable_nr, 1);
+}
+
 bool lost_may_have_stores(struct fsd *fsd)
 {
 	return atomic_load(&fsd->is_resumed) || atomic_load(&fsd->mappable_nr);

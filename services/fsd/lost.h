@@ -20,6 +20,8 @@ bool lost_is_none(const struct lost *l);
 /* A program has opened a file with these flags (before it is answered), or let go of it.  Any thread. */
 void lost_note_open(struct fsd *fsd, int flags);
 void lost_note_release(struct fsd *fsd, int flags);
+/* The mount ends, and no program lets go of anything any more: what an earlier process may have opened is kept in mind. */
+void lost_note_end(struct fsd *fsd);
 /* Whether the kernel may have stores to mappings that nobody here has been told of: where it is cut off they are lost. */
 bool lost_may_have_stores(struct fsd *fsd);
 /* Of a mount that ends: say it, if programs were cut off, and may have had such stores.  Whether it was so. */

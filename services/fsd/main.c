@@ -502,6 +502,7 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	if (fsd->ops)
 		/* Requests of a connection that was cut still count inodes in use. */
 		ops_drain(fsd);
+	lost_note_end(fsd);
 	if (fsd->orphans) {
 		orphans_drain(fsd);
 		net_answer_maps(fsd, false);

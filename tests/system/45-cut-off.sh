@@ -1,7 +1,8 @@
 #!/bin/bash
 # A stop cuts off programs that do not let go of the mount.  Where they may have stores to mappings that the kernel has not
 # written back, that is said, and the process ends with an error; where they cannot have, nothing is lost and nothing is said.
-# What was synced is there each time.  A stop waits 30 s for them: SOAK= does both.
+# So it is of a process that has gone on with the mount of one that died, which knows nothing of the files that the earlier one
+# opened.  What was synced is there each time.  A stop waits 30 s for the programs: SOAK= does all.
 . "$(dirname "$0")/../lib/common.sh"
 
 # user.py PATH MODE READY: makes READY when it is done.  MODE: how it opens the file; "map" - it maps and stores, syncs that, and stores again.
@@ -54,10 +55,20 @@ is "mapped: and fsd has ended with an error" "$(said "$BAD")" 1
 
 ok "mount again" inst_start
 is "what was synced is there" "$(head -c 6 "$MNT/file")" synced
+use map "a program has stored to a mapping"
+kill -9 "$(inst_pid fsd)"
+ok "fsd is killed: another one goes on with the mount" wait_for 120 grep -q "goes on at $MNT" "$LOG"
+ok "and answers" timeout 120 stat "$MNT/file"
+stop "killed"
+is "killed: it is said what may be lost" "$(said "$LOSS")" 2
+is "killed: and fsd has ended with an error" "$(said "$BAD")" 2
+
+ok "mount again" inst_start
+is "what was synced is there" "$(head -c 6 "$MNT/file")" synced
 use map "a program has a mapping"
 kill -9 "$user"; wait "$user" 2>/dev/null
 ok "it ends, and what it has stored with it is there" sh -c "tail -c +101 '$MNT/file' | head -c 6 | grep -q stored"
 ok "unmount" inst_stop
-is "nothing that may be lost then" "$(said "$LOSS")" 1
+is "nothing that may be lost then" "$(said "$LOSS")" 2
 check_clean "check: clean"
 tap_done
