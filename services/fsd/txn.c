@@ -32,7 +32,7 @@
 /* How long the leader's word that there is no more space is believed without asking again. */
 #define LOW_KNOWN_NS	(3 * NSEC_PER_SEC)
 /* How long an operation waits for data blocks that this mount is giving back. */
-#define FREED_WAIT_NS	(3 * NSEC_PER_SEC)
+#define FREED_WAIT_NS	(10 * NSEC_PER_SEC)
 
 /* ---- asking for commits -------------------------------------------------------------------- */
 

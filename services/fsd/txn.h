@@ -68,7 +68,7 @@ int txn_no_space(struct fsd *fsd, struct op *op);
 /*
  * The same for data blocks.  Those that this mount is giving back - unlinked inodes are being
  * deleted, or what was truncated is not committed - come with a commit: OP_PARKED until then, for
- * 3 s at most.  A program that deletes and then writes is not told of a full device.
+ * 10 s at most.  A program that deletes and then writes is not told of a full device.
  */
 int txn_no_data_space(struct itx *tx, struct op *op);
 /* Data blocks are given back in tx. */

