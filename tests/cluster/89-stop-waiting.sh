@@ -82,14 +82,15 @@ nok "what was not is not again" node n1 test -e $MNT/lost
 
 # --- the same with nothing that is not stored: the one without and the other with a program that has a file open
 without_loss() {
-	local user="" what="$1" said="$2" result="$3"
+	local user="" what="$1" said="$2" result="$3" before
+	before=$(count "$said")
 	[ -z "$4" ] || { node n2 sh -c "exec 9$4$MNT/kept; touch /run/has-it-open.$5; exec sleep 300" & user=$!; }
 	[ -z "$4" ] || ok "a program has a file open" wait_for 60 node n2 test -e /run/has-it-open."$5"
 	node n2 sync $MNT/kept
 	"$RIG" cut n1
 	stops n2 "$what"
 	[ -z "$user" ] || { kill $user 2>/dev/null; wait $user 2>/dev/null; }
-	ok "$what: it says what that means" wait_for 60 counts "$said" 1
+	ok "$what: it says what that means" wait_for 60 counts "$said" $((before + 1))
 	is "$what: nothing is lost that is known" "$(count "$LEFT")" 1
 	is "$what: how its unit ends" "$(property n2 fsd Result)" "$result"
 	"$RIG" heal
