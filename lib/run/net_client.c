@@ -122,8 +122,11 @@ static void drop_socket(struct net_client *nc, uint64_t delay_ns)
 	/* ZeroMQ closes their descriptors some time later.  One that is not watched yet cannot be forgotten. */
 	(void)watch(nc, nc->mon, EPOLL_CTL_DEL, 0);
 	(void)watch(nc, nc->sock, EPOLL_CTL_DEL, 0);
-	if (nc->is_listening)
+	if (nc->is_listening) {
+		/* It drops it itself, perhaps: the home thread waits for what was due with this socket. */
 		net_client_ring(nc->listen_fd);
+		net_client_wake(nc);
+	}
 	nc->is_listening = false;
 	zmqu_close(nc->mon);
 	zmqu_close(nc->sock);
@@ -787,11 +790,16 @@ static void check_times(struct net_client *nc)
 }
 
 /* Whether something is there that no descriptor tells of any more. */
-static bool has_pending(const struct net_client *nc)
+static bool has_sock_pending(const struct net_client *nc)
 {
 	int wanted = ZMQ_POLLIN | (nc->is_blocked ? ZMQ_POLLOUT : 0);
 
-	return nc->sock && (zmqu_events(nc->sock) & wanted || zmqu_events(nc->mon) & ZMQ_POLLIN);
+	return nc->sock && zmqu_events(nc->sock) & wanted;
+}
+
+static bool has_pending(const struct net_client *nc)
+{
+	return has_sock_pending(nc) || (nc->mon && zmqu_events(nc->mon) & ZMQ_POLLIN);
 }
 
 /* Called and returns with `home` held. */
@@ -863,6 +871,9 @@ void net_client_listen_end(struct net_client *nc)
 	/* It is watched: that was done before anything else with it. */
 	(void)watch(nc, nc->sock, EPOLL_CTL_MOD, EPOLLIN);
 	nc->has_listener = nc->is_listening = false;
+	/* More than it has taken, of which the home thread would not hear. */
+	if (has_sock_pending(nc))
+		net_client_wake(nc);
 }
 
 uint64_t net_client_deadline(struct net_client *nc)

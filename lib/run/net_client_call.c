@@ -155,7 +155,12 @@ static void listen_for(struct net_client *nc, struct sync_call *c)
 	}
 	fds[0].fd = zmqu_fd(nc->sock);
 	while (nc->is_listening && !is_answered(c, false)) {
-		if (zmqu_events(nc->sock) & ZMQ_POLLIN) {
+		int events = zmqu_events(nc->sock);
+
+		/* The home thread does not hear it any more, and is to go on sending. */
+		if (nc->is_blocked && events & ZMQ_POLLOUT)
+			net_client_wake(nc);
+		if (events & ZMQ_POLLIN) {
 			net_client_read(nc);
 			continue;
 		}
