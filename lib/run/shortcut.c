@@ -36,6 +36,7 @@
 #define CONNS_MAX	4u	/* one mount, and processes of it that are about to end */
 #define FRAME_BYTES	2048u
 #define ANSWER_MS	200
+#define NO_ROOM_MS	100	/* without a descriptor or memory it is tried again after */
 #define PAUSE_NS	(2 * NSEC_PER_SEC)
 
 static int fill_address(const struct instance_conf *conf, struct sockaddr_un *un)
@@ -114,8 +115,12 @@ static void take_conn(struct shortcut_server *s)
 {
 	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
-		return;		/* it is gone again; or there is no descriptor, and the session is asked */
+	if (fd < 0) {
+		/* Who waits there goes on to, and asks in the session.  Else he is gone again. */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			poll(NULL, 0, NO_ROOM_MS);
+		return;
+	}
 	for (unsigned i = 0; i < CONNS_MAX; i++) {
 		if (s->conns[i] < 0) {
 			s->conns[i] = fd;
@@ -129,6 +134,7 @@ static void *server_thread(void *arg)
 {
 	struct shortcut_server *s = arg;
 	struct pollfd p[2 + CONNS_MAX];
+	bool is_said = false;
 
 	for (;;) {
 		p[0] = (struct pollfd){ .fd = s->stop_fd, .events = POLLIN };
@@ -136,8 +142,12 @@ static void *server_thread(void *arg)
 		for (unsigned i = 0; i < CONNS_MAX; i++)
 			p[2 + i] = (struct pollfd){ .fd = s->conns[i], .events = POLLIN };
 		if (poll(p, 2 + CONNS_MAX, -1) < 0) {
-			if (errno != EINTR)
+			if (errno == EINTR)
+				continue;
+			if (!is_said)
 				log_err("%s: waiting failed: %s", s->un.sun_path, strerror(errno));
+			is_said = true;
+			poll(NULL, 0, NO_ROOM_MS);
 			continue;
 		}
 		if (p[0].revents)

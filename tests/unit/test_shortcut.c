@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -255,6 +256,46 @@ static void more_connections_than_there_is_room_for_are_closed(void **state)
 	ask_until_answered(fx, &reply);
 }
 
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts), 0);
+	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+/* Who connects then is there all the time; it is not tried again all the time. */
+static void without_a_descriptor_the_server_waits_and_takes_who_waits_afterwards(void **state)
+{
+	struct fixture *fx = *state;
+	struct msg_get_roots_reply reply;
+	struct rlimit old, none;
+	uint64_t used_ns;
+	int fd, free_fd;
+
+	listen_on(fx);
+	ask_until_answered(fx, &reply);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	free_fd = dup(fd);
+	assert_true(fd >= 0 && free_fd >= 0);
+	close(free_fd);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){ .rlim_cur = (rlim_t)free_fd, .rlim_max = old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	used_ns = cpu_ns();
+	assert_int_equal(connect(fd, (struct sockaddr *)&fx->un, sizeof(fx->un)), 0);
+	poll(NULL, 0, 1000);
+	used_ns = cpu_ns() - used_ns;
+	printf("# %.1f ms of processor time\n", (double)used_ns / NSEC_PER_MSEC);
+	ask_until_answered(fx, &reply);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_true(used_ns < 100 * NSEC_PER_MSEC);
+	assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), 1);
+	/* It is taken, and its byte is no question. */
+	assert_true(recv(fd, &reply, sizeof(reply), 0) <= 0);
+	close(fd);
+}
+
 /* ---- a server that lies -------------------------------------------------------------------- */
 
 enum lie { LIE_ID, LIE_TERM, LIE_TYPE, LIE_LENGTH, LIE_BYTES, LIE_END, LIES_NR };
@@ -343,6 +384,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_silent_server_holds_nobody_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(bytes_that_are_no_question_end_their_connection, setup, teardown),
 		cmocka_unit_test_setup_teardown(more_connections_than_there_is_room_for_are_closed, setup, teardown),
+		cmocka_unit_test_setup_teardown(without_a_descriptor_the_server_waits_and_takes_who_waits_afterwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_answer_that_is_none_is_not_believed, setup, teardown),
 	};
 
