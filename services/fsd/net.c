@@ -195,6 +195,16 @@ static void on_greeted(void *arg, uint64_t term, bool new_server)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* Its leader may be one no more, and not know it. */
+static void on_disconnected(void *arg)
+{
+	struct session_net *s = arg;
+
+	pthread_mutex_lock(&s->lock);
+	s->own_term = 0;
+	pthread_mutex_unlock(&s->lock);
+}
+
 static void on_fenced(void *arg)
 {
 	struct session_net *s = arg;
@@ -504,7 +514,7 @@ int net_start(struct fsd *fsd)
 		.keepalive_ms = fsd->conf.tcp_keepalive_timeout_ms,
 		.keys = fsd->keys,
 		.ops = { .resolve = resolve, .on_greeted = on_greeted, .on_request = on_request,
-			 .on_fenced = on_fenced },
+			 .on_fenced = on_fenced, .on_disconnected = on_disconnected },
 		.arg = s,
 	};
 	pthread_condattr_t attr;

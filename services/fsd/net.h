@@ -30,7 +30,7 @@ int net_commit_log_trees(struct fsd *fsd, const struct disk_log_trees *lt, bool 
  */
 int net_commit_unflushed(struct fsd *fsd, const struct disk_log_trees *lt, uint64_t term,
 			 struct disk_log_trees *next);
-/* The term of a leader of our own instance, that is of our quorum slot; 0: it is another's. */
+/* The term of a leader of our own instance, that is of our quorum slot; 0: it is another's, or there is no session now. */
 uint64_t net_own_term(struct fsd *fsd);
 int net_get_roots(struct fsd *fsd, struct forest_roots *roots, uint64_t *last_stable_seq);
 int net_alloc_inodes(struct fsd *fsd, uint64_t count, uint64_t *start, uint64_t *nr);

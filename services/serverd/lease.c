@@ -131,7 +131,7 @@ static void probe(struct server *s)
 	struct device_probe *p = &s->probe;
 	uint64_t now = boot_now(s);
 
-	if (p->is_running || (p->ended_ns && now < p->ended_ns + PROBE_NS) || now >= own_until(s))
+	if (p->is_running || (p->ended_ns && now < p->ended_ns + PROBE_NS) || lease_is_right_over(s))
 		return;
 	stats_inc(&s->conf.stats->device_probes);
 	p->is_running = true;
@@ -242,6 +242,11 @@ void lease_tick(struct server *s)
 		if (c->failing_ms && client_must_write(s, c))
 			probe(s);
 	}
+}
+
+bool lease_is_right_over(const struct server *s)
+{
+	return boot_now(s) >= own_until(s);
 }
 
 bool lease_may_judge(const struct server *s)

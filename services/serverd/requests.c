@@ -353,7 +353,8 @@ int server_roots(struct server *s, uint64_t rid, uint64_t term, struct msg_get_r
 	if (!c || c->state != CLIENT_UP)
 		return -ENOLINK;
 	fill_roots(s, reply);
-	return 0;
+	/* Afterwards: they are those of a moment at which nobody else could have led. */
+	return lease_is_right_over(s) ? -EAGAIN : 0;
 }
 
 static void on_statfs(struct server *s, uint64_t rid, uint64_t handle)

@@ -206,8 +206,8 @@ void server_on_reconnected(struct server *s, uint64_t rid);
 void server_on_left(struct server *s, uint64_t rid);
 
 /*
- * What get_roots answers, beside the session: 0; -EAGAIN: this server is not that of term, or serves nobody
- * now; -ENOLINK: the mount of rid is not up.
+ * What get_roots answers, beside the session: 0; -EAGAIN: this server is not that of term, serves nobody now, or its
+ * own right is over, so that another may lead; -ENOLINK: the mount of rid is not up.
  */
 int server_roots(struct server *s, uint64_t rid, uint64_t term, struct msg_get_roots_reply *reply);
 /* An operator or agent says that rid can write no more.  -ENOENT: nobody waits for that. */
@@ -282,6 +282,8 @@ void lease_found(struct client *c);
 /* A turn of the loop; whether a mount's silence may be held against it. */
 void lease_tick(struct server *s);
 bool lease_may_judge(const struct server *s);
+/* Whether this server's own right to write has run out: another one may lead. */
+bool lease_is_right_over(const struct server *s);
 void lease_request(struct server *s, struct client *c, uint64_t handle, const struct msg_lease *m);
 /* Its open or commit was answered with *out; in: the log trees that it committed, NULL: none. */
 void lease_note_trees(struct client *c, const struct disk_log_trees *in, const struct disk_log_trees *out);

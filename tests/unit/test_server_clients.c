@@ -65,6 +65,13 @@ static void roots_are_told_beside_the_session(void **state)
 		x = call(w, 1, MSG_get_roots, NULL);
 		assert_memory_equal(&reply, &x->body.get_roots_reply, sizeof(reply));
 	}
+	/* From the end of its own right on another may lead and commit, of which it knows nothing. */
+	w->lease_until_ns = w->now + 1;
+	assert_int_equal(server_roots(w->s, 1, w->term, &reply), 0);
+	w->lease_until_ns = w->now;
+	assert_int_equal(server_roots(w->s, 1, w->term, &reply), -EAGAIN);
+	w->lease_until_ns = UINT64_MAX;
+	assert_int_equal(server_roots(w->s, 1, w->term, &reply), 0);
 	server_stop(w->s);
 	assert_int_equal(server_roots(w->s, 1, w->term, &reply), -EAGAIN);
 	world_free(w);
