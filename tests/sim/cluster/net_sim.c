@@ -408,7 +408,8 @@ int zmqu_fd(void *sock)
 {
 	struct zsock *z = sock;
 
-	z->fd = eventfd(0, EFD_CLOEXEC);
+	if (z->fd < 0)
+		z->fd = eventfd(0, EFD_CLOEXEC);
 	return z->fd < 0 ? -errno : z->fd;
 }
 
