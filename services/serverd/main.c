@@ -399,9 +399,14 @@ static bool serve_idle(void *arg, int wake_fd)
 	bool listens;
 
 	pthread_mutex_lock(&d->lock);
+	/* To look takes in what would have woken the loop: what is found then is served, or the loop told of. */
+	if (is_serving(d) && net_server_deadline(d->ns) == 0)
+		serve(d);
 	listens = is_serving(d) && net_server_deadline(d->ns) > 0 && set_gate(d, EPOLL_CTL_MOD, false) == 0;
 	if (listens)
 		fds[1].fd = net_server_fd(d->ns);
+	else if (is_serving(d))
+		wake_loop(d);
 	pthread_mutex_unlock(&d->lock);
 	if (!listens)
 		return false;
