@@ -5,15 +5,17 @@
  * What it promises
  * - Any block that btb_check() accepts can be read and changed by everything else here without
  *   leaving the block's bytes and without looping, and stays acceptable.
- * - Changes follow 9.3-9.5 step by step, so they give the same bytes as another implementation.
+ * - To insert, update and delete follows 9.3-9.5 step by step and, where heights are right, gives the same bytes as another
+ *   implementation.  A split makes both sides anew: the same items in each, but other slots, hash chains and AVL trees,
+ *   which the format leaves open.
  *
  * What it relies on
  * - Callers do not insert a key twice, nor more than fits; that is asserted, since it would be our
  *   bug.
  * - AVL heights are never relied on for safety, only for balance: mkfs of upstream writes wrong
  *   ones (21.2).  A rotation towards a side is done only if that side's height says that it has a
- *   node, and null counts 0, so wrong heights can unbalance a tree but not break it.  Every
- *   ancestor of a change is recomputed, which repairs the heights on the path.
+ *   node, and null counts 0, so wrong heights can unbalance a tree but not break it.  The ancestors
+ *   of a change are recomputed up to the first that is as high as before, which repairs wrong heights that far.
  *
  * Two ways to point at an item, not to be confused: a node reference counts from the item_root
  * field at offset 32 and a hash bucket from the start of the block.  Slots are array indices.
