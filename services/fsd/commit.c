@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "blkcli.h"
+#include "blocks.h"
 #include "clock.h"
 #include "data.h"
 #include "items_impl.h"
@@ -36,7 +37,8 @@
 #include "stream.h"
 #include "txn_impl.h"
 
-#define COMMIT_CACHE_BLOCKS	512u	/* of our own tree, 32 MiB */
+#define COMMIT_CACHE_PART	2u	/* of cache_size, of our own tree */
+#define COMMIT_CACHE_BLOCKS	512u	/* 32 MiB at most */
 #define COMMIT_RETRY_MS		2000u
 #define GENS_KEPT		1024u	/* committed generations whose number can be told */
 
@@ -164,8 +166,7 @@ int commit_open(struct txn *t)
 	struct itx tx;
 	int ret;
 
-	ret = block_set_open(&t->bs, &dev, t->fsd->fsid, t->fsd->total_meta_blocks,
-			     COMMIT_CACHE_BLOCKS);
+	ret = blocks_open(t->fsd, &dev, COMMIT_CACHE_PART, COMMIT_CACHE_BLOCKS, &t->bs);
 	if (ret < 0)
 		return ret;
 	ret = net_open_log_trees(t->fsd, &lt);

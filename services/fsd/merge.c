@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "blkcli.h"
+#include "blocks.h"
 #include "clock.h"
 #include "log.h"
 #include "log/merge_items.h"
@@ -36,7 +37,8 @@
 #define NICE		10
 /* Items between two looks at whether to stop. */
 #define STEP_ITEMS	512u
-#define CLEAN_BLOCKS	128u
+#define CLEAN_PART	8u	/* of cache_size */
+#define CLEAN_BLOCKS	128u	/* at most */
 /* Dirty blocks are at most that part of the cache's size. */
 #define DIRTY_PART	4u
 #define DIRTY_MIN	64u
@@ -246,7 +248,7 @@ static int do_request(struct merge *m, const struct merge_request *req, struct m
 	struct block_dev dev = { &th, read_block, write_blocks, random_number };
 	struct disk_btree_root logs_root = req->logs_root, old;
 	struct block_set *bs;
-	int ret = block_set_open(&bs, &dev, m->fsd->fsid, m->fsd->total_meta_blocks, CLEAN_BLOCKS);
+	int ret = blocks_open(m->fsd, &dev, CLEAN_PART, CLEAN_BLOCKS, &bs);
 
 	if (ret < 0)
 		return ret;

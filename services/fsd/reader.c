@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "blkcli.h"
+#include "blocks.h"
 #include "format/item_check.h"
 #include "inode.h"
 #include "items.h"
@@ -26,7 +27,9 @@
 #include "net.h"
 
 #define READER_THREADS		2u
-#define READER_CACHE_BLOCKS	256u	/* 16 MiB a thread */
+#define READER_CACHE_PART	4u	/* a thread, of cache_size */
+#define READER_CACHE_BLOCKS	256u	/* 16 MiB at most */
+#define WALKER_CACHE_PART	2u
 #define WALKER_CACHE_BLOCKS	512u
 #define NARROW_ITEMS		64u
 #define NARROW_NAMES		2u
@@ -508,15 +511,9 @@ int reader_iter(struct fsd *fsd, const struct key *start, const struct key *end,
 
 /* ---- start, stop --------------------------------------------------------------------------- */
 
-static int open_blocks(struct fsd *fsd, struct block_set **bs, size_t blocks)
-{
-	struct block_dev dev = blkcli_block_dev(fsd->blk);
-
-	return block_set_open(bs, &dev, fsd->fsid, fsd->total_meta_blocks, blocks);
-}
-
 int reader_start(struct fsd *fsd)
 {
+	struct block_dev dev = blkcli_block_dev(fsd->blk);
 	struct reader *r = calloc(1, sizeof(*r));
 	int ret;
 
@@ -528,12 +525,12 @@ int reader_start(struct fsd *fsd)
 	pthread_cond_init(&r->work, NULL);
 	r->reqs_tail = &r->reqs;
 	fsd->reader = r;
-	ret = open_blocks(fsd, &r->walk_bs, WALKER_CACHE_BLOCKS);
+	ret = blocks_open(fsd, &dev, WALKER_CACHE_PART, WALKER_CACHE_BLOCKS, &r->walk_bs);
 	for (unsigned i = 0; i < READER_THREADS && ret == 0; i++) {
 		struct read_thread *t = &r->threads[i];
 
 		t->reader = r;
-		ret = open_blocks(fsd, &t->bs, READER_CACHE_BLOCKS);
+		ret = blocks_open(fsd, &dev, READER_CACHE_PART, READER_CACHE_BLOCKS, &t->bs);
 		if (ret == 0)
 			ret = -pthread_create(&t->thread, NULL, read_thread, t);
 		if (ret == 0)

@@ -28,6 +28,7 @@
 
 #include "advisory.h"
 #include "blkcli.h"
+#include "buffers.h"
 #include "clock.h"
 #include "conf.h"
 #include "ctl.h"
@@ -452,7 +453,8 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.fsid = blkcli_fsid(d->blk),
 		.dev = { .arg = d, .blocks = blkcli_block_dev(d->blk),
 			 .write_durable = dev_write_durable, .read_super = dev_read_super,
-			 .write_super = dev_write_super, .probe_data = dev_probe_data },
+			 .write_super = dev_write_super, .probe_data = dev_probe_data,
+			 .buffers = &buffers_pool },
 		.set_term = blk_set_term,
 		.revoke = blk_revoke,
 		.revoke_own_mount = blk_revoke_own_mount,

@@ -815,6 +815,8 @@ int txn_open(struct txn **out, const struct txn_dev *dev, struct seq_source *seq
 			     clean_blocks_max);
 	if (ret < 0)
 		goto fail;
+	if (dev->buffers)
+		block_set_use_buffers(t->bs, dev->buffers);
 	/* Roles are not stored: the fuller list and the fuller tree are allocated from (10.3). */
 	t->active = le64_get(s->server_meta_avail[0].total_nr) <
 		    le64_get(s->server_meta_avail[1].total_nr);

@@ -34,6 +34,7 @@ struct txn_dev {
 	int (*read_super)(void *arg, void *buf);	/* SMALL_SIZE bytes at SUPER_BLKNO */
 	int (*write_super)(void *arg, const void *buf);	/* durable when it returns 0 */
 	int (*probe_data)(void *arg);	/* reads something of the data device, and flushes it */
+	const struct block_buffers *buffers;	/* for the blocks in memory; NULL: malloc */
 };
 
 /* The volume's sequence counter, 16.1: any thread. */

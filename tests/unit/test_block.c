@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "csum/csum.h"
@@ -151,6 +152,52 @@ static void oldest_clean_blocks_are_dropped(void **state)
 	assert_filled(held, 0);
 	block_put(f.bs, held);
 	fix_close(&f);
+}
+
+static unsigned buffers_got, buffers_put;
+
+static void *count_get(void)
+{
+	buffers_got++;
+	return aligned_alloc(4096, LARGE_SIZE);
+}
+
+static void count_put(void *buf)
+{
+	buffers_put++;
+	free(buf);
+}
+
+/* What a set was given to take buffers from has all of them back, and at any time no more out than the set keeps. */
+static void buffers_go_back_to_where_they_came_from(void **state)
+{
+	static const struct block_buffers buffers = { count_get, count_put };
+	struct block *held, *changed;
+	struct block_ref refs[10];
+	struct fix f;
+
+	(void)state;
+	fix_open(&f, 4);
+	block_set_use_buffers(f.bs, &buffers);
+	buffers_got = buffers_put = 0;
+	for (unsigned i = 0; i < 10; i++)
+		refs[i] = make_block(&f, (uint8_t)i);
+	assert_int_equal(buffers_got - buffers_put, 10);
+	commit(&f);
+	assert_int_equal(buffers_got - buffers_put, 4);
+	for (unsigned i = 0; i < 10; i++) {
+		assert_reads(&f, refs[i], (uint8_t)i);
+		assert_int_equal(buffers_got - buffers_put, 4);
+	}
+	/* a copy for the writer, and another's old bytes */
+	assert_int_equal(block_get(f.bs, refs[9], MAGIC, &held), 0);
+	assert_int_equal(block_dirty(f.bs, &f.ma.al, &refs[9], MAGIC, &changed), 0);
+	assert_int_equal(buffers_got - buffers_put, 5);
+	block_put(f.bs, held);
+	block_put(f.bs, changed);
+	assert_int_equal(buffers_got - buffers_put, block_set_clean_nr(f.bs) + block_set_dirty_nr(f.bs));
+	fix_close(&f);
+	assert_int_equal(buffers_got, buffers_put);
 }
 
 static void held_block_keeps_its_bytes_when_it_is_changed(void **state)
@@ -543,6 +590,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(written_blocks_are_read_back),
 		cmocka_unit_test(oldest_clean_blocks_are_dropped),
+		cmocka_unit_test(buffers_go_back_to_where_they_came_from),
 		cmocka_unit_test(held_block_keeps_its_bytes_when_it_is_changed),
 		cmocka_unit_test(unheld_block_is_changed_without_a_copy),
 		cmocka_unit_test(aborted_transaction_never_was),

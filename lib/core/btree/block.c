@@ -50,6 +50,7 @@ struct cached {
 
 struct block_set {
 	struct block_dev dev;
+	const struct block_buffers *buffers;
 	uint64_t fsid;
 	uint64_t total_blocks;
 	struct cached **buckets;
@@ -161,13 +162,21 @@ static void table_del(struct block_set *bs, struct cached *c)
 	bs->blocks_nr--;
 }
 
-static struct cached *cached_alloc(void)
+static void *malloc_get(void)
+{
+	return aligned_alloc(BUFFER_ALIGN, LARGE_SIZE);
+}
+
+static const struct block_buffers malloc_buffers = { malloc_get, free };
+
+static struct cached *cached_alloc(struct block_set *bs)
 {
 	struct cached *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return NULL;
-	if (posix_memalign(&c->bl.data, BUFFER_ALIGN, LARGE_SIZE) != 0) {
+	c->bl.data = bs->buffers->get();
+	if (!c->bl.data) {
 		free(c);
 		return NULL;
 	}
@@ -175,9 +184,9 @@ static struct cached *cached_alloc(void)
 	return c;
 }
 
-static void cached_free(struct cached *c)
+static void cached_free(struct block_set *bs, struct cached *c)
 {
-	free(c->bl.data);
+	bs->buffers->put(c->bl.data);
 	free(c);
 }
 
@@ -191,7 +200,7 @@ static void set_drop(struct block_set *bs, struct cached *c)
 	link_del(&c->link);
 	table_del(bs, c);
 	if (c->holds == 0)
-		cached_free(c);
+		cached_free(bs, c);
 }
 
 static void set_trim(struct block_set *bs)
@@ -233,6 +242,7 @@ int block_set_open(struct block_set **out, const struct block_dev *dev, uint64_t
 	}
 	bs->buckets_nr = HASH_MIN_BUCKETS;
 	bs->dev = *dev;
+	bs->buffers = &malloc_buffers;
 	bs->fsid = fsid;
 	bs->total_blocks = total_meta_blocks;
 	bs->lru_max = clean_max;
@@ -253,6 +263,12 @@ void block_set_close(struct block_set *bs)
 	assert(bs->blocks_nr == 0);
 	free(bs->buckets);
 	free(bs);
+}
+
+void block_set_use_buffers(struct block_set *bs, const struct block_buffers *b)
+{
+	assert(bs->blocks_nr == 0 && bs->held_nr == 0);
+	bs->buffers = b;
 }
 
 uint64_t block_set_total_blocks(const struct block_set *bs)
@@ -306,7 +322,7 @@ static int read_block(struct block_set *bs, struct block_ref ref, uint32_t magic
 		      struct block **out)
 {
 	const struct disk_header *hdr;
-	struct cached *c = cached_alloc();
+	struct cached *c = cached_alloc(bs);
 	const char *why;
 	int ret;
 
@@ -329,7 +345,7 @@ static int read_block(struct block_set *bs, struct block_ref ref, uint32_t magic
 	*out = &c->bl;
 	return 0;
 err:
-	cached_free(c);
+	cached_free(bs, c);
 	return ret;
 }
 
@@ -367,7 +383,7 @@ void block_put(struct block_set *bs, struct block *bl)
 	if (--c->holds > 0)
 		return;
 	if (!c->in_set) {
-		cached_free(c);
+		cached_free(bs, c);
 	} else if (!c->bl.dirty) {
 		link_add_tail(&bs->lru, &c->link);
 		bs->lru_nr++;
@@ -430,7 +446,7 @@ static int dirty_held(struct block_set *bs, struct blkno_alloc *al, uint64_t new
 	if (bl->dirty)
 		return 0;
 	if (c->holds > 1) {
-		copy = cached_alloc();
+		copy = cached_alloc(bs);
 		if (!copy)
 			return -ENOMEM;
 		memcpy(copy->bl.data, bl->data, LARGE_SIZE);
@@ -501,7 +517,7 @@ int block_dirty_at(struct block_set *bs, uint64_t new_blkno, struct block_ref *r
 static int new_block(struct block_set *bs, struct blkno_alloc *al, uint64_t new_blkno,
 		     uint32_t magic, struct block_ref *ref, struct block **out)
 {
-	struct cached *c = cached_alloc();
+	struct cached *c = cached_alloc(bs);
 	int ret;
 
 	*out = NULL;
@@ -509,7 +525,7 @@ static int new_block(struct block_set *bs, struct blkno_alloc *al, uint64_t new_
 		return -ENOMEM;
 	ret = al ? take_blkno(bs, al, 0, &new_blkno) : claim_blkno(bs, new_blkno);
 	if (ret < 0) {
-		cached_free(c);
+		cached_free(bs, c);
 		return ret;
 	}
 	memset(c->bl.data, 0, LARGE_SIZE);

@@ -66,10 +66,18 @@ struct blkno_alloc {
 	int (*free)(void *arg, uint64_t blkno);
 };
 
+/* Where the bytes of blocks are kept, LARGE_SIZE each, aligned to 4096.  get() gives NULL when there is no memory. */
+struct block_buffers {
+	void *(*get)(void);
+	void (*put)(void *buf);
+};
+
 /* total_meta_blocks bounds the blknos a reference may name.  -ENOMEM. */
 int block_set_open(struct block_set **out, const struct block_dev *dev, uint64_t fsid,
 		   uint64_t total_meta_blocks, size_t clean_max);
 void block_set_close(struct block_set *bs);
+/* Before the set has any block: take their bytes from b, which outlives the set, instead of malloc. */
+void block_set_use_buffers(struct block_set *bs, const struct block_buffers *b);
 /* The total_meta_blocks it was opened with. */
 uint64_t block_set_total_blocks(const struct block_set *bs);
 
