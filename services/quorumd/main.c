@@ -42,6 +42,7 @@
 #define FENCE_WAIT_NS	(30 * NSEC_PER_SEC)	/* then another member may try, if there is one */
 #define RESCAN_NS	(500 * NSEC_PER_MSEC)	/* who is to be fenced may stop by itself */
 #define TICK_MAX_NS	(1 * NSEC_PER_SEC)
+#define THREAD_STACK_BYTES	(512u << 10)
 #define LEASE_STEPS	8u			/* serverd's lease is told so often in its time */
 
 /* A signal's only effects: the end before the loop runs, a ring in it. */
@@ -734,6 +735,19 @@ static int start(struct quorumd *qd)
 	return ret ?: start_machine(qd);
 }
 
+/* All that is mapped is locked, below, and a thread's stack would be 8 MiB: ours need few KiB, libzmq's few dozens. */
+static void limit_stacks(void)
+{
+	pthread_attr_t attr;
+
+	if (pthread_attr_init(&attr) != 0)
+		return;
+	/* where it cannot be had they are larger, which does no harm */
+	if (pthread_attr_setstacksize(&attr, THREAD_STACK_BYTES) == 0)
+		pthread_setattr_default_np(&attr);
+	pthread_attr_destroy(&attr);
+}
+
 /* Late heartbeats are what causes needless elections: no paging, and before others on the
  * processor. */
 static void be_prompt(void)
@@ -770,6 +784,7 @@ int main(int argc, char **argv)
 	status = conf_from_args(&qd.conf, argc, argv, &done);
 	if (status || done)
 		return status;
+	limit_stacks();
 	pthread_mutex_init(&qd.mutex, NULL);
 	qd.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	qd.zmq_ctx = zmq_ctx_new();
