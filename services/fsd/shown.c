@@ -11,7 +11,8 @@
  * Pages from before the first such open are dropped by the kernel at the open (fuse.c, keep_cache).
  *
  * Promises: no block with a store in it is taken for a hole; too much may be taken for data.  Ranges are few for each file
- * and only grow; files beyond what the table holds count as data altogether, while one of them is open.  The table is a
+ * and only grow.  The table holds 2048 files.  As long as more than these are open for reading and writing nobody knows which
+ * ones the others are, so every hole of every file without a place in it counts as data; the log says so, and a gauge.  The table is a
  * file in the runtime directory, for the kernel's pages outlive this process: each step of a change leaves it true, wherever the
  * process is killed.  A RELEASE or OPEN that is sent again may have been counted; then a file counts for longer.
  */
@@ -33,6 +34,7 @@
 #define RANGES		7u
 #define WAYS		8u
 #define SETS		256u
+#define SLOTS		(SETS * WAYS)
 
 struct range {
 	uint64_t first, last;	/* blocks */
@@ -56,6 +58,8 @@ struct table {
 struct shown {
 	pthread_mutex_t mutex;
 	struct table *t;
+	unsigned away[SETS];	/* how many files that belong into this set have found their slot in another one */
+	bool has_said;
 };
 
 bool shown_is_mappable(int flags)
@@ -63,29 +67,47 @@ bool shown_is_mappable(int flags)
 	return (flags & O_ACCMODE) == O_RDWR;
 }
 
-static struct slot *set_of(struct table *t, uint64_t ino)
+static unsigned set_of(uint64_t ino)
 {
-	return t->slots[(ino * 0x9e3779b97f4a7c15ull >> 32) % SETS];
+	return (unsigned)((ino * 0x9e3779b97f4a7c15ull >> 32) % SETS);
 }
 
-static struct slot *find(struct table *t, uint64_t ino)
+/* Slot n of them all, beginning with those of that set. */
+static struct slot *nth_from(struct table *t, unsigned set, unsigned n)
 {
-	struct slot *s = set_of(t, ino);
+	n = (set * WAYS + n) % SLOTS;
+	return &t->slots[n / WAYS][n % WAYS];
+}
 
-	for (unsigned i = 0; i < WAYS; i++) {
-		if (s[i].writers && s[i].ino == ino)
-			return &s[i];
+static bool is_away(const struct table *t, const struct slot *s)
+{
+	return s->writers && (unsigned)(s - &t->slots[0][0]) / WAYS != set_of(s->ino);
+}
+
+/* No further than to the last slot of a file that belongs into this set: most files have none, which is to be seen soon. */
+static struct slot *find(struct shown *sh, uint64_t ino)
+{
+	unsigned set = set_of(ino), left = sh->away[set];
+
+	for (unsigned n = 0; n < WAYS || (left && n < SLOTS); n++) {
+		struct slot *s = nth_from(sh->t, set, n);
+
+		if (!s->writers)
+			continue;
+		if (s->ino == ino)
+			return s;
+		left -= n >= WAYS && set_of(s->ino) == set;
 	}
 	return NULL;
 }
 
-static struct slot *find_free(struct table *t, uint64_t ino)
+static struct slot *find_free(struct shown *sh, uint64_t ino)
 {
-	struct slot *s = set_of(t, ino);
+	for (unsigned n = 0; n < SLOTS; n++) {
+		struct slot *s = nth_from(sh->t, set_of(ino), n);
 
-	for (unsigned i = 0; i < WAYS; i++) {
-		if (!s[i].writers)
-			return &s[i];
+		if (!s->writers)
+			return s;
 	}
 	return NULL;
 }
@@ -142,25 +164,32 @@ static void add(struct slot *s, struct range r)
 void shown_open(struct fsd *fsd, uint64_t ino, int flags)
 {
 	struct shown *sh = fsd->shown;
+	bool is_first = false;
 	struct slot *s;
 
 	if (!sh || !shown_is_mappable(flags))
 		return;
 	pthread_mutex_lock(&sh->mutex);
-	s = find(sh->t, ino);
+	s = find(sh, ino);
 	if (s) {
 		s->writers++;
-	} else if ((s = find_free(sh->t, ino))) {
+	} else if ((s = find_free(sh, ino))) {
 		s->ino = ino;
 		s->nr = 0;
 		/* some of the others may be of this file */
 		if (sh->t->others)
 			add(s, (struct range){ 0, UINT64_MAX });
 		s->writers = 1;
+		sh->away[set_of(ino)] += is_away(sh->t, s);
 	} else {
 		sh->t->others++;
+		is_first = !sh->has_said;
+		sh->has_said = true;
 	}
 	pthread_mutex_unlock(&sh->mutex);
+	if (is_first)
+		log_notice("more than %u files are open for reading and writing: until they are fewer, holes count as data for "
+			   "SEEK_DATA, cp and tar (hole_table_others says how many are too many)", SLOTS);
 }
 
 void shown_release(struct fsd *fsd, uint64_t ino, int flags, bool sent_again)
@@ -171,7 +200,9 @@ void shown_release(struct fsd *fsd, uint64_t ino, int flags, bool sent_again)
 	if (!sh || !shown_is_mappable(flags) || sent_again)
 		return;
 	pthread_mutex_lock(&sh->mutex);
-	s = find(sh->t, ino);
+	s = find(sh, ino);
+	if (s && s->writers == 1)
+		sh->away[set_of(ino)] -= is_away(sh->t, s);
 	if (s)
 		s->writers--;
 	else if (sh->t->others)
@@ -187,7 +218,7 @@ void shown_note(struct fsd *fsd, uint64_t ino, uint64_t first, uint64_t last)
 	if (!sh)
 		return;
 	pthread_mutex_lock(&sh->mutex);
-	s = find(sh->t, ino);
+	s = find(sh, ino);
 	if (s)
 		add(s, (struct range){ first, last });
 	pthread_mutex_unlock(&sh->mutex);
@@ -202,7 +233,7 @@ bool shown_next(struct fsd *fsd, uint64_t ino, uint64_t from, uint64_t end, uint
 	if (!sh)
 		return false;
 	pthread_mutex_lock(&sh->mutex);
-	s = find(sh->t, ino);
+	s = find(sh, ino);
 	if (!s && sh->t->others)
 		found = (struct range){ from, UINT64_MAX };
 	for (unsigned i = 0; s && i < s->nr; i++) {
@@ -226,6 +257,11 @@ double shown_attr(struct fsd *fsd, uint64_t ino, struct stat *st, double timeout
 	if (shown_next(fsd, ino, 0, UINT64_MAX, &first, &last))
 		st->st_blocks = st->st_blksize / 512;
 	return 0.0;
+}
+
+uint64_t shown_others(struct fsd *fsd)
+{
+	return fsd->shown ? fsd->shown->t->others : 0;
 }
 
 static int map_table(struct table **out, const char *path)
@@ -265,15 +301,24 @@ int shown_start(struct fsd *fsd, bool is_resumed)
 	}
 	pthread_mutex_init(&sh->mutex, NULL);
 	is_theirs = sh->t->magic == SHOWN_MAGIC && sh->t->rid == fsd->rid;
-	for (unsigned i = 0; is_theirs && i < SETS * WAYS; i++)
-		is_theirs = sh->t->slots[i / WAYS][i % WAYS].nr <= RANGES;
+	for (unsigned i = 0; is_theirs && i < SLOTS; i++)
+		is_theirs = nth_from(sh->t, 0, i)->nr <= RANGES;
 	if (!is_resumed || !is_theirs) {
 		memset(sh->t, 0, sizeof(*sh->t));
 		/* a process of a version without this table has not said what it had open: until the mount ends */
 		sh->t->others = is_resumed ? UINT32_MAX : 0;
+		if (is_resumed)
+			log_notice("the fsd before this one has not left a table of files that are open for reading and writing: "
+				   "holes count as data for SEEK_DATA, cp and tar until this mount is unmounted");
 		sh->t->rid = fsd->rid;
 		sh->t->magic = SHOWN_MAGIC;
 	}
+	for (unsigned i = 0; i < SLOTS; i++) {
+		const struct slot *s = nth_from(sh->t, 0, i);
+
+		sh->away[set_of(s->ino)] += is_away(sh->t, s);
+	}
+	sh->has_said = sh->t->others != 0;
 	fsd->shown = sh;
 	return 0;
 }

@@ -21,6 +21,8 @@ bool shown_is_mappable(int flags);
 
 /* The kernel is about to be given zeroes for blocks first..last (before the answer). */
 void shown_note(struct fsd *fsd, uint64_t ino, uint64_t first, uint64_t last);
+/* How many such open files have no place in the table, or UINT32_MAX and more: it is not known; not 0: holes count as data. */
+uint64_t shown_others(struct fsd *fsd);
 /* The first blocks in [from, end) of a hole that may hold what the kernel has not written back: *first..*last. */
 bool shown_next(struct fsd *fsd, uint64_t ino, uint64_t from, uint64_t end, uint64_t *first, uint64_t *last);
 /*

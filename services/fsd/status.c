@@ -32,6 +32,7 @@
 #include "op.h"
 #include "reply.h"
 #include "sdn.h"
+#include "shown.h"
 #include "txn.h"
 
 STATS_DESCS(fsd_stats, FSD_STATS);
@@ -147,6 +148,7 @@ static void add_gauges(struct fsd *fsd, struct msg_status_reply *r)
 	ctl_add_value(r, "meta_is_low", ts.is_low);
 	ctl_add_value(r, "data_avail_blocks", dalloc_free_blocks(fsd));
 	ctl_add_value(r, "operations", ops_active(fsd));
+	ctl_add_value(r, "hole_table_others", shown_others(fsd));
 	merge_get_progress(fsd, &mp);
 	ctl_add_value(r, "log_merge_working_ms",
 		      mp.since_ns ? (clock_mono_ns() - mp.since_ns) / NSEC_PER_MSEC : 0);

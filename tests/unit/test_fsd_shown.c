@@ -15,6 +15,7 @@
 
 #define BLOCKS	300u
 #define FILES	40u
+#define SLOTS	2048u		/* of the table */
 
 static struct fsd fsd;
 
@@ -108,9 +109,44 @@ static void the_next_process_knows(void **state)
 	shown_stop(&fsd);
 	fsd.rid = 8;
 	assert_int_equal(shown_start(&fsd, true), 0);
+	assert_int_equal(shown_others(&fsd), UINT32_MAX);
 	assert_true(is_shown(77, 1000));
 	shown_open(&fsd, 78, O_RDWR);
 	assert_true(is_shown(78, 1000));
+}
+
+static void open_files(uint64_t first, uint64_t last)
+{
+	for (uint64_t ino = first; ino <= last; ino++) {
+		shown_open(&fsd, ino, O_RDWR);
+		shown_note(&fsd, ino, 2, 2);
+	}
+}
+
+static void no_set_of_the_table_overflows_before_all_do(void **state)
+{
+	(void)state;
+	open_files(1, SLOTS);
+	assert_int_equal(shown_others(&fsd), 0);
+	assert_false(is_shown(SLOTS + 1, 2));	/* that of an unrelated file stays a hole */
+	restart(true);
+	for (uint64_t ino = 1; ino <= SLOTS; ino += 3)
+		shown_release(&fsd, ino, O_RDWR, false);
+	for (uint64_t ino = 1; ino <= SLOTS; ino++) {
+		assert_int_equal(is_shown(ino, 2), ino % 3 != 1);
+		assert_false(is_shown(ino, 9));
+	}
+	restart(true);
+	open_files(SLOTS + 1, SLOTS + 600);
+	assert_int_equal(shown_others(&fsd), 0);
+	for (uint64_t ino = 1; ino <= SLOTS + 600; ino++)
+		assert_int_equal(is_shown(ino, 2), ino > SLOTS || ino % 3 != 1);
+	for (uint64_t ino = 1; ino <= SLOTS + 600; ino++) {
+		if (ino > SLOTS || ino % 3 != 1)
+			shown_release(&fsd, ino, O_RDWR, false);
+		assert_false(is_shown(ino, 2));
+	}
+	assert_int_equal(shown_others(&fsd), 0);
 }
 
 static void more_files_than_fit_count_as_a_whole(void **state)
@@ -118,10 +154,8 @@ static void more_files_than_fit_count_as_a_whole(void **state)
 	unsigned nr = 20000, held = 0;
 
 	(void)state;
-	for (uint64_t ino = 1; ino <= nr; ino++) {
-		shown_open(&fsd, ino, O_RDWR);
-		shown_note(&fsd, ino, 2, 2);
-	}
+	open_files(1, nr);
+	assert_int_equal(shown_others(&fsd), nr - SLOTS);
 	for (uint64_t ino = 1; ino <= nr; ino++) {
 		assert_true(is_shown(ino, 2));
 		held += !is_shown(ino, 9);
@@ -179,6 +213,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_is_noted_counts_until_the_last_release, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_next_process_knows, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_set_of_the_table_overflows_before_all_do, setup, teardown),
 		cmocka_unit_test_setup_teardown(more_files_than_fit_count_as_a_whole, setup, teardown),
 		cmocka_unit_test_setup_teardown(random_ranges_are_never_forgotten, setup, teardown),
 	};
