@@ -240,6 +240,7 @@ static bool settle(struct op *op, int ret)
 {
 	if (ret == OP_MORE) {
 		op->progressed = true;
+		op->no_space_ns = 0;	/* what is committed had some */
 		return false;
 	}
 	if (ret == OP_PARKED)

@@ -99,7 +99,7 @@ struct op {
 	bool is_writeback;
 	struct op *next;		/* a queue or wait list it is on */
 	uint64_t started_ns;		/* CLOCK_MONOTONIC, for status: who waits since when */
-	uint64_t no_space_ns;		/* txn.c's: since when there is no space for it; 0: there was */
+	uint64_t no_space_ns;		/* txn.c's: since when there is no space for the part of it that is to come; 0: there was */
 
 	/* op.c's */
 	struct op *parked_prev, *parked_next;

@@ -836,10 +836,11 @@ void inode_unlinked(struct fsd *fsd, uint64_t ino)
 bool inode_deletes_hurry(struct fsd *fsd)
 {
 	struct orphans *o = fsd->orphans;
-	uint64_t now = clock_mono_ns();
+	uint64_t now;
 	bool some;
 
 	pthread_mutex_lock(&o->mutex);
+	now = clock_mono_ns();	/* not before unlinked_ns */
 	some = o->doomed || o->deleting_nr ||
 	       (o->unlinked_ns && now - o->unlinked_ns < FORGET_MS * NSEC_PER_MSEC);
 	if (some) {

@@ -143,6 +143,7 @@ static int add_run(struct op *op, struct itx *tx)
 		a->parks--;
 		return op_park(op, lock_wait);
 	}
+	assert_int_equal(op->no_space_ns, 0);
 	cache.pending++;
 	tx->changes++;
 	tx->dirty_nr++;
@@ -151,6 +152,7 @@ static int add_run(struct op *op, struct itx *tx)
 	if (!a->more)
 		return 0;
 	a->more--;
+	op->no_space_ns = 1;		/* the next part begins to wait anew */
 	return OP_MORE;
 }
 
