@@ -246,7 +246,7 @@ int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext)
 int dalloc_put(struct itx *tx, struct extent ext)
 {
 	assert(tx->write && ext.len);
-	txn_note_freed(tx);
+	tx->has_freed = true;
 	return log_change(tx, false, ext);
 }
 

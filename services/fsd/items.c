@@ -336,6 +336,8 @@ static void count_dirty(struct itx *tx)
 		atomic_store(&d->any, true);
 	}
 	atomic_fetch_add(&tx->fsd->items->davail, tx->davail_delta);
+	if (tx->has_freed)
+		tx->fsd->items->freed_gen = tx->open_gen;
 }
 
 /* Cursors end before their transaction. */
@@ -508,6 +510,12 @@ void items_dirty_in(const struct itx *tx, struct items_dirty *open, struct items
 	struct gens g = { .open = tx->open_gen, .committed = tx->committed_gen };
 
 	dirty_of(tx->fsd->items, &g, open, closed);
+}
+
+uint64_t items_freed_gen(const struct itx *tx)
+{
+	assert(tx->write);
+	return tx->fsd->items->freed_gen;
 }
 
 uint64_t items_davail(struct fsd *fsd)

@@ -63,6 +63,7 @@ struct itx {
 	uint64_t dlog_nr;	/* rows of TABLE_DLOG, likewise */
 	uint64_t changes;	/* of any table so far: what fails without any has not happened */
 	int64_t davail_delta;	/* change of the sum of TABLE_DAVAIL */
+	bool has_freed;		/* it gives data blocks back */
 	int err;		/* first LMDB error: it will abort with -EIO or park for room */
 	/* items.c's: cursors that stay where the last look-up was, for the next one is often near;
 	 * the known interval that was found last. */
@@ -155,6 +156,8 @@ int items_recount(struct fsd *fsd);
 void items_dirty(struct fsd *fsd, struct items_dirty *open, struct items_dirty *closed);
 /* The same inside a transaction: of its open generation and the one before. */
 void items_dirty_in(const struct itx *tx, struct items_dirty *open, struct items_dirty *closed);
+/* The last generation in which data blocks were given back, as of before the write transaction tx; 0: none. */
+uint64_t items_freed_gen(const struct itx *tx);
 /* Sum of TABLE_DAVAIL in blocks. */
 uint64_t items_davail(struct fsd *fsd);
 /* Pages used and available, for status and txn_hold. */

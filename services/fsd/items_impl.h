@@ -57,6 +57,7 @@ struct items {
 	pthread_mutex_t writer;		/* one write transaction at a time; what follows is its */
 	struct gens gens;
 	uint64_t evicted_gen;		/* committed_gen when something was last evicted */
+	uint64_t freed_gen;		/* open_gen when data blocks were last given back */
 	uint64_t drops[ITEMS_DROPS_NR];	/* by hash of a lock: how often its items were dropped */
 	unsigned used_age;
 	unsigned noted_nr;		/* keys that the running transaction has dirtied */

@@ -320,6 +320,18 @@ void lock_unuse(struct op *op)
 	pthread_mutex_unlock(&ls->mutex);
 }
 
+bool lock_is_wanted(const struct op *op)
+{
+	struct locks *ls = op->fsd->locks;
+	bool is_wanted = false;
+
+	pthread_mutex_lock(&ls->mutex);
+	for (unsigned i = 0; i < op->uses_nr; i++)
+		is_wanted |= op->uses[i].lock->invals != NULL;
+	pthread_mutex_unlock(&ls->mutex);
+	return is_wanted;
+}
+
 void lock_note_dirty(struct op *op, uint64_t gen)
 {
 	struct locks *ls = op->fsd->locks;

@@ -32,6 +32,8 @@ bool lock_covers(const struct op *op, const struct key *key, bool write);
 void lock_release_inode(struct op *op, uint64_t ino);
 /* Drop all uses; called by op.c. */
 void lock_unuse(struct op *op);
+/* Whether the leader wants one back that op has named. */
+bool lock_is_wanted(const struct op *op);
 
 /* The write_seq of the lock that covers key (0 if none): txn.c's item seqs, format 11.3. */
 uint64_t lock_write_seq(struct fsd *fsd, const struct key *key);

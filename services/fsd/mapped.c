@@ -35,6 +35,7 @@
 #include "data.h"
 #include "locks.h"
 #include "log.h"
+#include "shown.h"
 
 /* Rows of a file lie together, in the order of their answers; both numbers are big-endian. */
 struct pending_key {
@@ -337,7 +338,7 @@ static int run_unanswered(struct write_op *w, struct itx *tx)
 			return ret == 0 ? op_park(op, answer) : ret;
 		w->pending_id = 0;	/* that transaction was not committed */
 	}
-	if (!pending_is_there(w->rq->ino)) {
+	if (!w->answers_first && !pending_is_there(w->rq->ino)) {
 		ret = lock_inode(op, w->rq->ino, LOCK_MODE_WRITE);
 		if (ret != OP_PARKED) {
 			free(w->mask);
@@ -380,8 +381,10 @@ void mapped_done(struct write_op *w, int err)
 	if (err && w->pending_id && items_run(w->op.fsd, row_del, w) < 0)
 		log_err("inode %llu: a write that failed is tried again when this mount starts again",
 			(unsigned long long)w->rq->ino);
-	if (w->is_answered)
+	if (w->is_answered) {
+		shown_applied(w->op.fsd, w->rq->ino);	/* first: who finds no pending write looks at this afterwards */
 		pending_end(w->rq->ino, &w->turn, err);
+	}
 }
 
 void mapped_fini(struct write_op *w)

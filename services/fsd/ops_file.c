@@ -308,6 +308,23 @@ static int write_stored(struct write_op *w, struct itx *tx, struct cinode *ci)
 	return ret;
 }
 
+/*
+ * There is no block for it, and this mount is giving some back: it keeps nothing that others may need meanwhile.
+ * A page that the kernel writes back is what a revoke waits for: it is answered first, once there is one.
+ */
+static void wait_blocks(struct op *op)
+{
+	struct write_op *w = (struct write_op *)op;
+
+	pool_give(op->fsd->pool, w->pages, w->pages_nr);
+	w->pages_nr = 0;
+	w->answers_first = op->is_writeback && lock_is_wanted(op);
+	if (w->answers_first)
+		op_wake(op);
+	else
+		txn_wait_freed(op);
+}
+
 static int write_run(struct op *op, struct itx *tx)
 {
 	struct write_op *w = (struct write_op *)op;
@@ -364,6 +381,8 @@ static int write_run(struct op *op, struct itx *tx)
 			return op_park(op, pool_wait);
 	}
 	ret = rq->write_cache ? write_stored(w, tx, &ci) : write_blocks(w, tx, &ci, 0);
+	if (ret == OP_PARKED && op->wait == txn_wait_freed)
+		return op_park(op, wait_blocks);
 	if (ret < 0)
 		return ret;
 	if (w->offset + w->len > inode_size(&ci))
@@ -463,7 +482,7 @@ void op_write(struct fsd *fsd, struct file_req *rq)
 struct fallocate_op {
 	struct op op;
 	struct file_req *rq;
-	uint64_t at;		/* own memory: blocks before it are allocated and committed */
+	uint64_t at;		/* own memory, of this hold of the lock: blocks before it are allocated and committed */
 	bool dropped_suidgid;
 };
 
@@ -471,12 +490,16 @@ static int fallocate_run(struct op *op, struct itx *tx)
 {
 	struct fallocate_op *f = (struct fallocate_op *)op;
 	struct file_req *rq = f->rq;
-	uint64_t end = rq->offset + rq->len, last = (end - 1) >> SMALL_SHIFT, at = f->at, left = FALLOCATE_BLOCKS, hint = 0;
+	uint64_t end = rq->offset + rq->len, last = (end - 1) >> SMALL_SHIFT, at, left = FALLOCATE_BLOCKS, hint = 0;
 	struct data_extent ext;
 	struct cinode ci;
 	unsigned n = 0;
 	int ret;
 
+	/* without the lock (it was given up for a while) others may have taken away again what is allocated */
+	if (!op->uses_nr)
+		f->at = rq->offset >> SMALL_SHIFT;
+	at = f->at;
 	ret = txn_hold(op, tx, FALLOCATE_EXTENTS * 4 + 16, true);
 	if (ret == 0)
 		ret = lock_inode(op, rq->ino, LOCK_MODE_WRITE);
@@ -578,7 +601,6 @@ void op_fallocate(struct fsd *fsd, struct file_req *rq)
 	f->op.run = fallocate_run;
 	f->op.done = fallocate_done;
 	f->rq = rq;
-	f->at = rq->offset >> SMALL_SHIFT;
 	fuse_op_start(rq->req, &f->op);
 }
 
@@ -587,7 +609,7 @@ void op_fallocate(struct fsd *fsd, struct file_req *rq)
 struct lseek_op {
 	struct op op;
 	struct file_req *rq;
-	uint64_t found;
+	uint64_t found, view;
 };
 
 /* Offline blocks are data, preallocated ones a hole (runtime 11.10). */
@@ -622,12 +644,20 @@ static int next_stretch(struct itx *tx, uint64_t ino, uint64_t b, uint64_t block
 	return 0;
 }
 
+/* What it has seen is too old.  Without the lock, so that writes that are answered and not applied are waited for. */
+static void wait_look_again(struct op *op)
+{
+	op->cancel = NULL;
+	lock_unuse(op);
+	op_wake(op);
+}
+
 static int lseek_run(struct op *op, struct itx *tx)
 {
 	struct lseek_op *l = (struct lseek_op *)op;
 	struct file_req *rq = l->rq;
 	bool want_data = rq->flags == SEEK_DATA, data = !want_data;
-	uint64_t b, end = rq->offset >> SMALL_SHIFT, blocks, size;
+	uint64_t b, end = rq->offset >> SMALL_SHIFT, blocks, size, view;
 	struct cinode ci;
 	int ret;
 
@@ -649,6 +679,11 @@ static int lseek_run(struct op *op, struct itx *tx)
 		if (ret < 0)
 			return ret;
 	} while (b < blocks && data != want_data);
+	view = shown_view(op->fsd, rq->ino);
+	if (view != l->view) {
+		l->view = view;
+		return op_park(op, wait_look_again);
+	}
 	if (b == blocks && want_data)
 		return -ENXIO;
 	l->found = b << SMALL_SHIFT;
@@ -686,5 +721,6 @@ void op_lseek(struct fsd *fsd, struct file_req *rq)
 	l->op.run = lseek_run;
 	l->op.done = lseek_done;
 	l->rq = rq;
+	l->view = shown_view(fsd, rq->ino);
 	fuse_op_start(rq->req, &l->op);
 }

@@ -22,6 +22,7 @@
 #include "clock.h"
 #include "inode.h"
 #include "items_impl.h"
+#include "locks.h"
 #include "log.h"
 #include "op.h"
 #include "orphan.h"
@@ -260,13 +261,17 @@ int txn_no_space(struct fsd *fsd, struct op *op)
 	return -ENOSPC;
 }
 
-/* What is being given back is committed as soon as it may be, and op tries again after each commit. */
-static void wait_freed(struct op *op)
+/*
+ * What is being given back is committed as soon as it may be, and op tries again after each commit.  It keeps no
+ * lock: the deletions that it waits for may need the same one, and a revoke of it lets none begin to use it.
+ */
+void txn_wait_freed(struct op *op)
 {
 	struct fsd *fsd = op->fsd;
 	struct txn *t = fsd->txn;
 	bool now;
 
+	lock_unuse(op);
 	pthread_mutex_lock(&t->lock);
 	now = t->ended;
 	if (!now) {
@@ -307,18 +312,12 @@ int txn_no_data_space(struct itx *tx, struct op *op)
 	if (now - op->no_space_ns < FREED_WAIT_NS) {
 		is_coming = inode_deletes_hurry(fsd);
 		pthread_mutex_lock(&t->lock);
-		is_coming = is_coming || atomic_load(&t->freed_gen) > t->answered_gen;
+		is_coming = is_coming || items_freed_gen(tx) > t->answered_gen;
 		pthread_mutex_unlock(&t->lock);
 		if (is_coming)
-			return op_park(op, wait_freed);
+			return op_park(op, txn_wait_freed);
 	}
 	return txn_no_space(fsd, op);
-}
-
-void txn_note_freed(struct itx *tx)
-{
-	/* Writers exclude each other.  Of a transaction that is aborted: one commit too many. */
-	atomic_store(&tx->fsd->txn->freed_gen, tx->open_gen);
 }
 
 static void wake_list(struct op *op, int err)

@@ -71,8 +71,8 @@ int txn_no_space(struct fsd *fsd, struct op *op);
  * 10 s at most.  A program that deletes and then writes is not told of a full device.
  */
 int txn_no_data_space(struct itx *tx, struct op *op);
-/* Data blocks are given back in tx. */
-void txn_note_freed(struct itx *tx);
+/* That wait (op->wait tells it from others): op gives up its lock uses, and names its locks anew when it runs again. */
+void txn_wait_freed(struct op *op);
 /* Something was deleted: who waits for that has it committed. */
 void txn_freed(struct fsd *fsd);
 /* Have the leader refill this mount's allocators, with a commit even if nothing is dirty. */

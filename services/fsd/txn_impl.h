@@ -43,7 +43,6 @@ struct txn {
 	uint64_t next_sync_ns;
 
 	_Atomic uint64_t opened_ns;	/* when lt came; any thread */
-	_Atomic uint64_t freed_gen;	/* the last one in which data blocks were given back; any thread */
 	_Atomic uint64_t failing_ns;	/* since when devices fail what a commit needs; 0: they do not; any thread */
 	struct room *room;		/* locks itself */
 };

@@ -22,6 +22,7 @@ struct write_op {
 
 	/* From a mapping: mapped.c's. */
 	bool is_answered;			/* it is a pending write (pending.h) */
+	bool answers_first;			/* it is to become one, though its lock may be had */
 	uint64_t pending_id;			/* its row in the item cache */
 	struct pending_turn turn;
 	struct content *base;			/* what the kernel's pages were before the stores */

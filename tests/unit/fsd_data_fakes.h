@@ -129,10 +129,15 @@ static _Atomic int held = LOCK_MODE_WRITE;	/* by this mount; who needs more wait
 static pthread_mutex_t lock_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct op *lock_waiters, **lock_tail = &lock_waiters;
 static struct op *_Atomic granted;		/* has it for WRITE, whatever is held */
+static void (*_Atomic when_named)(void);	/* called once, by the next operation that names it, in its transaction */
 
 int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode)
 {
+	void (*call)(void) = atomic_exchange(&when_named, NULL);
+
 	(void)ino;
+	if (call)
+		call();
 	if ((int)mode <= atomic_load(&held) || op == atomic_load(&granted))
 		return 0;
 	op->uses_nr = 1;	/* it has named it */
@@ -144,6 +149,8 @@ bool lock_covers(const struct op *op, const struct key *key, bool write)
 	return true;
 }
 void lock_unuse(struct op *op) { op->uses_nr = 0; }
+static atomic_bool lock_wanted;
+bool lock_is_wanted(const struct op *op) { (void)op; return lock_wanted; }
 void lock_wait(struct op *op)
 {
 	op->next = NULL;
@@ -239,6 +246,12 @@ struct freed_row {
 	uint64_t be_gen, be_blkno;
 };
 
+/* There are none at the moment, but some are being given back. */
+static atomic_bool blocks_come;
+static struct op *_Atomic waits_freed;
+
+void txn_wait_freed(struct op *op) { atomic_store(&waits_freed, op); }
+
 int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext)
 {
 	uint64_t be = htobe64(hint ? hint : 1 + rnd(DEV_BLOCKS - 1)), max = 1 + rnd(12);
@@ -247,6 +260,8 @@ int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext)
 	int rc;
 
 	assert(want);
+	if (blocks_come)
+		return op_park(tx->op, txn_wait_freed);
 	*ext = (struct extent){ 0 };
 	if (max < want) {
 		want = max;

@@ -65,6 +65,7 @@ static struct {
 	unsigned hold_every;		/* such a commit is answered without the next transaction */
 	atomic_bool is_holding;		/* who asks for that waits */
 	atomic_bool is_low;		/* it says that there is no space */
+	atomic_bool is_data_low;	/* ... for data */
 	atomic_uint waits;
 	unsigned flushes;
 	bool fails_others;		/* before the next flush another thread's failed */
@@ -288,6 +289,7 @@ static inline void open_next(void)
 						   &moved),
 				 0);
 	leader.lt.meta_avail.flags = le32_of(atomic_load(&leader.is_low) ? ALLOC_FLAG_LOW : 0);
+	leader.lt.data_avail.flags = le32_of(atomic_load(&leader.is_data_low) ? ALLOC_FLAG_LOW : 0);
 	leader.lt.get_trans_seq = le64_of(++leader.seq);
 	put_lt();
 }
@@ -445,9 +447,13 @@ void lock_wait(struct op *op)
 	op_wake(op);
 }
 
+/* Uses that operations have taken by themselves: locks are granted here without any. */
+static atomic_uint lock_uses;
+
 void lock_unuse(struct op *op)
 {
-	(void)op;
+	atomic_fetch_sub(&lock_uses, op->uses_nr);
+	op->uses_nr = 0;
 }
 
 void lock_note_dirty(struct op *op, uint64_t gen)

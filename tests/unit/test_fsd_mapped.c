@@ -157,6 +157,50 @@ static void a_store_at_the_end_leaves_what_another_node_appends(void **state)
 	check_all(f);
 }
 
+/* A page of a hole waits for blocks; then another node wants the lock, whose revoke waits for the page. */
+static void a_page_that_waits_for_blocks_is_answered_when_its_lock_is_wanted(void **state)
+{
+	struct file *f = &files[0];
+	uint64_t page[BLOCK / 8];
+	uint32_t pages[POOL_PAGES];
+	unsigned before, now;
+	struct op *op;
+
+	(void)state;
+	begin_with_page(f, page);
+	atomic_store(&held, LOCK_MODE_WRITE);
+	do_truncate(f, 0);
+	do_truncate(f, BLOCK);
+	memset(page, 0, sizeof(page));
+	page[3] = 0x7777;
+	txn_commit_wait(&fsd, TXN_FULL, 0);
+	before = pool_take(fsd.pool, pages, POOL_PAGES);
+	pool_give(fsd.pool, pages, before);
+	atomic_store(&blocks_come, true);
+	start_write(f, page, 0, BLOCK, true);
+	op = atomic_exchange(&waits_freed, NULL);
+	assert_non_null(op);		/* its transaction was in this thread */
+	assert_false(request.done);
+	/* It keeps no page of the pool. */
+	now = pool_take(fsd.pool, pages, POOL_PAGES);
+	pool_give(fsd.pool, pages, now);
+	assert_true(now >= before);	/* more: what was truncated is free by now */
+	atomic_store(&lock_wanted, true);
+	op_wake(op);
+	assert_int_equal(await(), 0);
+	assert_true(pending_is_there(f->ino));
+	for (unsigned i = 0; !(op = atomic_exchange(&waits_freed, NULL)); i++) {
+		assert_true(i < 60000);
+		usleep(1000);
+	}
+	atomic_store(&lock_wanted, false);
+	atomic_store(&blocks_come, false);
+	op_wake(op);
+	wait_applied(f);
+	memcpy(f->bytes + 3 * 8, &page[3], 8);
+	check_all(f);
+}
+
 /* A store that is answered and cannot be applied. */
 static void fail_store(struct file *f, int err)
 {
@@ -223,6 +267,7 @@ int main(void)
 		cmocka_unit_test(a_write_that_the_page_has_already_is_written_once),
 		cmocka_unit_test(a_write_takes_what_is_its_from_a_page_without_an_answer),
 		cmocka_unit_test(a_store_at_the_end_leaves_what_another_node_appends),
+		cmocka_unit_test(a_page_that_waits_for_blocks_is_answered_when_its_lock_is_wanted),
 		cmocka_unit_test(a_store_that_fails_is_told_once_to_who_can_ask),
 		cmocka_unit_test(a_read_of_a_page_waits_for_the_write_that_the_kernel_has_in_it),
 	};

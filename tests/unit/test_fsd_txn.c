@@ -320,6 +320,127 @@ static void that_there_was_no_space_long_ago_is_asked_again_before_it_is_told(vo
 	check_device();
 }
 
+/* ---- no data blocks ------------------------------------------------------------------------- */
+
+static struct extent everything;
+
+static int run_take_everything(struct op *op, struct itx *tx)
+{
+	(void)op;
+	return dalloc_get(tx, DATA_NR, 0, &everything);
+}
+
+/* Gives something back, and fails. */
+static int run_give_and_fail(struct op *op, struct itx *tx)
+{
+	int ret = dalloc_put(tx, everything);
+
+	(void)op;
+	return ret < 0 ? ret : -EIO;
+}
+
+/* Writes: under a use of a lock. */
+static int run_use_and_step(struct op *op, struct itx *tx)
+{
+	if (!op->uses_nr) {
+		op->uses_nr = 1;
+		atomic_fetch_add(&lock_uses, 1);
+	}
+	return run_step(op, tx);
+}
+
+static void start_op(struct step *s, int (*run)(struct op *op, struct itx *tx))
+{
+	s->op = (struct op){ .fsd = &fsd, .name = "step", .writes = true, .run = run, .done = done_step };
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->cond, NULL);
+	op_start(&s->op);
+}
+
+static bool is_done(struct step *s)
+{
+	bool is;
+
+	pthread_mutex_lock(&s->lock);
+	is = s->done;
+	pthread_mutex_unlock(&s->lock);
+	return is;
+}
+
+static int await_op(struct step *s)
+{
+	uint64_t end = clock_mono_ns() + DEADLINE_S * NSEC_PER_SEC;
+
+	while (!is_done(s)) {
+		assert_true(clock_mono_ns() < end);
+		usleep(1000);
+	}
+	ops_drain(&fsd);
+	return s->err;
+}
+
+/* Two inodes, of which the first has all blocks, and the leader has no more. */
+static void fill_the_device(void)
+{
+	struct step s = { 0 };
+
+	leader.finalize_every = leader.hold_every = 0;
+	fsd.conf.commit_interval_ms = 60000;
+	do_step(&inodes[0], CREATE);
+	do_step(&inodes[1], CREATE);
+	atomic_store(&leader.is_data_low, true);
+	start_op(&s, run_take_everything);
+	assert_int_equal(await_op(&s), 0);
+	assert_int_equal(everything.len, DATA_NR);
+	inodes[0].ext = everything;
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	wait_until_settled();
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+}
+
+/* Otherwise who deletes what it waits for, under the same lock, could not begin once somebody else wants that. */
+static void who_waits_for_blocks_that_come_back_keeps_no_lock(void **state)
+{
+	struct step s = { .what = ALLOC };
+
+	(void)state;
+	fill_the_device();
+	s.mi = inodes[1];
+	atomic_store(&deletes_hurry, true);
+	start_op(&s, run_use_and_step);
+	while (atomic_load(&lock_uses)) {
+		assert_false(is_done(&s));
+		usleep(1000);
+	}
+	assert_false(is_done(&s));
+	do_step(&inodes[0], FREE);
+	txn_freed(&fsd);
+	assert_int_equal(await_op(&s), 0);
+	atomic_store(&deletes_hurry, false);
+	assert_int_equal(atomic_load(&lock_uses), 0);
+	inodes[1].ext = s.mi.ext;
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	atomic_store(&leader.is_data_low, false);
+	check_device();
+}
+
+static void what_was_not_given_back_after_all_is_not_waited_for(void **state)
+{
+	struct step s = { 0 }, w = { .what = ALLOC };
+	uint64_t began;
+
+	(void)state;
+	fill_the_device();
+	start_op(&s, run_give_and_fail);
+	assert_int_equal(await_op(&s), -EIO);
+	w.mi = inodes[1];
+	began = clock_mono_ns();
+	start_op(&w, run_use_and_step);
+	assert_int_equal(await_op(&w), -ENOSPC);
+	assert_true(clock_mono_ns() - began < 9 * NSEC_PER_SEC);
+	check_device();
+}
+
 static void sequence_is_told_when_it_is_committed(void **state)
 {
 	struct minode *mi = &inodes[0];
@@ -365,6 +486,8 @@ int main(void)
 			teardown),
 		T(sequence_is_told_when_it_is_committed),
 		T(that_there_was_no_space_long_ago_is_asked_again_before_it_is_told),
+		T(who_waits_for_blocks_that_come_back_keeps_no_lock),
+		T(what_was_not_given_back_after_all_is_not_waited_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
