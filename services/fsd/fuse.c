@@ -492,6 +492,7 @@ static void done_open(struct op *op, int err)
 		fuse_reply_err(o->a.req, -err);
 	} else {
 		/* pages and listings stay while the lock is held: whoever takes it away drops them
+		shown_release(op->fsd, o->a.ino, o->fi.flags, false);
 		 * (D4) */
 		o->fi.keep_cache = lock_kernel_timeout(op->fsd, o->a.ino) > 0;
 		o->fi.cache_readdir = o->fi.keep_cache;
@@ -499,7 +500,6 @@ static void done_open(struct op *op, int err)
 			o->fi.keep_cache = 0;	/* from here on it is known of which the kernel has pages */
 		inode_open(op->fsd, o->a.ino);
 		lost_note_open(op->fsd, o->fi.flags);
-		shown_open(op->fsd, o->a.ino, o->fi.flags);
 		if (fuse_reply_open(o->a.req, &o->fi) != 0) {
 			lost_note_release(op->fsd, o->fi.flags);
 			shown_release(op->fsd, o->a.ino, o->fi.flags, false);
@@ -523,6 +523,8 @@ static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, 
 	fuse_op_start(req, &o->a.op);
 }
 
+	/* first: of a hole that comes after the run, and is read before the answer, the kernel keeps the page */
+	shown_open(o->a.op.fsd, o->a.ino, fi->flags);
 static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	open_any(req, ino, fi, "open");

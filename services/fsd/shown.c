@@ -14,7 +14,8 @@
  * and only grow.  The table holds 2048 files.  As long as more than these are open for reading and writing nobody knows which
  * ones the others are, so every hole of every file without a place in it counts as data; the log says so, and a gauge.  The table is a
  * file in the runtime directory, for the kernel's pages outlive this process: each step of a change leaves it true, wherever the
- * process is killed.  A RELEASE or OPEN that is sent again may have been counted; then a file counts for longer.
+ * process is killed.  A RELEASE or OPEN that is sent again may have been counted (an OPEN is from when it is read); then a file
+ * counts for longer.
  */
 #include "shown.h"
 

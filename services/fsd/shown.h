@@ -13,7 +13,10 @@
 int shown_start(struct fsd *fsd, bool is_resumed);
 void shown_stop(struct fsd *fsd);
 
-/* A program has opened ino with these flags, before that is answered; or has let go of it, sent_again: perhaps not just now. */
+/*
+ * A program opens ino with these flags, before it is found out whether it has holes of which the kernel has pages, and
+ * before that is answered; or it could not, or has let go of it, sent_again: perhaps not just now.
+ */
 void shown_open(struct fsd *fsd, uint64_t ino, int flags);
 void shown_release(struct fsd *fsd, uint64_t ino, int flags, bool sent_again);
 /* Whether it can map the file for writing. */
