@@ -56,7 +56,8 @@ static void fill_entry(struct fsd *fsd, uint64_t dir, uint64_t ino, const struct
 	memset(e, 0, sizeof(*e));
 	e->ino = node_of_ino(ino);
 	inode_to_stat(ci, ino, &e->attr);
-	e->attr_timeout = shown_attr(fsd, ino, &e->attr, inode_attr_timeout(fsd, ino));
+	/* where it could say too little it is kept for no time, and a stat asks anew: so no view from before is needed */
+	e->attr_timeout = shown_attr(fsd, ino, shown_view(fsd, ino), &e->attr, inode_attr_timeout(fsd, ino));
 	e->entry_timeout = kcache_entry_timeout(fsd, dir);
 }
 
@@ -398,7 +399,7 @@ static void done_attr(struct op *op, int err)
 	} else {
 		inode_to_stat(&a->ci, a->ino, &st);
 		inode_give_begin(op->fsd, 0);
-		timeout = shown_attr(op->fsd, a->ino, &st, inode_attr_timeout(op->fsd, a->ino));
+		timeout = shown_attr(op->fsd, a->ino, a->view, &st, inode_attr_timeout(op->fsd, a->ino));
 		fuse_reply_attr(a->req, &st, timeout);
 		inode_give_end(op->fsd);
 	}
@@ -416,6 +417,7 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		return;
 	a->req = req;
 	a->ino = ino_of_node(ino);
+	a->view = shown_view(fsd_of(req), a->ino);
 	a->op.notes_itself = true;
 	fuse_op_start(req, &a->op);
 }
@@ -432,6 +434,7 @@ static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		return;
 	a->req = req;
 	a->ino = ino_of_node(ino);
+	a->view = shown_view(fsd_of(req), a->ino);
 	a->op.again = &again_attr;
 	a->op.keeps_pages = to_set & FUSE_SET_ATTR_SIZE ? a->ino : 0;
 	a->attr = *attr;
@@ -489,10 +492,10 @@ static void done_open(struct op *op, int err)
 
 	fuse_op_done(o->a.req, op);
 	if (err) {
+		shown_release(op->fsd, o->a.ino, o->fi.flags, false);
 		fuse_reply_err(o->a.req, -err);
 	} else {
 		/* pages and listings stay while the lock is held: whoever takes it away drops them
-		shown_release(op->fsd, o->a.ino, o->fi.flags, false);
 		 * (D4) */
 		o->fi.keep_cache = lock_kernel_timeout(op->fsd, o->a.ino) > 0;
 		o->fi.cache_readdir = o->fi.keep_cache;
@@ -520,11 +523,11 @@ static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, 
 	o->fi = *fi;
 	o->a.op.notes_itself = true;
 	o->fi.fh = advisory_new_fh(fsd_of(req));
+	/* first: of a hole that comes after the run, and is read before the answer, the kernel keeps the page */
+	shown_open(o->a.op.fsd, o->a.ino, fi->flags);
 	fuse_op_start(req, &o->a.op);
 }
 
-	/* first: of a hole that comes after the run, and is read before the answer, the kernel keeps the page */
-	shown_open(o->a.op.fsd, o->a.ino, fi->flags);
 static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	open_any(req, ino, fi, "open");

@@ -12,6 +12,7 @@ struct attr_op {
 	struct stat attr;		/* setattr: new values of what to_set names (FUSE_SET_ATTR_*) */
 	int to_set;
 	bool kill_suidgid;		/* a new size: who sets it may not keep setuid and setgid */
+	uint64_t view;			/* shown.h's, before it runs */
 	bool truncating;		/* own memory: the new size is committed, extents still go */
 	struct cinode ci;		/* result */
 };

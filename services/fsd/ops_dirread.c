@@ -41,7 +41,8 @@ static bool add_entry(struct op *op, struct itx *tx, const char *name, uint64_t 
 		if (counted) {
 			inode_to_stat(&ci, ino, &e.attr);
 			e.ino = node_of_ino(ino);
-			e.attr_timeout = shown_attr(op->fsd, ino, &e.attr, inode_attr_timeout(op->fsd, ino));
+			e.attr_timeout = shown_attr(op->fsd, ino, shown_view(op->fsd, ino), &e.attr,
+						    inode_attr_timeout(op->fsd, ino));
 			e.entry_timeout = kcache_entry_timeout(op->fsd, r->ino);
 		}
 		len = fuse_add_direntry_plus(r->req, at, room, name, &e, (off_t)(pos + 1));

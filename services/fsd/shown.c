@@ -8,7 +8,8 @@
  * So it is noted what can be dirty.  A page of a hole comes into the kernel's cache by a READ that we answer with zeroes; it
  * can be stored to by who has the file open for reading and writing, until that is let go (RELEASE, which comes after the last
  * mapping has been written back).  As long as there is such an open file, blocks of holes that were read count as data.
- * Pages from before the first such open are dropped by the kernel at the open (fuse.c, keep_cache).
+ * Pages from before the first such open are dropped by the kernel at the open (fuse.c, keep_cache).  When the last one is let go all
+ * of them have been written, but only who looks at the extents from then on sees them (shown_view).
  *
  * Promises: no block with a store in it is taken for a hole; too much may be taken for data.  Ranges are few for each file
  * and only grow.  The table holds 2048 files.  As long as more than these are open for reading and writing nobody knows which
@@ -60,6 +61,8 @@ struct shown {
 	pthread_mutex_t mutex;
 	struct table *t;
 	unsigned away[SETS];	/* how many files that belong into this set have found their slot in another one */
+	/* how often something of a file of this set, or of any, was forgotten, or applied while nothing was noted of it */
+	uint64_t moved[SETS], others_moved;
 	bool has_said;
 };
 
@@ -202,12 +205,16 @@ void shown_release(struct fsd *fsd, uint64_t ino, int flags, bool sent_again)
 		return;
 	pthread_mutex_lock(&sh->mutex);
 	s = find(sh, ino);
-	if (s && s->writers == 1)
+	if (s && s->writers == 1) {
 		sh->away[set_of(ino)] -= is_away(sh->t, s);
-	if (s)
+		sh->moved[set_of(ino)]++;
+	}
+	if (s) {
 		s->writers--;
-	else if (sh->t->others)
+	} else if (sh->t->others) {
 		sh->t->others--;
+		sh->others_moved++;
+	}
 	pthread_mutex_unlock(&sh->mutex);
 }
 
@@ -249,13 +256,37 @@ bool shown_next(struct fsd *fsd, uint64_t ino, uint64_t from, uint64_t end, uint
 	return found.first < end;
 }
 
-double shown_attr(struct fsd *fsd, uint64_t ino, struct stat *st, double timeout)
+uint64_t shown_view(struct fsd *fsd, uint64_t ino)
+{
+	struct shown *sh = fsd->shown;
+	uint64_t view;
+
+	if (!sh)
+		return 0;
+	pthread_mutex_lock(&sh->mutex);
+	view = sh->moved[set_of(ino)] + sh->others_moved;
+	pthread_mutex_unlock(&sh->mutex);
+	return view;
+}
+
+void shown_applied(struct fsd *fsd, uint64_t ino)
+{
+	struct shown *sh = fsd->shown;
+
+	if (!sh)
+		return;
+	pthread_mutex_lock(&sh->mutex);
+	sh->moved[set_of(ino)] += !find(sh, ino);
+	pthread_mutex_unlock(&sh->mutex);
+}
+
+double shown_attr(struct fsd *fsd, uint64_t ino, uint64_t view, struct stat *st, double timeout)
 {
 	uint64_t first, last;
 
 	if (!S_ISREG(st->st_mode) || st->st_size == 0 || st->st_blocks)
 		return timeout;
-	if (shown_next(fsd, ino, 0, UINT64_MAX, &first, &last))
+	if (shown_next(fsd, ino, 0, UINT64_MAX, &first, &last) || shown_view(fsd, ino) != view)
 		st->st_blocks = st->st_blksize / 512;
 	return 0.0;
 }

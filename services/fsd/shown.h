@@ -24,14 +24,23 @@ bool shown_is_mappable(int flags);
 
 /* The kernel is about to be given zeroes for blocks first..last (before the answer). */
 void shown_note(struct fsd *fsd, uint64_t ino, uint64_t first, uint64_t last);
+/*
+ * Extents are looked at in a snapshot, and here afterwards: what is noted may meanwhile have come to the extents, and be forgotten.
+ * So who wants to know of a hole asks for this number before the snapshot, and again after shown_next: if it has changed,
+ * the snapshot is too old.
+ */
+uint64_t shown_view(struct fsd *fsd, uint64_t ino);
+/* A write of the kernel's that was answered before is applied (committed to the item cache). */
+void shown_applied(struct fsd *fsd, uint64_t ino);
 /* How many such open files have no place in the table, or UINT32_MAX and more: it is not known; not 0: holes count as data. */
 uint64_t shown_others(struct fsd *fsd);
 /* The first blocks in [from, end) of a hole that may hold what the kernel has not written back: *first..*last. */
 bool shown_next(struct fsd *fsd, uint64_t ino, uint64_t from, uint64_t end, uint64_t *first, uint64_t *last);
 /*
  * For *st as it is given to the kernel, and for how long it may keep it: a file in which no block is seems to be one hole, which
- * tar -S does not even look into.  If there may be stores it has one, and this is never kept.
+ * tar -S does not even look into.  If there may be stores it has one, and this is never kept.  `view` is shown_view's, from before
+ * the snapshot that *st is of.
  */
-double shown_attr(struct fsd *fsd, uint64_t ino, struct stat *st, double timeout);
+double shown_attr(struct fsd *fsd, uint64_t ino, uint64_t view, struct stat *st, double timeout);
 
 #endif

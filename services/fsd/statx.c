@@ -60,7 +60,7 @@ void fuse_done_statx(struct op *op, int err)
 	}
 	inode_to_stat(&a->ci, a->ino, &st);
 	inode_give_begin(op->fsd, 0);
-	timeout = shown_attr(op->fsd, a->ino, &st, inode_attr_timeout(op->fsd, a->ino));
+	timeout = shown_attr(op->fsd, a->ino, a->view, &st, inode_attr_timeout(op->fsd, a->ino));
 	out.st.mask = STATX_BASIC_STATS | STATX_BTIME;
 	out.st.blksize = (uint32_t)st.st_blksize;
 	out.st.nlink = (uint32_t)st.st_nlink;

@@ -6,6 +6,7 @@
  * Rounds: FSD_EXTENTS_OPS (default 2500), FSD_EXTENTS_SEED.
  */
 #include "fsd_data_fakes.h"
+#include "services/fsd/shown.h"
 
 static bool is_zero(const uint8_t *p, uint64_t len)
 {
@@ -38,6 +39,47 @@ static void check_seek(struct file *f, uint64_t off)
 	assert_int_equal(await(), 0);
 	hole = (uint64_t)request.off;
 	assert_true(hole > data && hole <= f->size);
+}
+
+static void store_and_let_go(void)
+{
+	do_write(&files[0], 3 * BLOCK, BLOCK, false, false);
+	shown_release(&fsd, files[0].ino, O_RDWR, false);
+}
+
+static uint64_t seek(uint64_t off, int whence)
+{
+	op_lseek(&fsd, new_req(&files[0], off, 0, whence));
+	assert_int_equal(await(), 0);
+	return (uint64_t)request.off;
+}
+
+/* What was stored to a mapping comes to the extents, and is noted no more, after those were looked at and before that is. */
+static void a_store_that_is_applied_meanwhile_is_data(void **state)
+{
+	char path[sizeof(fsd.conf.runtime_dir) + 8];
+
+	(void)state;
+	snprintf(fsd.conf.runtime_dir, sizeof(fsd.conf.runtime_dir), "%s", dir);
+	assert_int_equal(shown_start(&fsd, false), 0);
+	do_truncate(&files[0], 0);
+	do_truncate(&files[0], 8 * BLOCK);
+	shown_open(&fsd, files[0].ino, O_RDWR);
+	shown_note(&fsd, files[0].ino, 3, 3);
+	when_named = store_and_let_go;
+	assert_int_equal(seek(0, SEEK_DATA), 3 * BLOCK);
+	assert_int_equal(seek(3 * BLOCK, SEEK_HOLE), 4 * BLOCK);
+
+	do_truncate(&files[0], 0);
+	do_truncate(&files[0], 8 * BLOCK);
+	shown_open(&fsd, files[0].ino, O_RDWR);
+	shown_note(&fsd, files[0].ino, 3, 3);
+	when_named = store_and_let_go;
+	assert_int_equal(seek(3 * BLOCK, SEEK_HOLE), 4 * BLOCK);
+	do_truncate(&files[0], 0);
+	snprintf(path, sizeof(path), "%s/shown", dir);
+	shown_stop(&fsd);
+	unlink(path);
 }
 
 /* ---- what is true of every committed transaction ------------------------------------- */
@@ -229,6 +271,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_held_page_shows_only_its_own_block),
+		cmocka_unit_test(a_store_that_is_applied_meanwhile_is_data),
 		cmocka_unit_test(a_file_reads_as_it_was_written),
 		cmocka_unit_test(truncation_gives_every_block_back),
 	};

@@ -92,6 +92,52 @@ static void what_is_noted_counts_until_the_last_release(void **state)
 	assert_false(is_shown(5, 10));
 }
 
+static void open_files(uint64_t first, uint64_t last)
+{
+	for (uint64_t ino = first; ino <= last; ino++) {
+		shown_open(&fsd, ino, O_RDWR);
+		shown_note(&fsd, ino, 2, 2);
+	}
+}
+
+static blkcnt_t blocks_of(uint64_t ino, uint64_t view)
+{
+	struct stat st = { .st_mode = S_IFREG, .st_size = 1 << 20, .st_blksize = 4096 };
+
+	assert_true(shown_attr(&fsd, ino, view, &st, 5.0) == 0.0);
+	return st.st_blocks;
+}
+
+/* Who looked at the extents before a store came to them, and looks here when it is forgotten, is told that they are too old. */
+static void a_view_from_before_the_last_release_is_too_old(void **state)
+{
+	uint64_t view;
+
+	(void)state;
+	view = shown_view(&fsd, 5);
+	assert_int_equal(blocks_of(5, view), 0);
+	shown_open(&fsd, 5, O_RDWR);
+	shown_open(&fsd, 5, O_RDWR);
+	shown_note(&fsd, 5, 3, 3);
+	shown_release(&fsd, 5, O_RDWR, false);
+	shown_applied(&fsd, 5);
+	assert_true(shown_view(&fsd, 5) == view);	/* it is still noted: nobody looks for ever while it is written to */
+	assert_int_equal(blocks_of(5, view), 8);
+	shown_release(&fsd, 5, O_RDWR, false);
+	assert_false(is_shown(5, 3));
+	assert_int_equal(blocks_of(5, view), 8);
+	view = shown_view(&fsd, 5);
+	assert_int_equal(blocks_of(5, view), 0);
+	shown_applied(&fsd, 5);			/* which was answered before the release */
+	assert_int_equal(blocks_of(5, view), 8);
+	/* one of those that have no place */
+	open_files(100, 100 + SLOTS);
+	view = shown_view(&fsd, 5);
+	shown_release(&fsd, 100 + SLOTS, O_RDWR, false);
+	assert_int_equal(shown_others(&fsd), 0);
+	assert_int_equal(blocks_of(5, view), 8);
+}
+
 static void the_next_process_knows(void **state)
 {
 	(void)state;
@@ -113,14 +159,6 @@ static void the_next_process_knows(void **state)
 	assert_true(is_shown(77, 1000));
 	shown_open(&fsd, 78, O_RDWR);
 	assert_true(is_shown(78, 1000));
-}
-
-static void open_files(uint64_t first, uint64_t last)
-{
-	for (uint64_t ino = first; ino <= last; ino++) {
-		shown_open(&fsd, ino, O_RDWR);
-		shown_note(&fsd, ino, 2, 2);
-	}
 }
 
 static void no_set_of_the_table_overflows_before_all_do(void **state)
@@ -212,6 +250,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_is_noted_counts_until_the_last_release, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_view_from_before_the_last_release_is_too_old, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_next_process_knows, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_set_of_the_table_overflows_before_all_do, setup, teardown),
 		cmocka_unit_test_setup_teardown(more_files_than_fit_count_as_a_whole, setup, teardown),
