@@ -16,8 +16,9 @@
  *
  * Another process can make such a copy wait for ever (userfaultfd, a page of a hung mount, or of
  * this mount).  So this runs in threads of its own, few for each user, which hold no lock,
- * transaction or request thread of the mount.  When the mount ends they are waited for a while and
- * then left behind: the end of the process ends them.
+ * transaction or request thread of the mount.  However many users do that, as many threads are left
+ * for root as one user may have.  When the mount ends they are waited for a while and then left
+ * behind: the end of the process ends them.
  */
 #include "caller.h"
 
@@ -43,6 +44,7 @@
 #define WAITING_TOTAL		8192u		/* of all but root */
 #define BYTES_PER_UID		(64u << 20)	/* of those that wait and those that run */
 #define BYTES_TOTAL		(256u << 20)
+#define BYTES_ROOT		(BYTES_TOTAL - BYTES_PER_UID)	/* with all others': more than its own only below this */
 #define THREADS_MAX		64u
 #define COPY_BYTES		(240u << 10)	/* between looks whether it was interrupted */
 #define SETTLE_MS		2000u		/* for a thread on its way to sleep in its ioctl */
@@ -72,6 +74,7 @@ static struct {
 	struct job *jobs, **tail;	/* oldest first; running ones too */
 	struct user *users;
 	unsigned waiting, threads_nr;
+	unsigned running_users;	/* all but root */
 	size_t bytes;
 	unsigned inside;	/* threads between caller_enter and caller_leave */
 	bool stopping, gone;
@@ -108,16 +111,26 @@ static void user_put(struct user *u)
 
 static bool has_room(const struct user *u, size_t bytes)
 {
-	if (u->waiting >= WAITING_PER_UID || u->bytes + bytes > BYTES_PER_UID)
+	bool is_share = u->bytes + bytes <= BYTES_PER_UID;
+
+	if (u->waiting >= WAITING_PER_UID)
 		return false;
-	/* others cannot keep root out */
-	return u->uid == 0 || (copies.waiting < WAITING_TOTAL && copies.bytes + bytes <= BYTES_TOTAL);
+	/* others cannot keep root out, whose programs walk a whole volume, many at a time; nor it them */
+	if (u->uid == 0)
+		return is_share || copies.bytes + bytes <= BYTES_ROOT;
+	return is_share && copies.waiting < WAITING_TOTAL && copies.bytes + bytes <= BYTES_TOTAL;
+}
+
+static bool may_run(const struct user *u)
+{
+	return u->running < RUNNING_PER_UID &&
+	       (u->uid == 0 || copies.running_users < THREADS_MAX - RUNNING_PER_UID);
 }
 
 static struct job *next_job(void)
 {
 	for (struct job *j = copies.jobs; j && copies.waiting; j = j->next) {
-		if (!j->running && j->user->running < RUNNING_PER_UID)
+		if (!j->running && may_run(j->user))
 			return j;
 	}
 	return NULL;
@@ -139,6 +152,7 @@ static void start_job(struct job *job)
 	copies.waiting--;
 	job->user->waiting--;
 	job->user->running++;
+	copies.running_users += job->user->uid != 0;
 }
 
 static void remove_job(struct job *job)
@@ -154,6 +168,7 @@ static void remove_job(struct job *job)
 	job->user->bytes -= job->bytes;
 	if (job->running) {
 		job->user->running--;
+		copies.running_users -= job->user->uid != 0;
 	} else {
 		copies.waiting--;
 		job->user->waiting--;

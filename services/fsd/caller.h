@@ -29,8 +29,8 @@ bool caller_in_group(const struct caller *c, gid_t gid);
 /*
  * Run work(arg) in one of the threads that are there for touching other processes, which may be
  * made to wait for as long as those processes like.  At most 4 at a time for one uid, the others
- * queue: more threads than any program has, and `bytes` of memory that goes with it in sum.  -EAGAIN: too
- * many wait; -ESHUTDOWN; -ENOMEM.
+ * queue: more threads than any program has, and `bytes` of memory that goes with it in sum (64 MiB; root's may be more,
+ * as long as there is room).  -EAGAIN: too many wait; -ESHUTDOWN; -ENOMEM.
  */
 int caller_run(uint32_t uid, size_t bytes, void (*work)(void *arg), void *arg);
 /*
