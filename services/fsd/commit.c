@@ -179,8 +179,12 @@ int commit_open(struct txn *t)
 		ret = items_begin(t->fsd, NULL, false, &tx);
 	if (ret < 0)
 		return ret;
-	t->committed_gen = t->want = load.gen = tx.committed_gen;
+	load.gen = tx.committed_gen;
 	items_abort(&tx);
+	/* the status is shown already */
+	pthread_mutex_lock(&t->lock);
+	t->committed_gen = t->want = load.gen;
+	pthread_mutex_unlock(&t->lock);
 	ret = take_opened(t, &lt, NULL, &load.ex);
 	if (ret == 0)
 		ret = items_run(t->fsd, load_davail, &load);
@@ -189,8 +193,10 @@ int commit_open(struct txn *t)
 		ret = commit_clean(t, load.gen);
 	if (ret == 0)
 		ret = items_recount(t->fsd);
+	pthread_mutex_lock(&t->lock);
 	t->trans_seq = le64_get(lt.get_trans_seq);
 	t->meta_avail = le64_get(lt.meta_avail.total_nr);
+	pthread_mutex_unlock(&t->lock);
 	return ret;
 }
 
