@@ -3,6 +3,7 @@
  * back when, and whose bytes are in the file afterwards (services/fsd/mapped.c, busy.c).
  */
 #include "fsd_data_fakes.h"
+#include "services/fsd/write_op.h"
 
 static void a_store_leaves_what_another_node_writes_to_the_same_page(void **state)
 {
@@ -157,34 +158,37 @@ static void a_store_at_the_end_leaves_what_another_node_appends(void **state)
 	check_all(f);
 }
 
-/* A page of a hole waits for blocks; then another node wants the lock, whose revoke waits for the page. */
-static void a_page_that_waits_for_blocks_is_answered_when_its_lock_is_wanted(void **state)
+#define HOLE	(12u * BLOCK)
+
+/* Pages of a hole wait for blocks; then another node wants the lock, whose revoke waits for them. */
+static void pages_that_wait_for_blocks_are_answered_when_their_lock_is_wanted(void **state)
 {
 	struct file *f = &files[0];
-	uint64_t page[BLOCK / 8];
+	uint64_t page[HOLE / 8];
 	uint32_t pages[POOL_PAGES];
-	unsigned before, now;
+	unsigned nr = 0;
 	struct op *op;
 
 	(void)state;
 	begin_with_page(f, page);
 	atomic_store(&held, LOCK_MODE_WRITE);
 	do_truncate(f, 0);
-	do_truncate(f, BLOCK);
+	do_truncate(f, HOLE);
 	memset(page, 0, sizeof(page));
-	page[3] = 0x7777;
+	for (unsigned i = 3; i < HOLE / 8; i += BLOCK / 8)
+		page[i] = 0x7777;
 	txn_commit_wait(&fsd, TXN_FULL, 0);
-	before = pool_take(fsd.pool, pages, POOL_PAGES);
-	pool_give(fsd.pool, pages, before);
 	atomic_store(&blocks_come, true);
-	start_write(f, page, 0, BLOCK, true);
+	start_write(f, page, 0, HOLE, true);
 	op = atomic_exchange(&waits_freed, NULL);
 	assert_non_null(op);		/* its transaction was in this thread */
 	assert_false(request.done);
-	/* It keeps no page of the pool. */
-	now = pool_take(fsd.pool, pages, POOL_PAGES);
-	pool_give(fsd.pool, pages, now);
-	assert_true(now >= before);	/* more: what was truncated is free by now */
+	/* They keep no page of the pool, where others were made room for them. */
+	while (nr < POOL_PAGES && pool_take(fsd.pool, &pages[nr], 1))
+		nr++;
+	pool_give(fsd.pool, pages, nr);
+	assert_int_equal(((struct write_op *)op)->pages_nr, 0);
+	assert_true(nr >= HOLE / BLOCK);
 	atomic_store(&lock_wanted, true);
 	op_wake(op);
 	assert_int_equal(await(), 0);
@@ -197,7 +201,7 @@ static void a_page_that_waits_for_blocks_is_answered_when_its_lock_is_wanted(voi
 	atomic_store(&blocks_come, false);
 	op_wake(op);
 	wait_applied(f);
-	memcpy(f->bytes + 3 * 8, &page[3], 8);
+	memcpy(f->bytes, page, HOLE);
 	check_all(f);
 }
 
@@ -267,7 +271,7 @@ int main(void)
 		cmocka_unit_test(a_write_that_the_page_has_already_is_written_once),
 		cmocka_unit_test(a_write_takes_what_is_its_from_a_page_without_an_answer),
 		cmocka_unit_test(a_store_at_the_end_leaves_what_another_node_appends),
-		cmocka_unit_test(a_page_that_waits_for_blocks_is_answered_when_its_lock_is_wanted),
+		cmocka_unit_test(pages_that_wait_for_blocks_are_answered_when_their_lock_is_wanted),
 		cmocka_unit_test(a_store_that_fails_is_told_once_to_who_can_ask),
 		cmocka_unit_test(a_read_of_a_page_waits_for_the_write_that_the_kernel_has_in_it),
 	};
