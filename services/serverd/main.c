@@ -6,7 +6,7 @@
  * threads of their own.  `lock` is held by the loop while it works, never while it waits, and by these threads
  * while they look; so what they show is of one moment.  A wake-up costs more than most of what a mount asks for, so the
  * worker's thread, while a server is up, does the part of the loop that answers: after each transaction, and when it
- * has none it listens instead of the loop's own thread, which keeps to signals, terms and deadlines.
+ * has none it listens instead of the loop's own thread, which keeps to signals, terms and deadlines, and goes first.
  *
  * It goes on without its quorumd until heartbeat_timeout_ms (D7), serves each term once, and ends with an
  * error when its server had to stop by itself: whoever watches it starts it again, and the volume is
@@ -41,6 +41,7 @@
 #include "sdn.h"
 #include "serverd.h"
 #include "shortcut.h"
+#include "turns.h"
 
 STATS_DESCS(serverd_stats, SERVERD_STATS);
 STATS_DESCS(net_refusals, NET_REFUSALS);
@@ -78,6 +79,7 @@ struct daemon {
 	bool is_leaving;
 	int exit_status;
 
+	struct turns turns;		/* the loop's thread has the lock before the worker's */
 	pthread_mutex_t lock;		/* see above; also of the rest */
 	int blk_err;			/* 1: not connected yet */
 	struct blkcli *blk_opened;
@@ -373,7 +375,7 @@ static void serve(struct daemon *d)
 		d->server->now_ns = now;
 		net_server_dispatch(d->ns, now);
 		server_dispatch(d->server, now);
-		if (d->ns && net_server_deadline(d->ns) > now)
+		if ((d->ns && net_server_deadline(d->ns) > now) || turns_is_wanted(&d->turns))
 			break;
 	}
 	if (!is_serving(d) || min_u64(net_server_deadline(d->ns), server_deadline(d->server)) < d->waits_until_ns)
@@ -385,7 +387,7 @@ static bool serve_done(void *arg)
 	struct daemon *d = arg;
 	bool is_up;
 
-	pthread_mutex_lock(&d->lock);
+	turns_lock(&d->turns, &d->lock);
 	is_up = is_serving(d);
 	if (is_up)
 		serve(d);
@@ -399,7 +401,7 @@ static bool serve_idle(void *arg, int wake_fd)
 	struct pollfd fds[2] = { { .fd = wake_fd, .events = POLLIN }, { .events = POLLIN } };
 	bool listens;
 
-	pthread_mutex_lock(&d->lock);
+	turns_lock(&d->turns, &d->lock);
 	/* To look takes in what would have woken the loop: what is found then is served, or the loop told of. */
 	if (is_serving(d) && net_server_deadline(d->ns) == 0)
 		serve(d);
@@ -412,7 +414,7 @@ static bool serve_idle(void *arg, int wake_fd)
 	if (!listens)
 		return false;
 	(void)poll(fds, 2, -1);
-	pthread_mutex_lock(&d->lock);
+	turns_lock(&d->turns, &d->lock);
 	if (fds[1].revents && is_serving(d))
 		serve(d);
 	/* Afterwards, or the loop's thread would be woken for what was just read. */
@@ -874,7 +876,7 @@ static void loop(struct daemon *d)
 			fds[FD_NET].fd = d->gate_fd;
 		pthread_mutex_unlock(&d->lock);
 		poll(fds, FDS_NR, timeout);
-		pthread_mutex_lock(&d->lock);
+		turns_lock_first(&d->turns, &d->lock);
 		turn(d, clock_mono_ns());
 		if (d->stop_by_ns && d->server && clock_mono_ns() > d->stop_by_ns) {
 			/* blockd is gone or hangs; what the worker waits for was answered to nobody. */
@@ -946,7 +948,7 @@ static int begin(struct daemon *d)
 int main(int argc, char **argv)
 {
 	static struct daemon d = { .blk_err = 1, .signal_fd = -1, .wake_fd = -1, .gate_fd = -1,
-				   .lock = PTHREAD_MUTEX_INITIALIZER };
+				   .turns = TURNS_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER };
 	bool done = false;
 	int ret;
 
