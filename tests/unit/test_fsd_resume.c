@@ -38,8 +38,7 @@ static void next_process(void)
 
 static int setup_quiet(void **state)
 {
-	setup(state);
-	fsd.conf.commit_interval_ms = 60000;
+	setup_rare(state);
 	leader.finalize_every = leader.hold_every = 0;
 	return 0;
 }

@@ -37,7 +37,6 @@ static void who_waits_for_a_commit_does_not_wait_for_the_next_transaction(void *
 	uint64_t gen;
 
 	(void)state;
-	fsd.conf.commit_interval_ms = 60000;
 	leader.hold_every = 1;
 	atomic_store(&leader.is_holding, true);
 	do_step(&inodes[0], CREATE);
@@ -65,7 +64,6 @@ static void a_leader_of_this_host_flushes_for_the_mount(void **state)
 	unsigned flushes, commits;
 
 	(void)state;
-	fsd.conf.commit_interval_ms = 60000;
 	leader.finalize_every = leader.hold_every = 0;
 	txn_commit_wait(&fsd, TXN_FSYNC, 0);
 	atomic_store(&leader.own_term, 1);
@@ -132,7 +130,6 @@ static void what_another_flush_has_lost_is_written_again(void **state)
 	unsigned commits = leader.commits;
 
 	(void)state;
-	fsd.conf.commit_interval_ms = 60000;
 	leader.finalize_every = leader.hold_every = 0;
 	leader.fails_others = true;
 	do_step(&inodes[0], CREATE);
@@ -149,7 +146,6 @@ static void a_mount_knows_for_how_long_its_devices_have_failed(void **state)
 	uint32_t ms;
 
 	(void)state;
-	fsd.conf.commit_interval_ms = 60000;
 	assert_int_equal(txn_failing_ms(&fsd), 0);
 	atomic_store(&leader.fails, true);
 	do_step(&inodes[0], CREATE);
@@ -207,7 +203,6 @@ static void roots_that_came_with_a_grant_are_not_asked_for(void **state)
 static void failed_writes_are_repeated_until_they_succeed(void **state)
 {
 	(void)state;
-	fsd.conf.commit_interval_ms = 60000;
 	for (unsigned i = 0; i < 30; i++)
 		do_step(&inodes[i], CREATE);
 	pthread_mutex_lock(&leader.lock);
@@ -230,7 +225,6 @@ static void short_lists_make_operations_wait_and_nothing_is_lost(void **state)
 {
 	(void)state;
 	leader.finalize_every = 0;
-	fsd.conf.commit_interval_ms = 60000;
 	for (unsigned i = 0; i < INODES_NR; i++)
 		do_step(&inodes[i], CREATE);
 	for (unsigned n = 0; n < 5000; n++)
@@ -253,7 +247,6 @@ static void who_comes_to_wait_for_room_as_the_commit_ends_is_not_forgotten(void 
 
 	(void)state;
 	leader.finalize_every = leader.hold_every = 0;
-	fsd.conf.commit_interval_ms = 10 * DEADLINE_S * 1000;
 	for (unsigned i = 0; i < INODES_NR; i++)
 		do_step(&inodes[i], CREATE);
 	atomic_store(&late_looks.nr, 0);
@@ -304,7 +297,6 @@ static void that_there_was_no_space_long_ago_is_asked_again_before_it_is_told(vo
 
 	(void)state;
 	leader.finalize_every = leader.hold_every = 0;
-	fsd.conf.commit_interval_ms = 60000;
 	do_step(&inodes[0], CREATE);
 	txn_commit_wait(&fsd, TXN_FSYNC, 0);
 	/* It still is so: told, but only after the leader has said so again. */
@@ -385,7 +377,6 @@ static void fill_the_device(void)
 	struct step s = { 0 };
 
 	leader.finalize_every = leader.hold_every = 0;
-	fsd.conf.commit_interval_ms = 60000;
 	do_step(&inodes[0], CREATE);
 	do_step(&inodes[1], CREATE);
 	atomic_store(&leader.is_data_low, true);
@@ -469,15 +460,16 @@ static void sequence_is_told_when_it_is_committed(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define RARE(f) cmocka_unit_test_setup_teardown(f, setup_rare, teardown)
 	const struct CMUnitTest tests[] = {
-		T(who_waits_for_a_commit_does_not_wait_for_the_next_transaction),
+		RARE(who_waits_for_a_commit_does_not_wait_for_the_next_transaction),
 		T(device_equals_what_operations_did),
-		T(a_leader_of_this_host_flushes_for_the_mount),
-		T(what_another_flush_has_lost_is_written_again),
-		T(a_mount_knows_for_how_long_its_devices_have_failed),
+		RARE(a_leader_of_this_host_flushes_for_the_mount),
+		RARE(what_another_flush_has_lost_is_written_again),
+		RARE(a_mount_knows_for_how_long_its_devices_have_failed),
 		T(nothing_dirty_writes_and_sends_nothing),
 		T(roots_that_came_with_a_grant_are_not_asked_for),
-		T(failed_writes_are_repeated_until_they_succeed),
+		RARE(failed_writes_are_repeated_until_they_succeed),
 		cmocka_unit_test_setup_teardown(
 			short_lists_make_operations_wait_and_nothing_is_lost, setup_short_lists,
 			teardown),
@@ -485,9 +477,9 @@ int main(void)
 			who_comes_to_wait_for_room_as_the_commit_ends_is_not_forgotten, setup_short_lists,
 			teardown),
 		T(sequence_is_told_when_it_is_committed),
-		T(that_there_was_no_space_long_ago_is_asked_again_before_it_is_told),
-		T(who_waits_for_blocks_that_come_back_keeps_no_lock),
-		T(what_was_not_given_back_after_all_is_not_waited_for),
+		RARE(that_there_was_no_space_long_ago_is_asked_again_before_it_is_told),
+		RARE(who_waits_for_blocks_that_come_back_keeps_no_lock),
+		RARE(what_was_not_given_back_after_all_is_not_waited_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
