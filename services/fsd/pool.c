@@ -593,7 +593,8 @@ int pool_collect(struct itx *snapshot, uint64_t gen, struct pool_batch **out)
 		batch_free(snapshot->fsd, pb);
 		return ret;
 	}
-	qsort(pb->pages, pb->nr, sizeof(*pb->pages), by_blkno);
+	if (pb->nr)
+		qsort(pb->pages, pb->nr, sizeof(*pb->pages), by_blkno);
 	*out = pb;
 	return 0;
 }

@@ -291,11 +291,11 @@ static inline int run(struct blkcli *c, unsigned op, unsigned dev, uint64_t off,
 
 static inline void fill(void *buf, size_t len, uint64_t seed)
 {
-	uint64_t *p = buf;
+	uint8_t *p = buf;	/* at any address */
 
-	for (size_t i = 0; i < len / 8; i++) {
+	for (size_t i = 0; i < len / sizeof(seed); i++) {
 		seed = seed * 6364136223846793005u + 1442695040888963407u;
-		p[i] = seed;
+		memcpy(p + i * sizeof(seed), &seed, sizeof(seed));
 	}
 }
 

@@ -265,10 +265,16 @@ static void *server_thread(void *arg)
 {
 	(void)arg;
 	while (!atomic_load(&server.stopping)) {
-		struct pollfd p = { net_server_fd(server.ns), POLLIN, 0 };
-		uint64_t now = clock_mono_ns(), deadline = net_server_deadline(server.ns);
-		int ms = deadline <= now ? 0 : (int)((deadline - now) / NSEC_PER_MSEC) + 1;
+		struct pollfd p = { .events = POLLIN };
+		uint64_t now = clock_mono_ns(), deadline;
+		int ms;
 
+		/* A test may put another server in its place. */
+		pthread_mutex_lock(&server.mutex);
+		p.fd = net_server_fd(server.ns);
+		deadline = net_server_deadline(server.ns);
+		pthread_mutex_unlock(&server.mutex);
+		ms = deadline <= now ? 0 : (int)((deadline - now) / NSEC_PER_MSEC) + 1;
 		poll(&p, 1, ms < 10 ? ms : 10);
 		if (atomic_load(&server.paused))
 			continue;
