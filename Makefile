@@ -27,9 +27,10 @@ WARN     = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototyp
 CORE_WARN = -Wconversion -Wno-sign-conversion -Wvla
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 -DSCOUTFS_VERSION='"$(VERSION)"' \
 	    -I. -Ilib/core -Ilib/run -Iproto
+# override: what a command line says of them (the sanitizers' builds do) comes before these, not instead.
 CFLAGS  ?= -O2 -g
-CFLAGS  += -std=gnu11 -pthread -fno-strict-aliasing -MMD -MP $(WARN) $(SAN)
-LDFLAGS += -pthread $(SAN)
+override CFLAGS += -std=gnu11 -pthread -fno-strict-aliasing -MMD -MP $(WARN) $(SAN)
+override LDFLAGS += -pthread $(SAN)
 
 CORE_SRC  := $(sort $(wildcard lib/core/*/*.c))
 RUN_SRC   := $(sort $(wildcard lib/run/*.c))
@@ -57,8 +58,8 @@ all: $(PROGRAMS)
 LDLIBS_ALL = $(shell pkg-config --libs $(LIBS_PKG) 2>/dev/null)
 CFLAGS_PKG := $(shell pkg-config --cflags $(LIBS_PKG) 2>/dev/null)
 
-$(BUILD)/obj/lib/core/%.o: CFLAGS += $(CORE_WARN)
-$(BUILD)/obj/proto/%.o: CFLAGS += $(CORE_WARN)
+$(BUILD)/obj/lib/core/%.o: override CFLAGS += $(CORE_WARN)
+$(BUILD)/obj/proto/%.o: override CFLAGS += $(CORE_WARN)
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)

@@ -234,8 +234,8 @@ struct writer {
 	pthread_t thread;
 	atomic_bool *stop;
 	atomic_ulong rounds;
-	int err;
-	const char *what;
+	atomic_int err;
+	const char *_Atomic what;
 	uint64_t seeds[WRITER_BLOCKS];
 };
 

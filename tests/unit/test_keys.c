@@ -413,10 +413,15 @@ static void *server_thread(void *arg)
 {
 	(void)arg;
 	while (!atomic_load(&server.stopping)) {
-		struct pollfd p = { net_server_fd(server.ns), POLLIN, 0 };
-		uint64_t now = clock_mono_ns(), at = net_server_deadline(server.ns);
-		int ms = at <= now ? 0 : (int)((at - now) / NSEC_PER_MSEC) + 1;
+		struct pollfd p = { .events = POLLIN };
+		uint64_t now = clock_mono_ns(), at;
+		int ms;
 
+		pthread_mutex_lock(&server.mutex);
+		p.fd = net_server_fd(server.ns);
+		at = net_server_deadline(server.ns);
+		pthread_mutex_unlock(&server.mutex);
+		ms = at <= now ? 0 : (int)((at - now) / NSEC_PER_MSEC) + 1;
 		poll(&p, 1, ms < 10 ? ms : 10);
 		pthread_mutex_lock(&server.mutex);
 		net_server_dispatch(server.ns, clock_mono_ns());

@@ -108,7 +108,7 @@ static struct {
 	unsigned greetings, restarted, disconnects, reconnects, left;
 	struct held_request held[HELD_MAX];
 	unsigned held_nr;
-	bool hold;			/* answer nothing for now */
+	atomic_bool hold;		/* answer nothing for now */
 	unsigned asks_per_request;
 	enum greeting_status status;
 	uint64_t greet_fsid;
@@ -352,7 +352,7 @@ struct test_client {
 	struct call_state calls[CALLS_MAX];
 	unsigned done_nr;
 	unsigned greeted, fenced, disconnected, asked;
-	uint64_t term;
+	_Atomic uint64_t term;
 	uint8_t seen[ASKS_MAX];		/* questions of the present server */
 	unsigned errors;
 	bool ignore_requests;

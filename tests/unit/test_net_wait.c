@@ -56,7 +56,7 @@ static struct world {
 	unsigned stats_nr;
 	unsigned trees;			/* commits that have come, and are never answered */
 	unsigned heard;			/* answers of the client */
-	pthread_t caller;		/* who waits */
+	_Atomic pthread_t caller;	/* who waits */
 	atomic_uint by_caller;		/* requests that it took itself */
 	atomic_uint asked;		/* all that it was asked */
 	atomic_uint ended;		/* calls that nobody waits for */
