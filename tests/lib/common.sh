@@ -10,6 +10,7 @@
 #   ok TEXT CMD... / nok TEXT CMD...    runs CMD; prints ok or not ok
 #   is TEXT GOT WANT                    equality
 #   wait_for SECONDS CMD...             poll a condition with a deadline
+#   freeze PID                          SIGSTOP, and every thread has stopped
 #   tap_done                            exit status
 set -u
 TOP=${TOP:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
@@ -83,6 +84,9 @@ power_cut() {
 	rm -rf "$TMP/run"
 	return 0
 }
+# freeze PID: SIGSTOP, until every thread has stopped: one that has not been scheduled since goes on answering
+is_frozen() { local f s; for f in "/proc/$1"/task/*/stat; do s=$(<"$f") || return 1; s=${s##*) }; [ "${s%% *}" = T ] || return 1; done; }
+freeze() { kill -STOP "$1" && wait_for 60 is_frozen "$1"; }
 no_process() { [ -z "${1:-}" ] || ! kill -0 "$1" 2>/dev/null || [ "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" = Z ]; }
 check_clean() {
 	local out rc

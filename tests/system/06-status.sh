@@ -78,14 +78,14 @@ says "its mount" "^    $(cat "$TMP/run/rid") 127.0.0.1 +is mounted for"
 says "its space" "^  metadata +[0-9.]+ GiB of 8.0 GiB free"
 cluster_json() { "$CTL" status --cluster --json "$CONF" | python3 -c "import json, sys; o = json.loads(sys.stdin.readline()); assert not sys.stdin.read(); assert $1, o"; }
 ok "the same in JSON" cluster_json "o['health'] == 'healthy' and o['leader']['answers'] and o['mounts']['nr'] == 1 and o['mounts']['list'][0]['rid'] == '$(cat "$TMP/run/rid")' and o['locks']['waits'] == [] and o['metadata']['total_bytes'] == 8 << 30"
-kill -STOP "$(inst_pid serverd)"
+freeze "$(inst_pid serverd)"
 status --cluster "$CONF"
 is "a leader that hangs: exit status" "$rc" 1
 says "a leader that hangs: said" "^scoutfs t: no answer: "
 kill -CONT "$(inst_pid serverd)" 2>/dev/null
 ok "healthy again" wait_for 120 "$CTL" status --cluster "$CONF"
 
-kill -STOP "$(inst_pid quorumd)"
+freeze "$(inst_pid quorumd)"
 status "$CONF"
 is "a service that hangs: exit status" "$rc" 1
 says "a service that hangs: named" "^  quorumd +down: does not answer"

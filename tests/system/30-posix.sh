@@ -72,7 +72,7 @@ is "... and setgid stays" "$(mode "$D/sgid")" 2775
 # ---- programs that are interrupted while the leader is silent
 is_waiting() { grep -q request_wait "/proc/$1/wchan" || grep -q '^137 ' "/proc/$1/syscall"; }
 S=$(inst_pid serverd)
-kill -STOP "$S"
+freeze "$S"
 "$SEM" --patient "$MNT" >"$TMP/patient" & patient=$!
 "$SEM" --patient "$MNT" >"$TMP/killed" & killed=$!
 disown $killed

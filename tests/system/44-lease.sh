@@ -62,7 +62,7 @@ rm -f "$TMP/enough"
 
 # --- a leader that is silent for longer than the lease, but not dead
 echo before >"$MNT/kept"; sync "$MNT/kept"; cat "$MNT/kept" >/dev/null
-kill -STOP "$(inst_pid serverd)"
+freeze "$(inst_pid serverd)"
 ok "the mount says that it waits for a lease" wait_for 120 waits
 timeout 2 cat "$MNT/kept" >/dev/null 2>&1; is "what was cached is not shown any more: reading waits" $? 124
 ( echo after >"$MNT/kept" && sync "$MNT/kept" && cat "$MNT/kept" ) >"$TMP/late" 2>&1 &
@@ -78,7 +78,7 @@ is "the kernel asks again and gets an answer" "$(timeout 120 cat "$MNT/kept")" a
 
 # --- a write that was begun before: blockd refuses it, and it is done when there is a lease again
 dd if=/dev/zero of="$MNT/big" bs=1M count=8 status=none
-kill -STOP "$(inst_pid serverd)"
+freeze "$(inst_pid serverd)"
 ( sync "$MNT/big" ) >"$TMP/late" 2>&1 &
 late=$!
 ok "the lease runs out again" wait_for 120 waits
