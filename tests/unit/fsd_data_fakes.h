@@ -111,16 +111,17 @@ int fuse_reply_lseek(fuse_req_t req, off_t off) { (void)req; return answer(0, NU
 static inline int await(void)
 {
 	uint64_t end_ns = clock_mono_ns() + 60 * NSEC_PER_SEC;
-	int rc = 0;
+	int rc = 0, err;
 
 	pthread_mutex_lock(&request.mutex);
 	while (!request.done && rc == 0)
 		rc = clock_cond_wait(&request.cond, &request.mutex, end_ns);
 	assert_true(request.done);
 	request.done = false;
+	err = request.err;	/* the next answer may wait for its turn already */
 	pthread_cond_broadcast(&request.cond);
 	pthread_mutex_unlock(&request.mutex);
-	return -request.err;
+	return -err;
 }
 
 /* ---- locks, the forest, quota: granted, known, absent -------------------------------- */
