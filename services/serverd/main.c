@@ -3,10 +3,9 @@
  * design.md §2, D6, D7, D10.
  *
  * The loop owns everything but the volume, which is the worker's, and the status socket and the shortcut, which have
- * threads of their own.  `lock` is held by the loop while it works, never while it waits, and by these threads
- * while they look; so what they show is of one moment.  A wake-up costs more than most of what a mount asks for, so the
- * worker's thread, while a server is up, does the part of the loop that answers: after each transaction, and when it
- * has none it listens instead of the loop's own thread, which keeps to signals, terms and deadlines, and goes first.
+ * threads of their own.  Its lock (answer.h) is held by the loop while it works, never while it waits, and by these
+ * threads while they look; so what they show is of one moment.  While a server is up the worker's thread does the part of
+ * the loop that answers (answer.c).
  *
  * It goes on without its quorumd until heartbeat_timeout_ms (D7), serves each term once, and ends with an
  * error when its server had to stop by itself: whoever watches it starts it again, and the volume is
@@ -19,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -27,6 +25,7 @@
 #include <zmq.h>
 
 #include "advisory.h"
+#include "answer.h"
 #include "blkcli.h"
 #include "buffers.h"
 #include "clock.h"
@@ -41,7 +40,6 @@
 #include "sdn.h"
 #include "serverd.h"
 #include "shortcut.h"
-#include "turns.h"
 
 STATS_DESCS(serverd_stats, SERVERD_STATS);
 STATS_DESCS(net_refusals, NET_REFUSALS);
@@ -51,7 +49,6 @@ STATS_DESCS(net_counts, NET_COUNTS);
 #define TURN_NS		NSEC_PER_SEC	/* a turn of the loop at least this often */
 #define ACKS_MAX	16u
 #define ANSWER_NS	(200 * NSEC_PER_MSEC)
-#define SERVE_TURNS	4u
 
 struct daemon {
 	struct instance_conf conf;
@@ -69,8 +66,6 @@ struct daemon {
 	struct keys *keys;		/* NULL: without */
 	int signal_fd;
 	int wake_fd;			/* blockd is there, or an operator has said something, or the worker's thread has */
-	int gate_fd;			/* epoll: the network, as long as it is the loop's thread that listens */
-	uint64_t waits_until_ns;	/* that of the loop */
 	uint64_t last_term;		/* served last, or being served */
 	uint64_t lease_until_ns;	/* clock_boot_ns: what quorumd has said of it */
 	enum server_status last_state;
@@ -79,8 +74,7 @@ struct daemon {
 	bool is_leaving;
 	int exit_status;
 
-	struct turns turns;		/* the loop's thread has the lock before the worker's */
-	pthread_mutex_t lock;		/* see above; also of the rest */
+	struct answer answer;		/* its lock: see above; also of the rest */
 	int blk_err;			/* 1: not connected yet */
 	struct blkcli *blk_opened;
 	uint64_t acks[ACKS_MAX];
@@ -91,6 +85,38 @@ struct daemon {
 
 /* --- the volume through blockd --- */
 
+/* The blocks and their flushes.  How many ops: two more than blocks at most. */
+static size_t durable_ops(struct blkcli_op *ops, const struct block_write *w, size_t nr, bool data)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i++)
+		ops[i] = blkcli_write_op(&w[i]);
+	ops[i++] = blkcli_flush_op(BLK_DEV_META);
+	if (data)
+		ops[i++] = blkcli_flush_op(BLK_DEV_DATA);
+	return i;
+}
+
+static int dev_write_commit(void *arg, struct txn_write *w)
+{
+	struct blkcli_op *ops = calloc(w->blocks_nr + 3, sizeof(*ops)), *last;
+	size_t i;
+	int ret;
+
+	if (!ops)
+		return -ENOMEM;
+	i = durable_ops(ops, w->blocks, w->blocks_nr, w->data);
+	last = &ops[i++];
+	*last = (struct blkcli_op){ .op = BLK_OP_WRITE, .dev = BLK_DEV_META, .is_durable = true, .len = SMALL_SIZE,
+				    .dev_off = SUPER_BLKNO << SMALL_SHIFT, .buf = (void *)w->super };
+	ret = blkcli_run_chain(((struct daemon *)arg)->blk, ops, i, le64_get(w->old->hdr.seq),
+			       le32_get(w->old->hdr.crc));
+	w->at_super = ret < 0 && ret == last->result;
+	free(ops);
+	return ret;
+}
+
 static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, bool data, void *super)
 {
 	struct blkcli_op *ops = calloc(nr + 3, sizeof(*ops));
@@ -99,11 +125,7 @@ static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, 
 
 	if (!ops)
 		return -ENOMEM;
-	for (i = 0; i < nr; i++)
-		ops[i] = blkcli_write_op(&w[i]);
-	ops[i++] = blkcli_flush_op(BLK_DEV_META);
-	if (data)
-		ops[i++] = blkcli_flush_op(BLK_DEV_DATA);
+	i = durable_ops(ops, w, nr, data);
 	ops[i++] = (struct blkcli_op){ .op = BLK_OP_READ, .dev = BLK_DEV_META, .len = SMALL_SIZE,
 					  .dev_off = SUPER_BLKNO << SMALL_SHIFT, .buf = super };
 	ret = blkcli_run(((struct daemon *)arg)->blk, ops, i);
@@ -208,10 +230,10 @@ static void *open_blockd(void *arg)
 
 	conf_runtime_path(&d->conf, "blockd.sock", path, sizeof(path));
 	ret = blkcli_open(&blk, &bc);
-	pthread_mutex_lock(&d->lock);
+	pthread_mutex_lock(&d->answer.lock);
 	d->blk_opened = blk;
 	d->blk_err = ret;
-	pthread_mutex_unlock(&d->lock);
+	pthread_mutex_unlock(&d->answer.lock);
 	wake_loop(d);
 	return NULL;
 }
@@ -301,14 +323,6 @@ static int slot_endpoint(const struct daemon *d, const struct disk_super *super,
 	return 0;
 }
 
-/* Which thread listens. */
-static int set_gate(struct daemon *d, int op, bool is_open)
-{
-	struct epoll_event ev = { .events = is_open ? EPOLLIN : 0 };
-
-	return epoll_ctl(d->gate_fd, op, net_server_fd(d->ns), &ev) < 0 ? -errno : 0;
-}
-
 static int listen_at_slot(void *arg, const struct txn_view *view)
 {
 	struct daemon *d = arg;
@@ -332,7 +346,7 @@ static int listen_at_slot(void *arg, const struct txn_view *view)
 	if (ret == 0)
 		ret = net_server_open(&d->ns, d->zmq, &nc);
 	if (ret == 0) {
-		ret = set_gate(d, EPOLL_CTL_ADD, true);
+		ret = answer_listen(&d->answer, d->ns);
 		if (ret < 0) {
 			net_server_close(d->ns);
 			d->ns = NULL;
@@ -347,81 +361,50 @@ static void unlisten(void *arg)
 {
 	struct daemon *d = arg;
 
-	/* The worker's thread may be waiting there still, which keeps the descriptor's file. */
-	(void)set_gate(d, EPOLL_CTL_DEL, false);
+	answer_unlisten(&d->answer);
 	net_server_close(d->ns);
 	d->ns = NULL;
 }
 
-/* --- the loop's work on the worker's thread --- */
+/* --- what either thread does of the loop --- */
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
+static bool is_up(void *arg)
 {
-	return a < b ? a : b;
+	const struct daemon *d = arg;
+
+	return d->server && server_state(d->server) == SERVER_UP;
 }
 
-/* Whether there is a server whose requests are to be looked at. */
-static bool is_serving(const struct daemon *d)
-{
-	return d->ns && d->server && server_state(d->server) == SERVER_UP;
-}
-
-/* With the lock held.  What it leaves, or what is due earlier now, the loop is woken for. */
-static void serve(struct daemon *d)
-{
-	for (unsigned i = 0; i < SERVE_TURNS && is_serving(d); i++) {
-		uint64_t now = clock_mono_ns();
-
-		d->server->now_ns = now;
-		net_server_dispatch(d->ns, now);
-		server_dispatch(d->server, now);
-		if ((d->ns && net_server_deadline(d->ns) > now) || turns_is_wanted(&d->turns))
-			break;
-	}
-	if (!is_serving(d) || min_u64(net_server_deadline(d->ns), server_deadline(d->server)) < d->waits_until_ns)
-		wake_loop(d);
-}
-
-static bool serve_done(void *arg)
+static void dispatch(void *arg, uint64_t now)
 {
 	struct daemon *d = arg;
-	bool is_up;
 
-	turns_lock(&d->turns, &d->lock);
-	is_up = is_serving(d);
-	if (is_up)
-		serve(d);
-	pthread_mutex_unlock(&d->lock);
-	return is_up;
-}
-
-static bool serve_idle(void *arg, int wake_fd)
-{
-	struct daemon *d = arg;
-	struct pollfd fds[2] = { { .fd = wake_fd, .events = POLLIN }, { .events = POLLIN } };
-	bool listens;
-
-	turns_lock(&d->turns, &d->lock);
-	/* To look takes in what would have woken the loop: what is found then is served, or the loop told of. */
-	if (is_serving(d) && net_server_deadline(d->ns) == 0)
-		serve(d);
-	listens = is_serving(d) && net_server_deadline(d->ns) > 0 && set_gate(d, EPOLL_CTL_MOD, false) == 0;
-	if (listens)
-		fds[1].fd = net_server_fd(d->ns);
-	else if (is_serving(d))
-		wake_loop(d);
-	pthread_mutex_unlock(&d->lock);
-	if (!listens)
-		return false;
-	(void)poll(fds, 2, -1);
-	turns_lock(&d->turns, &d->lock);
-	if (fds[1].revents && is_serving(d))
-		serve(d);
-	/* Afterwards, or the loop's thread would be woken for what was just read. */
+	if (d->server)
+		d->server->now_ns = now;	/* requests come before its dispatch */
 	if (d->ns)
-		(void)set_gate(d, EPOLL_CTL_MOD, true);
-	pthread_mutex_unlock(&d->lock);
-	return true;
+		net_server_dispatch(d->ns, now);
+	if (d->server)
+		server_dispatch(d->server, now);
+}
+
+static uint64_t due_ns(void *arg)
+{
+	return server_deadline(((struct daemon *)arg)->server);
+}
+
+static void wake(void *arg)
+{
+	wake_loop(arg);
+}
+
+static bool tasks_done(void *arg)
+{
+	return answer_tasks_done(&((struct daemon *)arg)->answer);
+}
+
+static bool worker_idle(void *arg, int wake_fd)
+{
+	return answer_idle(&((struct daemon *)arg)->answer, wake_fd);
 }
 
 /* --- which term --- */
@@ -454,7 +437,8 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.rid = d->rid,
 		.fsid = blkcli_fsid(d->blk),
 		.dev = { .arg = d, .blocks = blkcli_block_dev(d->blk),
-			 .write_durable = dev_write_durable, .read_super = dev_read_super,
+			 .write_durable = dev_write_durable, .write_commit = dev_write_commit,
+			 .read_super = dev_read_super,
 			 .write_super = dev_write_super, .probe_data = dev_probe_data,
 			 .buffers = &buffers_pool },
 		.set_term = blk_set_term,
@@ -464,8 +448,8 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.rid_is_ours = rid_is_ours,
 		.rid_is_fenced = rid_is_fenced,
 		.lapsed_led_ms = lapsed_led,
-		.tasks_done = serve_done,
-		.worker_idle = serve_idle,
+		.tasks_done = tasks_done,
+		.worker_idle = worker_idle,
 		.listen = listen_at_slot,
 		.unlisten = unlisten,
 		.boot_ns = boot_ns,
@@ -677,7 +661,7 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 {
 	struct daemon *d = arg;
 
-	pthread_mutex_lock(&d->lock);
+	pthread_mutex_lock(&d->answer.lock);
 	state_text(d, reply->state, sizeof(reply->state));
 	waiting_text(d, reply->waiting_for, sizeof(reply->waiting_for));
 	reply->since_ms = (clock_mono_ns() - d->state_since_ns) / NSEC_PER_MSEC;
@@ -692,7 +676,7 @@ static void fill_status(void *arg, struct msg_status_reply *reply)
 	CTL_ADD_STATS(reply, serverd_stats, &d->stats);
 	CTL_ADD_STATS(reply, net_refusals, &d->refusals);
 	CTL_ADD_STATS(reply, net_counts, &d->net_counts);
-	pthread_mutex_unlock(&d->lock);
+	pthread_mutex_unlock(&d->answer.lock);
 }
 
 static int cluster(void *arg, unsigned type, const void *msg, union msg_body *reply)
@@ -700,10 +684,10 @@ static int cluster(void *arg, unsigned type, const void *msg, union msg_body *re
 	struct daemon *d = arg;
 	int ret = -EAGAIN;
 
-	pthread_mutex_lock(&d->lock);
+	pthread_mutex_lock(&d->answer.lock);
 	if (d->server)
 		ret = cluster_answer(d->server, type, msg, clock_mono_ns(), reply);
-	pthread_mutex_unlock(&d->lock);
+	pthread_mutex_unlock(&d->answer.lock);
 	return ret;
 }
 
@@ -712,10 +696,10 @@ static int roots(void *arg, uint64_t rid, uint64_t term, struct msg_get_roots_re
 	struct daemon *d = arg;
 	int ret = -EAGAIN;
 
-	pthread_mutex_lock(&d->lock);
+	pthread_mutex_lock(&d->answer.lock);
 	if (d->server && rid == d->rid)
 		ret = server_roots(d->server, rid, term, reply);
-	pthread_mutex_unlock(&d->lock);
+	pthread_mutex_unlock(&d->answer.lock);
 	return ret;
 }
 
@@ -767,9 +751,9 @@ static int command(void *arg, const char *verb, const char *arg_text, char *text
 		snprintf(text, text_size, "%s: serverd knows only fence-ack RID and fence-fail RID", verb);
 		return -EOPNOTSUPP;
 	}
-	pthread_mutex_lock(&d->lock);
+	pthread_mutex_lock(&d->answer.lock);
 	ret = end_fence(d, is_ack, arg_text, text, text_size);
-	pthread_mutex_unlock(&d->lock);
+	pthread_mutex_unlock(&d->answer.lock);
 	if (ret == 0)
 		wake_loop(d);
 	return ret;
@@ -829,15 +813,15 @@ static void turn(struct daemon *d, uint64_t now)
 	take_signals(d);
 	take_wakes(d);
 	leader_dispatch(d->leader, now);
-	if (d->server)
-		d->server->now_ns = now;	/* requests come before its dispatch */
-	if (d->ns)
-		net_server_dispatch(d->ns, now);
-	if (d->server)
-		server_dispatch(d->server, now);
+	dispatch(d, now);
 	drive(d, now);
 	show_status(d);
 	sdn_watchdog();
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
 }
 
 static int timeout_ms(struct daemon *d, uint64_t now)
@@ -852,7 +836,7 @@ static int timeout_ms(struct daemon *d, uint64_t now)
 		at = min_u64(at, net_server_deadline(d->ns));
 	if (d->server)
 		at = min_u64(at, server_deadline(d->server));
-	d->waits_until_ns = at;
+	answer_loop_waits(&d->answer, at);
 	return at <= now ? 0 : (int)((at - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
 }
 
@@ -860,7 +844,7 @@ static void loop(struct daemon *d)
 {
 	struct pollfd fds[FDS_NR];
 
-	pthread_mutex_lock(&d->lock);
+	pthread_mutex_lock(&d->answer.lock);
 	while (!d->is_leaving || d->server) {
 		uint64_t now = clock_mono_ns();
 		int timeout = timeout_ms(d, now);
@@ -873,10 +857,10 @@ static void loop(struct daemon *d)
 		if (d->server)
 			fds[FD_SERVER].fd = server_fd(d->server);
 		if (d->ns)
-			fds[FD_NET].fd = d->gate_fd;
-		pthread_mutex_unlock(&d->lock);
+			fds[FD_NET].fd = answer_fd(&d->answer);
+		pthread_mutex_unlock(&d->answer.lock);
 		poll(fds, FDS_NR, timeout);
-		turns_lock_first(&d->turns, &d->lock);
+		turns_lock_first(&d->answer.turns, &d->answer.lock);
 		turn(d, clock_mono_ns());
 		if (d->stop_by_ns && d->server && clock_mono_ns() > d->stop_by_ns) {
 			/* blockd is gone or hangs; what the worker waits for was answered to nobody. */
@@ -885,7 +869,7 @@ static void loop(struct daemon *d)
 			_exit(1);
 		}
 	}
-	pthread_mutex_unlock(&d->lock);
+	pthread_mutex_unlock(&d->answer.lock);
 }
 
 /* --- beginning and end --- */
@@ -903,13 +887,13 @@ static int block_signals(struct daemon *d)
 	signal(SIGPIPE, SIG_IGN);
 	d->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	d->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	d->gate_fd = epoll_create1(EPOLL_CLOEXEC);
-	return d->signal_fd < 0 || d->wake_fd < 0 || d->gate_fd < 0 ? -errno : 0;
+	return d->signal_fd < 0 || d->wake_fd < 0 ? -errno : 0;
 }
 
 static int begin(struct daemon *d)
 {
 	static const struct ctl_ops ctl_ops = { fill_status, command, cluster };
+	static const struct answer_ops answer_ops = { is_up, dispatch, due_ns, wake };
 	pthread_t opener;
 	int ret;
 
@@ -924,6 +908,8 @@ static int begin(struct daemon *d)
 		ret = instance_rid_get(&d->conf, &d->rid);
 	if (ret == 0)
 		ret = block_signals(d);
+	if (ret == 0)
+		ret = answer_init(&d->answer, &answer_ops, d);
 	if (ret < 0)
 		return ret;
 	d->zmq = zmq_ctx_new();
@@ -947,8 +933,7 @@ static int begin(struct daemon *d)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = { .blk_err = 1, .signal_fd = -1, .wake_fd = -1, .gate_fd = -1,
-				   .turns = TURNS_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER };
+	static struct daemon d = { .blk_err = 1, .signal_fd = -1, .wake_fd = -1, .answer = ANSWER_INITIALIZER };
 	bool done = false;
 	int ret;
 
