@@ -1,11 +1,11 @@
 /*
  * Opening a volume without its services.  The promise: a device that anybody uses is refused before
  * a byte of it is trusted or changed, and two devices that do not belong together are never read as
- * one.  In use is found in three ways: the flock that a blockd of this host holds on its very
- * descriptor, the exclusive claim of a block device (a mount, LVM, swap, the kernel's scoutfs),
- * and, for what other hosts do, the quorum blocks and the mounted clients on the volume itself
- * (volume_find_holders(), which callers judge).  A holder that has been killed is waited for: its last
- * writes are under way until the device is let go.
+ * one.  In use is found in four ways: the flock that a blockd of this host holds on its very
+ * descriptor, the exclusive claim of a block device (a mount, LVM, swap, the kernel's scoutfs), both of
+ * these through loop devices (in_use.c), and, for what other hosts do, the quorum blocks and the mounted
+ * clients on the volume itself (volume_find_holders(), which callers judge).  A holder that has been
+ * killed is waited for: its last writes are under way until the device is let go.
  *
  * Metadata is read through block_dev with pread; nothing here writes.
  */
@@ -21,8 +21,6 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
@@ -32,98 +30,9 @@
 #include "format/super.h"
 #include "key/key.h"
 #include "tools/scoutfsctl/commands.h"
+#include "tools/scoutfsctl/in_use.h"
 
 #define CACHED_BLOCKS_MAX 512	/* 32 MiB */
-#define HOLDER_STEP_MS	20u
-#define HOLDER_DEAD_MS	30000u	/* as blockd waits for the one before it */
-#define HOLDER_GONE_MS	1000u	/* nobody is known to hold it (any more) */
-
-/*
- * Who holds an flock on the file, from /proc/locks; 0 if that cannot be told.  Some file systems
- * show another device number there than stat does, so the inode alone is the second choice.
- */
-static pid_t flock_holder(const struct stat *st)
-{
-	FILE *f = fopen("/proc/locks", "re");
-	char line[256];
-	pid_t guess = 0;
-
-	if (!f)
-		return 0;
-	while (fgets(line, sizeof(line), f)) {
-		unsigned maj, min;
-		unsigned long ino;
-		int pid;
-
-		if (sscanf(line, "%*d: FLOCK %*s %*s %d %x:%x:%lu", &pid, &maj, &min, &ino) != 4 ||
-		    ino != st->st_ino || pid <= 0)
-			continue;
-		guess = pid;
-		if (maj == major(st->st_dev) && min == minor(st->st_dev))
-			break;
-	}
-	fclose(f);
-	return guess;
-}
-
-/* For a holder that has died, and for one that was gone when it was looked for. */
-struct waited {
-	unsigned dead_ms, gone_ms;
-};
-
-static bool is_dead(pid_t pid)
-{
-	char path[64], state = 'X';
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "re");
-	if (!f)
-		return errno == ENOENT;
-	if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
-		state = 'X';
-	fclose(f);
-	return state == 'Z' || state == 'X';
-}
-
-/* The device is refused.  Whether to try again, for whoever has it has died; a moment has passed then. */
-static bool wait_for_dead_holder(const struct stat *st, struct waited *w)
-{
-	struct timespec step = { .tv_nsec = HOLDER_STEP_MS * 1000000 };
-	pid_t pid = flock_holder(st);
-
-	if (pid && !is_dead(pid))
-		return false;
-	if (pid ? w->dead_ms >= HOLDER_DEAD_MS : w->gone_ms >= HOLDER_GONE_MS)
-		return false;
-	nanosleep(&step, NULL);
-	*(pid ? &w->dead_ms : &w->gone_ms) += HOLDER_STEP_MS;
-	return true;
-}
-
-static int say_in_use(const char *verb, const char *path, const struct stat *st)
-{
-	pid_t pid = st ? flock_holder(st) : 0;
-	char comm[64] = "", name[64];
-	FILE *f;
-
-	if (pid) {
-		snprintf(name, sizeof(name), "/proc/%d/comm", (int)pid);
-		f = fopen(name, "re");
-		if (f) {
-			if (fgets(comm, sizeof(comm), f))
-				comm[strcspn(comm, "\n")] = '\0';
-			fclose(f);
-		}
-		say_error(verb, "%s is in use by process %d (%s); stop it first", path, (int)pid,
-			  comm[0] ? comm : "name unknown");
-	} else {
-		say_error(verb,
-			  "%s is in use (mounted, or held by another program); release it first",
-			  path);
-	}
-	return -EBUSY;
-}
 
 static int device_size(struct device *d, const struct stat *st)
 {
@@ -137,7 +46,7 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 {
 	int flags = O_CLOEXEC | (use == DEVICE_WRITE ? O_RDWR : O_RDONLY);
 	int is_readonly = 0, sector = 0;
-	struct waited waited = { 0 };
+	struct in_use_waited waited = { 0 };
 	struct stat st;
 	int ret;
 
@@ -158,11 +67,11 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 		flags |= O_EXCL;
 	do {
 		d->fd = open(path, flags);
-	} while (d->fd < 0 && errno == EBUSY && wait_for_dead_holder(&st, &waited));
-	if (d->fd < 0) {
-		ret = -errno;
+		ret = d->fd < 0 ? -errno : 0;
+	} while (ret == -EBUSY && in_use_wait_for_dead(&st, &waited));
+	if (ret < 0) {
 		if (ret == -EBUSY)
-			return say_in_use(verb, path, &st);
+			return in_use_say(verb, path, &st);
 		say_error(verb, "could not open '%s' for %s: %s", path,
 			  use == DEVICE_WRITE ? "writing" : "reading", strerror(-ret));
 		return ret;
@@ -176,17 +85,20 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 	while (use != DEVICE_PEEK &&
 	       flock(d->fd, (use == DEVICE_WRITE ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
 		ret = -errno;
-		if (ret != -EWOULDBLOCK || !wait_for_dead_holder(&st, &waited))
+		if (ret != -EWOULDBLOCK || !in_use_wait_for_dead(&st, &waited))
 			break;
 		ret = 0;
 	}
 	if (ret < 0) {
 		if (ret == -EWOULDBLOCK)
-			ret = say_in_use(verb, path, &st);
+			ret = in_use_say(verb, path, &st);
 		else
 			say_error(verb, "could not lock '%s': %s", path, strerror(-ret));
 		goto out;
 	}
+	ret = in_use_claim(d, &st, use, verb);
+	if (ret < 0)
+		goto out;
 	/* The kernel opens a read-only block device for writing and fails only the writes. */
 	if (use == DEVICE_WRITE && d->is_bdev && ioctl(d->fd, BLKROGET, &is_readonly) == 0 &&
 	    is_readonly) {
@@ -215,6 +127,7 @@ out:
 
 void device_close(struct device *d)
 {
+	in_use_release(d);
 	if (d->fd >= 0)
 		close(d->fd);
 	d->fd = -1;

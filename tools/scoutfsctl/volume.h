@@ -19,6 +19,8 @@ struct device {
 	int fd;
 	bool is_bdev;
 	uint64_t bytes;
+	int *claims;		/* descriptors that keep others from using it by another name (in_use.h) */
+	unsigned claims_nr;
 };
 
 enum device_use {
@@ -29,7 +31,7 @@ enum device_use {
 
 /*
  * Open a device.  On failure the reason (with the holder's pid where it is known) has been said on
- * stderr under `verb`, and a negative errno comes back: -EBUSY in use.
+ * stderr under `verb`, and a negative errno comes back: -EBUSY in use, also through a loop device.
  */
 int device_open(struct device *d, const char *path, enum device_use use, const char *verb);
 void device_close(struct device *d);
