@@ -6,7 +6,7 @@
  *   op.c         running, parking, waking operations   pool.c    dirty file data in shared memory
  *   items.c      the item cache in LMDB                data.c    extents, reading and writing
  *   locks.c      cluster locks of this mount           dalloc.c  data blocks of this mount
- *   reader.c     items from the forest                 orphan.c  inodes in use, and their end
+ *   reader.c     items from the forest                 inuse.c   inodes in use, orphan.c: their end
  *   txn.c        generations; commit.c: their commits  net.c     the session with the leader
  *   merge.c      this mount's share of log merges
  *   interrupt.c  killed applications                   ops_ctl.c, caller.c  ioctls

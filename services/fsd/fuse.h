@@ -53,7 +53,7 @@ struct kcache_call {
 
 /*
  * D4 step (b) and (c) for the inodes of [first, last]: epoch; attributes and pages, unless `all` only of inodes of
- * which something was given (orphan.h).  True: it has left out pages that are locked for requests without an answer (busy.h).
+ * which something was given (inuse.h).  True: it has left out pages that are locked for requests without an answer (busy.h).
  * Blocks; called by the notifier threads of locks.c, never by a thread that serves a request.
  */
 bool kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all, struct kcache_call *call);
