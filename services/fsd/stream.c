@@ -199,7 +199,7 @@ struct writer {
 	struct block_set *bs;
 	struct meta_alloc ma;
 	struct disk_log_trees *lt;
-	struct log_tree_bits bits;
+	struct log_tree_run run;
 	uint64_t seq, tree_seq;
 	uint32_t fmt_vers;
 	struct index_op *ops;
@@ -296,13 +296,13 @@ static int write_index(struct writer *w)
 			put.flags = ITEM_FLAG_DELETION;
 			ret = -ENOENT;
 			if (op->index_seq >= w->tree_seq && w->lt->item_root.height)
-				ret = log_tree_remove(w->bs, &w->ma, w->lt, &op->key);
+				ret = log_tree_remove_next(w->bs, &w->ma, w->lt, &op->key, &w->run);
 			/* Another mount's, of before it gave the lock up: that tree still has
 			 * it. */
 			if (ret != -ENOENT)
 				continue;
 		}
-		ret = log_tree_force_next(w->bs, &w->ma, w->lt, &put, &w->bits);
+		ret = log_tree_force_next(w->bs, &w->ma, w->lt, &put, &w->run);
 	}
 	return ret;
 }
@@ -325,7 +325,7 @@ static int write_item(struct writer *w, const struct stream_item *it)
 		put.val = &inode;
 		put.val_len = w->fmt_vers >= 2 ? INODE_V2_BYTES : INODE_V1_BYTES;
 	}
-	return log_tree_force_next(w->bs, &w->ma, w->lt, &put, &w->bits);
+	return log_tree_force_next(w->bs, &w->ma, w->lt, &put, &w->run);
 }
 
 static int write_extents(struct writer *w)
@@ -351,6 +351,7 @@ int stream_write(const struct stream *st, struct block_set *bs, struct disk_log_
 	ret = write_index(&w);
 	for (size_t i = 0; i < st->nr && ret == 0; i++)
 		ret = write_item(&w, &st->items[i]);
+	log_tree_run_end(bs, &w.run);
 	if (ret == 0)
 		ret = write_extents(&w);
 	meta_alloc_close(&w.ma);

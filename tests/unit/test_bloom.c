@@ -178,7 +178,7 @@ static void items_one_after_the_other_have_their_bits(void **state)
 	const struct key a = { .zone = 16, .first = 1030, .type = 4 };
 	const struct key b = { .zone = 16, .first = 5000, .type = 4 };
 	const struct key at[] = { a, a, b, b, a, b };
-	struct log_tree_bits bits = { .bloom_blkno = 0 };
+	struct log_tree_run run = { .bloom_blkno = 0 };
 	struct tree_rig t;
 
 	(void)state;
@@ -186,22 +186,26 @@ static void items_one_after_the_other_have_their_bits(void **state)
 	for (unsigned i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
 		struct item it = { .key = at[i], .seq = i, .val = "x", .val_len = 1 };
 
-		assert_int_equal(log_tree_force_next(t.r.bs, &t.ma, &t.lt, &it, &bits), 0);
+		assert_int_equal(log_tree_force_next(t.r.bs, &t.ma, &t.lt, &it, &run), 0);
 		assert_true(bloom_has(&t, key_lock_start(&at[i])));
 		assert_int_equal(le64_get(t.lt.max_item_seq), i);
-		if (i == 3)
+		if (i == 3) {
+			log_tree_run_end(t.r.bs, &run);
 			assert_int_equal(block_set_write(t.r.bs), 0);
+		}
 	}
 	/* the bloom block goes with the last item, and what it had with it */
-	assert_int_equal(log_tree_remove(t.r.bs, &t.ma, &t.lt, &a), 0);
-	assert_int_equal(log_tree_remove(t.r.bs, &t.ma, &t.lt, &b), 0);
+	assert_int_equal(log_tree_remove_next(t.r.bs, &t.ma, &t.lt, &a, &run), 0);
+	assert_int_equal(log_tree_remove_next(t.r.bs, &t.ma, &t.lt, &a, &run), -ENOENT);
+	assert_int_equal(log_tree_remove_next(t.r.bs, &t.ma, &t.lt, &b, &run), 0);
 	assert_int_equal(le64_get(t.lt.bloom_ref.blkno), 0);
 	for (unsigned i = 0; i < 2; i++) {
 		struct item it = { .key = i ? a : b, .seq = 9, .val = "x", .val_len = 1 };
 
-		assert_int_equal(log_tree_force_next(t.r.bs, &t.ma, &t.lt, &it, &bits), 0);
+		assert_int_equal(log_tree_force_next(t.r.bs, &t.ma, &t.lt, &it, &run), 0);
 		assert_true(bloom_has(&t, key_lock_start(&it.key)));
 	}
+	log_tree_run_end(t.r.bs, &run);
 	close_tree(&t);
 }
 

@@ -54,6 +54,7 @@ struct path {
 	struct disk_btree_root *root;
 	enum change change;
 	const struct btree_bounds *bounds;	/* NULL: none */
+	struct btree_near *near;	/* takes the leaf that was changed; NULL: nobody does */
 	unsigned stop_level;		/* where the descent ends */
 	unsigned val_len;
 	unsigned level;			/* of bl */
@@ -138,6 +139,16 @@ static void path_put(struct path *p)
 	block_put(p->bs, p->parent);
 	p->bl = NULL;
 	p->parent = NULL;
+}
+
+/* The item was changed, or inserted, or is gone: the leaf is held on, for what comes next. */
+static void keep_near(struct path *p)
+{
+	if (!p->near)
+		return;
+	*p->near = (struct btree_near){ .leaf = p->bl, .low = p->range.low, .high = p->range.high,
+					.has_joined = p->change == CHANGE_DELETE };
+	p->bl = NULL;
 }
 
 static void insert_child(struct disk_btree_block *parent, const struct key *key,
@@ -484,6 +495,7 @@ static int change_item(struct path *p, const struct item *caller_it)
 			btb_update(b, slot, &it);
 		else
 			btb_insert(b, &it);
+		keep_near(p);
 	}
 	path_put(p);
 	return ret;
@@ -553,8 +565,10 @@ static int delete_item(struct path *p, const struct key *key)
 			return ret;
 		}
 		ret = try_descend(p, key);
-		if (ret == GO_ON)
+		if (ret == GO_ON) {
 			btb_delete(p->bl->data, btb_find(p->bl->data, key));
+			keep_near(p);
+		}
 		path_put(p);
 	} while (ret == RESTART);
 	return ret;
@@ -568,27 +582,41 @@ int btree_delete(struct block_set *bs, struct blkno_alloc *al, struct disk_btree
 	return delete_item(&p, key);
 }
 
-/* Within bounds, and the lowest parents: btree_parts.h */
+/* Near the last change (btree_near.c), within bounds, and the lowest parents: btree_parts.h */
+
+int btree_force_from_root(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
+			  const struct item *it, const struct btree_bounds *bounds,
+			  struct btree_near *near)
+{
+	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_FORCE,
+			  .bounds = bounds, .near = near };
+	int ret = change_item(&p, it);
+
+	return ret == STOP ? 1 : ret;
+}
+
+int btree_delete_from_root(struct block_set *bs, struct blkno_alloc *al,
+			   struct disk_btree_root *root, const struct key *key,
+			   const struct btree_bounds *bounds, struct btree_near *near)
+{
+	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_DELETE,
+			  .bounds = bounds, .near = near };
+	int ret = delete_item(&p, key);
+
+	return ret == STOP ? 1 : ret;
+}
 
 int btree_force_bounded(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
 			const struct item *it, const struct btree_bounds *bounds)
 {
-	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_FORCE,
-			  .bounds = bounds };
-	int ret = change_item(&p, it);
-
-	return ret == STOP ? 1 : ret;
+	return btree_force_from_root(bs, al, root, it, bounds, NULL);
 }
 
 int btree_delete_bounded(struct block_set *bs, struct blkno_alloc *al,
 			 struct disk_btree_root *root, const struct key *key,
 			 const struct btree_bounds *bounds)
 {
-	struct path p = { .bs = bs, .al = al, .root = root, .change = CHANGE_DELETE,
-			  .bounds = bounds };
-	int ret = delete_item(&p, key);
-
-	return ret == STOP ? 1 : ret;
+	return btree_delete_from_root(bs, al, root, key, bounds, NULL);
 }
 
 static bool root_eq(const struct disk_btree_root *a, const struct disk_btree_root *b)

@@ -44,6 +44,31 @@ int btree_delete_bounded(struct block_set *bs, struct blkno_alloc *al,
 			 const struct btree_bounds *bounds);
 
 /*
+ * Changes in the order of keys, for the most part: the leaf that the last one was made in is held, and what belongs into
+ * it too needs no descent.  Zeroes at first.  As long as it has a leaf nobody else changes the tree, and the set is
+ * neither written nor aborted; btree_near_end() puts the leaf, in any state.
+ */
+struct btree_near {
+	struct block *leaf;	/* NULL: none */
+	struct key low, high;	/* what it may have, inclusive */
+	bool has_joined;	/* the way to it was joined for a deletion */
+};
+void btree_near_end(struct block_set *bs, struct btree_near *near);
+/* btree_lookup; what is found stays valid until the next change.  btree_put() it. */
+int btree_near_lookup(struct block_set *bs, const struct disk_btree_root *root,
+		      const struct btree_near *near, const struct key *key, struct btree_ref *ref);
+/*
+ * btree_force_bounded and btree_delete_bounded, or without bounds if that is NULL.  The tree becomes the same, block
+ * for block, as by those; but what dirties nothing is not asked whether there is room.
+ */
+int btree_near_force(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
+		     struct btree_near *near, const struct item *it,
+		     const struct btree_bounds *bounds);
+int btree_near_delete(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
+		      struct btree_near *near, const struct key *key,
+		      const struct btree_bounds *bounds);
+
+/*
  * The lowest parent (level 1) that covers key, as a tree of height 2 of its own, and the greatest
  * key it covers.  For a tree of height 2 or less that is the whole tree, and *end the greatest key.
  */

@@ -1,11 +1,11 @@
 /*
- * What btree.c and btree_change.c share: a block of a tree seen together with the keys that its
+ * What btree.c, btree_change.c and btree_near.c share: a block of a tree seen together with the keys that its
  * ancestors leave to it.  Nobody else includes this.
  */
 #ifndef SCOUTFS_BTREE_PATH_H
 #define SCOUTFS_BTREE_PATH_H
 
-#include "btree/btree.h"
+#include "btree/btree_parts.h"
 
 /* Inclusive; what a block may hold (9.6). */
 struct key_range {
@@ -34,5 +34,16 @@ const struct disk_block_ref *btree_child_ref(const struct disk_btree_block *b, i
 
 /* Narrow *range, the range of parent b, to that of the child in slot. */
 void btree_child_range(const struct disk_btree_block *b, int slot, struct key_range *range);
+
+/*
+ * btree_force_bounded and btree_delete_bounded; bounds and near may be NULL.  Near, which has no leaf, gets the one
+ * in which the item is now, or was.
+ */
+int btree_force_from_root(struct block_set *bs, struct blkno_alloc *al, struct disk_btree_root *root,
+			  const struct item *it, const struct btree_bounds *bounds,
+			  struct btree_near *near);
+int btree_delete_from_root(struct block_set *bs, struct blkno_alloc *al,
+			   struct disk_btree_root *root, const struct key *key,
+			   const struct btree_bounds *bounds, struct btree_near *near);
 
 #endif

@@ -6,7 +6,7 @@
 #define SCOUTFS_FOREST_H
 
 #include "alloc/meta_alloc.h"
-#include "btree/btree.h"
+#include "btree/btree_parts.h"
 
 /* One consistent set of roots: all from one committed super. */
 struct forest_roots {
@@ -67,15 +67,20 @@ int bloom_block_check(const struct disk_bloom_block *b);	/* total_set and unusab
 int log_tree_force(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
 		   const struct item *it);
 /*
- * The same, one after the other: *bits, zeroes at first, says for which lock the bloom block has the
- * bits already, because the item before was under it.  Only as long as nobody else writes to lt.
+ * The same, one after the other: *run, zeroes at first, says for which lock the bloom block has the bits already, because
+ * the item before was under it, and in which leaf that is now.  Until log_tree_run_end(), which may come in any state, nobody
+ * else writes to lt, and the set is neither written nor aborted.
  */
-struct log_tree_bits {
+struct log_tree_run {
 	struct key lock_start;
 	uint64_t bloom_blkno;	/* 0: for none */
+	struct btree_near near;
 };
 int log_tree_force_next(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
-			const struct item *it, struct log_tree_bits *bits);
+			const struct item *it, struct log_tree_run *run);
+int log_tree_remove_next(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
+			 const struct key *key, struct log_tree_run *run);
+void log_tree_run_end(struct block_set *bs, struct log_tree_run *run);
 int log_tree_remove(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
 		    const struct key *key);
 

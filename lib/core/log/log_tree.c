@@ -151,7 +151,7 @@ static int add_to_stored(struct block_set *bs, const struct disk_log_trees *lt,
 }
 
 int log_tree_force_next(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
-			const struct item *it, struct log_tree_bits *bits)
+			const struct item *it, struct log_tree_run *run)
 {
 	const struct key lock_start = key_lock_start(&it->key);
 	struct disk_xattr_total sum;
@@ -170,13 +170,14 @@ int log_tree_force_next(struct block_set *bs, struct meta_alloc *ma, struct disk
 		put.val_len = 0;
 	}
 	ret = 0;
-	if (!bits->bloom_blkno || bits->bloom_blkno != le64_get(lt->bloom_ref.blkno) ||
-	    !key_eq(&bits->lock_start, &lock_start)) {
+	if (!run->bloom_blkno || run->bloom_blkno != le64_get(lt->bloom_ref.blkno) ||
+	    !key_eq(&run->lock_start, &lock_start)) {
 		ret = set_bloom(bs, &ma->al, lt, lock_start);
-		*bits = (struct log_tree_bits){ lock_start, le64_get(lt->bloom_ref.blkno) };
+		run->lock_start = lock_start;
+		run->bloom_blkno = le64_get(lt->bloom_ref.blkno);
 	}
 	if (ret == 0)
-		ret = btree_force(bs, &ma->al, &lt->item_root, &put);
+		ret = btree_near_force(bs, &ma->al, &lt->item_root, &run->near, &put, NULL);
 	if (ret < 0)
 		return ret;
 	if (it->seq > le64_get(lt->max_item_seq))
@@ -187,21 +188,38 @@ int log_tree_force_next(struct block_set *bs, struct meta_alloc *ma, struct disk
 int log_tree_force(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
 		   const struct item *it)
 {
-	struct log_tree_bits bits = { .bloom_blkno = 0 };
+	struct log_tree_run run = { .bloom_blkno = 0 };
+	int ret = log_tree_force_next(bs, ma, lt, it, &run);
 
-	return log_tree_force_next(bs, ma, lt, it, &bits);
+	log_tree_run_end(bs, &run);
+	return ret;
 }
 
-int log_tree_remove(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
-		    const struct key *key)
+int log_tree_remove_next(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
+			 const struct key *key, struct log_tree_run *run)
 {
 	int ret;
 
-	ret = btree_delete(bs, &ma->al, &lt->item_root, key);
+	ret = btree_near_delete(bs, &ma->al, &lt->item_root, &run->near, key, NULL);
 	if (ret < 0 || lt->item_root.height)
 		return ret;
 	ret = block_free(bs, &ma->al, block_ref_get(&lt->bloom_ref));
 	if (ret == 0)
 		lt->bloom_ref = (struct disk_block_ref){ 0 };
 	return ret;
+}
+
+int log_tree_remove(struct block_set *bs, struct meta_alloc *ma, struct disk_log_trees *lt,
+		    const struct key *key)
+{
+	struct log_tree_run run = { .bloom_blkno = 0 };
+	int ret = log_tree_remove_next(bs, ma, lt, key, &run);
+
+	log_tree_run_end(bs, &run);
+	return ret;
+}
+
+void log_tree_run_end(struct block_set *bs, struct log_tree_run *run)
+{
+	btree_near_end(bs, &run->near);
 }

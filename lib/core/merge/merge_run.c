@@ -13,7 +13,8 @@
  * must the merge, or what they see would change.  Totals have no versions: they are added.
  *
  * Limits are looked at before each descent into the tree (struct btree_bounds), so they are kept
- * however many blocks one item makes us split or join.
+ * however many blocks one item makes us split or join.  An item that goes into the leaf of the one before it needs no
+ * descent, and no room.
  */
 #include "merge/merge.h"
 
@@ -36,6 +37,7 @@ struct merge_run {
 	struct btree_bounds bounds;
 	struct merge_iter *mi;
 	struct disk_btree_root root;
+	struct btree_near near;		/* in root: items come in the order of their keys */
 	size_t dirty_max;
 	uint64_t items;
 	struct key remain;
@@ -93,6 +95,7 @@ void merge_run_close(struct merge_run *run)
 {
 	if (!run)
 		return;
+	btree_near_end(run->bs, &run->near);
 	meta_alloc_close(&run->ma);
 	merge_iter_close(run->mi);
 	free(run);
@@ -105,7 +108,7 @@ static int read_old(struct merge_run *run, const struct key *key, uint64_t *seq,
 	struct btree_ref ref;
 	int ret;
 
-	ret = btree_lookup(run->bs, &run->root, key, &ref);
+	ret = btree_near_lookup(run->bs, &run->root, &run->near, key, &ref);
 	if (ret == -ENOENT)
 		return 0;
 	if (ret < 0)
@@ -146,15 +149,17 @@ static int apply(struct merge_run *run, const struct item *caller_it)
 		is_delete = it.flags & ITEM_FLAG_DELETION;
 	}
 	if (!is_delete)
-		return btree_force_bounded(run->bs, &run->ma.al, &run->root, &it, &run->bounds);
+		return btree_near_force(run->bs, &run->ma.al, &run->root, &run->near, &it,
+					&run->bounds);
 	if (!had)
 		return 0;
-	return btree_delete_bounded(run->bs, &run->ma.al, &run->root, &it.key, &run->bounds);
+	return btree_near_delete(run->bs, &run->ma.al, &run->root, &run->near, &it.key, &run->bounds);
 }
 
 /* Nothing more will be done: the lists are final. */
 static int finish(struct merge_run *run)
 {
+	btree_near_end(run->bs, &run->near);
 	meta_alloc_close(&run->ma);
 	merge_iter_close(run->mi);
 	run->mi = NULL;
