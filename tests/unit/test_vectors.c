@@ -94,6 +94,34 @@ static void names_hash_as_given(void **state)
 	}
 }
 
+/* The definition, 8.1, a byte at a time. */
+static uint32_t fnv1a(const uint8_t *p, size_t len)
+{
+	uint32_t h = 0x811c9dc5u;
+
+	while (len--)
+		h = (h ^ *p++) * 0x01000193u;
+	return h;
+}
+
+static void zeros_hash_as_any_bytes_at_every_length_and_place(void **state)
+{
+	uint8_t bytes[64];
+	uint32_t rng = 1;
+
+	(void)state;
+	for (unsigned round = 0; round < 2000; round++) {
+		for (size_t i = 0; i < sizeof(bytes); i++) {
+			rng = rng * 1664525u + 1013904223u;
+			/* none, few, most or all of them zeros */
+			bytes[i] = rng >> 28 < round % 17 ? 0 : (uint8_t)(rng >> 16);
+		}
+		for (size_t at = 0; at < 8; at++)
+			assert_int_equal(hash32(bytes + at, round % (sizeof(bytes) - at)),
+					 fnv1a(bytes + at, round % (sizeof(bytes) - at)));
+	}
+}
+
 static void xattr_names_hash_as_given(void **state)
 {
 	static const struct {
@@ -296,6 +324,7 @@ int main(void)
 		cmocka_unit_test(crc_has_the_check_and_control_values),
 		cmocka_unit_test(crc_by_table_and_by_library_agree_at_every_length_and_alignment),
 		cmocka_unit_test(names_hash_as_given),
+		cmocka_unit_test(zeros_hash_as_any_bytes_at_every_length_and_place),
 		cmocka_unit_test(xattr_names_hash_as_given),
 		cmocka_unit_test(keys_have_the_given_bytes_hashes_and_bloom_bits),
 		cmocka_unit_test(lock_start_keys_have_the_given_bloom_bits),

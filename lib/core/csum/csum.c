@@ -90,13 +90,31 @@ uint32_t block_crc(const void *block, size_t size)
 	return crc32c((const uint8_t *)block + sizeof(le32), size - sizeof(le32));
 }
 
+/* FNV-1a's prime, and what so many zero bytes multiply by. */
+#define FNV_1	0x01000193u
+#define FNV_2	(FNV_1 * FNV_1)
+#define FNV_4	(FNV_2 * FNV_2)
+static const uint32_t fnv_zeros[] = { 1, FNV_1, FNV_2, FNV_2 * FNV_1, FNV_4, FNV_4 * FNV_1, FNV_4 * FNV_2,
+				      FNV_4 * FNV_2 * FNV_1, FNV_4 * FNV_4 };
+
+/* Most bytes of a key are zeros, which only multiply: those at the end of a word of eight do so at once. */
 uint32_t hash32(const void *buf, size_t len)
 {
 	const uint8_t *p = buf;
 	uint32_t h = 0x811c9dc5u;
+	le64 word;
 
+	for (; len >= sizeof(word); len -= sizeof(word), p += sizeof(word)) {
+		unsigned zeros = sizeof(word);
+		uint64_t v;
+
+		memcpy(&word, p, sizeof(word));
+		for (v = le64_get(word); v; v >>= 8, zeros--)
+			h = (h ^ (uint8_t)v) * FNV_1;
+		h *= fnv_zeros[zeros];
+	}
 	while (len--)
-		h = (h ^ *p++) * 0x01000193u;
+		h = (h ^ *p++) * FNV_1;
 	return h;
 }
 
