@@ -439,8 +439,8 @@ static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	a->op.keeps_pages = to_set & FUSE_SET_ATTR_SIZE ? a->ino : 0;
 	a->attr = *attr;
 	a->to_set = to_set;
-	/* one that sets nothing is a chown(2) to nobody else, or a write's, that is to take them away */
-	a->kill_suidgid = fuse_request()->kill_suidgid || !to_set;
+	a->by = fuse_req_ctx(req)->uid;
+	a->kill_suidgid = fuse_request()->kill_suidgid;
 	fuse_op_start(req, &a->op);
 }
 

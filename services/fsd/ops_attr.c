@@ -123,8 +123,13 @@ int attr_run_set(struct op *op, struct itx *tx)
 		ci.d.uid = le32_of(a->attr.st_uid);
 	if (a->to_set & FUSE_SET_ATTR_GID)
 		ci.d.gid = le32_of(a->attr.st_gid);
-	/* As Linux does, also when root gives a file away.  An explicit mode says what is to stay. */
-	if (a->kill_suidgid || (a->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+	/*
+	 * As Linux does, also when root gives a file away.  An explicit mode says what is to stay.  One that sets
+	 * nothing is a chown(2) to nobody else, which the kernel lets everybody ask for; or it comes before a write,
+	 * which takes them away itself.
+	 */
+	if (a->kill_suidgid || (a->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) ||
+	    (!a->to_set && (a->by == 0 || a->by == le32_get(ci.d.uid))))
 		inode_drop_suidgid(&ci);
 	if (a->to_set & FUSE_SET_ATTR_MODE) {
 		ci.d.mode = le32_of((inode_mode(&ci) & S_IFMT) | (a->attr.st_mode & 07777));

@@ -11,6 +11,7 @@ struct attr_op {
 	uint64_t ino;
 	struct stat attr;		/* setattr: new values of what to_set names (FUSE_SET_ATTR_*) */
 	int to_set;
+	uint32_t by;			/* setattr: who asks */
 	bool kill_suidgid;		/* a new size: who sets it may not keep setuid and setgid */
 	uint64_t view;			/* shown.h's, before it runs */
 	bool truncating;		/* own memory: the new size is committed, extents still go */
