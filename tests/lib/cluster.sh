@@ -27,13 +27,14 @@
 #   verdicts SECONDS CMD...             run a program that says "ok - TEXT" and "not ok - TEXT"; its verdicts become ours
 # The trap takes everything down, however the test ends.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/sanitizer.sh"
 export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=${RIG_DISK_SIZE:-16G}
 export RIG_NET=${RIG_NET:-10.$((100 + $$ % 100)).$((RANDOM % 250))}
 RIG=$TOP/tests/rig/rig
 NODES=${NODES:-n1 n2 n3} SLOTS=${SLOTS:-3} KEYS=${KEYS:-yes}
 DAEMONS="blockd quorumd serverd fsd"
 MNT=/mnt/c		# in the nodes; there is no such folder on the host
-rig_down() { local rc=$?; "$RIG" down; return $rc; }
+rig_down() { local rc=$?; san_collect; "$RIG" down; return $rc; }
 trap 'rig_down; cleanup' EXIT
 
 node() { "$RIG" exec "$@"; }
@@ -77,8 +78,10 @@ install_in() {
 }
 cluster_up() {
 	local n
+	# shellcheck disable=SC2086
+	san_nodes $NODES || return 1
 	"$RIG" up -n "$(wc -w <<<"$NODES")" || return 1
-	make -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install || return 1
+	make ${SAN_REPORTS:+-o all} -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install || return 1
 	mkdir -p "$RIG_DIR/shared/bin" && cp "$BUILD"/tests/posix/* "$RIG_DIR/shared/bin/" || return 1
 	for n in $NODES; do install_in "$n" || return 1; done
 	[ "$KEYS" = no ] || cluster_keys

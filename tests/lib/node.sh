@@ -9,9 +9,10 @@
 #   all_are "STATE..." [UNIT...]        each service of the instance, and these units, are in one of the states
 # The trap takes everything down, however the test ends.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/sanitizer.sh"
 export RIG_DIR=$TMP/rig RIG_NAME=scoutfs$$ RIG_DISK_SIZE=16G
 RIG=$TOP/tests/rig/rig
-rig_down() { local rc=$?; "$RIG" down; return $rc; }
+rig_down() { local rc=$?; san_collect; "$RIG" down; return $rc; }
 trap 'rig_down; cleanup' EXIT
 MNT=/mnt/units$$
 DAEMONS="blockd quorumd serverd fsd"
@@ -30,8 +31,9 @@ all_are() {
 	done
 }
 node_up() {
+	san_nodes n1
 	ok "a node boots" "$RIG" up
-	ok "the build is staged" make -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install
+	ok "the build is staged" make ${SAN_REPORTS:+-o all} -C "$TOP" --no-print-directory -s "BUILD=$BUILD" "DESTDIR=$RIG_DIR/shared/stage" install
 	ok "and installed in the node" node sh -ec 'rm -rf /etc/scoutfs; cp -a --no-preserve=ownership /shared/stage/. /
 		systemd-sysusers; systemd-tmpfiles --create scoutfs.conf; systemctl daemon-reload'
 }

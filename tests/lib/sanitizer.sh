@@ -1,0 +1,27 @@
+# Services in nodes that are built with sanitizers.  tests/run gives the sanitizers' options, in which reports are files in
+# $SAN_REPORTS, and fails the test when there is one; here the nodes get the same, by a folder that they share with the host:
+# a service may see nothing else of it, and what a node said that has lost power must not be lost.  And make installs the
+# build as it is: what it made anew would be without them.  Else nothing happens.
+#
+#   san_nodes nX...                     before the nodes boot: services and programs in them get the options
+#   san_collect                         before the rig is gone: their reports come to $SAN_REPORTS
+san_nodes() {
+	local n name value
+	[ -n "${SAN_REPORTS:-}" ] || return 0
+	for n; do mkdir -p "$RIG_DIR/shared/san/$n" && chmod 1777 "$RIG_DIR/shared/san/$n" || return 1; done
+	cp "$TOP/tests/tsan.supp" "$RIG_DIR/shared/san/" || return 1
+	RIG_ENV=
+	for name in ASAN_OPTIONS LSAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS; do
+		value=${!name:-}
+		value=${value//"$SAN_REPORTS"//shared/san/%n}
+		RIG_ENV+="$name=${value//"$TOP/tests/tsan.supp"//shared/san/tsan.supp} "
+	done
+	export RIG_ENV
+}
+san_collect() {
+	local f
+	[ -n "${SAN_REPORTS:-}" ] || return 0
+	for f in "$RIG_DIR"/shared/san/*/*; do
+		[ ! -e "$f" ] || cp "$f" "$SAN_REPORTS/$(basename "$(dirname "$f")").$(basename "$f")"
+	done
+}
