@@ -32,7 +32,9 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $$(call obj,$$(UNIT_EXTRA_$$*
 	$(call link_test,-lcmocka)
 $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/driver.o $$(call obj,$$(UNIT_EXTRA_$$*)) $(LIBS)
 	$(call link_test)
-# Programs that are clients of a mount: nothing of the project is in them.
+# Programs that are clients of a mount: nothing of the project is in them, and a sanitizer is for the services.
+CLIENTS := posix lin
+$(CLIENTS:%=$(BUILD)/tests/%/%) $(CLIENTS:%=$(BUILD)/obj/tests/%/%.o): private override SAN =
 link_tool = @mkdir -p $(@D) && echo "  LINK    $@" && $(CC) $(LDFLAGS) -o $@ $^ $(1)
 $(BUILD)/tests/posix/%: $(BUILD)/obj/tests/posix/%.o
 	$(call link_tool)
@@ -66,7 +68,8 @@ test-programs: all $(UNIT_BIN) $(FUZZ_BIN) $(SIM_BIN) $(POSIX_BIN) $(RIG_BIN) $(
 RUN = BUILD="$(abspath $(BUILD))" tests/run
 ASAN_BUILD = $(BUILD)-asan
 TSAN_BUILD = $(BUILD)-tsan
-asan_flags = -fsanitize=address,undefined -fno-omit-frame-pointer
+# Static: only so do both of them take log_path (tests/run).
+asan_flags = -fsanitize=address,undefined -fno-omit-frame-pointer -static-libasan -static-libubsan
 # GCC says of fences (blkring.h) that TSan does not follow them.
 tsan_flags = -fsanitize=thread -Wno-tsan
 # A sanitizer that is not in the objects finds nothing, and says so of everything.

@@ -7,8 +7,8 @@ mkdir -p "$F"
 
 # fake NAME: a test whose script is the standard input
 fake() { { echo '. "$TOP/tests/lib/common.sh"'; cat; } >"$F/$1"; }
-# runs NAME: what tests/run says after the log that it shows
-runs() { TMPDIR=$TMP timeout 120 "$TOP/tests/run" -l "$LOGS" "host:$F/$1" 2>&1 | sed '1,/^----$/d' >"$TMP/end"; }
+# runs NAME [KIND]: what tests/run says after the log that it shows
+runs() { TMPDIR=$TMP timeout 120 "$TOP/tests/run" -l "$LOGS" "${2:-host}:$F/$1" 2>&1 | sed '1,/^----$/d' >"$TMP/end"; }
 # says TEXT PATTERN...: lines with these, in this order
 says() {
 	local t=$1 p at=0 line
@@ -63,4 +63,41 @@ says "last words of what died" "^FAILED  host dies, exit status 137" "Assertion 
 fake silent </dev/null
 runs silent
 says "that a test has said nothing" "^FAILED  host silent, exit status 0" "said no result" "^0 passed, 1 failed$"
+
+# ---- services that are built with sanitizers: a script that sees nothing of what became of them has failed
+cat >"$TMP/faulty.c" <<'END'
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	volatile int big = 0x7fffffff, at = 8;
+	char *volatile p = malloc(8);
+
+	if (strcmp(argv[1], "overrun") == 0)
+		p[at] = 1;
+	if (strcmp(argv[1], "overflow") == 0)
+		big += argc;
+	assert(strcmp(argv[1], "assertion") != 0);
+	if (strcmp(argv[1], "leak") != 0)
+		free(p);
+	p = NULL;
+	return 0;
+}
+END
+mkdir "$TMP/b-asan"
+# shellcheck disable=SC2046
+ok "a program with faults, as the services are built for this" \
+	"${CC:-cc}" -g $(sed -n 's/^asan_flags = //p' "$TOP/tests/tests.mk") -o "$TMP/b-asan/faulty" "$TMP/faulty.c"
+fake faulty <<'END'
+for how in none overrun overflow leak assertion; do "$BUILD/faulty" $how >/dev/null 2>&1; done
+pass "the script sees nothing"
+tap_done
+END
+BUILD=$TMP/b runs faulty asan
+for what in heap-buffer-overflow "signed integer overflow" "detected memory leaks" "AddressSanitizer: ABRT"; do
+	ok "a sanitizer's report fails its test: $what" grep -E "^not ok - a sanitizer's report: .*$what" "$LOGS/asan-faulty.log"
+done
+says "... and is one failure" "^FAILED  asan faulty, exit status 0" "not ok - a sanitizer's report: " "^1 passed, 4 failed$"
 tap_done
