@@ -181,13 +181,12 @@ static void listen_for(struct net_client *nc, struct sync_call *c)
 static bool wait_for(struct sync_call *c, unsigned timeout_ms, int *err)
 {
 	uint64_t end_ns = clock_mono_ns() + timeout_ms * NSEC_PER_MSEC;
-	struct timespec end = { (time_t)(end_ns / NSEC_PER_SEC), (long)(end_ns % NSEC_PER_SEC) };
 	bool is_left;
 	int ret = 0;
 
 	pthread_mutex_lock(&c->mutex);
 	while (!c->is_done && ret != ETIMEDOUT)
-		ret = timeout_ms ? pthread_cond_timedwait(&c->cond, &c->mutex, &end) :
+		ret = timeout_ms ? clock_cond_wait(&c->cond, &c->mutex, end_ns) :
 				   pthread_cond_wait(&c->cond, &c->mutex);
 	is_left = c->is_left = !c->is_done;
 	if (is_left)
@@ -210,7 +209,6 @@ static int call_and_wait(struct net_client *nc, unsigned type, const void *msg, 
 			 unsigned timeout_ms)
 {
 	struct sync_call *c = calloc(1, sizeof(*c));
-	pthread_condattr_t attr;
 	bool is_left = false;
 	int ret;
 
@@ -219,10 +217,7 @@ static int call_and_wait(struct net_client *nc, unsigned type, const void *msg, 
 	c->nc = nc;
 	c->reply = reply;
 	pthread_mutex_init(&c->mutex, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&c->cond, NULL);
 
 	count_waiting(nc, 1);
 	ret = net_client_call(nc, type, msg, sync_done, c);

@@ -1,6 +1,6 @@
 /*
- * What net_client.c and net_client_call.c share; and a session without its thread, for whoever turns it by
- * himself: the simulator (tests/sim) runs many in one thread and virtual time.  The calls of net_client.h but
+ * What net_client.c, net_client_link.c and net_client_call.c share; and a session without its thread, for whoever turns
+ * it by himself: the simulator (tests/sim) runs many in one thread and virtual time.  The calls of net_client.h but
  * _start, _stop, _call_sync and _farewell work with it.
  */
 #ifndef SCOUTFS_NET_CLIENT_IMPL_H
@@ -8,8 +8,12 @@
 
 #include <pthread.h>
 
+#include "clock.h"
 #include "net_client.h"
 #include "session.h"
+
+#define NET_RETRY_NS	(100 * NSEC_PER_MSEC)
+#define NET_LOOK_NS	(500 * NSEC_PER_MSEC)	/* a server that does not answer: whether another leads by now */
 
 enum link_state {
 	LINK_IDLE,		/* no socket */
@@ -68,6 +72,11 @@ struct net_client {
 	union msg_body *body;		/* of the frame being handled */
 };
 
+static inline uint64_t net_client_keepalive_ns(const struct net_client *nc)
+{
+	return nc->conf.keepalive_ms * NSEC_PER_MSEC;
+}
+
 /* Wakes who waits at one of the eventfds. */
 void net_client_ring(int fd);
 /* The home thread looks at the inbox. */
@@ -81,6 +90,36 @@ void net_client_read(struct net_client *nc);
 /* Wait at the socket instead of the home thread.  False: somebody does, or there is nobody to listen to. */
 bool net_client_listen_begin(struct net_client *nc);
 void net_client_listen_end(struct net_client *nc);
+
+/* With `home` held, by the home thread or by who reads in its place; of net_client_link.c. */
+/* Find out who leads, and connect; what comes of it is told by the monitor. */
+void net_client_connect(struct net_client *nc);
+/* Take what has become of the connection, and greet when it is there. */
+void net_client_read_monitor(struct net_client *nc);
+/* The server's answer to our greeting; it may be the end of the socket, or of the mount. */
+void net_client_greeted(struct net_client *nc, const struct msg_greeting_reply *g);
+/*
+ * The server does not answer: whether another leads by now, who is asked then.  A host that died says nothing
+ * on its connections, for as long as a keepalive or an attempt to connect takes.
+ */
+void net_client_look_for_another(struct net_client *nc, uint64_t now);
+/* Throw the socket away; the next attempt is after delay_ns. */
+void net_client_drop(struct net_client *nc, uint64_t delay_ns);
+/* How long to wait before that, usually. */
+uint64_t net_client_retry_ns(const struct net_client *nc);
+/* What the home thread is to be woken for; sock NULL: nothing.  -ENOMEM, -ENOSPC. */
+int net_client_watch(struct net_client *nc, void *sock, int op, uint32_t events);
+/* The server does not take us: why, for the log and for status. */
+void net_client_set_why(struct net_client *nc, int level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* For that, of net_client.c. */
+/* 0; -EAGAIN: later; else the socket is gone. */
+int net_client_send(struct net_client *nc, struct msg_header *hdr, const void *body);
+/* Every call without an answer ends with err. */
+void net_client_end_calls(struct net_client *nc, int err);
+/* The rid's item is gone from the device: the answer to our farewell was lost, not the farewell.  Calls have ended then. */
+bool net_client_farewell_done(struct net_client *nc);
 
 /* process is this process's number in greetings: not 0, never used before.  -ENOMEM, -EMFILE. */
 int net_client_open(struct net_client **out, const struct net_client_conf *conf, uint64_t process);
