@@ -36,6 +36,9 @@
 #include "log.h"
 #include "sdn.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 #include <zmq.h>
 
 #define ADOPT_NS	(3 * NSEC_PER_SEC)	/* a running serverd says hello twice a second */
@@ -808,5 +811,8 @@ int main(int argc, char **argv)
 	/* The worker may hang in a call that no deadline ends; the process does not. */
 	slot_io_stop(qd.io);
 	log_flush();
+#ifdef __SANITIZE_ADDRESS__
+	__lsan_do_leak_check();	/* an end by _exit has none */
+#endif
 	_exit(qd.exit_status);
 }
