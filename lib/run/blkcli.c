@@ -121,6 +121,15 @@ static void slot_complete(struct blkcli *c, struct slot *s, int result)
 	slot_free(c, s);
 }
 
+void client_leave_chain(struct blkcli *c, struct slot *s)
+{
+	if (!s->desc.chain)
+		return;
+	s->desc.chain = 0;
+	if (s->desc.flags & BLKRING_LAST)
+		slot_complete(c, s, -EAGAIN);
+}
+
 int client_drain(struct blkcli *c)
 {
 	struct blkring_desc d;
@@ -296,8 +305,22 @@ static int slot_get(struct blkcli *c, struct waiter *w, struct slot **out)
 	return 0;
 }
 
+/* Make a piece one of the call's chain. */
+static void piece_chain(struct waiter *w, struct slot *s, bool is_last)
+{
+	s->desc.chain = w->chain;
+	if (!is_last) {
+		w->chain_nr++;
+		return;
+	}
+	s->desc.flags |= BLKRING_LAST;
+	s->desc.before_nr = w->chain_nr;
+	s->desc.expect_seq = w->expect_seq;
+	s->desc.expect_crc = w->expect_crc;
+}
+
 /* Send the piece of op that starts at byte pos; *done says how much it was.  -ETIMEDOUT. */
-static int piece_send(struct blkcli *c, struct waiter *w, struct blkcli_op *op, uint32_t pos,
+static int piece_send(struct blkcli *c, struct waiter *w, struct blkcli_op *op, uint32_t pos, bool is_last,
 		      uint32_t *done)
 {
 	struct slot *s;
@@ -353,8 +376,14 @@ static int piece_send(struct blkcli *c, struct waiter *w, struct blkcli_op *op, 
 	s->state = SLOT_WAITING;
 	w->pending++;
 	c->stats.ops++;
-	client_send_slot(c, s);
 	*done = len;
+	if (w->chain) {
+		piece_chain(w, s, is_last);
+		if (c->connection != w->chain_connection || !c->is_connected)
+			client_leave_chain(c, s);
+	}
+	if (s->state == SLOT_WAITING)
+		client_send_slot(c, s);
 	return 0;
 }
 
@@ -377,8 +406,37 @@ static void call_abandon(struct blkcli *c, struct waiter *w)
 	c->stats.timeouts++;
 }
 
-/* Results are in ops. *was_resent: not all was sent in the order of ops.  -ETIMEDOUT. */
-static int run_once(struct blkcli *c, struct blkcli_op *ops, size_t nr, bool *was_resent)
+static int first_error(const struct blkcli_op *ops, size_t nr)
+{
+	for (size_t i = 0; i < nr; i++)
+		if (ops[i].result < 0)
+			return ops[i].result;
+	return 0;
+}
+
+struct expected_super {
+	uint64_t seq;
+	uint32_t crc;
+};
+
+/* With the lock held.  -EAGAIN: this blockd, or none, knows no chains. */
+static int chain_begin(struct blkcli *c, struct waiter *w, const struct expected_super *expect)
+{
+	if (!c->is_connected || !(c->can & BLK_CAN_CHAIN))
+		return -EAGAIN;
+	w->chain = ++c->chains;
+	w->chain_connection = c->connection;
+	w->expect_seq = expect->seq;
+	w->expect_crc = expect->crc;
+	return 0;
+}
+
+/*
+ * Results are in ops. *was_resent: not all was sent in the order of ops.  expect: they make a chain, or NULL.
+ * -ETIMEDOUT; -EAGAIN: nothing was sent, for they cannot make one.
+ */
+static int run_once(struct blkcli *c, struct blkcli_op *ops, size_t nr, const struct expected_super *expect,
+		    bool *was_resent)
 {
 	struct waiter w;
 	int ret = 0;
@@ -386,9 +444,16 @@ static int run_once(struct blkcli *c, struct blkcli_op *ops, size_t nr, bool *wa
 
 	for (i = 0; i < nr; i++)
 		ops[i].result = op_check(&ops[i]);
+	if (expect && first_error(ops, nr) < 0)
+		return first_error(ops, nr);
 
 	pthread_mutex_lock(&c->lock);
 	waiter_link(c, &w);
+	if (expect && chain_begin(c, &w, expect) < 0) {
+		waiter_unlink(c, &w);
+		pthread_mutex_unlock(&c->lock);
+		return -EAGAIN;
+	}
 	for (i = 0; i < nr && ret == 0; i++) {
 		uint32_t pos = 0;
 
@@ -397,7 +462,7 @@ static int run_once(struct blkcli *c, struct blkcli_op *ops, size_t nr, bool *wa
 		do {
 			uint32_t done = 0;
 
-			ret = piece_send(c, &w, &ops[i], pos, &done);
+			ret = piece_send(c, &w, &ops[i], pos, i + 1 == nr, &done);
 			if (ret < 0)
 				op_fail(&ops[i], ret);
 			pos += done;
@@ -432,7 +497,7 @@ static int flush_once(struct blkcli *c, uint8_t dev)
 	struct blkcli_op flush = { .op = BLK_OP_FLUSH, .dev = dev };
 	bool unused;
 
-	run_once(c, &flush, 1, &unused);
+	run_once(c, &flush, 1, NULL, &unused);
 	return flush.result;
 }
 
@@ -442,16 +507,25 @@ static void write_and_flush(struct blkcli *c, struct blkcli_op *op)
 	bool unused;
 
 	op->is_durable = false;
-	run_once(c, op, 1, &unused);
+	run_once(c, op, 1, NULL, &unused);
 	op->is_durable = true;
 	if (op->result == 0)
 		op->result = flush_once(c, op->dev);
 }
 
+int blkcli_run_chain(struct blkcli *c, struct blkcli_op *ops, size_t nr, uint64_t seq, uint32_t crc)
+{
+	struct expected_super expect = { seq, crc };
+	bool unused;
+	int ret = run_once(c, ops, nr, &expect, &unused);
+
+	return ret == -EAGAIN ? ret : first_error(ops, nr);
+}
+
 int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 {
 	bool was_resent;
-	int ret = run_once(c, ops, nr, &was_resent);
+	int ret = run_once(c, ops, nr, NULL, &was_resent);
 
 	for (size_t i = 0; i < nr && ret != -ETIMEDOUT; i++) {
 		if (must_flush_again(&ops[i], was_resent))
@@ -459,10 +533,7 @@ int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr)
 		else if (ops[i].is_durable && ops[i].result == -EINVAL && op_check(&ops[i]) == 0)
 			write_and_flush(c, &ops[i]);
 	}
-	for (size_t i = 0; i < nr; i++)
-		if (ops[i].result < 0)
-			return ops[i].result;
-	return 0;
+	return first_error(ops, nr);
 }
 
 /* ---- controls ---- */

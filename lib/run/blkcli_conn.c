@@ -250,6 +250,7 @@ static int conn_install(struct blkcli *c, int sock, const struct blkmsg_hello_re
 	}
 	c->is_connected = true;
 	c->can = hr->can;
+	c->connection++;
 	c->refusal = 0;
 	for (size_t i = 0; i < BLKRING_ENTRIES; i++) {
 		if (c->slots[i].state == SLOT_WAITING) {
@@ -437,6 +438,8 @@ static void conn_drop(struct blkcli *c)
 	for (size_t i = 0; i < BLKRING_ENTRIES; i++) {
 		struct slot *s = &c->slots[i];
 
+		if (s->waiter && (s->state == SLOT_SENT || s->state == SLOT_WAITING))
+			client_leave_chain(c, s);
 		if (s->state != SLOT_SENT)
 			continue;
 		if (s->waiter) {

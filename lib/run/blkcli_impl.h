@@ -15,6 +15,11 @@ struct waiter {
 	size_t pending;			/* slots that belong to it */
 	bool wants_slot;
 	bool was_resent;		/* one of them: perhaps behind a FLUSH that was to cover it */
+	uint64_t chain;			/* 0: its operations make none */
+	uint64_t chain_connection;	/* the connection that it belongs to */
+	uint32_t chain_nr;		/* operations of it, the last not counted */
+	uint64_t expect_seq;		/* of the last */
+	uint32_t expect_crc;
 	uint64_t deadline_ns;		/* 0: none */
 };
 
@@ -63,6 +68,8 @@ struct blkcli {
 	bool is_stopping;
 	int refusal;			/* why blockd or we refused the last connection, or 0 */
 	uint32_t can;			/* BLK_CAN_*, as the last blockd said */
+	uint64_t connection;		/* how many there have been */
+	uint64_t chains;
 	struct blkring_shared *ring;
 	int sock, sq_efd, cq_efd;
 	uint32_t sq_tail, cq_head;
@@ -103,6 +110,11 @@ static inline void *client_bounce(const struct blkcli *c, const struct slot *s)
 int client_drain(struct blkcli *c);
 /* Put a waiting slot into the ring when there is one; client_kick must follow before the unlock. */
 void client_send_slot(struct blkcli *c, struct slot *s);
+/*
+ * The chain that a slot belongs to has ended with its connection: it is an operation like others.  Not its last one, which
+ * must not be done before the others: that ends with -EAGAIN, and is free.
+ */
+void client_leave_chain(struct blkcli *c, struct slot *s);
 /* Let blockd see what was put into the ring. */
 void client_kick(struct blkcli *c);
 /* Use this connection no more; the connection thread makes a new one. */

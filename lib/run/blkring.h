@@ -43,6 +43,7 @@ enum blk_op {
 
 #define BLKRING_DURABLE	1u	/* flag of a WRITE: it is durable when it is answered */
 #define BLKRING_AFTER	2u	/* flag of a FLUSH: it waits for this client's writes before it */
+#define BLKRING_LAST	4u	/* flag of a durable WRITE: it ends a chain */
 
 enum blk_device {
 	BLK_DEV_META,
@@ -60,6 +61,11 @@ enum blk_region {
  * Unused fields are 0 in a submission.  A completion carries tag and result: 0 or -errno.  A write (DISCARD
  * too) of an fsd or a serverd is answered -EKEYEXPIRED while its lease has run out; -ESTALE and -ENOLINK
  * mean that it will never be done.
+ *
+ * A serverd's operations with the same chain, not 0, belong together: one of them, the last to be put into the ring, is
+ * the super block with BLKRING_LAST.  It is submitted when the before_nr others have ended and all of them well, else it is
+ * answered -ECANCELED; and only if what stands there is a super block of that sequence number and checksum, looked at
+ * in the meantime, else -EUCLEAN.  A client has one chain under way; an operation of another is refused, -EBUSY.
  */
 struct blkring_desc {
 	uint8_t op;
@@ -71,7 +77,10 @@ struct blkring_desc {
 	uint32_t len;
 	uint64_t region_off;
 	uint64_t dev_off;
-	uint64_t pad[3];
+	uint64_t chain;
+	uint64_t expect_seq;		/* this and the rest: of the last of a chain */
+	uint32_t expect_crc;
+	uint32_t before_nr;
 };
 static_assert(sizeof(struct blkring_desc) == 64, "one cache line");
 
@@ -230,6 +239,7 @@ static inline int blkring_push(const struct blkring_index *head, struct blkring_
  * (-EINVAL), and the client does without.  An unknown message ends the connection, so it must be known before.
  */
 #define BLK_CAN_REVOKE_MOUNT	1u
+#define BLK_CAN_CHAIN		2u
 
 enum blkmsg_type {
 	BLKMSG_HELLO = 1,

@@ -368,6 +368,7 @@ int blockd_main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	d->conf = &conf;
 	d->started_ns = clock_mono_ns();
+	d->look_known_ns = LOOK_KNOWN_NS;
 	d->watchdog_ns = sdn_watchdog_ns();
 	d->listen_fd = -1;
 	d->epoll_fd = -1;

@@ -145,6 +145,7 @@ struct io {
 	uint8_t dev;
 	bool is_bdev;
 	bool is_durable;		/* a write that ends when it is durable */
+	uint8_t part;			/* enum chain_part */
 	uint8_t round;			/* a write: see conn.c */
 	int fd;
 	char *buf;
@@ -175,6 +176,54 @@ struct io *engine_reap(struct engine *e);
 void engine_sleep_begin(struct engine *e);
 void engine_sleep_end(struct engine *e);
 
+/* ---- chain.c: what is written when all before it has been ---- */
+
+#define LOOK_KNOWN_NS	100000000ull	/* see struct blockd */
+
+enum chain_part {
+	CHAIN_NONE,
+	CHAIN_BEFORE,			/* the last one waits for it */
+	CHAIN_LOOK,			/* the last one, reading what stands at its place */
+	CHAIN_LAST,			/* ... being written */
+};
+
+/* Of one connection. */
+struct chain {
+	uint64_t id;			/* 0: none */
+	uint32_t taken;			/* operations before the last that were taken */
+	uint32_t pending;		/* ... that have not ended */
+	int error;			/* the first of theirs */
+	struct io *last;		/* has looked, and waits for them */
+	bool has_last;			/* it was taken, and has not ended */
+	bool has_looked_twice;
+	uint64_t looked_ns;
+	uint64_t expect_seq;
+	uint32_t expect_crc;
+	char *buf;			/* of the last */
+	void *block;			/* what it sees: SMALL_SIZE bytes, ours */
+};
+
+/* What a chain's last operation is to do. */
+enum chain_step {
+	CHAIN_WAIT,
+	CHAIN_FAIL,			/* chain->error */
+	CHAIN_LOOK_AGAIN,
+	CHAIN_WRITE,
+};
+
+/* Nothing is under way. */
+void chain_fini(struct chain *ch);
+/* A checked descriptor of a chain is taken: 0, and its end is told; -EBUSY; -ENOMEM. */
+int chain_take(struct chain *ch, const struct blkring_desc *desc);
+/* One before the last has ended. */
+void chain_ended(struct chain *ch, int result);
+/* Whether what the last has read is what it expects: 0, -EUCLEAN. */
+int chain_check_look(const struct chain *ch);
+/* What ch->last, which has looked, is to do now; a look is good for look_known_ns. */
+enum chain_step chain_next(const struct chain *ch, uint64_t now_ns, uint64_t look_known_ns);
+/* The last has ended, or was refused. */
+void chain_end(struct chain *ch);
+
 /* ---- conn.c: clients ---- */
 
 struct conn;
@@ -199,6 +248,7 @@ struct blockd {
 	struct conn *conns[BLOCKD_CLIENTS_MAX];
 	atomic_uint conns_nr;		/* slots used, the closing ones included */
 	unsigned clients_told;		/* what systemd knows, plus one; 0: nothing */
+	uint64_t look_known_ns;		/* so long a look at the super block is good for */
 	atomic_uint controls_held;	/* connections whose control or hello waits for I/O to end */
 	struct io ios[BLOCKD_IOS_MAX];
 	struct io *free_ios;

@@ -64,6 +64,7 @@ struct conn {
 	unsigned round_writes[2];	/* writes_inflight by round */
 	struct io *held;		/* flushes that wait for the writes of the other round */
 	struct io *held_next;		/* ... and those that came after more writes */
+	struct chain chain;
 	unsigned refusals_logged;
 	uint64_t flush_errors_seen[BLK_DEVS_NR];
 
@@ -91,6 +92,7 @@ static void conn_release(struct blockd *d, struct conn *c)
 	assert(c->inflight == 0);
 	if (c->region)
 		munmap(c->region, c->limits.region_bytes[BLK_REGION_PRIVATE]);
+	chain_fini(&c->chain);
 	d->conns[c->index] = NULL;
 	d->conns_nr--;
 	free(c);
@@ -158,6 +160,7 @@ static void conn_close(struct blockd *d, struct conn *c, const char *why)
 	c->region_fd = -1;
 	held_forget(d, c, &c->held);
 	held_forget(d, c, &c->held_next);
+	held_forget(d, c, &c->chain.last);
 	if (c->inflight == 0)
 		conn_release(d, c);
 }
@@ -268,7 +271,7 @@ static int conn_open(struct blockd *d, struct conn *c)
 	struct blkmsg_hello_reply reply = {
 		.hdr = blkmsg_header(BLKMSG_HELLO_REPLY),
 		.entries = BLKRING_ENTRIES,
-		.can = BLK_CAN_REVOKE_MOUNT,
+		.can = BLK_CAN_REVOKE_MOUNT | BLK_CAN_CHAIN,
 		.region_bytes = c->limits.region_bytes[BLK_REGION_PRIVATE],
 		.fsid = d->vol.fsid,
 		.meta_blocks = d->vol.meta_blocks,
@@ -629,6 +632,12 @@ static void note_refusal(struct blockd *d, struct conn *c, const struct blkring_
 		why = "it has no lease";
 		counter = &d->stats.refused_lease;
 		break;
+	case -EBUSY:
+		why = "another chain of it is under way";
+		break;
+	case -ENOMEM:
+		why = "there is no memory";
+		break;
 	}
 	stats_inc(counter);
 	if (c->refusals_logged == REFUSALS_LOGGED_MAX)
@@ -687,20 +696,120 @@ static void flush_release(struct blockd *d, struct conn *c)
 	}
 }
 
+/* Whether this client may write now. */
+static int write_check(const struct blockd *d, const struct conn *c, uint64_t *until_ns)
+{
+	int ret = tokens_check(&d->tokens, c->kind, c->rid, c->term);
+
+	return ret < 0 ? ret : leases_check(d, c->kind, c->rid, c->term, until_ns);
+}
+
+static void write_queue(struct blockd *d, struct conn *c, struct io *io)
+{
+	c->writes_inflight++;
+	c->round_writes[c->round]++;
+	io->round = (uint8_t)c->round;
+	engine_queue(d->engine, io);
+}
+
+/* The last of a chain reads what stands at its place. */
+static void chain_look(struct blockd *d, struct conn *c, struct io *io)
+{
+	c->chain.looked_ns = clock_mono_ns();
+	io->part = CHAIN_LOOK;
+	io->op = BLK_OP_READ;
+	io->is_durable = false;
+	io->buf = c->chain.block;
+	io->started_ns = c->chain.looked_ns;
+	engine_queue(d->engine, io);
+}
+
+/* It is not written. */
+static void chain_give_up(struct blockd *d, struct conn *c, struct io *io, int result)
+{
+	chain_end(&c->chain);
+	c->inflight--;
+	conn_post(d, c, io->tag, result);
+	io_release(d, io);
+}
+
+static void chain_write(struct blockd *d, struct conn *c, struct io *io)
+{
+	const struct blkring_desc desc = { .op = BLK_OP_WRITE, .dev = io->dev, .dev_off = io->off,
+					   .len = io->len };
+	int ret = write_check(d, c, &io->until_ns);
+
+	c->chain.last = NULL;
+	if (ret < 0) {
+		note_refusal(d, c, &desc, ret);
+		chain_give_up(d, c, io, ret);
+		return;
+	}
+	io->part = CHAIN_LAST;
+	io->op = BLK_OP_WRITE;
+	io->is_durable = true;
+	io->buf = c->chain.buf;
+	io->started_ns = clock_mono_ns();
+	write_queue(d, c, io);
+}
+
+/* Something of an open connection's chain has ended. */
+static void chain_go_on(struct blockd *d, struct conn *c)
+{
+	struct io *io = c->chain.last;
+
+	switch (chain_next(&c->chain, clock_mono_ns(), d->look_known_ns)) {
+	case CHAIN_WAIT:
+		break;
+	case CHAIN_FAIL:
+		chain_give_up(d, c, io, -ECANCELED);
+		break;
+	case CHAIN_LOOK_AGAIN:
+		c->chain.last = NULL;
+		c->chain.has_looked_twice = true;
+		chain_look(d, c, io);
+		break;
+	case CHAIN_WRITE:
+		chain_write(d, c, io);
+		break;
+	}
+}
+
+/* The last of an open connection's chain has looked. */
+static void chain_looked(struct blockd *d, struct conn *c, struct io *io, int result)
+{
+	if (result == 0)
+		result = chain_check_look(&c->chain);
+	if (result < 0) {
+		chain_give_up(d, c, io, result);
+		return;
+	}
+	io->next = NULL;
+	c->chain.last = io;
+	chain_go_on(d, c);
+}
+
 /* Start what a copied-out descriptor asks for, or answer why not. */
 static void conn_start(struct blockd *d, struct conn *c, const struct blkring_desc *desc)
 {
+	bool is_last = desc->flags & BLKRING_LAST, is_taken = false;
 	uint64_t until_ns = 0;
 	struct io *io;
 	char *base;
 	int ret;
 
 	ret = ring_desc_check(desc, &c->limits);
+	if (ret == 0 && desc->chain) {
+		ret = chain_take(&c->chain, desc);
+		is_taken = ret == 0;
+	}
 	if (ret == 0 && is_write(desc->op))
-		ret = tokens_check(&d->tokens, c->kind, c->rid, c->term);
-	if (ret == 0 && is_write(desc->op))
-		ret = leases_check(d, c->kind, c->rid, c->term, &until_ns);
+		ret = write_check(d, c, &until_ns);
 	if (ret < 0) {
+		if (is_taken && is_last)
+			chain_end(&c->chain);
+		else if (is_taken)
+			chain_ended(&c->chain, ret);
 		note_refusal(d, c, desc, ret);
 		conn_post(d, c, desc->tag, ret);
 		return;
@@ -717,6 +826,7 @@ static void conn_start(struct blockd *d, struct conn *c, const struct blkring_de
 		.dev = desc->dev,
 		.is_bdev = d->vol.dev[desc->dev].is_bdev,
 		.is_durable = desc->flags & BLKRING_DURABLE,
+		.part = desc->chain ? CHAIN_BEFORE : CHAIN_NONE,
 		.fd = d->vol.dev[desc->dev].fd,
 		.off = desc->dev_off,
 		.len = desc->len,
@@ -726,16 +836,16 @@ static void conn_start(struct blockd *d, struct conn *c, const struct blkring_de
 	if (desc->op == BLK_OP_READ || desc->op == BLK_OP_WRITE)
 		io->buf = base + desc->region_off;
 	c->inflight++;
-	if (desc->flags & BLKRING_AFTER) {
+	if (is_last) {
+		c->chain.buf = io->buf;
+		chain_look(d, c, io);
+	} else if (desc->op == BLK_OP_FLUSH && desc->flags & BLKRING_AFTER) {
 		flush_hold(d, c, io);
-		return;
+	} else if (is_write(desc->op)) {
+		write_queue(d, c, io);
+	} else {
+		engine_queue(d->engine, io);
 	}
-	if (is_write(desc->op)) {
-		c->writes_inflight++;
-		c->round_writes[c->round]++;
-		io->round = (uint8_t)c->round;
-	}
-	engine_queue(d->engine, io);
 }
 
 static bool conn_drain(struct blockd *d, struct conn *c)
@@ -867,27 +977,47 @@ static int io_result(struct blockd *d, struct conn *c, const struct io *io)
 	return result;
 }
 
+/* An operation has ended. */
+static void io_complete(struct blockd *d, struct io *io)
+{
+	struct conn *c = io->owner;
+	unsigned index = c->index;
+	enum chain_part part = io->part;
+	int result;
+
+	io_count(d, io);
+	result = io_result(d, c, io);
+	if (part == CHAIN_LOOK && c->state == CONN_OPEN) {
+		chain_looked(d, c, io, result);
+		return;
+	}
+	c->inflight--;
+	if (is_write(io->op)) {
+		c->writes_inflight--;
+		c->round_writes[io->round]--;
+		flush_release(d, c);
+	}
+	if (part == CHAIN_LAST)
+		chain_end(&c->chain);
+	else if (part == CHAIN_BEFORE)
+		chain_ended(&c->chain, result);
+	if (c->state == CONN_OPEN)
+		conn_post(d, c, io->tag, result);
+	else if (c->inflight == 0)
+		conn_release(d, c);
+	io_release(d, io);
+	/* What it was told may have shown its ring to be bad, and then it may be gone. */
+	if (part == CHAIN_BEFORE && d->conns[index] == c && c->state == CONN_OPEN)
+		chain_go_on(d, c);
+}
+
 void conns_complete(struct blockd *d, struct io *list)
 {
 	while (list) {
 		struct io *io = list;
-		struct conn *c = io->owner;
-		int result;
 
 		list = io->next;
-		io_count(d, io);
-		result = io_result(d, c, io);
-		c->inflight--;
-		if (is_write(io->op)) {
-			c->writes_inflight--;
-			c->round_writes[io->round]--;
-			flush_release(d, c);
-		}
-		if (c->state == CONN_OPEN)
-			conn_post(d, c, io->tag, result);
-		else if (c->inflight == 0)
-			conn_release(d, c);
-		io_release(d, io);
+		io_complete(d, io);
 	}
 	for (unsigned i = 0; i < BLOCKD_CLIENTS_MAX; i++)
 		if (d->conns[i])

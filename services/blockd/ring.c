@@ -24,15 +24,33 @@ static int write_check(const struct blkring_desc *d, uint32_t kind)
 	return d->dev_off < first ? -EPERM : 0;
 }
 
+/* Nothing of a chain, or what belongs to one. */
+static int chain_check(const struct blkring_desc *d, uint32_t kind)
+{
+	bool is_last = d->flags & BLKRING_LAST;
+
+	if (!is_last && (d->expect_seq || d->expect_crc || d->before_nr))
+		return -EINVAL;
+	if (!d->chain)
+		return is_last ? -EINVAL : 0;
+	if (kind != BLK_KIND_SERVERD || d->op == BLK_OP_DISCARD)
+		return -EINVAL;
+	if (is_last && (!(d->flags & BLKRING_DURABLE) || d->dev != BLK_DEV_META || d->len != SMALL_SIZE ||
+			d->dev_off != SUPER_BLKNO << SMALL_SHIFT))
+		return -EINVAL;
+	return 0;
+}
+
 int ring_desc_check(const struct blkring_desc *d, const struct ring_limits *lim)
 {
 	uint64_t max = d->op == BLK_OP_DISCARD ? BLKRING_DISCARD_MAX : BLKRING_LEN_MAX;
-	unsigned flags = d->op == BLK_OP_WRITE ? BLKRING_DURABLE :
+	unsigned flags = d->op == BLK_OP_WRITE ? BLKRING_DURABLE | BLKRING_LAST :
 			 d->op == BLK_OP_FLUSH ? BLKRING_AFTER : 0;
 	uint64_t bytes;
 
-	if (d->dev >= BLK_DEVS_NR || d->flags & ~flags || d->result != 0 ||
-	    d->pad[0] != 0 || d->pad[1] != 0 || d->pad[2] != 0)
+	if (d->dev >= BLK_DEVS_NR || d->flags & ~flags || d->result != 0)
+		return -EINVAL;
+	if (chain_check(d, lim->kind) < 0)
 		return -EINVAL;
 
 	switch (d->op) {

@@ -85,6 +85,38 @@ struct daemon {
 
 /* --- the volume through blockd --- */
 
+/* The blocks and their flushes.  How many ops: two more than blocks at most. */
+static size_t durable_ops(struct blkcli_op *ops, const struct block_write *w, size_t nr, bool data)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i++)
+		ops[i] = blkcli_write_op(&w[i]);
+	ops[i++] = blkcli_flush_op(BLK_DEV_META);
+	if (data)
+		ops[i++] = blkcli_flush_op(BLK_DEV_DATA);
+	return i;
+}
+
+static int dev_write_commit(void *arg, struct txn_write *w)
+{
+	struct blkcli_op *ops = calloc(w->blocks_nr + 3, sizeof(*ops)), *last;
+	size_t i;
+	int ret;
+
+	if (!ops)
+		return -ENOMEM;
+	i = durable_ops(ops, w->blocks, w->blocks_nr, w->data);
+	last = &ops[i++];
+	*last = (struct blkcli_op){ .op = BLK_OP_WRITE, .dev = BLK_DEV_META, .is_durable = true, .len = SMALL_SIZE,
+				    .dev_off = SUPER_BLKNO << SMALL_SHIFT, .buf = (void *)w->super };
+	ret = blkcli_run_chain(((struct daemon *)arg)->blk, ops, i, le64_get(w->old->hdr.seq),
+			       le32_get(w->old->hdr.crc));
+	w->at_super = ret < 0 && ret == last->result;
+	free(ops);
+	return ret;
+}
+
 static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, bool data, void *super)
 {
 	struct blkcli_op *ops = calloc(nr + 3, sizeof(*ops));
@@ -93,11 +125,7 @@ static int dev_write_durable(void *arg, const struct block_write *w, size_t nr, 
 
 	if (!ops)
 		return -ENOMEM;
-	for (i = 0; i < nr; i++)
-		ops[i] = blkcli_write_op(&w[i]);
-	ops[i++] = blkcli_flush_op(BLK_DEV_META);
-	if (data)
-		ops[i++] = blkcli_flush_op(BLK_DEV_DATA);
+	i = durable_ops(ops, w, nr, data);
 	ops[i++] = (struct blkcli_op){ .op = BLK_OP_READ, .dev = BLK_DEV_META, .len = SMALL_SIZE,
 					  .dev_off = SUPER_BLKNO << SMALL_SHIFT, .buf = super };
 	ret = blkcli_run(((struct daemon *)arg)->blk, ops, i);
@@ -409,7 +437,8 @@ static void start_server(struct daemon *d, uint64_t term, uint64_t now)
 		.rid = d->rid,
 		.fsid = blkcli_fsid(d->blk),
 		.dev = { .arg = d, .blocks = blkcli_block_dev(d->blk),
-			 .write_durable = dev_write_durable, .read_super = dev_read_super,
+			 .write_durable = dev_write_durable, .write_commit = dev_write_commit,
+			 .read_super = dev_read_super,
 			 .write_super = dev_write_super, .probe_data = dev_probe_data,
 			 .buffers = &buffers_pool },
 		.set_term = blk_set_term,

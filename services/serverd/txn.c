@@ -9,7 +9,8 @@
  * How: trees are changed in a private copy of the super, on blocks taken from the active allocation list
  * (format 10.3).  commit() refills the idle avail list, moves the idle freed list, or what it can of it, into the
  * tree that is not allocated from once that is worth it, writes the blocks, flushes, looks at the super
- * meanwhile, writes it, flushes.  Then the lists change places, and the trees too when the one in use runs low.  So a
+ * meanwhile, writes it, flushes: all in one call of the device, which goes on step by step by itself, where that is
+ * possible.  Then the lists change places, and the trees too when the one in use runs low.  So a
  * block freed by one commit can be allocated at the earliest by the next but one.
  *
  * A job that fails has usually left trees half changed.  Instead of undoing, everything since the last
@@ -461,39 +462,81 @@ static int check_super_is_ours(struct txn *t, const struct disk_super *on_disk)
 	return 0;
 }
 
-static int write_super(struct txn *t)
+static bool is_same_super(const struct disk_super *a, const struct disk_super *b)
 {
-	int ret = t->dev.write_super(t->dev.arg, &t->super);
-
-	if (ret < 0)
-		return txn_fail(t, ret, "the super block could not be written");
-	return 0;
+	return memcmp(a, b, sizeof(*a)) == 0;
 }
 
-/* The dirty blocks, durable; and the super is looked at, which takes no time of its own. */
-static int write_blocks(struct txn *t)
+static int fail_blocks(struct txn *t, int err)
+{
+	return txn_fail(t, err, "metadata blocks could not be written");
+}
+
+static int fail_super(struct txn *t, int err)
+{
+	return txn_fail(t, err, "the super block could not be written");
+}
+
+/*
+ * Blocks, flushes, super, each when the one before is done; and the super is looked at with the blocks, which takes no time
+ * of its own. may_stand: the new one may stand there, by a try that nobody knows the end of.
+ */
+static int write_by_steps(struct txn *t, const struct txn_write *w, bool may_stand)
 {
 	uint64_t began = now_us();
 	struct disk_super on_disk;
-	struct block_write *w;
-	size_t nr;
-	int ret;
+	int ret = t->dev.write_durable(t->dev.arg, w->blocks, w->blocks_nr, w->data, &on_disk);
 
-	ret = block_set_gather(t->bs, &w, &nr);
-	if (ret == 0) {
-		ret = t->dev.write_durable(t->dev.arg, w, nr, t->flush_data, &on_disk);
-		free(w);
-	}
 	if (ret < 0)
-		return txn_fail(t, ret, "metadata blocks could not be written");
-	block_set_written(t->bs);
-	t->flush_data = false;
+		return fail_blocks(t, ret);
 	/* Where the devices took long, what stood there says little. */
 	if (now_us() - began > SUPER_KNOWN_US)
 		ret = t->dev.read_super(t->dev.arg, &on_disk);
 	if (ret < 0)
 		return txn_fail(t, ret, "the super block could not be read before it was written");
-	return check_super_is_ours(t, &on_disk);
+	if (!may_stand || !is_same_super(&on_disk, w->super))
+		ret = check_super_is_ours(t, &on_disk);
+	if (ret < 0)
+		return ret;
+	ret = t->dev.write_super(t->dev.arg, w->super);
+	return ret < 0 ? fail_super(t, ret) : 0;
+}
+
+/* Something else than the old super was found: what, in words.  Nothing is written any more. */
+static int fail_foreign_super(struct txn *t)
+{
+	struct disk_super on_disk;
+	int ret = t->dev.read_super(t->dev.arg, &on_disk);
+
+	if (ret == 0)
+		ret = check_super_is_ours(t, &on_disk);
+	return ret < 0 ? txn_fail(t, ret, "the super block could not be read before it was written") :
+			 txn_fail(t, -ESTALE, "the super block was for a moment not the one that this server wrote");
+}
+
+/* All that is dirty, durable, and the super that names it. */
+static int write_all(struct txn *t)
+{
+	struct txn_write w = { .data = t->flush_data, .old = &t->stable, .super = &t->super };
+	struct block_write *blocks;
+	int ret = block_set_gather(t->bs, &blocks, &w.blocks_nr);
+
+	if (ret < 0)
+		return fail_blocks(t, ret);
+	w.blocks = blocks;
+	ret = t->dev.write_commit ? t->dev.write_commit(t->dev.arg, &w) : -EAGAIN;
+	if (ret == -EAGAIN)
+		ret = write_by_steps(t, &w, t->dev.write_commit);
+	else if (ret == -EUCLEAN)
+		ret = fail_foreign_super(t);
+	else if (ret < 0)
+		ret = w.at_super ? fail_super(t, ret) : fail_blocks(t, ret);
+	free(blocks);
+	if (ret < 0)
+		return ret;
+	block_set_written(t->bs);
+	t->flush_data = false;
+	return 0;
 }
 
 /*
@@ -522,12 +565,9 @@ static int commit(struct txn *t)
 		return ret;
 
 	blocks = block_set_dirty_nr(t->bs);
-	ret = write_blocks(t);
-	if (ret < 0)
-		return ret;
 	le64_add(&t->super.hdr.seq, 1);
 	t->super.hdr.crc = le32_of(block_crc(&t->super, sizeof(t->super)));
-	ret = write_super(t);
+	ret = write_all(t);
 	if (ret < 0)
 		return ret;
 

@@ -22,6 +22,16 @@
 #define TXN_JOB_BLOCKS		500u
 #define TXN_CLOSE_BLOCKS	400u
 
+/* What a commit writes. */
+struct txn_write {
+	const struct block_write *blocks;
+	size_t blocks_nr;
+	bool data;			/* the data device is flushed, too */
+	const struct disk_super *old;	/* what must stand there */
+	const struct disk_super *super;
+	bool at_super;			/* out: it was this that failed */
+};
+
 /* The devices.  Each returns 0 or -errno. */
 struct txn_dev {
 	void *arg;
@@ -31,6 +41,12 @@ struct txn_dev {
 	 * data device, too), and super (SMALL_SIZE bytes) is what stood at SUPER_BLKNO at some time meanwhile.
 	 */
 	int (*write_durable)(void *arg, const struct block_write *w, size_t nr, bool data, void *super);
+	/*
+	 * The whole commit in one: write_durable, and when that is done well and the super that stands there is the
+	 * old one, write_super.  -EUCLEAN: it is another.  -EAGAIN: not possible, or interrupted: the super may be
+	 * written or not, and all is to be done step by step.  NULL: never possible.
+	 */
+	int (*write_commit)(void *arg, struct txn_write *w);
 	int (*read_super)(void *arg, void *buf);	/* SMALL_SIZE bytes at SUPER_BLKNO */
 	int (*write_super)(void *arg, const void *buf);	/* durable when it returns 0 */
 	int (*probe_data)(void *arg);	/* reads something of the data device, and flushes it */

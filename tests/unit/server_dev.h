@@ -43,6 +43,10 @@ struct dev {
 	uint64_t data_flushes;		/* of the data device, which holds nothing here */
 	uint64_t supers;		/* writes of the super */
 	bool data_fails;
+	bool knows_commits;		/* a whole commit is one call */
+	uint64_t commits;		/* of these */
+	uint64_t interrupt_at;		/* which of them is left in the middle; 0: none */
+	bool interrupt_late;		/* when the super has been written */
 	uint64_t crash_at;		/* that one and all later ones fail; 0: none */
 };
 
@@ -217,6 +221,29 @@ static inline int dev_write_durable(void *arg, const struct block_write *w, size
 	return ret < 0 ? ret : dev_read_super(arg, super);
 }
 
+/* -EAGAIN: interrupted, as by a blockd that is restarted. */
+static inline int dev_write_commit(void *arg, struct txn_write *w)
+{
+	struct dev *d = arg;
+	struct disk_super found;
+	bool is_interrupted;
+	int ret;
+
+	if (!d->knows_commits)
+		return -EAGAIN;
+	is_interrupted = ++d->commits == d->interrupt_at;
+	ret = dev_write_durable(arg, w->blocks, w->blocks_nr, w->data, &found);
+	if (ret < 0)
+		return ret;
+	if (found.hdr.seq.v != w->old->hdr.seq.v || found.hdr.crc.v != w->old->hdr.crc.v)
+		return -EUCLEAN;
+	if (is_interrupted && !d->interrupt_late)
+		return -EAGAIN;
+	ret = dev_write_super(arg, w->super);
+	w->at_super = ret < 0;
+	return ret == 0 && is_interrupted ? -EAGAIN : ret;
+}
+
 static inline int dev_probe_data(void *arg)
 {
 	return ((struct dev *)arg)->data_fails ? -EIO : 0;
@@ -225,7 +252,8 @@ static inline int dev_probe_data(void *arg)
 static inline struct txn_dev txn_dev_of(struct dev *d)
 {
 	return (struct txn_dev){ .arg = d, .blocks = { d, dev_read, dev_write, dev_random },
-				 .write_durable = dev_write_durable, .read_super = dev_read_super,
+				 .write_durable = dev_write_durable, .write_commit = dev_write_commit,
+				 .read_super = dev_read_super,
 				 .write_super = dev_write_super, .probe_data = dev_probe_data };
 }
 

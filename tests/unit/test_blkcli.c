@@ -728,7 +728,180 @@ static void a_lease_survives_blockd(void **state)
 	free(buf);
 }
 
+/* ---- chains ---- */
+
+#define BLOCKS_NR	4u
+
+/* A commit: blocks, flushes, and the super block, one on from what stands there. */
+struct commit {
+	struct blkcli_op ops[BLOCKS_NR + 3];
+	struct disk_super old, super;
+	char *blocks;
+};
+
+static void commit_make(const struct fixture *fx, struct commit *co, uint8_t byte)
+{
+	unsigned i;
+
+	if (!co->blocks)
+		co->blocks = aligned_alloc(4096, BLOCKS_NR * LARGE_SIZE);
+	assert_non_null(co->blocks);
+	memset(co->blocks, byte, BLOCKS_NR * LARGE_SIZE);
+	device_read(fx->meta, SUPER_BLKNO << SMALL_SHIFT, &co->old, sizeof(co->old));
+	co->super = co->old;
+	le64_add(&co->super.hdr.seq, 1);
+	co->super.hdr.crc = le32_of(block_crc(&co->super, sizeof(co->super)));
+	for (i = 0; i < BLOCKS_NR; i++)
+		co->ops[i] = (struct blkcli_op){ .op = BLK_OP_WRITE, .dev = BLK_DEV_META, .len = LARGE_SIZE,
+						 .dev_off = (uint64_t)(100 + i) << LARGE_SHIFT,
+						 .buf = co->blocks + i * LARGE_SIZE };
+	co->ops[i++] = flush_op(BLK_DEV_META);
+	co->ops[i++] = flush_op(BLK_DEV_DATA);
+	co->ops[i++] = (struct blkcli_op){ .op = BLK_OP_WRITE, .dev = BLK_DEV_META, .is_durable = true,
+					   .dev_off = SUPER_BLKNO << SMALL_SHIFT, .len = SMALL_SIZE,
+					   .buf = &co->super };
+}
+
+static int commit_run(struct blkcli *c, struct commit *co)
+{
+	return blkcli_run_chain(c, co->ops, BLOCKS_NR + 3, le64_get(co->old.hdr.seq), le32_get(co->old.hdr.crc));
+}
+
+static bool device_has(const char *path, uint64_t off, const void *bytes, size_t len)
+{
+	char *buf = malloc(len);
+	bool has;
+
+	assert_non_null(buf);
+	device_read(path, off, buf, len);
+	has = memcmp(buf, bytes, len) == 0;
+	free(buf);
+	return has;
+}
+
+static bool super_is(const struct fixture *fx, const struct disk_super *s)
+{
+	return device_has(fx->meta, SUPER_BLKNO << SMALL_SHIFT, s, sizeof(*s));
+}
+
+static bool blocks_are(const struct fixture *fx, const struct commit *co)
+{
+	return device_has(fx->meta, 100ull << LARGE_SHIFT, co->blocks, BLOCKS_NR * LARGE_SIZE);
+}
+
+static void a_commit_is_one_call(void **state)
+{
+	struct fixture *fx = *state;
+	struct commit co = { .blocks = NULL };
+	struct blkcli *c, *fsd;
+	uint64_t flushes;
+
+	start(fx);
+	c = client_as(fx, BLK_KIND_SERVERD, RID, 1);
+	flushes = meta_flushes(fx);
+	for (uint8_t i = 1; i <= 3; i++) {
+		commit_make(fx, &co, i);
+		assert_int_equal(commit_run(c, &co), 0);
+		assert_true(super_is(fx, &co.super));
+		assert_true(blocks_are(fx, &co));
+		assert_int_equal(meta_flushes(fx), flushes + i);
+	}
+	/* Somebody else has written: the blocks may be there, his super stays. */
+	commit_make(fx, &co, 9);
+	le64_add(&co.old.hdr.seq, 1);
+	assert_int_equal(commit_run(c, &co), -EUCLEAN);
+	assert_false(super_is(fx, &co.super));
+	commit_make(fx, &co, 9);
+	co.old.hdr.crc = le32_of(le32_get(co.old.hdr.crc) ^ 1);
+	assert_int_equal(commit_run(c, &co), -EUCLEAN);
+	assert_false(super_is(fx, &co.super));
+	/* What cannot be sent is not sent in part. */
+	commit_make(fx, &co, 8);
+	co.ops[1].len = 1;
+	assert_int_equal(commit_run(c, &co), -EINVAL);
+	assert_false(super_is(fx, &co.super));
+	/* What blockd refuses is missed. */
+	commit_make(fx, &co, 8);
+	co.ops[2].dev_off = META_BLOCKS << LARGE_SHIFT;
+	assert_int_equal(commit_run(c, &co), -EINVAL);
+	assert_int_equal(co.ops[BLOCKS_NR + 2].result, -ECANCELED);
+	assert_false(super_is(fx, &co.super));
+	blkcli_close(c);
+
+	/* It is not a mount's to do. */
+	fsd = client(fx);
+	commit_make(fx, &co, 7);
+	assert_int_equal(commit_run(fsd, &co), -EINVAL);
+	assert_false(super_is(fx, &co.super));
+	blkcli_close(fsd);
+	free(co.blocks);
+}
+
+struct committing {
+	struct blkcli *c;
+	struct fixture *fx;
+	uint64_t done, again;
+	atomic_bool is_stopping;
+	const char *failed;
+};
+
+/* One after the other; what is said to be written is, and what is not known is tried again by steps. */
+static void *commit_on(void *arg)
+{
+	struct committing *w = arg;
+	struct commit co = { .blocks = NULL };
+	int ret;
+
+	for (uint8_t i = 0; !atomic_load(&w->is_stopping) && !w->failed; i++) {
+		commit_make(w->fx, &co, i);
+		ret = commit_run(w->c, &co);
+		w->done += ret == 0;
+		w->again += ret == -EAGAIN;
+		/* Whether the super is written or not: never without its blocks. */
+		if (super_is(w->fx, &co.super) && !blocks_are(w->fx, &co))
+			w->failed = "a super block came before what it names";
+		else if (ret != 0 && ret != -EAGAIN)
+			w->failed = strerror(-ret);
+		else if (ret == 0 && !super_is(w->fx, &co.super))
+			w->failed = "what was said to be written is not";
+		if (ret == -EAGAIN && blkcli_run(w->c, co.ops, BLOCKS_NR + 3) < 0)
+			w->failed = "it could not be written by steps";
+	}
+	free(co.blocks);
+	return NULL;
+}
+
+static void a_killed_blockd_leaves_a_whole_commit_or_none(void **state)
+{
+	struct fixture *fx = *state;
+	struct committing w = { .fx = fx };
+	struct blkcli_stats st;
+	pthread_t thread;
+
+	start(fx);
+	w.c = client_as(fx, BLK_KIND_SERVERD, RID, 1);
+	assert_int_equal(pthread_create(&thread, NULL, commit_on, &w), 0);
+	for (unsigned i = 1; i <= 12; i++) {
+		poll(NULL, 0, (int)(i * 7 % 23));
+		stop(fx, SIGKILL);
+		start(fx);
+		while (blkcli_get_stats(w.c, &st), st.reconnects < i)
+			poll(NULL, 0, 2);
+	}
+	atomic_store(&w.is_stopping, true);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	if (w.failed)
+		fail_msg("%s", w.failed);
+	print_message("%llu commits in one call, %llu interrupted\n", (unsigned long long)w.done,
+		      (unsigned long long)w.again);
+	blkcli_close(w.c);
+}
+
 static const struct CMUnitTest tests[] = {
+	TEST(a_commit_is_one_call),
+	TEST_THREADS(a_commit_is_one_call),
+	TEST(a_killed_blockd_leaves_a_whole_commit_or_none),
+	TEST_THREADS(a_killed_blockd_leaves_a_whole_commit_or_none),
 	TEST(what_is_written_is_read_again),
 	TEST_THREADS(what_is_written_is_read_again),
 	TEST(many_operations_run_in_one_call),

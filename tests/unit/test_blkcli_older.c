@@ -140,11 +140,12 @@ static void take_descriptors(struct old_blockd *b)
 		assert_int_equal(errno, EAGAIN);
 	one = 1;
 	while (blkring_pop(&b->ring->sq_tail, &b->ring->sq_head, &b->sq_head, b->ring->sq, &d) > 0) {
-		struct blkring_desc answer = { .tag = d.tag, .result = d.flags ? -EINVAL : 0 };
+		bool is_unknown = d.flags || d.chain || d.expect_seq || d.expect_crc || d.before_nr;
+		struct blkring_desc answer = { .tag = d.tag, .result = is_unknown ? -EINVAL : 0 };
 		unsigned nr = atomic_load(&b->done_nr);
 
 		assert_true(nr < DONE_MAX);
-		if (!d.flags) {
+		if (!is_unknown) {
 			b->done[nr] = d;
 			atomic_store(&b->done_nr, nr + 1);
 		}
@@ -296,11 +297,38 @@ static void flags_that_it_refuses_are_done_without(void **state)
 	stop(&b);
 }
 
+/* A chain is not sent to it, nor to the one that comes in the place of one that knows them. */
+static void a_commit_in_one_call_is_not_asked_of_it(void **state)
+{
+	struct old_blockd b = { .sock = -1 };
+	struct blkcli_op ops[2];
+	struct blkcli *c;
+	char *buf;
+
+	(void)state;
+	start(&b);
+	c = client(&b);
+	buf = blkcli_buf_alloc(c, 4096);
+	assert_non_null(buf);
+	ops[0] = blkcli_flush_op(BLK_DEV_META);
+	ops[1] = (struct blkcli_op){ .op = BLK_OP_WRITE, .dev = BLK_DEV_META, .is_durable = true,
+				     .dev_off = SUPER_BLKNO << SMALL_SHIFT, .len = 4096, .buf = buf };
+	assert_int_equal(blkcli_run_chain(c, ops, 2, 1, 1), -EAGAIN);
+	assert_int_equal(atomic_load(&b.done_nr), 0);
+	assert_int_equal(blkcli_run(c, ops, 2), 0);
+	assert_int_equal(atomic_load(&b.done_nr), 3);
+	assert_int_equal(atomic_load(&b.connections), 1);
+	blkcli_buf_free(c, buf);
+	blkcli_close(c);
+	stop(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_it_does_not_know_is_not_said_to_it),
 		cmocka_unit_test(flags_that_it_refuses_are_done_without),
+		cmocka_unit_test(a_commit_in_one_call_is_not_asked_of_it),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -172,7 +172,8 @@ static void one_field_wrong_is_refused(void **state)
 #define WRONG(field, v) { offsetof(struct blkring_desc, field), sizeof(((struct blkring_desc *)0)->field), v }
 		WRONG(op, 0), WRONG(op, BLK_OP_END), WRONG(op, 255),
 		WRONG(dev, BLK_DEVS_NR), WRONG(dev, 255),
-		WRONG(flags, 1), WRONG(result, 1), WRONG(pad[0], 1), WRONG(pad[2], 1ull << 63),
+		WRONG(flags, 1), WRONG(result, 1), WRONG(expect_seq, 1ull << 63),
+		WRONG(expect_crc, 1), WRONG(before_nr, 1),
 		WRONG(region, BLK_REGION_POOL), WRONG(region, BLK_REGIONS_NR),
 		WRONG(region, UINT32_MAX),
 		WRONG(len, 0), WRONG(len, 1), WRONG(len, 4095), WRONG(len, 65537),
@@ -192,6 +193,46 @@ static void one_field_wrong_is_refused(void **state)
 		if (ring_desc_check(&d, &limits) != -EINVAL)
 			fail_msg("case %zu passed", i);
 	}
+}
+
+static struct blkring_desc good_last(void)
+{
+	return (struct blkring_desc){ .op = BLK_OP_WRITE, .dev = BLK_DEV_META, .flags = BLKRING_DURABLE | BLKRING_LAST,
+				      .region = BLK_REGION_PRIVATE, .len = 4096,
+				      .dev_off = SUPER_BLKNO << SMALL_SHIFT, .chain = 1, .expect_seq = 2,
+				      .expect_crc = 3, .before_nr = 4 };
+}
+
+/* A chain is serverd's, and ends with its super block. */
+static void a_chain_that_makes_no_sense_is_refused(void **state)
+{
+	struct ring_limits lim = limits;
+	struct blkring_desc d = good_last();
+
+	(void)state;
+	lim.kind = BLK_KIND_SERVERD;
+	assert_int_equal(ring_desc_check(&d, &lim), 0);
+#define REFUSED(...)	d = good_last(); __VA_ARGS__; assert_int_equal(ring_desc_check(&d, &lim), -EINVAL)
+	REFUSED(d.flags = BLKRING_LAST);
+	REFUSED(d.flags = BLKRING_DURABLE);
+	REFUSED(d.chain = 0);
+	REFUSED(d.len = 8192);
+	REFUSED(d.dev_off += 4096);
+	REFUSED(d.dev = BLK_DEV_DATA);
+	REFUSED(d.op = BLK_OP_READ);
+	for (lim.kind = 0; lim.kind <= BLK_KIND_END; lim.kind++) {
+		d = good_last();
+		assert_int_equal(ring_desc_check(&d, &lim), lim.kind == BLK_KIND_SERVERD ? 0 : -EINVAL);
+		d = good_read();
+		d.chain = 1;
+		assert_int_equal(ring_desc_check(&d, &lim), lim.kind == BLK_KIND_SERVERD ? 0 : -EINVAL);
+	}
+	lim.kind = BLK_KIND_SERVERD;
+	d = (struct blkring_desc){ .op = BLK_OP_DISCARD, .dev = BLK_DEV_DATA, .dev_off = 1 << 20, .len = 8 << 20 };
+	assert_int_equal(ring_desc_check(&d, &lim), 0);
+	REFUSED(d = (struct blkring_desc){ .op = BLK_OP_DISCARD, .dev = BLK_DEV_DATA, .dev_off = 1 << 20, .len = 8 << 20,
+					   .chain = 1 });
+#undef REFUSED
 }
 
 static int try_write(uint32_t kind, unsigned op, unsigned dev, uint64_t off)
@@ -238,6 +279,7 @@ int main(void)
 		cmocka_unit_test(spinning_follows_what_paid),
 		cmocka_unit_test(good_descriptors_pass),
 		cmocka_unit_test(one_field_wrong_is_refused),
+		cmocka_unit_test(a_chain_that_makes_no_sense_is_refused),
 		cmocka_unit_test(nobody_writes_what_is_not_his),
 	};
 
