@@ -21,6 +21,11 @@
  * who led from our slot may still write: our ELECT would hide his. Nor while we hear too few to win.
  * - A failed write ends the member: serverd first, then the process (1.2 [H]).
  *
+ * What makes it end, also where the device is slow: a member can neither ask for votes nor give its own before its TERM
+ * record is durable, so the time that it has for that counts from then, and it does not stand again meanwhile; and the
+ * members draw when they stand from a time that is several records long, for whoever stands while another's record is
+ * on its way splits the votes.
+ *
  * Who has resigned is followed at once by the living member of the lowest slot, which all of them know from
  * the same state: whom it has heard within QUORUM_ALIVE_MS.  The others, and it itself, wait an election timeout first,
  * so that votes are not split; it is no promise, and if that one does not stand, any other does.
@@ -75,18 +80,36 @@ static void say(struct quorum *q, uint64_t now, struct quorum_acts *out)
 	q->beat_ns = now + QUORUM_BEAT_NS;
 }
 
-static void arm_election(struct quorum *q, uint64_t now)
+/* So that two members hardly ever stand at once: who stands is heard of only when its record is durable. */
+static uint64_t draw_delay(struct quorum *q)
 {
-	q->timeout_ns = now + QUORUM_ELECTION_NS + next_random(q) % 100 * 1000000ull;
+	return next_random(q) % 1024 * ((QUORUM_SPREAD_NS + QUORUM_SPREAD_RECORDS * q->record_ns) / 1024);
 }
 
+/* A vote takes a record of whoever gives it. */
+static void arm_election(struct quorum *q, uint64_t now)
+{
+	q->timeout_ns = now + QUORUM_ELECTION_NS + q->record_ns + draw_delay(q);
+}
+
+/* All hear the last of a leader at the same time. */
 static void arm_heartbeat(struct quorum *q, uint64_t now)
 {
-	q->timeout_ns = now + q->conf.heartbeat_timeout_ns;
+	q->timeout_ns = now + q->conf.heartbeat_timeout_ns + draw_delay(q);
+}
+
+/* The greatest lately, and no more than what a member that goes on may take. */
+static void note_record_time(struct quorum *q, uint64_t now)
+{
+	uint64_t took = now - q->asked_ns, most = q->conf.heartbeat_timeout_ns / 8;
+
+	if (took < q->record_ns / 2)
+		took = q->record_ns / 2;
+	q->record_ns = took < most ? took : most;
 }
 
 /* A greater term exists: we are a follower in it and have not voted. */
-static void enter_term(struct quorum *q, uint64_t term, struct quorum_acts *out)
+static void enter_term(struct quorum *q, uint64_t term, uint64_t now, struct quorum_acts *out)
 {
 	q->term = term;
 	q->role = QUORUM_FOLLOWER;
@@ -98,6 +121,7 @@ static void enter_term(struct quorum *q, uint64_t term, struct quorum_acts *out)
 		q->peers[i].granted_ns = 0;
 		q->left_ns[i] = q->peers[i].is_heard ? q->peers[i].heard_ns : 0;
 	}
+	q->asked_ns = now;
 	emit_write(out, QUORUM_EVENT_TERM, term);
 }
 
@@ -122,7 +146,7 @@ static bool may_be_candidate(const struct quorum *q)
 
 static void become_candidate(struct quorum *q, uint64_t now, struct quorum_acts *out)
 {
-	enter_term(q, q->term + 1, out);
+	enter_term(q, q->term + 1, now, out);
 	q->role = QUORUM_CANDIDATE;
 	q->voted_for = (uint8_t)q->conf.slot;
 	q->votes = 1u << q->conf.slot;
@@ -355,7 +379,7 @@ static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint6
 	if (p->term < q->term)
 		return;
 	if (p->term > q->term) {
-		enter_term(q, p->term, out);
+		enter_term(q, p->term, now, out);
 		if (p->role == QUORUM_LEADER)
 			arm_heartbeat(q, now);
 		else
@@ -397,11 +421,18 @@ static void written_event(struct quorum *q, const struct quorum_in *in, uint64_t
 	switch (in->record) {
 	case QUORUM_EVENT_BEGIN:
 		q->began = true;
+		if (q->term == q->conf.first_term)
+			note_record_time(q, now);
 		say(q, now, out);
 		return;
 	case QUORUM_EVENT_TERM:
 		if (in->term > q->durable_term)
 			q->durable_term = in->term;
+		if (in->term == q->term) {
+			note_record_time(q, now);
+			if (q->role == QUORUM_CANDIDATE)
+				arm_election(q, now);
+		}
 		say(q, now, out);
 		check_votes(q, now, out);
 		return;
@@ -488,7 +519,7 @@ static void evaluate(struct quorum *q, uint64_t now, struct quorum_acts *out)
 		emit_write(out, QUORUM_EVENT_END, q->term);
 	}
 	if (q->role != QUORUM_LEADER && now >= q->timeout_ns) {
-		if (may_be_candidate(q) && hears_enough(q, now))
+		if (may_be_candidate(q) && q->durable_term == q->term && hears_enough(q, now))
 			become_candidate(q, now, out);
 		else
 			arm_election(q, now);
@@ -512,6 +543,7 @@ void quorum_start(struct quorum *q, const struct quorum_conf *conf, uint64_t now
 	 */
 	q->voted_for = PLANTED(quorum_forgets_its_vote) ? MSG_NO_SLOT : (uint8_t)conf->slot;
 	q->lead = QUORUM_LEAD_NONE;
+	q->asked_ns = now;
 	if (slots_nr(q) == 1)
 		q->timeout_ns = now;
 	else if (conf->leader_on_disk)
@@ -580,7 +612,7 @@ void quorum_step(struct quorum *q, const struct quorum_in *in, uint64_t now,
 	case QUORUM_IN_NEWER:
 		/* As if that leader had told us. */
 		if (in->term > q->term) {
-			enter_term(q, in->term, out);
+			enter_term(q, in->term, now, out);
 			arm_heartbeat(q, now);
 		}
 		break;

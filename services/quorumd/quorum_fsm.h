@@ -15,7 +15,9 @@
 #include "format/format.h"
 #include "msg.h"
 
-#define QUORUM_ELECTION_NS	250000000ull	/* and up to 99 ms more */
+#define QUORUM_ELECTION_NS	250000000ull	/* and a record's time */
+#define QUORUM_SPREAD_NS	100000000ull	/* up to that and QUORUM_SPREAD_RECORDS records' time more, by lot */
+#define QUORUM_SPREAD_RECORDS	4u
 #define QUORUM_BEAT_NS		100000000ull
 #define QUORUM_ALIVE_MS		1000u		/* a member that was heard within it may be handed a term to */
 #define QUORUM_LEASE_MEMBERS_MIN 3u		/* with fewer there is no majority to have it from */
@@ -120,6 +122,8 @@ struct quorum {
 	uint8_t voted_for;		/* in this term; ourselves too */
 	uint32_t votes;
 	bool resigned;			/* we led this term and do not any more */
+	uint64_t asked_ns;		/* when the newest TERM, or BEGIN, was to be recorded */
+	uint64_t record_ns;		/* how long such a record takes here */
 	uint64_t timeout_ns;
 	uint64_t beat_ns;		/* when to say our state again */
 	uint64_t led_since_ns;

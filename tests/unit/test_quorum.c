@@ -82,6 +82,7 @@ static struct world {
 	unsigned packets_nr;
 	unsigned loss_percent;
 	uint64_t delay_max_ns;
+	uint64_t record_min_ns, record_max_ns;	/* how long a record takes */
 	uint8_t leader_of[TERMS_MAX];		/* slot + 1 */
 	uint8_t vote_of[MEMBERS_MAX][TERMS_MAX];	/* slot + 1 */
 	unsigned served;			/* times a serverd came up */
@@ -162,9 +163,10 @@ static void add_job(unsigned i, enum quorum_event_kind record, uint64_t term)
 {
 	struct member *m = &w.m[i];
 	uint64_t after = m->jobs_nr ? m->jobs[m->jobs_nr - 1].at_ns : w.now;
+	uint64_t takes_ns = w.record_min_ns + rnd(w.record_max_ns - w.record_min_ns);
 
 	CHECK(m->jobs_nr < JOBS_MAX, "slot %u writes without end", i);
-	m->jobs[m->jobs_nr++] = (struct job){ after + 1 + rnd(30 * MS), record, term };
+	m->jobs[m->jobs_nr++] = (struct job){ after + 1 + takes_ns, record, term };
 }
 
 static void perform(unsigned i, const struct quorum_acts *acts)
@@ -427,6 +429,7 @@ static void start_world(unsigned nr, uint64_t seed)
 	w.rng = seed * 0x9e3779b97f4a7c15ull | 1;
 	w.now = 1000 * SEC;
 	w.delay_max_ns = 5 * MS;
+	w.record_max_ns = 30 * MS;
 	disk_format(&w.disk);
 	for (unsigned i = 0; i < nr; i++)
 		start_member(i);
@@ -561,6 +564,40 @@ static void a_new_leader_comes_in_time(void **state)
 			CHECK(w.now - since > HEARTBEAT_NS - SEC &&
 				      w.now - since < HEARTBEAT_NS + 5 * SEC,
 			      "a leader after %llu ms", (unsigned long long)((w.now - since) / MS));
+		}
+	}
+}
+
+/*
+ * A leader's host dies, and the device is busy: members that stand again and again while the record of their term is on
+ * its way, or at the same time, count terms up and elect nobody.
+ */
+static void slow_records_delay_a_leader_and_do_not_prevent_it(void **state)
+{
+	static const unsigned times_ms[] = { 1, 50, 200, 400, 1200 };
+
+	(void)state;
+	for (unsigned k = 0; k < sizeof(times_ms) / sizeof(times_ms[0]); k++) {
+		uint64_t takes = times_ms[k] * MS, within = HEARTBEAT_NS + 5 * SEC + 40 * takes;
+
+		for (uint64_t seed = 1; seed <= 10; seed++) {
+			uint64_t term;
+			unsigned leader;
+
+			start_world(seed % 2 ? 3 : 5, seed);
+			assert_true(serves_within(5 * SEC));
+			run_until(w.now + 2 * SEC);
+			assert_true(who_serves() >= 0);
+			leader = (unsigned)who_serves();
+			term = w.m[leader].q.term;
+			w.record_min_ns = takes / 2;
+			w.record_max_ns = takes * 3 / 2;
+			kill_host(leader, 1000 * SEC);
+			CHECK(serves_within(within), "no leader in %llu ms where a record takes %u",
+			      (unsigned long long)(within / MS), times_ms[k]);
+			term = w.m[who_serves()].q.term - term;
+			CHECK(term <= 10, "%llu terms were tried where a record takes %u ms", (unsigned long long)term,
+			      times_ms[k]);
 		}
 	}
 }
@@ -846,6 +883,7 @@ int main(void)
 		cmocka_unit_test(a_failed_write_stops_serverd_before_the_process),
 		cmocka_unit_test(a_serverd_that_does_not_stop_is_killed),
 		cmocka_unit_test(a_new_leader_comes_in_time),
+		cmocka_unit_test(slow_records_delay_a_leader_and_do_not_prevent_it),
 		cmocka_unit_test(who_resigns_is_followed_at_once),
 		cmocka_unit_test(nobody_follows_where_nobody_is_alive),
 		cmocka_unit_test(a_leader_nobody_hears_stops_by_itself),
