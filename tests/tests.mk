@@ -60,10 +60,12 @@ $(BUILD)/obj/sim/%.o: %.c Makefile
 $(SIM_BIN): $(SIM_SRC:%.c=$(BUILD)/obj/sim/%.o)
 	@mkdir -p $(@D) && echo "  LINK    $@" && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
-.PHONY: unit fuzz sim check-sim test-programs check-unit check-fuzz check-asan check-tsan check-system check-cluster
+.PHONY: unit fuzz sim check-sim test-programs system-programs check-unit check-fuzz check-system check-daemons \
+	check-cluster
 unit: $(UNIT_BIN)
 fuzz: $(FUZZ_BIN)
-test-programs: all $(UNIT_BIN) $(FUZZ_BIN) $(SIM_BIN) $(POSIX_BIN) $(RIG_BIN) $(BENCH_BIN) $(LIN_BIN)
+system-programs: all $(POSIX_BIN) $(RIG_BIN) $(BENCH_BIN) $(LIN_BIN)
+test-programs: system-programs $(UNIT_BIN) $(FUZZ_BIN) $(SIM_BIN)
 
 RUN = BUILD="$(abspath $(BUILD))" tests/run
 ASAN_BUILD = $(BUILD)-asan
@@ -75,6 +77,21 @@ tsan_flags = -fsanitize=thread -Wno-tsan
 # A sanitizer that is not in the objects finds nothing, and says so of everything.
 instrumented = nm $(1)/obj/services/fsd/txn.o | grep -q ' U __$(2)_' || \
 	       { echo "$(1) is not built with its sanitizer"; exit 1; }
+
+# make_asan TARGET..., make_tsan TARGET...: what is built with the sanitizers, in folders of its own.
+make_asan = $(MAKE) --no-print-directory -s BUILD=$(ASAN_BUILD) SAN="$(asan_flags)" CFLAGS="-O1 -g"
+make_tsan = $(MAKE) --no-print-directory -s BUILD=$(TSAN_BUILD) SAN="$(tsan_flags)" CFLAGS="-O1 -g"
+
+# Whole services under sanitizers: every system test but these.  Unlike programs, they run for a while, with all
+# their threads, and are stopped, killed and started again.
+#   02-reasons 08-messages	no service runs in them
+#   60-many-files		the memory that services may have; a sanitizer has several times as much
+NO_SERVICES = 02-reasons 08-messages
+ASAN_NOT = $(NO_SERVICES) 60-many-files
+ASAN_SYSTEM := $(filter-out $(ASAN_NOT:%=tests/system/%.sh),$(SYSTEM_TESTS))
+# Those of `make check`, a minute: every call of a mount; any service killed, each replaced under load; recovery of files
+# without a name; devices that fail.
+ASAN_SHORT := $(patsubst %,tests/system/%.sh,30-posix 33-unnamed 40-kill 42-restart 72-device-errors)
 
 check-unit: $(UNIT_BIN) all
 	@$(RUN) $(UNIT_BIN:%=unit:%)
@@ -96,22 +113,24 @@ check-cluster: test-programs
 
 # Everything, in one run of tests/run so that one closing line counts it all.
 check: test-programs headers-check purity-check
-	@$(MAKE) --no-print-directory -s BUILD=$(ASAN_BUILD) SAN="$(asan_flags)" CFLAGS="-O1 -g" unit fuzz all
-	@$(MAKE) --no-print-directory -s BUILD=$(TSAN_BUILD) SAN="$(tsan_flags)" CFLAGS="-O1 -g" \
-		$(UNIT_THREADED:%=$(TSAN_BUILD)/tests/unit/%)
+	+@$(make_asan) unit fuzz system-programs
+	+@$(make_tsan) $(UNIT_THREADED:%=$(TSAN_BUILD)/tests/unit/%)
 	@$(call instrumented,$(ASAN_BUILD),asan)
 	@$(call instrumented,$(TSAN_BUILD),tsan)
 	@$(RUN) $(UNIT_BIN:%=unit:%) $(FUZZ_BIN:%=fuzz:%) sim:$(SIM_BIN) \
 		$(UNIT_SRC:tests/unit/%.c=unit:$(ASAN_BUILD)/tests/unit/%) \
 		$(FUZZ_SRC:tests/fuzz/%.c=fuzz:$(ASAN_BUILD)/tests/fuzz/%) \
 		$(UNIT_THREADED:%=unit:$(TSAN_BUILD)/tests/unit/%) \
-		$(SYSTEM_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
+		$(SYSTEM_TESTS:%=system:%) $(ASAN_SHORT:%=asan:%) $(CLUSTER_TESTS:%=host:%)
+
+check-daemons:
+	+@$(make_asan) system-programs
+	@$(call instrumented,$(ASAN_BUILD),asan)
+	@$(RUN) $(ASAN_SYSTEM:%=asan:%)
 
 sanitize:
-	@$(MAKE) --no-print-directory -s BUILD=$(ASAN_BUILD) SAN="$(asan_flags)" CFLAGS="-O1 -g" unit fuzz all \
-		$(ASAN_BUILD)/tests/sim
-	@$(MAKE) --no-print-directory -s BUILD=$(TSAN_BUILD) SAN="$(tsan_flags)" CFLAGS="-O1 -g" \
-		$(UNIT_THREADED:%=$(TSAN_BUILD)/tests/unit/%)
+	+@$(make_asan) unit fuzz all $(ASAN_BUILD)/tests/sim
+	+@$(make_tsan) $(UNIT_THREADED:%=$(TSAN_BUILD)/tests/unit/%)
 	@$(call instrumented,$(ASAN_BUILD),asan)
 	@$(call instrumented,$(TSAN_BUILD),tsan)
 	@SIM_SEEDS=500 $(RUN) $(UNIT_SRC:tests/unit/%.c=unit:$(ASAN_BUILD)/tests/unit/%) \
@@ -121,8 +140,11 @@ sanitize:
 
 # The long ones: the same system tests with more rounds, hours allowed.
 soak: test-programs
+	+@$(make_asan) system-programs
+	@$(call instrumented,$(ASAN_BUILD),asan)
 	@SOAK=1 SYSTEM_TIMEOUT=$(or $(SOAK_TIMEOUT),14400) SIM_SEEDS=$(or $(SEEDS),1000000) SIM_SECONDS=1800 $(RUN) \
-		sim:$(SIM_BIN) $(SYSTEM_TESTS:%=system:%) $(SOAK_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%)
+		sim:$(SIM_BIN) $(SYSTEM_TESTS:%=system:%) $(SOAK_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%) \
+		$(ASAN_SYSTEM:%=asan:%)
 
 # Every header compiles alone.
 headers-check:
