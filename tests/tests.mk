@@ -93,6 +93,10 @@ ASAN_SYSTEM := $(filter-out $(ASAN_NOT:%=tests/system/%.sh),$(SYSTEM_TESTS))
 # without a name; devices that fail.
 ASAN_SHORT := $(patsubst %,tests/system/%.sh,30-posix 33-unnamed 40-kill 42-restart 72-device-errors)
 
+# Tests with nodes, too: all of them, but what is not about the services.
+#   92-demo			the demo makes nodes of its own
+ASAN_CLUSTER := $(filter-out tests/cluster/92-demo.sh,$(CLUSTER_TESTS))
+
 check-unit: $(UNIT_BIN) all
 	@$(RUN) $(UNIT_BIN:%=unit:%)
 check-fuzz: $(FUZZ_BIN)
@@ -126,7 +130,7 @@ check: test-programs headers-check purity-check
 check-daemons:
 	+@$(make_asan) system-programs
 	@$(call instrumented,$(ASAN_BUILD),asan)
-	@$(RUN) $(ASAN_SYSTEM:%=asan:%)
+	@$(RUN) $(ASAN_SYSTEM:%=asan:%) $(ASAN_CLUSTER:%=asan-host:%)
 
 sanitize:
 	+@$(make_asan) unit fuzz all $(ASAN_BUILD)/tests/sim
@@ -144,7 +148,7 @@ soak: test-programs
 	@$(call instrumented,$(ASAN_BUILD),asan)
 	@SOAK=1 SYSTEM_TIMEOUT=$(or $(SOAK_TIMEOUT),14400) SIM_SEEDS=$(or $(SEEDS),1000000) SIM_SECONDS=1800 $(RUN) \
 		sim:$(SIM_BIN) $(SYSTEM_TESTS:%=system:%) $(SOAK_TESTS:%=system:%) $(CLUSTER_TESTS:%=host:%) \
-		$(ASAN_SYSTEM:%=asan:%)
+		$(ASAN_SYSTEM:%=asan:%) $(ASAN_CLUSTER:%=asan-host:%)
 
 # Every header compiles alone.
 headers-check:

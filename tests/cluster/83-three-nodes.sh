@@ -21,6 +21,10 @@ for n in $NODES; do
 	checked "$n comes back" cluster_start "$n"
 	ok "and sees what was written without it" node "$n" grep -qx "without-$n" "$MNT/without-$n"
 done
+case $BUILD in *-asan)
+	for d in $DAEMONS; do checked "a report of $d in a node would fail this test" san_hears n2 "$d"; done
+	ok "and what was ended for that is back" wait_for 120 all_healthy ;;
+esac
 checked "all stop at the same time" cluster_stop
 cluster_check "check: clean"
 tap_done

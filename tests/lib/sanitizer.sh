@@ -4,6 +4,7 @@
 # build as it is: what it made anew would be without them.  Else nothing happens.
 #
 #   san_nodes nX...                     before the nodes boot: services and programs in them get the options
+#   san_hears nX SERVICE                that a failed assertion of a service there is heard of: has it abort, forgets the report
 #   san_collect                         before the rig is gone: their reports come to $SAN_REPORTS
 san_nodes() {
 	local n name value
@@ -17,6 +18,12 @@ san_nodes() {
 		RIG_ENV+="$name=${value//"$TOP/tests/tsan.supp"//shared/san/tsan.supp} "
 	done
 	export RIG_ENV
+}
+san_hears() {
+	local pid report
+	pid=$(node_pid "$1" "$2") || return 1
+	report=$RIG_DIR/shared/san/$1/report.scoutfs-$2.$pid
+	node "$1" kill -ABRT "$pid" && wait_for 90 grep -q SUMMARY "$report" && rm "$report"
 }
 san_collect() {
 	local f
