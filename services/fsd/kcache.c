@@ -43,6 +43,7 @@
 #include "locks.h"
 #include "log.h"
 #include "orphan.h"
+#include "saved.h"
 #include "serving.h"
 #include "vfsflags.h"
 
@@ -57,6 +58,7 @@
 #define ON_ITS_WAY_MS		1000u
 /* After that long a process that went on from an earlier one has proved itself. */
 #define SERVED_MS		10000u
+#define SAVE_MS			15000u	/* for the kernel to write back what programs have stored to mappings */
 #define TOLD_MS			1000u	/* for what waits for answers, until the connection is cut */
 
 struct kcache {
@@ -632,6 +634,7 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms)
 	kc->mounted = false;
 	kc->unmounting = true;
 	pthread_mutex_unlock(&kc->mutex);
+	status_unmounts();
 	if (umount2(kc->mountpoint, 0) < 0 && errno == EBUSY) {
 		log_notice("%s is in use: it is detached now, and gone when the last program has "
 			   "let go, at the latest in %u s (fuser -m shows who)",
@@ -639,9 +642,12 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms)
 		umount2(kc->mountpoint, MNT_DETACH);
 	}
 	if (!wait_served(kc, grace_ms)) {
+		struct saved *saved = saved_begin(fsd, SAVE_MS);
+
 		log_warning("%s was still in use after %u s: its programs get errors now",
 			    kc->mountpoint, grace_ms / 1000);
 		kcache_abort(fsd);
+		saved_end(saved);
 	}
 	pthread_mutex_lock(&kc->mutex);
 	kc->unmounting = false;
