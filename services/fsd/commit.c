@@ -516,6 +516,8 @@ struct cleaning {
 	uint64_t gen;
 	bool done;
 	uint64_t ref, seq;	/* resolved last: most are to the same generation */
+	const struct stream *st;
+	size_t left, next_left;	/* of its items; after the transaction that runs */
 };
 
 static int resolve(struct itx *tx, struct cleaning *cl, uint64_t *seq)
@@ -562,22 +564,34 @@ static int settle_inode(struct itx *tx, struct cleaning *cl, const struct key *k
 	return rec_put_found(tx, key, rec->mark, rec->flags, &ci, sizeof(ci));
 }
 
-static int clean_some(struct itx *tx, void *arg)
+static bool is_inode_key(const struct key *key)
+{
+	return key->zone == ZONE_FS && key->type == TYPE_INODE;
+}
+
+/* gen is committed: what it deleted goes, unless a later one has written it again. */
+static int clean_item(struct itx *tx, struct cleaning *cl, const struct key *key)
+{
+	const struct item_rec *rec;
+	int ret = rec_get(tx, key, &rec);
+
+	if (ret <= 0)
+		return ret;
+	if (rec->flags & ITEM_REC_DELETED && rec->mark <= cl->gen)
+		return rec_del_found(tx);
+	return is_inode_key(key) ? settle_inode(tx, cl, key, rec) : 0;
+}
+
+static int clean_listed(struct itx *tx, void *arg)
 {
 	struct cleaning *cl = arg;
 	struct key keys[ITEMS_DIRTY_TAKE];
-	const struct item_rec *rec;
 	size_t nr;
 	int ret = items_dirty_take(tx, cl->gen, keys, &nr);
 
 	cl->done = nr == 0;
-	for (size_t i = 0; i < nr && ret >= 0; i++) {
-		ret = rec_get(tx, &keys[i], &rec);
-		if (ret > 0 && rec->flags & ITEM_REC_DELETED && rec->mark <= cl->gen)
-			ret = rec_del_found(tx);
-		else if (ret > 0 && keys[i].zone == ZONE_FS && keys[i].type == TYPE_INODE)
-			ret = settle_inode(tx, cl, &keys[i], rec);
-	}
+	for (size_t i = 0; i < nr && ret >= 0; i++)
+		ret = clean_item(tx, cl, &keys[i]);
 	return ret < 0 ? ret : 0;
 }
 
@@ -587,7 +601,51 @@ int commit_clean(struct txn *t, uint64_t gen)
 	int ret = 0;
 
 	while (ret == 0 && !cl.done)
-		ret = items_run(t->fsd, clean_some, &cl);
+		ret = items_run(t->fsd, clean_listed, &cl);
+	return ret;
+}
+
+/* Some items of the stream, from the end on: LMDB moves less of a page when its last record goes. */
+static int clean_streamed(struct itx *tx, void *arg)
+{
+	struct cleaning *cl = arg;
+	size_t at = cl->left;
+	int ret = 0;
+
+	for (unsigned nr = 0; at > 0 && nr < ITEMS_DIRTY_TAKE && ret >= 0; at--) {
+		const struct stream_item *it = &cl->st->items[at - 1];
+
+		if (!it->is_deleted && !is_inode_key(&it->key))
+			continue;
+		ret = clean_item(tx, cl, &it->key);
+		nr++;
+	}
+	cl->next_left = at;
+	return ret < 0 ? ret : 0;
+}
+
+static int drop_rows(struct itx *tx, void *arg)
+{
+	struct cleaning *cl = arg;
+
+	return items_dirty_drop(tx, cl->gen, &cl->done);
+}
+
+/*
+ * The same for a generation that this process has streamed out.  What it has written is known, and in order, so each page of
+ * the cache is changed once, and then the list goes unread.  A process that dies on the way leaves the list to the next one.
+ */
+static int clean_up(struct txn *t, const struct closing *c)
+{
+	struct cleaning cl = { .gen = c->gen, .st = &c->st, .left = c->st.nr };
+	int ret = 0;
+
+	while (ret == 0 && cl.left) {
+		ret = items_run(t->fsd, clean_streamed, &cl);
+		cl.left = cl.next_left;
+	}
+	while (ret == 0 && !cl.done)
+		ret = items_run(t->fsd, drop_rows, &cl);
 	return ret;
 }
 
@@ -614,7 +672,7 @@ static int publish(struct txn *t, struct closing *c, const struct disk_log_trees
 		return ret;
 	stats_inc(&t->fsd->stats.trans_commit_done);
 	txn_publish(t, c->gen);
-	return commit_clean(t, c->gen);
+	return clean_up(t, c);
 }
 
 /* Until the leader has stored the generation, as *lt; *next is what it said. */

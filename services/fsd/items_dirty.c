@@ -157,3 +157,36 @@ int items_dirty_take(struct itx *tx, uint64_t gen, struct key keys[ITEMS_DIRTY_T
 	*nr = in_order(keys, *nr);
 	return 0;
 }
+
+/* Backwards: rows were added at the end, so LMDB has nothing to move when the last one goes. */
+int items_dirty_drop(struct itx *tx, uint64_t gen, bool *done)
+{
+	const struct row_key behind = { .gen = htobe64(gen + 1) };
+	uint64_t be = htobe64(gen);
+	MDB_val mk, mv;
+	MDB_cursor *mc;
+	int ret, rc;
+
+	*done = false;
+	ret = items_cursor(tx, TABLE_DIRTY, &mc);
+	if (ret < 0)
+		return ret;
+	for (unsigned nr = 0; nr < ITEMS_DIRTY_DROP && !*done; nr++) {
+		mk = mval(&behind, sizeof(behind));
+		rc = mdb_cursor_get(mc, &mk, &mv, MDB_SET_RANGE);
+		if (rc == 0 || rc == MDB_NOTFOUND)
+			rc = mdb_cursor_get(mc, &mk, &mv, rc == 0 ? MDB_PREV : MDB_LAST);
+		*done = rc == MDB_NOTFOUND || (rc == 0 && memcmp(mk.mv_data, &be, sizeof(be)) != 0);
+		if (*done)
+			break;
+		tx->changes++;
+		if (rc == 0)
+			rc = mdb_cursor_del(mc, 0);
+		if (rc) {
+			ret = items_error(tx, rc, "dirty list");
+			break;
+		}
+	}
+	mdb_cursor_close(mc);
+	return ret;
+}

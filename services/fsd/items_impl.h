@@ -31,6 +31,7 @@ static inline struct ikey ikey_of(const struct key *key)
 #define ITEMS_SNAPSHOTS_IDLE	32u
 #define ITEMS_DIRTY_ROW		64u	/* keys in a row of TABLE_DIRTY, at most */
 #define ITEMS_DIRTY_TAKE	512u
+#define ITEMS_DIRTY_DROP	512u	/* rows in one transaction */
 #define ITEMS_NAMES_PART	8u	/* of the map's size, beside it: names.c */
 
 /* Percent of the map: eviction begins, eviction ends, operations wait for room. */
@@ -135,6 +136,8 @@ int dirty_flush(struct itx *tx);
 int items_dirty_list(struct itx *tx, uint64_t gen, struct key **keys, size_t *nr);
 /* Take some of those of all generations up to gen off the list, ascending; none: *nr is 0. */
 int items_dirty_take(struct itx *tx, uint64_t gen, struct key keys[ITEMS_DIRTY_TAKE], size_t *nr);
+/* Take some of those of generation gen off the list without looking at them; *done: all are. */
+int items_dirty_drop(struct itx *tx, uint64_t gen, bool *done);
 /* Whether operations should wait for room. */
 bool items_is_full(struct items *is);
 /* Measure what the tables use, in tx. */

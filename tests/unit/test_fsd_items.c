@@ -389,13 +389,45 @@ static void do_close(void)
 	m.closed = true;
 }
 
+static void clean(struct itx *tx, const struct key *key)
+{
+	const struct item_rec *rec;
+
+	if (rec_get(tx, key, &rec) > 0 && rec->flags & ITEM_REC_DELETED && rec->mark <= m.gen)
+		assert_int_equal(rec_del_found(tx), 0);
+}
+
+/* What another process finds: only the list says what there is. */
+static void clean_listed(struct itx *tx)
+{
+	struct key keys[ITEMS_DIRTY_TAKE];
+	size_t nr;
+
+	do {
+		assert_int_equal(items_dirty_take(tx, m.gen, keys, &nr), 0);
+		for (size_t i = 0; i < nr; i++)
+			clean(tx, &keys[i]);
+	} while (nr > 0);
+}
+
+/* What was streamed out is known; the list goes unread. */
+static void clean_streamed(struct itx *tx)
+{
+	bool done = false;
+
+	for (size_t i = m.batch_nr; i-- > 0;) {
+		struct key key = key_of(m.batch[i].key);
+
+		clean(tx, &key);
+	}
+	while (!done)
+		assert_int_equal(items_dirty_drop(tx, m.gen, &done), 0);
+}
+
 /* As commit.c does it: the trees, then the number, then the rows. */
 static void do_commit(void)
 {
-	struct key keys[ITEMS_DIRTY_TAKE];
-	const struct item_rec *rec;
 	struct itx tx;
-	size_t nr;
 
 	if (!m.closed)
 		return;
@@ -408,14 +440,10 @@ static void do_commit(void)
 	if (!below(3))
 		m.evicted += (unsigned)items_evict(&m.fsd, true);
 	begin(&tx, true);
-	do {
-		assert_int_equal(items_dirty_take(&tx, m.gen, keys, &nr), 0);
-		for (size_t i = 0; i < nr; i++) {
-			if (rec_get(&tx, &keys[i], &rec) > 0 && rec->flags & ITEM_REC_DELETED &&
-			    rec->mark <= m.gen)
-				assert_int_equal(rec_del_found(&tx), 0);
-		}
-	} while (nr > 0);
+	if (below(2))
+		clean_listed(&tx);
+	else
+		clean_streamed(&tx);
 	assert_int_equal(items_commit(&tx), 0);
 	m.closed = false;
 }
@@ -625,6 +653,60 @@ static void what_is_dirty_is_listed_in_order_and_taken_once(void **state)
 	items_abort(&tx);
 }
 
+static void a_list_is_dropped_in_steps_and_the_next_one_stays(void **state)
+{
+	enum { ROWS = ITEMS_DIRTY_DROP + 20 };
+	struct key first = many_key(0), last = many_key(UINT64_MAX), *keys;
+	struct items_dirty dirty;
+	uint64_t gen, v = 1;
+	struct itx tx, snap;
+	unsigned steps = 0;
+	bool done = false;
+	size_t nr;
+
+	(void)state;
+	begin(&tx, true);
+	assert_int_equal(items_set_known(&tx, &first, &last), 0);
+	assert_int_equal(items_commit(&tx), 0);
+	for (unsigned i = 0; i < ROWS; i++) {	/* a row each */
+		struct key key = many_key(i);
+
+		begin(&tx, true);
+		assert_int_equal(item_put(&tx, &key, &v, 8), 0);
+		assert_int_equal(items_commit(&tx), 0);
+	}
+	assert_int_equal(items_close_gen(&m.fsd, &gen, &snap, count_closed, &dirty), 0);
+	items_abort(&snap);
+	begin(&tx, true);
+	assert_int_equal(item_put(&tx, &first, &v, 8), 0);
+	assert_int_equal(items_commit(&tx), 0);
+
+	while (!done) {
+		begin(&tx, true);
+		assert_int_equal(items_dirty_list(&tx, gen, &keys, &nr), 0);
+		assert_int_equal(nr, ROWS - steps * ITEMS_DIRTY_DROP);
+		free(keys);
+		assert_int_equal(items_dirty_drop(&tx, gen, &done), 0);
+		assert_int_equal(items_commit(&tx), 0);
+		steps++;
+	}
+	assert_int_equal(steps, 2);
+	begin(&tx, true);
+	assert_int_equal(items_dirty_list(&tx, gen, &keys, &nr), 0);
+	assert_int_equal(nr, 0);
+	free(keys);
+	assert_int_equal(items_dirty_list(&tx, gen + 1, &keys, &nr), 0);
+	assert_int_equal(nr, 1);
+	assert_true(key_eq(&keys[0], &first));
+	free(keys);
+	assert_int_equal(items_dirty_drop(&tx, gen, &done), 0);	/* there are none, and later ones */
+	assert_true(done);
+	assert_int_equal(items_dirty_drop(&tx, gen + 1, &done), 0);
+	assert_int_equal(items_dirty_drop(&tx, gen + 1, &done), 0);	/* none at all */
+	assert_true(done);
+	items_abort(&tx);
+}
+
 static void insert_and_delete_look_before_they_change(void **state)
 {
 	struct key key = key_of(3), other = key_of(4);
@@ -809,6 +891,7 @@ int main(void)
 		T(fresh_item_leaves_no_marker_but_a_committing_one_does),
 		T(insert_and_delete_look_before_they_change),
 		T(what_is_dirty_is_listed_in_order_and_taken_once),
+		T(a_list_is_dropped_in_steps_and_the_next_one_stays),
 		T(full_cache_parks_and_is_usable_again),
 		T(what_is_not_known_parks_for_that_key),
 		T(reopened_cache_has_what_was_committed),
