@@ -634,7 +634,6 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms)
 	kc->mounted = false;
 	kc->unmounting = true;
 	pthread_mutex_unlock(&kc->mutex);
-	status_unmounts();
 	if (umount2(kc->mountpoint, 0) < 0 && errno == EBUSY) {
 		log_notice("%s is in use: it is detached now, and gone when the last program has "
 			   "let go, at the latest in %u s (fuser -m shows who)",
