@@ -189,7 +189,8 @@ static void fill_status(void *arg, struct msg_status_reply *r)
 	waits_for(fsd, r->waiting_for, sizeof(r->waiting_for));
 	if (fsd) {
 		ctl_add_text(r, "rid", "%016llx", (unsigned long long)fsd->rid);
-		ctl_add_text(r, "fsid", "%016llx", (unsigned long long)fsd->fsid);
+		if (status.phase > PHASE_DEVICES)	/* else it is being read just now */
+			ctl_add_text(r, "fsid", "%016llx", (unsigned long long)fsd->fsid);
 		ctl_add_text(r, "mountpoint", "%s", fsd->conf.mountpoint);
 		keys_status(fsd->keys, &fsd->conf, r);
 	}

@@ -45,7 +45,11 @@
 #define FENCE_WAIT_NS	(30 * NSEC_PER_SEC)	/* then another member may try, if there is one */
 #define RESCAN_NS	(500 * NSEC_PER_MSEC)	/* who is to be fenced may stop by itself */
 #define TICK_MAX_NS	(1 * NSEC_PER_SEC)
+#ifdef __SANITIZE_THREAD__
+#define THREAD_STACK_BYTES	(8u << 20)	/* what TSan keeps of each thread, there, is 767 KiB */
+#else
 #define THREAD_STACK_BYTES	(512u << 10)
+#endif
 #define LEASE_STEPS	8u			/* serverd's lease is told so often in its time */
 
 /* A signal's only effects: the end before the loop runs, a ring in it. */
@@ -588,7 +592,7 @@ static void loop(struct quorumd *qd)
 static int read_config(struct quorumd *qd)
 {
 	_Alignas(4096) struct disk_super super;
-	uint32_t a;
+	uint32_t a, present = 0;
 	const char *why;
 	int ret;
 
@@ -607,7 +611,7 @@ static int read_config(struct quorumd *qd)
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++) {
 		if (!quorum_slot_is_configured(&super.qconf, i))
 			continue;
-		qd->present |= 1u << i;
+		present |= 1u << i;
 		qd->addrs[i] = le32_get(super.qconf.slots[i].addr);
 		qd->ports[i] = le16_get(super.qconf.slots[i].port);
 		if (!quorum_addr_is_valid(qd->addrs[i], qd->ports[i])) {
@@ -617,7 +621,7 @@ static int read_config(struct quorumd *qd)
 			return -EINVAL;
 		}
 		for (unsigned j = 0; j < i; j++) {
-			if ((qd->present & 1u << j) && qd->addrs[j] == qd->addrs[i] &&
+			if ((present & 1u << j) && qd->addrs[j] == qd->addrs[i] &&
 			    qd->ports[j] == qd->ports[i]) {
 				log_err("%s: quorum slots %u and %u have the same address",
 					qd->conf.meta_device, j, i);
@@ -625,7 +629,10 @@ static int read_config(struct quorumd *qd)
 			}
 		}
 	}
-	if (!(qd->present & 1u << qd->slot)) {
+	pthread_mutex_lock(&qd->mutex);
+	qd->present = present;		/* the status is asked for already */
+	pthread_mutex_unlock(&qd->mutex);
+	if (!(present & 1u << qd->slot)) {
 		log_err("quorum_slot %u is not configured in the volume; give one of the slots that mkfs -Q made",
 			qd->slot);
 		return -EINVAL;
