@@ -3,6 +3,8 @@
  * what not, what it says of a volume in use, that findings name paths and are bounded, and that no
  * bytes whatever go unseen or bring it down.
  */
+#include <stdatomic.h>
+
 #include "test_check_vol.h"
 
 /* --- 0002-leaked-blocks.md --- */
@@ -222,7 +224,7 @@ static void messages_of_a_kind_are_bounded_and_counted(void **state)
 	free_volume(&v);
 }
 
-static bool was_read[META_BLOCKS];
+static atomic_bool was_read[META_BLOCKS];	/* by any of check's threads */
 
 static int note_read(void *arg, uint64_t blkno, void *buf)
 {

@@ -194,6 +194,7 @@ static void a_server_answers_what_it_does_not_know(void **state)
 static char server_endpoint[64];
 static atomic_uint client_asked, client_cut;
 static atomic_int call_err;
+static _Atomic(struct net_client *) asked_client;
 
 static int resolve(void *arg, char *to, size_t size)
 {
@@ -204,10 +205,10 @@ static int resolve(void *arg, char *to, size_t size)
 
 static void client_on_request(void *arg, struct net_req *req, unsigned type, const void *msg)
 {
-	(void)msg;
+	(void)arg, (void)msg;
 	assert_int_equal(type, MSG_sync_log_trees);
 	atomic_fetch_add(&client_asked, 1);
-	net_client_respond(*(struct net_client **)arg, req, 0, MSG_sync_log_trees_reply, NULL);
+	net_client_respond(atomic_load(&asked_client), req, 0, MSG_sync_log_trees_reply, NULL);
 }
 
 static void client_on_disconnected(void *arg)
@@ -226,7 +227,7 @@ static void a_mount_answers_what_it_does_not_know(void **state)
 {
 	struct peer p = { .ctx = zmq_ctx_new(), .is_router = true };
 	struct net_client *nc = NULL;
-	struct net_client_conf conf = { .rid = RID, .fsid = FSID, .fmt_vers = 2, .keepalive_ms = 60000, .arg = &nc,
+	struct net_client_conf conf = { .rid = RID, .fsid = FSID, .fmt_vers = 2, .keepalive_ms = 60000,
 					.ops = { .resolve = resolve, .on_request = client_on_request,
 						 .on_disconnected = client_on_disconnected } };
 	struct msg_greeting_reply r = { .fsid = FSID, .fmt_vers = 2, .server_term = TERM, .status = GREETING_OK,
@@ -241,6 +242,7 @@ static void a_mount_answers_what_it_does_not_know(void **state)
 	assert_int_equal(zmq_bind(p.sock, "tcp://127.0.0.1:*"), 0);
 	assert_int_equal(zmq_getsockopt(p.sock, ZMQ_LAST_ENDPOINT, server_endpoint, &size), 0);
 	assert_int_equal(net_client_start(&nc, &conf), 0);
+	atomic_store(&asked_client, nc);
 	hear(&p);
 	assert_int_equal(p.last.type, MSG_greeting);
 	hdr.id = p.last.id;
