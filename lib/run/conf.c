@@ -52,6 +52,7 @@ static const struct conf_key conf_keys[] = {
 	KEY(KIND_SLOT, quorum_slot, 0, 14),
 	KEY(KIND_SIZE, cache_size, 8ull << 20, 1ull << 40),
 	KEY(KIND_SIZE, pool_size, 8ull << 20, 1ull << 40),
+	KEY(KIND_SIZE, server_cache_size, 4ull << 20, 1ull << 40),
 	KEY(KIND_U32, commit_interval_ms, 10, 60000),
 	KEY(KIND_U32, heartbeat_timeout_ms, 2000, 60000),
 	KEY(KIND_U32, orphan_scan_delay_ms, 100, 60000),
@@ -282,6 +283,7 @@ int conf_init(struct instance_conf *conf, const char *name, char *err, size_t er
 	conf->quorum_slot = CONF_NO_SLOT;
 	conf->cache_size = 256ull << 20;
 	conf->pool_size = 256ull << 20;
+	conf->server_cache_size = 64ull << 20;
 	conf->commit_interval_ms = 1000;
 	conf->heartbeat_timeout_ms = 10000;
 	conf->orphan_scan_delay_ms = 10000;

@@ -36,6 +36,7 @@ struct instance_conf {
 	int quorum_slot;			/* 0..14, or CONF_NO_SLOT */
 	uint64_t cache_size;			/* bytes, a multiple of 4096 */
 	uint64_t pool_size;			/* bytes, a multiple of 4096 */
+	uint64_t server_cache_size;		/* bytes of metadata that a leader keeps, a multiple of 4096 */
 	uint32_t commit_interval_ms;
 	uint32_t heartbeat_timeout_ms;
 	uint32_t orphan_scan_delay_ms;

@@ -621,6 +621,7 @@ static void add_gauges(struct daemon *d, struct msg_status_reply *reply)
 		return;
 	ts = txn_stats(t);
 	txn_get_view(t, &v);
+	ctl_add_value(reply, "server_cache_size_bytes", s->conf.conf->server_cache_size);
 	ctl_add_value(reply, "commits", atomic_load(&ts->commits));
 	ctl_add_value(reply, "commit_us", atomic_load(&ts->commit_us_last));
 	ctl_add_value(reply, "commit_us_sum", atomic_load(&ts->commit_us_sum));

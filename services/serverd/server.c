@@ -26,7 +26,6 @@
  */
 #define SEQ_GAP			(1ull << 32)
 /* Metadata blocks kept in memory: 64 MiB. */
-#define CLEAN_BLOCKS_MAX	1024u
 
 /* Who was mounted, and whose log tree lies around. */
 struct start_task {
@@ -206,7 +205,8 @@ static int open_volume(void *arg, struct txn **t, const char **why)
 	ret = s->conf.set_term(s->conf.arg, s->conf.term);
 	if (ret < 0)
 		return ret;
-	return txn_open(t, &s->conf.dev, &s->seq, s->conf.fsid, CLEAN_BLOCKS_MAX, why);
+	return txn_open(t, &s->conf.dev, &s->seq, s->conf.fsid,
+			(unsigned)(s->conf.conf->server_cache_size >> LARGE_SHIFT), why);
 }
 
 static bool tasks_done(void *arg)

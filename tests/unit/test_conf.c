@@ -132,6 +132,7 @@ static void defaults_are_as_documented(void **state)
 	assert_string_equal(conf.state_dir, "/var/lib/scoutfs/vol");
 	assert_int_equal(conf.quorum_slot, CONF_NO_SLOT);
 	assert_int_equal(conf.cache_size, 256 << 20);
+	assert_int_equal(conf.server_cache_size, 64 << 20);
 	assert_int_equal(conf.pool_size, 256 << 20);
 	assert_int_equal(conf.commit_interval_ms, 1000);
 	assert_int_equal(conf.heartbeat_timeout_ms, 10000);
@@ -209,6 +210,7 @@ static void bad_lines_are_named(void **state)
 		  "commit_interval_ms: '99999999999999999999'" },
 		{ "cache_size = 1", "cache_size: 1 is out of range" },
 		{ "cache_size = 256X", "cache_size: '256X'" },
+		{ "server_cache_size = 1M", "server_cache_size: 1048576 is out of range: give 4194304 to" },
 		{ "cache_size = 256MB", "cache_size: '256MB'" },
 		{ "cache_size = 99999999999T", "cache_size: '99999999999T'" },
 		{ "pool_size = 16777217", "pool_size: 16777217 is not a multiple" },

@@ -348,6 +348,7 @@ void server_sim_init(struct cluster *cl, unsigned i)
 	x->conf.recovery_timeout_ms = cl->recovery_timeout_ms;
 	x->conf.tcp_keepalive_timeout_ms = cl->keepalive_ms;
 	x->conf.lease_ms = LEASE_MS_DEFAULT;
+	x->conf.server_cache_size = 64u << 20;
 	x->conf.longest_io_ms = 5000;
 	x->conf.log_merge_wait_timeout_ms = cl->merge_wait_ms;
 	x->conf.log_merge_min_height = cl->merge_min_height;
