@@ -52,8 +52,6 @@ void pool_committed(struct fsd *fsd, struct pool_batch *pb);	/* frees pb */
 /* `from`, closed and never stored, becomes part of `to`, the open one (resume.c). */
 int pool_fold(struct fsd *fsd, uint64_t from, uint64_t to);
 int dalloc_fold(struct fsd *fsd, uint64_t from, uint64_t to);
-/* gen was committed by an earlier process. */
-void pool_clean(struct fsd *fsd, uint64_t gen);
 
 /* ---- data blocks of this mount (dalloc.c), in TABLE_DAVAIL and TABLE_DLOG ---- */
 

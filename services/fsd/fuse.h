@@ -59,8 +59,6 @@ struct kcache_call {
 bool kcache_invalidate(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino, bool all, struct kcache_call *call);
 /* Whether there are requests that nobody has taken yet. */
 bool kcache_has_unread(struct fsd *fsd);
-/* Whether the kernel can be told to forget entries (Linux 6.16); without, they are not cached. */
-bool kcache_has_epochs(struct fsd *fsd);
 /* How long the kernel may trust that a name is, or is not, in dir: seconds.  0 without epochs,
  * because then nothing could take it back. */
 double kcache_entry_timeout(struct fsd *fsd, uint64_t dir);

@@ -685,7 +685,8 @@ void kcache_free(struct fsd *fsd)
 
 /* ---- what the kernel forgets ----------------------------------------------------------------- */
 
-bool kcache_has_epochs(struct fsd *fsd)
+/* Whether the kernel can be told to forget entries (Linux 6.16); without, they are not cached. */
+static bool kcache_has_epochs(struct fsd *fsd)
 {
 	return fsd->kcache && !atomic_load(&fsd->kcache->no_epochs);
 }

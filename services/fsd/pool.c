@@ -731,7 +731,8 @@ int pool_fold(struct fsd *fsd, uint64_t from, uint64_t to)
 	return ret;
 }
 
-void pool_clean(struct fsd *fsd, uint64_t gen)
+/* gen was committed by an earlier process. */
+static void pool_clean(struct fsd *fsd, uint64_t gen)
 {
 	struct dirty_rows rows = { .gen = gen };
 

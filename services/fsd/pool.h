@@ -9,8 +9,6 @@
 
 #include "data.h"
 
-#define PAGE_NONE	UINT32_MAX
-
 /* Value of TABLE_POOL.  Dirty iff gen > committed generation; gen 0: as read from the device. */
 struct pool_rec {
 	uint64_t gen;

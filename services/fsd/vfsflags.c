@@ -34,7 +34,8 @@ static const struct {
 	{ "relatime", MS_RELATIME }, { "nosymfollow", MS_NOSYMFOLLOW },
 };
 
-unsigned long vfsflags_parse(const char *text)
+/* The flags in the sixth field of a line of mountinfo. */
+static unsigned long vfsflags_parse(const char *text)
 {
 	unsigned long flags = 0;
 

@@ -14,7 +14,4 @@ unsigned long vfsflags_noted(struct fsd *fsd);
 /* The mount has them: the next one that replaces it notes its own. */
 void vfsflags_applied(struct fsd *fsd);
 
-/* The flags in the sixth field of a line of mountinfo. */
-unsigned long vfsflags_parse(const char *options);
-
 #endif

@@ -79,7 +79,8 @@ static unsigned slots_nr(const struct quorumd *qd)
 	return (unsigned)__builtin_popcount(qd->present);
 }
 
-void quorumd_fail(struct quorumd *qd, int status)
+/* This process cannot go on in an orderly way. */
+static void quorumd_fail(struct quorumd *qd, int status)
 {
 	qd->exiting = true;
 	qd->exit_status = status;

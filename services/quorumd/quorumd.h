@@ -95,8 +95,6 @@ struct quorumd {
 /* main.c: one event into the machine, and what it asks for. */
 void quorumd_event(struct quorumd *qd, const struct quorum_in *in);
 void quorumd_event_kind(struct quorumd *qd, enum quorum_event_in kind, uint64_t term);
-/* This process cannot go on in an orderly way. */
-void quorumd_fail(struct quorumd *qd, int status);
 
 /* slot_io.c: jobs that block, done in order by one thread. */
 enum slot_job_kind {

@@ -163,7 +163,7 @@ void check_free_extents(struct check *ck, const struct disk_alloc_root *root,
 	sorter_fini(&ft.by_order);
 }
 
-int check_cmp_u64(const void *a, const void *b)
+static int check_cmp_u64(const void *a, const void *b)
 {
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
 

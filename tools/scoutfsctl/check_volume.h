@@ -302,7 +302,6 @@ void check_dir_item(struct check_dir *d, const struct item *it);
 /* The end of an inode: inode is NULL if it has no inode item. */
 void check_dir_end(struct check_dir *d, uint64_t ino, const struct disk_inode *inode);
 void check_links(struct check *ck);
-int check_cmp_u64(const void *a, const void *b);
 int check_cmp_key(const void *a, const void *b);
 /* The orders of what the sorters hold. */
 int check_cmp_data(const void *a, const void *b);	/* by place */

@@ -58,7 +58,8 @@ void status_print_age(uint64_t ms)
 		printf("%" PRIu64 " d %" PRIu64 " h", s / 86400, s / 3600 % 24);
 }
 
-void status_print_line(const char *label, const char *text)
+/* "label  text", indented; the text may be anything. */
+static void status_print_line(const char *label, const char *text)
 {
 	printf("    %-12s ", label);
 	text_string(stdout, text, strlen(text));

@@ -16,8 +16,6 @@ void status_ask_all(const struct instance_conf *conf, struct instance_answers *a
 
 /* "2 d 3 h", "5 min 10 s", "0.4 s": the two greatest units. */
 void status_print_age(uint64_t ms);
-/* "label  text", indented; the text may be anything. */
-void status_print_line(const char *label, const char *text);
 void status_print_service(const struct service_answer *a, enum service s, bool is_verbose);
 void status_print_service_json(const struct service_answer *a, enum service s);
 /* "name":"text", with what stands before it. */

@@ -119,7 +119,8 @@ int forest_sources(struct block_set *bs, const struct forest_roots *roots, struc
 	return 0;
 }
 
-int forest_src_may_have(struct block_set *bs, const struct forest_src *src,
+/* 1: the tree may hold items under that lock, 0: it does not (11.4).  fs_root always may. */
+static int forest_src_may_have(struct block_set *bs, const struct forest_src *src,
 			const struct key *lock_start)
 {
 	struct block *bl;

@@ -21,9 +21,6 @@ struct forest_src {
  */
 int forest_sources(struct block_set *bs, const struct forest_roots *roots, struct forest_src **srcs,
 		   size_t *nr);
-/* 1: the tree may hold items under that lock, 0: it does not (11.4).  fs_root always may. */
-int forest_src_may_have(struct block_set *bs, const struct forest_src *src,
-			const struct key *lock_start);
 
 /* Copies of items.  Values lie in one buffer that moves as it grows: they are named by offset. */
 struct kept_item {

@@ -154,7 +154,8 @@ int srch_block_each(const struct disk_srch_block *b, srch_entry_fn each, void *a
 	return 0;
 }
 
-int srch_parent_check(const struct disk_srch_parent *b, unsigned refs_nr, const char **why)
+/* Whether exactly the first refs_nr references of a parent are set. */
+static int srch_parent_check(const struct disk_srch_parent *b, unsigned refs_nr, const char **why)
 {
 	for (unsigned i = 0; i < SRCH_PARENT_REFS; i++) {
 		bool set = le64_get(b->refs[i].blkno) != 0;

@@ -34,8 +34,6 @@ typedef int (*srch_entry_fn)(void *arg, const struct srch_entry *e);
 int srch_block_check(const struct disk_srch_block *b, bool sorted, const char **why);
 /* The entries of a leaf that passed srch_block_check, in their order. */
 int srch_block_each(const struct disk_srch_block *b, srch_entry_fn each, void *arg);
-/* Whether exactly the first refs_nr references of a parent are set. */
-int srch_parent_check(const struct disk_srch_parent *b, unsigned refs_nr, const char **why);
 
 /* The least height for that many leaves (13.1); 0 for none, or for more than any device has. */
 unsigned srch_height(uint64_t blocks);

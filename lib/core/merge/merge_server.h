@@ -25,8 +25,6 @@
 #define MERGE_BATCH		8u
 /* What one step of work may allocate or free at most, except for the end of a merge. */
 #define MERGE_STEP_BLOCKS	150u
-/* More inputs than this are finished in one commit only with luck: start merging far earlier. */
-#define MERGE_INPUTS_MAX	1500u
 
 /* The server's transaction as seen from here; pointers are borrowed for a call. */
 struct merge_server {

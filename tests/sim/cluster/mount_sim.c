@@ -26,7 +26,6 @@
 #define TURN_MIN_NS	(20 * SIM_US)
 #define COMMIT_NS	(3 * SIM_SEC)
 #define CLEAN_MAX	64u
-#define RETRY_NS	(100 * SIM_MS)
 
 struct mount_sim *mount_of_fsd(struct fsd *fsd)
 {
