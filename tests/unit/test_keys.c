@@ -17,7 +17,6 @@
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
@@ -29,6 +28,7 @@
 #include "csum/csum.h"
 #include "keys.h"
 #include "net_client.h"
+#include "net_rig.h"
 #include "net_server.h"
 #include "zmqu.h"
 
@@ -394,35 +394,11 @@ static void on_request(void *arg, uint64_t rid, uint64_t handle, unsigned type, 
 	net_server_respond(server.ns, rid, handle, 0, MSG_alloc_inodes_reply, &reply);
 }
 
-static void on_response(void *arg, uint64_t rid, uint64_t tag, int ret, unsigned type, const void *msg)
-{
-	(void)arg, (void)rid, (void)tag, (void)ret, (void)type, (void)msg;
-}
-
-static void on_disconnected(void *arg, uint64_t rid, uint64_t since_ns)
-{
-	(void)arg, (void)rid, (void)since_ns;
-}
-
-static void on_rid(void *arg, uint64_t rid)
-{
-	(void)arg, (void)rid;
-}
-
 static void *server_thread(void *arg)
 {
 	(void)arg;
 	while (!atomic_load(&server.stopping)) {
-		struct pollfd p = { .events = POLLIN };
-		uint64_t now = clock_mono_ns(), at;
-		int ms;
-
-		pthread_mutex_lock(&server.mutex);
-		p.fd = net_server_fd(server.ns);
-		at = net_server_deadline(server.ns);
-		pthread_mutex_unlock(&server.mutex);
-		ms = at <= now ? 0 : (int)((at - now) / NSEC_PER_MSEC) + 1;
-		poll(&p, 1, ms < 10 ? ms : 10);
+		net_rig_wait(&server.ns, &server.mutex);
 		pthread_mutex_lock(&server.mutex);
 		net_server_dispatch(server.ns, clock_mono_ns());
 		pthread_mutex_unlock(&server.mutex);
@@ -430,42 +406,20 @@ static void *server_thread(void *arg)
 	return NULL;
 }
 
-/* One that is free just now. */
-static void pick_port(void)
-{
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(in);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
-	close(fd);
-	server.port = ntohs(in.sin_port);
-	snprintf(server.endpoint, sizeof(server.endpoint), "tcp://127.0.0.1:%u", server.port);
-}
-
 static void start_server(struct keys *keys, uint64_t fsid)
 {
-	uint64_t end_ns = clock_mono_ns() + DEADLINE_NS;
-	const char *endpoint = server.endpoint;
 	struct net_server_conf nc = {
-		.endpoints = &endpoint, .endpoints_nr = 1,
 		.term = TERM, .fsid = fsid, .fmt_vers = FMT_VERS, .keepalive_ms = KEEPALIVE_MS,
 		.keys = keys, .refusals = &server.refusals, .counts = &server.counts,
-		.ops = { on_greeting, on_request, on_response, on_disconnected, on_rid, on_rid },
+		.ops = { on_greeting, on_request, net_rig_no_response, net_rig_no_disconnect, net_rig_no_rid, net_rig_no_rid },
 	};
-	int ret;
 
 	memset(&server.refusals, 0, sizeof(server.refusals));
 	memset(&server.counts, 0, sizeof(server.counts));
 	pthread_mutex_init(&server.mutex, NULL);
 	server.ctx = zmq_ctx_new();
 	atomic_store(&server.stopping, false);
-	do {
-		pick_port();
-		ret = net_server_open(&server.ns, server.ctx, &nc);
-	} while (ret == -EADDRINUSE && clock_mono_ns() < end_ns);	/* somebody else had it in between */
-	assert_int_equal(ret, 0);
+	server.port = net_rig_open(&server.ns, server.ctx, &nc, server.endpoint, sizeof(server.endpoint));
 	assert_int_equal(pthread_create(&server.thread, NULL, server_thread, NULL), 0);
 }
 

@@ -16,16 +16,14 @@
 
 #include <cmocka.h>
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "clock.h"
 #include "net_client.h"
+#include "net_rig.h"
 #include "net_server.h"
 #include "zmqu.h"
 
@@ -211,21 +209,6 @@ static void on_left(void *arg, uint64_t rid)
 static struct net_refusals refusals;
 static struct net_counts counts;
 
-static void pick_endpoint(void)
-{
-	struct sockaddr_in in = { .sin_family = AF_INET,
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(in);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
-	close(fd);
-	snprintf(server.endpoint, sizeof(server.endpoint), "tcp://127.0.0.1:%u",
-		 ntohs(in.sin_port));
-}
-
 static void open_server(void)
 {
 	const char *endpoint = server.endpoint;
@@ -249,7 +232,7 @@ static void open_server(void)
 	while ((ret = net_server_open(&server.ns, server.ctx, &conf)) == -EADDRINUSE && clock_mono_ns() < end) {
 		/* or somebody else has the port that was free, and no client knows it yet */
 		if (server.term == 1)
-			pick_endpoint();
+			net_rig_pick(server.endpoint, sizeof(server.endpoint));
 	}
 	if (ret < 0) {
 		fprintf(stderr, "the server does not start on %s\n", endpoint);
@@ -265,17 +248,7 @@ static void *server_thread(void *arg)
 {
 	(void)arg;
 	while (!atomic_load(&server.stopping)) {
-		struct pollfd p = { .events = POLLIN };
-		uint64_t now = clock_mono_ns(), deadline;
-		int ms;
-
-		/* A test may put another server in its place. */
-		pthread_mutex_lock(&server.mutex);
-		p.fd = net_server_fd(server.ns);
-		deadline = net_server_deadline(server.ns);
-		pthread_mutex_unlock(&server.mutex);
-		ms = deadline <= now ? 0 : (int)((deadline - now) / NSEC_PER_MSEC) + 1;
-		poll(&p, 1, ms < 10 ? ms : 10);
+		net_rig_wait(&server.ns, &server.mutex);
 		if (atomic_load(&server.paused))
 			continue;
 		pthread_mutex_lock(&server.mutex);
@@ -317,7 +290,7 @@ static void start_server(void)
 	faults.at = 0;
 	faults.kind = FAULT_NONE;
 	server.ctx = zmq_ctx_new();
-	pick_endpoint();
+	net_rig_pick(server.endpoint, sizeof(server.endpoint));
 	open_server();
 	assert_int_equal(pthread_create(&server.thread, NULL, server_thread, NULL), 0);
 }
@@ -734,7 +707,7 @@ static void a_silent_server_is_left_when_another_leads(void **state)
 	silent = server.ns;
 	server.hold = false;
 	server.term++;
-	pick_endpoint();
+	net_rig_pick(server.endpoint, sizeof(server.endpoint));
 	open_server();
 	pthread_mutex_unlock(&server.mutex);
 	wait_count(tc, &tc->done_nr, 2, "answers, the second by another server");

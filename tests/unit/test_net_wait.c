@@ -18,10 +18,10 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <unistd.h>
 
 #include "clock.h"
 #include "net_client_impl.h"
+#include "net_rig.h"
 #include "net_server.h"
 #include "zmqu.h"
 
@@ -96,16 +96,6 @@ static void on_response(void *arg, uint64_t rid, uint64_t tag, int err, unsigned
 	w.heard++;
 }
 
-static void on_gone(void *arg, uint64_t rid, uint64_t since_ns)
-{
-	(void)arg, (void)rid, (void)since_ns;
-}
-
-static void on_rid(void *arg, uint64_t rid)
-{
-	(void)arg, (void)rid;
-}
-
 static int resolve(void *arg, char *to, size_t size)
 {
 	(void)arg;
@@ -133,20 +123,14 @@ static void client_on_request(void *arg, struct net_req *req, unsigned type, con
 
 static void serve_at_term(uint64_t term)
 {
-	const char *endpoints[] = { w.endpoint };
-	struct net_server_conf sc = { .endpoints = endpoints, .endpoints_nr = 1, .term = term, .fsid = FSID,
+	struct net_server_conf sc = { .term = term, .fsid = FSID,
 				      .fmt_vers = 2, .keepalive_ms = 60000,
-				      .ops = { on_greeting, on_request, on_response, on_gone, on_rid, on_rid } };
-	int ret = -EADDRINUSE;
+				      .ops = { on_greeting, on_request, on_response, net_rig_no_disconnect,
+					       net_rig_no_rid, net_rig_no_rid } };
 
 	pthread_mutex_lock(&w.lock);
-	for (unsigned i = 0; i < 100 && ret == -EADDRINUSE; i++) {
-		snprintf(w.endpoint, sizeof(w.endpoint), "tcp://127.0.0.1:%u",
-			 20000 + ((unsigned)getpid() * 7 + i * 131 + (unsigned)term * 977) % 10000);
-		ret = net_server_open(&w.ns, w.ctx, &sc);
-	}
+	net_rig_open(&w.ns, w.ctx, &sc, w.endpoint, sizeof(w.endpoint));
 	pthread_mutex_unlock(&w.lock);
-	assert_int_equal(ret, 0);
 }
 
 static int world_up(void **state)

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "net_rig.h"
 #include "services/serverd/answer.h"
 #include "services/serverd/worker.h"
 #include "zmqu.h"
@@ -101,21 +102,6 @@ static void on_request(void *arg, uint64_t rid, uint64_t handle, unsigned type, 
 	w.job.handle = handle;
 	w.job.task = (struct task){ .complete = task_complete };
 	worker_submit(w.worker, &w.job.task);
-}
-
-static void on_response(void *arg, uint64_t rid, uint64_t tag, int err, unsigned type, const void *msg)
-{
-	(void)arg, (void)rid, (void)tag, (void)err, (void)type, (void)msg;
-}
-
-static void on_gone(void *arg, uint64_t rid, uint64_t since_ns)
-{
-	(void)arg, (void)rid, (void)since_ns;
-}
-
-static void on_rid(void *arg, uint64_t rid)
-{
-	(void)arg, (void)rid;
 }
 
 static bool is_up(void *arg)
@@ -245,25 +231,18 @@ static int up(void **state)
 	static const struct answer_ops ops = { is_up, dispatch, due_ns, wake_loop };
 	struct msg_greeting g = { .fsid = FSID, .fmt_vers = 2, .rid = RID, .epoch = 1, .process = 1 };
 	char endpoint[64];
-	const char *endpoints[] = { endpoint };
 	struct net_server_conf conf = {
-		.endpoints = endpoints, .endpoints_nr = 1, .term = TERM, .fsid = FSID, .fmt_vers = 2,
+		.term = TERM, .fsid = FSID, .fmt_vers = 2,
 		.keepalive_ms = 3600000,
-		.ops = { on_greeting, on_request, on_response, on_gone, on_rid, on_rid },
+		.ops = { on_greeting, on_request, net_rig_no_response, net_rig_no_disconnect, net_rig_no_rid, net_rig_no_rid },
 	};
 	uint64_t give_up = clock_mono_ns() + DEADLINE_NS;
-	int ret = -EADDRINUSE;
 
 	(void)state;
 	w = (struct world){ .answer = ANSWER_INITIALIZER, .is_up = true, .due_ns = UINT64_MAX, .ctx = zmq_ctx_new(),
 			    .wake_fd = eventfd(0, EFD_NONBLOCK), .idle_fd = eventfd(0, EFD_NONBLOCK) };
 	assert_int_equal(answer_init(&w.answer, &ops, &w), 0);
-	for (unsigned i = 0; i < 100 && ret == -EADDRINUSE; i++) {
-		snprintf(endpoint, sizeof(endpoint), "tcp://127.0.0.1:%u",
-			 20000 + ((unsigned)getpid() * 7 + i * 131) % 10000);
-		ret = net_server_open(&w.ns, w.ctx, &conf);
-	}
-	assert_int_equal(ret, 0);
+	net_rig_open(&w.ns, w.ctx, &conf, endpoint, sizeof(endpoint));
 	assert_int_equal(answer_listen(&w.answer, w.ns), 0);
 	assert_int_equal(zmqu_dealer(w.ctx, 3600000, &w.sock), 0);
 	assert_int_equal(zmq_connect(w.sock, endpoint), 0);
