@@ -132,6 +132,7 @@ static int make_rid(const struct instance_conf *conf, const char *path)
 	return ret;
 }
 
+/* Who looks for the last one must be let through those above it. */
 static int make_dirs(const char *path)
 {
 	char dir[CONF_PATH_BYTES];
@@ -143,7 +144,7 @@ static int make_dirs(const char *path)
 		if (saved != '/' && saved != 0)
 			continue;
 		*p = 0;
-		if (mkdir(dir, 0750) < 0 && errno != EEXIST)
+		if (mkdir(dir, saved ? 0755 : 0750) < 0 && errno != EEXIST)
 			return -errno;
 		if (!saved)
 			return 0;

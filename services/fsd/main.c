@@ -196,8 +196,10 @@ static void *signal_thread(void *arg)
 		if (status_get_phase() != PHASE_MOUNTED)
 			continue;	/* main looks at `stopping`, or is on its way out */
 		sdn_stopping();
-		if (!is_unmounted)
+		if (!is_unmounted) {
+			status_unmounts();
 			kcache_unmount(fsd, UNMOUNT_GRACE_MS);
+		}
 		is_unmounted = true;
 	}
 	return NULL;

@@ -47,6 +47,7 @@ static struct {
 	struct ctl *ctl;
 	enum fsd_phase phase;
 	uint64_t since_ns;
+	bool unmounts;			/* and is served still: programs hold it */
 	bool stopping;
 	bool has_thread;
 	pthread_t thread;
@@ -57,6 +58,19 @@ static const char *const phase_words[] = {
 	[PHASE_OPENING] = "opening the volume",	    [PHASE_MOUNTED] = "mounted",
 	[PHASE_UNMOUNTING] = "unmounting",	    [PHASE_COMMITTING] = "storing the last commit",
 	[PHASE_LEAVING] = "saying farewell",
+};
+
+static enum fsd_phase shown_phase(void)
+{
+	return status.phase == PHASE_MOUNTED && status.unmounts ? PHASE_UNMOUNTING : status.phase;
+}
+
+/* While it is not mounted it is not well, whatever else there is to say. */
+static const char *const phase_waits[] = {
+	[PHASE_LEADER] = "a leader",
+	[PHASE_OPENING] = "the volume to be opened and mounted",
+	[PHASE_UNMOUNTING] = "programs to let go of the mount",
+	[PHASE_COMMITTING] = "the last commit",
 };
 
 static bool has_session(enum fsd_phase phase)
@@ -71,8 +85,8 @@ static double seconds(uint64_t since_ns)
 	return now > since_ns ? (double)(now - since_ns) / 1e9 : 0;
 }
 
-/* What is waited for, in words; the empty string: nothing.  With the lock held. */
-static void waits_for(struct fsd *fsd, char *buf, size_t size)
+/* What this process waits for, whatever its phase; the empty string: nothing.  With the lock held. */
+static void waits_inside(struct fsd *fsd, char *buf, size_t size)
 {
 	struct txn_status ts;
 	uint64_t since = 0, age = 0;
@@ -110,12 +124,24 @@ static void waits_for(struct fsd *fsd, char *buf, size_t size)
 			 (double)age / 1e9);
 }
 
+/* What is waited for, in words; the empty string: nothing.  With the lock held. */
+static void waits_for(struct fsd *fsd, char *buf, size_t size)
+{
+	enum fsd_phase phase = shown_phase();
+
+	waits_inside(fsd, buf, size);
+	if (!*buf && phase < sizeof(phase_waits) / sizeof(phase_waits[0]) && phase_waits[phase])
+		snprintf(buf, size, "%s", phase_waits[phase]);
+}
+
 static void state_words(struct fsd *fsd, char *buf, size_t size)
 {
-	if (status.phase == PHASE_MOUNTED && fsd)
+	enum fsd_phase phase = shown_phase();
+
+	if (phase == PHASE_MOUNTED && fsd)
 		snprintf(buf, size, "mounted at %.200s", fsd->conf.mountpoint);
 	else
-		snprintf(buf, size, "%s", phase_words[status.phase]);
+		snprintf(buf, size, "%s", phase_words[phase]);
 }
 
 static void add_gauges(struct fsd *fsd, struct msg_status_reply *r)
@@ -346,6 +372,15 @@ void status_phase(enum fsd_phase phase)
 {
 	pthread_mutex_lock(&status.lock);
 	status.phase = phase;
+	status.since_ns = clock_mono_ns();
+	pthread_cond_signal(&status.cond);
+	pthread_mutex_unlock(&status.lock);
+}
+
+void status_unmounts(void)
+{
+	pthread_mutex_lock(&status.lock);
+	status.unmounts = true;
 	status.since_ns = clock_mono_ns();
 	pthread_cond_signal(&status.cond);
 	pthread_mutex_unlock(&status.lock);

@@ -18,6 +18,8 @@ enum fsd_phase {
 int status_start(struct fsd *fsd);
 void status_phase(enum fsd_phase phase);
 enum fsd_phase status_get_phase(void);
+/* It is being detached, and its phase stays as long as programs are served: what is shown does not. */
+void status_unmounts(void);
 /* Before anything it shows is freed: nothing but the phase is shown from here on. */
 void status_detach(void);
 void status_stop(void);

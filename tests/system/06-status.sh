@@ -137,7 +137,15 @@ for bad in xyz 0 123456789abcdef01 ""; do
 	"$CTL" fence ack "$bad" "$CONF" >/dev/null 2>&1
 	is "'$bad' is no rid" $? 64
 done
-ok "unmount" inst_stop
+# --- a program holds the mount at its stop
+exec 7>"$MNT/held"
+inst_stop >/dev/null 2>&1 7>&- & stop=$!
+unmounting() { status "$CONF"; grep -q "^  fsd  *unmounting" <<<"$out"; }
+ok "while it unmounts it says so" wait_for 120 unmounting
+is "and is not healthy: exit status" "$rc" 1
+exec 7>&-
+wait $stop
+ok "unmounted" test $? = 0
 nok "fence list where nothing runs fails" "$CTL" fence list "$CONF"
 
 # --- mount(8)'s helper: by options alone, then by a configuration

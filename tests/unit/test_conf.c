@@ -291,6 +291,7 @@ static void a_rid_is_made_once_and_known_for_ever(void **state)
 {
 	char path[CONF_PATH_BYTES + 32], text[32];
 	uint64_t rid, again;
+	struct stat st;
 	FILE *f;
 
 	(void)state;
@@ -298,7 +299,12 @@ static void a_rid_is_made_once_and_known_for_ever(void **state)
 	assert_int_equal(instance_rid_get(&conf, &rid), -ENOENT);
 	assert_int_equal(instance_rid_is_ours(&conf, 1), 0);
 	assert_int_equal(mkdir(conf.runtime_dir, 0700), 0);
+	umask(022);
 	assert_int_equal(instance_rid_get(&conf, &rid), 0);
+	/* The services are not of one user: each must come through to the record. */
+	snprintf(path, sizeof(path), "%s/lib", dir);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0755);
 	assert_true(rid != 0 && rid != UINT64_MAX);
 	assert_int_equal(instance_rid_get(&conf, &again), 0);
 	assert_true(rid == again);
