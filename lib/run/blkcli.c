@@ -320,8 +320,8 @@ static void piece_chain(struct waiter *w, struct slot *s, bool is_last)
 }
 
 /* Send the piece of op that starts at byte pos; *done says how much it was.  -ETIMEDOUT. */
-static int piece_send(struct blkcli *c, struct waiter *w, struct blkcli_op *op, uint32_t pos, bool is_last,
-		      uint32_t *done)
+static int piece_send(struct blkcli *c, struct waiter *w, struct blkcli_op *op, uint32_t pos,
+		      bool is_last, uint32_t *done)
 {
 	struct slot *s;
 	char *bytes = op->op == BLK_OP_DISCARD || op->op == BLK_OP_FLUSH ? NULL :
@@ -432,11 +432,11 @@ static int chain_begin(struct blkcli *c, struct waiter *w, const struct expected
 }
 
 /*
- * Results are in ops. *was_resent: not all was sent in the order of ops.  expect: they make a chain, or NULL.
- * -ETIMEDOUT; -EAGAIN: nothing was sent, for they cannot make one.
+ * Results are in ops. *was_resent: not all was sent in the order of ops.  expect: they make a
+ * chain, or NULL. -ETIMEDOUT; -EAGAIN: nothing was sent, for they cannot make one.
  */
-static int run_once(struct blkcli *c, struct blkcli_op *ops, size_t nr, const struct expected_super *expect,
-		    bool *was_resent)
+static int run_once(struct blkcli *c, struct blkcli_op *ops, size_t nr,
+		    const struct expected_super *expect, bool *was_resent)
 {
 	struct waiter w;
 	int ret = 0;

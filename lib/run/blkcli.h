@@ -73,13 +73,15 @@ struct blkcli_op {
 int blkcli_run(struct blkcli *c, struct blkcli_op *ops, size_t nr);
 
 /*
- * Run all ops, the last of which writes the super block, durably and only after all others have ended well, and only if what
- * stands there is the super block of that seq and crc: kind serverd.  It is one call of blockd.  0 or the first error in
- * order of ops, as blkcli_run; that of the last is -ECANCELED if it was not written for another's.  -EUCLEAN: another
- * super stands there.  -EAGAIN: it may be written or not, for blockd was restarted in between, or knows no such call: run
- * everything again, with blkcli_run, the super block at the end.
+ * Run all ops, the last of which writes the super block, durably and only after all others have
+ * ended well, and only if what stands there is the super block of that seq and crc: kind serverd.
+ * It is one call of blockd.  0 or the first error in order of ops, as blkcli_run; that of the last
+ * is -ECANCELED if it was not written for another's.  -EUCLEAN: another super stands there.
+ * -EAGAIN: it may be written or not, for blockd was restarted in between, or knows no such call:
+ * everything is to be run again, the super block in a call of its own when the rest is done.
  */
-int blkcli_run_chain(struct blkcli *c, struct blkcli_op *ops, size_t nr, uint64_t seq, uint32_t crc);
+int blkcli_run_chain(struct blkcli *c, struct blkcli_op *ops, size_t nr, uint64_t seq,
+		     uint32_t crc);
 
 /* For blkcli_run: write a block of a set; a flush that is_after. */
 static inline struct blkcli_op blkcli_write_op(const struct block_write *w)

@@ -111,8 +111,8 @@ int client_drain(struct blkcli *c);
 /* Put a waiting slot into the ring when there is one; client_kick must follow before the unlock. */
 void client_send_slot(struct blkcli *c, struct slot *s);
 /*
- * The chain that a slot belongs to has ended with its connection: it is an operation like others.  Not its last one, which
- * must not be done before the others: that ends with -EAGAIN, and is free.
+ * The chain that a slot belongs to has ended with its connection: it is an operation like others.
+ * Not its last one, which must not be done before the others: that ends with -EAGAIN, and is free.
  */
 void client_leave_chain(struct blkcli *c, struct slot *s);
 /* Let blockd see what was put into the ring. */

@@ -58,14 +58,15 @@ enum blk_region {
 };
 
 /*
- * Unused fields are 0 in a submission.  A completion carries tag and result: 0 or -errno.  A write (DISCARD
- * too) of an fsd or a serverd is answered -EKEYEXPIRED while its lease has run out; -ESTALE and -ENOLINK
- * mean that it will never be done.
+ * Unused fields are 0 in a submission.  A completion carries tag and result: 0 or -errno.  A write
+ * (DISCARD too) of an fsd or a serverd is answered -EKEYEXPIRED while its lease has run out;
+ * -ESTALE and -ENOLINK mean that it will never be done.
  *
- * A serverd's operations with the same chain, not 0, belong together: one of them, the last to be put into the ring, is
- * the super block with BLKRING_LAST.  It is submitted when the before_nr others have ended and all of them well, else it is
- * answered -ECANCELED; and only if what stands there is a super block of that sequence number and checksum, looked at
- * in the meantime, else -EUCLEAN.  A client has one chain under way; an operation of another is refused, -EBUSY.
+ * A serverd's operations with the same chain, not 0, belong together: one of them, the last to be
+ * put into the ring, is the super block with BLKRING_LAST.  It is submitted when the before_nr
+ * others have ended and all of them well, else it is answered -ECANCELED; and only if what stands
+ * there is a super block of that sequence number and checksum, looked at in the meantime, else
+ * -EUCLEAN.  A client has one chain under way; an operation of another is refused, -EBUSY.
  */
 struct blkring_desc {
 	uint8_t op;

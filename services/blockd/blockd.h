@@ -146,7 +146,7 @@ struct io {
 	bool is_bdev;
 	bool is_durable;		/* a write that ends when it is durable */
 	uint8_t part;			/* enum chain_part */
-	uint8_t round;			/* a write: see conn.c */
+	uint8_t round;			/* a write: see conn_io.c */
 	int fd;
 	char *buf;
 	uint64_t off;
@@ -224,7 +224,7 @@ enum chain_step chain_next(const struct chain *ch, uint64_t now_ns, uint64_t loo
 /* The last has ended, or was refused. */
 void chain_end(struct chain *ch);
 
-/* ---- conn.c: clients ---- */
+/* ---- conn.c: clients; conn_io.c: their rings ---- */
 
 struct conn;
 

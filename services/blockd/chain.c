@@ -1,16 +1,19 @@
 /*
- * Chains: a commit of serverd in one call.  Pure but for the memory of one block; what is done with the operations is conn.c's.
+ * Chains: a commit of serverd in one call.  Pure but for the memory of one block; what is done with
+ * the operations is conn_io.c's.
  *
- * A commit is the blocks, the flushes that make them durable, and then the super block that names them.  Sent as two
- * calls it costs the client a wake-up between them.  Here it sends everything at once, and blockd keeps the super block
- * back.  What makes that as safe as two calls:
+ * A commit is the blocks, the flushes that make them durable, and then the super block that names
+ * them.  Sent as two calls it costs the client a wake-up between them.  Here it sends everything at
+ * once, and blockd keeps the super block back.  What makes that as safe as two calls:
  *
- * - The super block goes to the kernel when all that stood before it has ended and ended well, and so many as the client
- *   says that there were: one that was refused, or went to a blockd of before, is missed.
- * - Tokens and the lease are looked at when it is submitted, not when it was sent (conn.c).  That is also why the kernel is
- *   not left to chain them (IOSQE_IO_LINK): it would submit the last one at a time that nobody looks at.
- * - What stands at its place must be the super block that the client knows, or somebody else works on the volume.  It is
- *   read while the others are under way, and once more if they took long.
+ * - The super block goes to the kernel when all that stood before it has ended and ended well, and
+ *   so many as the client says that there were: one that was refused, or went to a blockd of
+ *   before, is missed.
+ * - Tokens and the lease are looked at when it is submitted, not when it was sent (conn_io.c).
+ *   That is also why the kernel is not left to chain them (IOSQE_IO_LINK): it would submit the last
+ *   one at a time that nobody looks at.
+ * - What stands at its place must be the super block that the client knows, or somebody else works
+ *   on the volume.  It is read while the others are under way, and once more if they took long.
  * - A connection that ends takes its chain along, so one that is sent again starts from its start.
  */
 #include "blockd.h"

@@ -35,8 +35,8 @@ static int chain_check(const struct blkring_desc *d, uint32_t kind)
 		return is_last ? -EINVAL : 0;
 	if (kind != BLK_KIND_SERVERD || d->op == BLK_OP_DISCARD)
 		return -EINVAL;
-	if (is_last && (!(d->flags & BLKRING_DURABLE) || d->dev != BLK_DEV_META || d->len != SMALL_SIZE ||
-			d->dev_off != SUPER_BLKNO << SMALL_SHIFT))
+	if (is_last && (!(d->flags & BLKRING_DURABLE) || d->dev != BLK_DEV_META ||
+			d->len != SMALL_SIZE || d->dev_off != SUPER_BLKNO << SMALL_SHIFT))
 		return -EINVAL;
 	return 0;
 }

@@ -9,8 +9,8 @@
  * How: trees are changed in a private copy of the super, on blocks taken from the active allocation list
  * (format 10.3).  commit() refills the idle avail list, moves the idle freed list, or what it can of it, into the
  * tree that is not allocated from once that is worth it, writes the blocks, flushes, looks at the super
- * meanwhile, writes it, flushes: all in one call of the device, which goes on step by step by itself, where that is
- * possible.  Then the lists change places, and the trees too when the one in use runs low.  So a
+ * meanwhile, writes it, flushes: all in one call of the device, where that is possible.  Then the
+ * lists change places, and the trees too when the one in use runs low.  So a
  * block freed by one commit can be allocated at the earliest by the next but one.
  *
  * A job that fails has usually left trees half changed.  Instead of undoing, everything since the last
@@ -478,8 +478,9 @@ static int fail_super(struct txn *t, int err)
 }
 
 /*
- * Blocks, flushes, super, each when the one before is done; and the super is looked at with the blocks, which takes no time
- * of its own. may_stand: the new one may stand there, by a try that nobody knows the end of.
+ * Blocks, flushes, super, each when the one before is done; and the super is looked at with the
+ * blocks, which takes no time of its own. may_stand: the new one may stand there, by a try that
+ * nobody knows the end of.
  */
 static int write_by_steps(struct txn *t, const struct txn_write *w, bool may_stand)
 {
@@ -510,8 +511,10 @@ static int fail_foreign_super(struct txn *t)
 
 	if (ret == 0)
 		ret = check_super_is_ours(t, &on_disk);
-	return ret < 0 ? txn_fail(t, ret, "the super block could not be read before it was written") :
-			 txn_fail(t, -ESTALE, "the super block was for a moment not the one that this server wrote");
+	if (ret < 0)
+		return txn_fail(t, ret, "the super block could not be read before it was written");
+	return txn_fail(t, -ESTALE, "the super block was for a moment not the one that this server "
+				    "wrote");
 }
 
 /* All that is dirty, durable, and the super that names it. */

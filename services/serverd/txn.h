@@ -42,9 +42,10 @@ struct txn_dev {
 	 */
 	int (*write_durable)(void *arg, const struct block_write *w, size_t nr, bool data, void *super);
 	/*
-	 * The whole commit in one: write_durable, and when that is done well and the super that stands there is the
-	 * old one, write_super.  -EUCLEAN: it is another.  -EAGAIN: not possible, or interrupted: the super may be
-	 * written or not, and all is to be done step by step.  NULL: never possible.
+	 * The whole commit in one: write_durable, and when that is done well and the super that
+	 * stands there is the old one, write_super.  -EUCLEAN: it is another.  -EAGAIN: not
+	 * possible, or interrupted: the super may be written or not, and all is to be done step by
+	 * step.  NULL: never possible.
 	 */
 	int (*write_commit)(void *arg, struct txn_write *w);
 	int (*read_super)(void *arg, void *buf);	/* SMALL_SIZE bytes at SUPER_BLKNO */

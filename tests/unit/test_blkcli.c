@@ -864,7 +864,8 @@ static void *commit_on(void *arg)
 			w->failed = strerror(-ret);
 		else if (ret == 0 && !super_is(w->fx, &co.super))
 			w->failed = "what was said to be written is not";
-		if (ret == -EAGAIN && blkcli_run(w->c, co.ops, BLOCKS_NR + 3) < 0)
+		if (ret == -EAGAIN && (blkcli_run(w->c, co.ops, BLOCKS_NR + 2) < 0 ||
+				       blkcli_run(w->c, co.ops + BLOCKS_NR + 2, 1) < 0))
 			w->failed = "it could not be written by steps";
 	}
 	free(co.blocks);

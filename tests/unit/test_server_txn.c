@@ -384,16 +384,16 @@ static bool life(struct sim *s)
 	return run_one(s->t, &r) == 0;
 }
 
-static void a_power_cut_at_any_write_loses_nothing_committed(void **state)
+static void power_cuts(bool knows_commits)
 {
 	uint64_t seed = env("SEED", 3), step = env("STEP", 1);
 	bool whole = false;
 
-	(void)state;
 	for (uint64_t at = 1; !whole; at += step) {
 		struct sim *s = sim_make();
 
 		rng = seed * 1000003 + at;
+		s->dev->knows_commits = knows_commits;
 		s->dev->ops = 0;
 		s->dev->crash_at = at;
 		whole = life(s);
@@ -420,6 +420,43 @@ static void a_power_cut_at_any_write_loses_nothing_committed(void **state)
 			print_message("%llu writes and flushes\n", (unsigned long long)s->dev->ops);
 		}
 		sim_free(s);
+	}
+}
+
+static void a_power_cut_at_any_write_loses_nothing_committed(void **state)
+{
+	(void)state;
+	power_cuts(false);
+}
+
+static void nor_does_one_where_a_commit_is_one_call(void **state)
+{
+	(void)state;
+	power_cuts(true);
+}
+
+/* Whether the super of the interrupted call was written or not, the commit is one, and the next goes on from it. */
+static void a_commit_that_is_interrupted_is_done_by_steps(void **state)
+{
+	uint64_t commits = 1;
+
+	(void)state;
+	for (uint64_t at = 1; at <= commits; at++) {
+		for (unsigned late = 0; late < 2; late++) {
+			struct sim *s = sim_make();
+
+			rng = env("SEED", 3) * 1000003 + at;
+			s->dev->knows_commits = true;
+			s->dev->interrupt_at = at;
+			s->dev->interrupt_late = late;
+			assert_true(life(s));
+			commits = s->dev->commits;
+			assert_true(commits > 5);
+			assert_int_equal(txn_failed(s->t, NULL), 0);
+			check_volume(s->dev);
+			check_model(s);
+			sim_free(s);
+		}
 	}
 }
 
@@ -647,14 +684,14 @@ static void inode_numbers_are_never_given_twice_and_skip_the_root_node(void **st
 	sim_free(s);
 }
 
-static void a_super_that_somebody_else_wrote_stops_everything(void **state)
+static void somebody_else_writes(bool knows_commits)
 {
 	struct sim *s = sim_make();
 	struct tjob m = tjob(MOUNT, 1), again = tjob(MOUNT, 2);
 	struct disk_super super, before;
 	const char *why = NULL;
 
-	(void)state;
+	s->dev->knows_commits = knows_commits;
 	memcpy(&super, s->dev->super_now, sizeof(super));
 	le64_add(&super.hdr.seq, 1);
 	super.hdr.crc = le32_of(block_crc(&super, sizeof(super)));
@@ -666,6 +703,13 @@ static void a_super_that_somebody_else_wrote_stops_everything(void **state)
 	assert_non_null(strstr(why, "somebody else"));
 	assert_int_equal(run_one(s->t, &again), -ESTALE);
 	sim_free(s);
+}
+
+static void a_super_that_somebody_else_wrote_stops_everything(void **state)
+{
+	(void)state;
+	somebody_else_writes(false);
+	somebody_else_writes(true);
 }
 
 static void a_volume_of_another_kind_is_not_opened(void **state)
@@ -862,6 +906,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(two_hundred_commits_leave_every_block_in_one_place),
 		cmocka_unit_test(a_power_cut_at_any_write_loses_nothing_committed),
+		cmocka_unit_test(nor_does_one_where_a_commit_is_one_call),
+		cmocka_unit_test(a_commit_that_is_interrupted_is_done_by_steps),
 		cmocka_unit_test(reclaim_goes_on_from_any_of_its_commits),
 		cmocka_unit_test(a_commit_that_comes_again_has_one_effect),
 		cmocka_unit_test(a_commit_that_cannot_be_is_refused),
