@@ -17,8 +17,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "clock.h"
 #include "fuse.h"
 #include "reply.h"
 
@@ -62,7 +62,7 @@ bool thread_is_dying(pid_t tid)
 static void *look(void *arg)
 {
 	struct interrupts *is = arg;
-	struct timespec until;
+	uint64_t until;
 
 	pthread_mutex_lock(&is->mutex);
 	while (!is->stopping) {
@@ -71,16 +71,11 @@ static void *look(void *arg)
 				op_interrupt(i->op);
 		}
 		is->news = false;
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += LOOK_AGAIN_MS * 1000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_sec++;
-			until.tv_nsec -= 1000000000;
-		}
+		until = clock_mono_ns() + LOOK_AGAIN_MS * NSEC_PER_MSEC;
 		while (!is->stopping && !is->news) {
 			if (!is->list)
 				pthread_cond_wait(&is->cond, &is->mutex);
-			else if (pthread_cond_timedwait(&is->cond, &is->mutex, &until) == ETIMEDOUT)
+			else if (clock_cond_wait(&is->cond, &is->mutex, until) == ETIMEDOUT)
 				break;
 		}
 	}
@@ -145,16 +140,12 @@ void fuse_op_done(fuse_req_t req, struct op *op)
 int interrupts_start(struct fsd *fsd)
 {
 	struct interrupts *is = calloc(1, sizeof(*is));
-	pthread_condattr_t attr;
 	int ret;
 
 	if (!is)
 		return -ENOMEM;
 	pthread_mutex_init(&is->mutex, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&is->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&is->cond, NULL);
 	ret = -pthread_create(&is->thread, NULL, look, is);
 	if (ret < 0) {
 		pthread_cond_destroy(&is->cond);

@@ -15,7 +15,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "blkcli.h"
 #include "clock.h"
@@ -158,10 +157,8 @@ static void wait_until(struct lease_keeper *k, uint64_t deadline_ns)
 {
 	uint64_t now = clock_boot_ns();
 	uint64_t ns = deadline_ns <= now ? 0 : deadline_ns - now < LOOK_NS ? deadline_ns - now : LOOK_NS;
-	uint64_t end = clock_mono_ns() + ns;
-	struct timespec ts = { (time_t)(end / NSEC_PER_SEC), (long)(end % NSEC_PER_SEC) };
 
-	pthread_cond_timedwait(&k->cond, &k->lock, &ts);
+	clock_cond_wait(&k->cond, &k->lock, clock_mono_ns() + ns);
 }
 
 static void *keep(void *arg)
@@ -211,17 +208,13 @@ static void *withdraw(void *arg)
 int lease_open(struct fsd *fsd)
 {
 	struct lease_keeper *k = calloc(1, sizeof(*k));
-	pthread_condattr_t attr;
 
 	if (!k)
 		return -ENOMEM;
 	k->fsd = fsd;
 	lease_holder_init(&k->h);
 	pthread_mutex_init(&k->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&k->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&k->cond, NULL);
 	fsd->lease = k;
 	return 0;
 }

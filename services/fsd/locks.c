@@ -611,16 +611,12 @@ void locks_counts(struct fsd *fsd, uint64_t *held, uint64_t *waiting)
 int locks_open(struct fsd *fsd)
 {
 	struct locks *ls = calloc(1, sizeof(*ls));
-	pthread_condattr_t attr;
 
 	if (!ls)
 		return -ENOMEM;
 	ls->fsd = fsd;
 	pthread_mutex_init(&ls->mutex, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&ls->work, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&ls->work, NULL);
 	ls->work_tail = &ls->work_head;
 	fsd->locks = ls;
 	return 0;

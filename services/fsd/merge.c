@@ -82,13 +82,11 @@ static bool is_stopping(struct merge *m)
 static bool wait_for_work(struct merge *m)
 {
 	uint64_t until = clock_mono_ns() + POLL_NS;
-	struct timespec ts = { .tv_sec = (time_t)(until / NSEC_PER_SEC),
-			       .tv_nsec = (long)(until % NSEC_PER_SEC) };
 	bool go_on;
 
 	pthread_mutex_lock(&m->lock);
 	while (!m->stopping && !m->kicked &&
-	       pthread_cond_timedwait(&m->cond, &m->lock, &ts) != ETIMEDOUT)
+	       clock_cond_wait(&m->cond, &m->lock, until) != ETIMEDOUT)
 		;
 	m->kicked = false;
 	go_on = !m->stopping;
@@ -338,17 +336,13 @@ static void *merge_thread(void *arg)
 int merge_init(struct fsd *fsd)
 {
 	struct merge *m = calloc(1, sizeof(*m));
-	pthread_condattr_t attr;
 
 	if (!m)
 		return -ENOMEM;
 	m->fsd = fsd;
 	m->kicked = true;
 	pthread_mutex_init(&m->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&m->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&m->cond, NULL);
 	fsd->merge = m;
 	return 0;
 }

@@ -517,7 +517,6 @@ int net_start(struct fsd *fsd)
 			 .on_fenced = on_fenced, .on_disconnected = on_disconnected },
 		.arg = s,
 	};
-	pthread_condattr_t attr;
 	int ret;
 
 	if (!s)
@@ -525,10 +524,7 @@ int net_start(struct fsd *fsd)
 	s->fsd = fsd;
 	s->started_ns = clock_mono_ns();
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&s->cond, NULL);
 	say_none(s, "a leader (none was looked for yet)");
 	fsd->session = s;
 	ret = shortcut_open(&s->shortcut, &fsd->conf);
@@ -550,19 +546,15 @@ int net_start(struct fsd *fsd)
 int net_wait_greeted(struct fsd *fsd)
 {
 	struct session_net *s = fsd->session;
-	uint64_t said = clock_mono_ns(), now, until, since;
+	uint64_t said = clock_mono_ns(), now, since;
 	char why[NET_WHY_BYTES];
-	struct timespec ts;
 	bool greeted;
 
 	do {
 		now = clock_mono_ns();
-		until = now + 100 * NSEC_PER_MSEC;
-		ts = (struct timespec){ .tv_sec = (time_t)(until / NSEC_PER_SEC),
-					.tv_nsec = (long)(until % NSEC_PER_SEC) };
 		pthread_mutex_lock(&s->lock);
 		if (!s->greeted)
-			pthread_cond_timedwait(&s->cond, &s->lock, &ts);
+			clock_cond_wait(&s->cond, &s->lock, now + 100 * NSEC_PER_MSEC);
 		greeted = s->greeted;
 		pthread_mutex_unlock(&s->lock);
 		if (!greeted && now - said > GREET_SAY_MS * NSEC_PER_MSEC) {

@@ -168,20 +168,11 @@ static void finish(struct locks *ls, struct lock *l)
 
 static void wait_for_work(struct locks *ls, bool watching)
 {
-	struct timespec until;
-
 	ls->free_nr++;
-	if (watching) {
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += (long)(WATCH_MS * NSEC_PER_MSEC);
-		if (until.tv_nsec >= (long)NSEC_PER_SEC) {
-			until.tv_sec++;
-			until.tv_nsec -= (long)NSEC_PER_SEC;
-		}
-		pthread_cond_timedwait(&ls->work, &ls->mutex, &until);
-	} else {
+	if (watching)
+		clock_cond_wait(&ls->work, &ls->mutex, clock_mono_ns() + WATCH_MS * NSEC_PER_MSEC);
+	else
 		pthread_cond_wait(&ls->work, &ls->mutex);
-	}
 	ls->free_nr--;
 }
 

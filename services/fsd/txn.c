@@ -540,14 +540,6 @@ void txn_doing(struct txn *t, const char *what)
 	pthread_mutex_unlock(&t->lock);
 }
 
-static void wait_until(struct txn *t, uint64_t ns)
-{
-	struct timespec ts = { .tv_sec = (time_t)(ns / NSEC_PER_SEC),
-			       .tv_nsec = (long)(ns % NSEC_PER_SEC) };
-
-	pthread_cond_timedwait(&t->work, &t->lock, &ts);
-}
-
 /* Between attempts.  False: there is no point in another one. */
 bool txn_pause(struct txn *t, unsigned ms)
 {
@@ -556,7 +548,7 @@ bool txn_pause(struct txn *t, unsigned ms)
 	pthread_mutex_lock(&t->lock);
 	t->retries++;
 	while (clock_mono_ns() < end && !atomic_load(&t->fsd->fenced))
-		wait_until(t, end);
+		clock_cond_wait(&t->work, &t->lock, end);
 	pthread_mutex_unlock(&t->lock);
 	return !atomic_load(&t->fsd->fenced);
 }
@@ -581,7 +573,7 @@ static enum work next_work(struct txn *t, uint64_t timer)
 		else if (now >= timer)
 			break;
 		else
-			wait_until(t, t->sync && t->next_sync_ns < until ? t->next_sync_ns : until);
+			clock_cond_wait(&t->work, &t->lock, t->sync && t->next_sync_ns < until ? t->next_sync_ns : until);
 	}
 	if (work == WORK_SYNC || work == WORK_STOP)
 		t->sync = t->sync_now = false;
@@ -728,7 +720,6 @@ static void *commit_thread(void *arg)
 int txn_init(struct fsd *fsd)
 {
 	struct txn *t = calloc(1, sizeof(*t));
-	pthread_condattr_t attr;
 	int ret;
 
 	if (!t)
@@ -741,10 +732,7 @@ int txn_init(struct fsd *fsd)
 		return ret;
 	}
 	pthread_mutex_init(&t->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&t->work, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&t->work, NULL);
 	fsd->txn = t;
 	return 0;
 }
