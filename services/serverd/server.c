@@ -457,6 +457,7 @@ void server_dispatch(struct server *s, uint64_t now_ns)
 		clients_tick(s);
 		gather_tick(s);
 		stable_tick(s);
+		space_tick(s);
 		server_perform(s);
 	}
 	if (s->state == SERVER_STOPPING) {
@@ -469,9 +470,10 @@ void server_dispatch(struct server *s, uint64_t now_ns)
 uint64_t server_deadline(const struct server *s)
 {
 	if (s->state == SERVER_UP) {
-		uint64_t a = clients_deadline(s), b = gather_deadline(s);
+		uint64_t a = clients_deadline(s), b = gather_deadline(s), c = space_deadline(s);
 
-		return a < b ? a : b;
+		a = a < b ? a : b;
+		return a < c ? a : c;
 	}
 	/* Once more, to stop listening. */
 	return s->state == SERVER_STOPPING && s->is_listening ? 0 : UINT64_MAX;

@@ -107,6 +107,7 @@ struct client {
 	uint64_t data_blocks;		/* free ones of its own, when it was last told of its log trees */
 	uint64_t data_stored_ns;	/* lease.c's clock: the last commit that took some; 0: none yet */
 	uint64_t open_seq;		/* of the transaction it has open; 0: unknown, all ones: none */
+	bool is_short;			/* stable.c: of data space, as it was told, and not asked to commit since */
 	uint64_t deadline_ns;		/* 0: none.  EXPECTED: to be back; UP: to reconnect; FENCE_WAIT: its
 					   lease is over, or blockd is asked again; STUCK */
 	const char *reason;		/* why it was given up */
@@ -172,6 +173,8 @@ struct server {
 	struct device_probe probe;
 	uint64_t stable_at_ns;		/* when stable.c looks again */
 	uint64_t changed_seq;		/* stable.c: of the newest committed change, at most */
+	uint64_t space_commits;		/* stable.c: commits when mounts that are short of space were looked at */
+	uint64_t space_at_ns;		/* ... and when that may be done again */
 	bool is_listening;
 	bool kick_farewells;
 	/* What the lock server and the map want done; their calls may not be interrupted by doing it. */
@@ -267,6 +270,9 @@ bool gather_waits_for(const struct server *s, const struct client *c);
 void stable_init(struct server *s, const struct txn_view *v);
 void stable_note(struct client *c, const struct disk_log_trees *lt);
 void stable_tick(struct server *s);
+/* The same of mounts that are short of data space, when somebody has given some back. */
+void space_tick(struct server *s);
+uint64_t space_deadline(const struct server *s);
 
 /*
  * cluster_status.c: answer one of the cluster_* requests from memory.  The loop calls it, or whoever keeps the

@@ -21,6 +21,7 @@
 	C(log_merge_wait_timeout, "Log merges that did not begin because mounts did not commit in time") \
 	C(log_merge_nudges, "Mounts asked to commit for a log merge")			\
 	C(stable_nudges, "Mounts asked to commit because their idle transactions hid others' changes") \
+	C(space_nudges, "Mounts asked to commit because others have given data space back")	\
 	C(requests_roots, "Requests for stable roots")					\
 	C(requests_lock, "Requests for locks")						\
 	C(requests_omap, "Requests for open-inode maps")				\

@@ -329,6 +329,43 @@ static void what_one_mount_commits_is_not_hidden_by_idle_ones(void **state)
 	world_free(w);
 }
 
+/* Mounts come until there is nothing left for two of them; they are told so, until the first one gives back what it has. */
+static void a_mount_without_space_is_asked_when_others_give_some_back(void **state)
+{
+	struct world *w = world_make();
+	struct disk_log_trees lt;
+	uint64_t rid = 0, left;
+
+	(void)state;
+	for (unsigned without = 0; without < 2;) {
+		let_in(w, ++rid);
+		lt = open_tree(w, rid);
+		if (le64_get(lt.data_avail.total_len))
+			continue;
+		assert_true(le32_get(lt.data_avail.flags) & ALLOC_FLAG_LOW);
+		without++;
+	}
+	assert_true(rid >= 3);
+	/* Commits that give nothing back ask nobody. */
+	lt = commit_tree(w, rid, &lt);
+	w->now += NSEC_PER_SEC / 2;
+	turns(w);
+	assert_int_equal(stats_get(&w->stats.space_nudges), 0);
+	left = ask(w, 1, MSG_farewell, NULL);
+	WAIT_FOR(w, find(w, RESPONDED, 1, left));
+	/* At once, both. */
+	WAIT_FOR(w, stats_get(&w->stats.space_nudges) == 2);
+	assert_int_equal(find(w, ASKED, rid, 0)->type, MSG_sync_log_trees);
+	assert_int_equal(find(w, ASKED, rid - 1, 0)->type, MSG_sync_log_trees);
+	/* Who commits has it; who does not is not asked again. */
+	lt = commit_tree(w, rid, &lt);
+	assert_true(le64_get(lt.data_avail.total_len) > 0);
+	w->now += NSEC_PER_SEC / 2;
+	turns(w);
+	assert_int_equal(stats_get(&w->stats.space_nudges), 2);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -341,6 +378,7 @@ int main(void)
 		cmocka_unit_test(what_lies_in_log_trees_is_merged_when_nobody_writes),
 		cmocka_unit_test(a_merge_waits_for_a_silent_mount_no_longer_than_its_lease),
 		cmocka_unit_test(what_one_mount_commits_is_not_hidden_by_idle_ones),
+		cmocka_unit_test(a_mount_without_space_is_asked_when_others_give_some_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
