@@ -602,6 +602,25 @@ static void slow_records_delay_a_leader_and_do_not_prevent_it(void **state)
 	}
 }
 
+/* A device that was busy when the cluster started and is not any more costs a later election nothing. */
+static void records_that_were_slow_long_ago_delay_nobody(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 10; seed++) {
+		start_world(3, seed);
+		w.record_min_ns = SEC;
+		w.record_max_ns = SEC + SEC / 2;
+		assert_true(serves_within(120 * SEC));
+		run_until(w.now + 10 * SEC);
+		w.record_min_ns = 0;
+		w.record_max_ns = 5 * MS;
+		run_until(w.now + 180 * SEC);
+		assert_true(who_serves() >= 0);
+		kill_host((unsigned)who_serves(), 1000 * SEC);
+		CHECK(serves_within(HEARTBEAT_NS + 3 * SEC / 2), "no leader in time, for records were slow long ago");
+	}
+}
+
 /* A planned hand-over: the living member of the lowest slot leads at once; no election timeout passes. */
 static void who_resigns_is_followed_at_once(void **state)
 {
@@ -884,6 +903,7 @@ int main(void)
 		cmocka_unit_test(a_serverd_that_does_not_stop_is_killed),
 		cmocka_unit_test(a_new_leader_comes_in_time),
 		cmocka_unit_test(slow_records_delay_a_leader_and_do_not_prevent_it),
+		cmocka_unit_test(records_that_were_slow_long_ago_delay_nobody),
 		cmocka_unit_test(who_resigns_is_followed_at_once),
 		cmocka_unit_test(nobody_follows_where_nobody_is_alive),
 		cmocka_unit_test(a_leader_nobody_hears_stops_by_itself),
