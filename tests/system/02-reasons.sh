@@ -100,4 +100,47 @@ for what in heap-buffer-overflow "signed integer overflow" "detected memory leak
 	ok "a sanitizer's report fails its test: $what" grep -E "^not ok - a sanitizer's report: .*$what" "$LOGS/asan-faulty.log"
 done
 says "... and is one failure" "^FAILED  asan faulty, exit status 0" "not ok - a sanitizer's report: " "^1 passed, 4 failed$"
+
+cat >"$TMP/racy.c" <<'END'
+#include <pthread.h>
+#include <stddef.h>
+static long count;
+static void *add(void *arg)
+{
+	pthread_mutex_t *lock = arg;
+
+	for (int i = 0; i < 1000; i++) {
+		if (lock)
+			pthread_mutex_lock(lock);
+		count++;
+		if (lock)
+			pthread_mutex_unlock(lock);
+	}
+	return NULL;
+}
+int main(int argc, char **argv)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	void *arg = argc > 1 ? NULL : &lock;
+	pthread_t other;
+
+	(void)argv;
+	if (pthread_create(&other, NULL, add, arg) != 0)
+		return 1;
+	add(arg);
+	return pthread_join(other, NULL);
+}
+END
+mkdir "$TMP/b-tsan"
+# shellcheck disable=SC2046
+ok "a program with a race" "${CC:-cc}" -g -pthread $(sed -n 's/^tsan_flags = //p' "$TOP/tests/tests.mk") -o "$TMP/b-tsan/racy" "$TMP/racy.c"
+fake racy <<'END'
+"$BUILD/racy" || fail "with a lock it ends well"
+"$BUILD/racy" without >/dev/null 2>&1
+pass "the script sees nothing"
+tap_done
+END
+BUILD=$TMP/b runs racy tsan
+says "a race fails its test, and where there is none nothing is said" "^FAILED  tsan racy, exit status 0" "not ok - a sanitizer's report: .*data race" \
+	"SUMMARY: ThreadSanitizer: data race" "^1 passed, 1 failed$"
 tap_done
