@@ -207,15 +207,6 @@ static void fs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, cons
 	fuse_op_start(req, &d->op);
 }
 
-/*
- * The kernel writes what reaches over the end of a page that it does not have in two requests, and another node's
- * append may come between: past its cache it is one.  Who cannot read cannot map either, so nothing else is lost.
- */
-static bool appends_in_one(int flags)
-{
-	return flags & O_APPEND && (flags & O_ACCMODE) == O_WRONLY;
-}
-
 static void done_create(struct op *op, int err)
 {
 	struct dir_op *d = (struct dir_op *)op;
@@ -232,7 +223,6 @@ static void done_create(struct op *op, int err)
 	} else {
 		fill_entry(op->fsd, d->dir, ino, &d->ci, &e);
 		fi->keep_cache = 1;	/* the kernel does not know it, and has no pages of it */
-		fi->direct_io = appends_in_one(fi->flags);
 		inode_ref(op->fsd, ino, 1);
 		inode_open(op->fsd, ino);
 		lost_note_open(op->fsd, fi->flags);
@@ -511,7 +501,6 @@ static void done_open(struct op *op, int err)
 		o->fi.cache_readdir = o->fi.keep_cache;
 		if (shown_is_mappable(o->fi.flags) && has_holes(&o->a.ci))
 			o->fi.keep_cache = 0;	/* from here on it is known of which the kernel has pages */
-		o->fi.direct_io = appends_in_one(o->fi.flags);
 		inode_open(op->fsd, o->a.ino);
 		lost_note_open(op->fsd, o->fi.flags);
 		if (fuse_reply_open(o->a.req, &o->fi) != 0) {
