@@ -819,13 +819,15 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
 	unsigned want = FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK | FUSE_CAP_ASYNC_READ |
 			FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
 			FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_IOCTL_DIR |
-			FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_LOCKS |
+			FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_LOCKS |
 			FUSE_CAP_FLOCK_LOCKS;
 
 	if (fsd->conf.acl)
 		want |= FUSE_CAP_POSIX_ACL;
-	/* libfuse asks for some by itself; what is not named here is off: the kernel must own no
-	 * state */
+	/*
+	 * libfuse asks for some by itself; what is not named here is off: the kernel must own no state.  And with
+	 * FUSE_CAP_ASYNC_DIO it sends the parts of an append past its cache all at once, which then come in any order.
+	 */
 	conn->want = conn->capable & want;
 	conn->max_write = MAX_REQUEST_BYTES;
 	conn->max_readahead = MAX_REQUEST_BYTES;

@@ -71,6 +71,13 @@ done
 for w in 1 2 3 4; do p=a$w; wait "${!p}"; done
 is "no appended line is lost or torn" "$(sort "$MNT/log" | md5sum)" "$(cat "$TMP"/lines? | sort | md5sum)"
 
+# ---- an append that is greater than a request comes in parts: in their order, also past the kernel's cache
+for how in append append,direct; do
+	dd if="$TMP/big" of="$MNT/app" bs=8M oflag=$how conv=notrunc status=none
+	ok "what is appended in great pieces ($how) is in order" cmp "$TMP/big" "$MNT/app"
+	rm -f "$MNT/app"
+done
+
 # ---- writing takes set-user-ID away
 cp /bin/true "$MNT/suid"; chmod 6755 "$MNT/suid"; chown 65534:65534 "$MNT/suid"; chmod 6755 "$MNT/suid"
 chmod 711 "$TMP"; chmod 777 "$MNT"
