@@ -152,6 +152,7 @@ static void chain_look(struct blockd *d, struct conn *c, struct io *io)
 	io->part = CHAIN_LOOK;
 	io->op = BLK_OP_READ;
 	io->is_durable = false;
+	io->until_ns = 0;	/* to look takes no right; chain_write() asks for the one it takes */
 	io->buf = c->chain.block;
 	io->started_ns = c->chain.looked_ns;
 	engine_queue(d->engine, io);

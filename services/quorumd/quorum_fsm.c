@@ -108,6 +108,12 @@ static void note_record_time(struct quorum *q, uint64_t now)
 	q->record_ns = took < most ? took : most;
 }
 
+/* With each beat of a leader: a device that was busy once, and is not any more, delays no later election. */
+static void forget_record_time(struct quorum *q)
+{
+	q->record_ns -= q->record_ns / 256;
+}
+
 /* A greater term exists: we are a follower in it and have not voted. */
 static void enter_term(struct quorum *q, uint64_t term, uint64_t now, struct quorum_acts *out)
 {
@@ -396,7 +402,7 @@ static void peer_event(struct quorum *q, const struct msg_quorum_state *p, uint6
 		}
 		q->role = QUORUM_FOLLOWER;
 		/* What a record took long ago says little: while a leader beats, half of it is forgotten in 18 s. */
-		q->record_ns -= q->record_ns / 256;
+		forget_record_time(q);
 		arm_heartbeat(q, now);
 		return;
 	case QUORUM_CANDIDATE:
@@ -526,8 +532,11 @@ static void evaluate(struct quorum *q, uint64_t now, struct quorum_acts *out)
 		else
 			arm_election(q, now);
 	}
-	if (now >= q->beat_ns)
+	if (now >= q->beat_ns) {
+		if (q->role == QUORUM_LEADER)
+			forget_record_time(q);
 		say(q, now, out);
+	}
 	if (now >= q->beat_ns)
 		q->beat_ns = now + QUORUM_BEAT_NS;
 }

@@ -25,7 +25,6 @@
  * A server gives that many between two commits only after hours.
  */
 #define SEQ_GAP			(1ull << 32)
-/* Metadata blocks kept in memory: 64 MiB. */
 
 /* Who was mounted, and whose log tree lies around. */
 struct start_task {

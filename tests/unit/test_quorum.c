@@ -621,6 +621,27 @@ static void records_that_were_slow_long_ago_delay_nobody(void **state)
 	}
 }
 
+/* Nor where the leader has nobody whose beats it hears. */
+static void a_leader_alone_forgets_slow_records_too(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 10; seed++) {
+		start_world(1, seed);
+		w.record_min_ns = SEC;
+		w.record_max_ns = SEC + SEC / 2;
+		assert_true(serves_within(120 * SEC));
+		run_until(w.now + 10 * SEC);
+		w.record_min_ns = 0;
+		w.record_max_ns = 5 * MS;
+		run_until(w.now + 300 * SEC);
+		assert_true(who_serves() >= 0);
+		step_kind((unsigned)who_serves(), QUORUM_IN_RESIGN, 0);
+		while (who_serves() >= 0)
+			run_until(w.now + STEP_NS);
+		CHECK(serves_within(2 * SEC), "no leader in time, for records were slow long ago");
+	}
+}
+
 /* A planned hand-over: the living member of the lowest slot leads at once; no election timeout passes. */
 static void who_resigns_is_followed_at_once(void **state)
 {
@@ -904,6 +925,7 @@ int main(void)
 		cmocka_unit_test(a_new_leader_comes_in_time),
 		cmocka_unit_test(slow_records_delay_a_leader_and_do_not_prevent_it),
 		cmocka_unit_test(records_that_were_slow_long_ago_delay_nobody),
+		cmocka_unit_test(a_leader_alone_forgets_slow_records_too),
 		cmocka_unit_test(who_resigns_is_followed_at_once),
 		cmocka_unit_test(nobody_follows_where_nobody_is_alive),
 		cmocka_unit_test(a_leader_nobody_hears_stops_by_itself),
