@@ -6,6 +6,7 @@
 #   make demo-cluster  three nodes on this machine: writers on all, a dead leader, a node cut off
 #   make check      every test (see tests/README.md); make soak for the long ones
 #   make sanitize   unit and fuzz targets under ASan and UBSan, threaded ones under TSan
+#   make check-daemons  system and cluster tests with whole services under ASan and UBSan, and TSan (long)
 #   make bench      ratios to a do-nothing FUSE server and to xfs; bench-cluster: what nodes cost one another
 #   make install / uninstall / deb-deps / clean
 
