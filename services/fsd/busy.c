@@ -9,6 +9,7 @@
  *  - WRITE: the kernel copies into page after page and lets each go that it has in full; the first that it lacks the rest of
  *    stays locked, and ends the request.  So it may be the last page, where the request covers it in part; whether it is, turns
  *    out when one tries to drop it.
+ *  - WRITE past the cache (FH_PAST_CACHE): none.
  *  - What the kernel writes back from a mapping has pages that are up to date, and has to be waited for.
  * The kernel locks folios.  Those of a FUSE file are single pages up to Linux 6.18 (seen in /proc/kpageflags); of greater ones
  * more than what is said here would be locked.  What was stored to them does not depend on it (mapped.c).
@@ -35,6 +36,11 @@ static struct bucket {
 	struct op *waiting;	/* reads */
 } buckets[BUCKETS] = { [0 ... BUCKETS - 1] = { .mutex = PTHREAD_MUTEX_INITIALIZER } };
 static _Atomic uint64_t reads_ended;
+
+static bool is_write(const struct busy *b)
+{
+	return b->kind == BUSY_WRITE || b->kind == BUSY_PAST;
+}
 
 static struct bucket *bucket_of(uint64_t ino)
 {
@@ -65,7 +71,7 @@ void busy_end(struct busy *b)
 	*at = b->next;
 	if (b->kind == BUSY_READ || b->kind == BUSY_DIRECT)
 		atomic_fetch_add(&reads_ended, 1);
-	if (b->kind == BUSY_WRITE) {
+	if (is_write(b)) {
 		wake = k->waiting;
 		k->waiting = NULL;
 	}
@@ -87,7 +93,7 @@ static bool is_written(const struct bucket *k, const struct busy *read)
 	uint64_t first = read->offset >> SMALL_SHIFT, last = (read->offset + read->len - 1) >> SMALL_SHIFT;
 
 	for (const struct busy *b = k->list; b; b = b->next) {
-		if (b->ino == read->ino && b->kind == BUSY_WRITE && b->offset >> SMALL_SHIFT <= last &&
+		if (b->ino == read->ino && is_write(b) && b->offset >> SMALL_SHIFT <= last &&
 		    (b->offset + b->len - 1) >> SMALL_SHIFT >= first)
 			return true;
 	}
@@ -130,7 +136,7 @@ static bool locked_pages(const struct busy *b, struct busy_pages *p)
 {
 	uint64_t end = b->offset + b->len;
 
-	if (!b->len || b->kind == BUSY_BACK)
+	if (!b->len || b->kind == BUSY_BACK || b->kind == BUSY_PAST)
 		return false;
 	*p = (struct busy_pages){ b->offset >> SMALL_SHIFT, (end - 1) >> SMALL_SHIFT, false };
 	if (b->kind == BUSY_READ)

@@ -14,6 +14,7 @@ enum busy_kind {
 	BUSY_READ,
 	BUSY_DIRECT,	/* a read of a descriptor with O_DIRECT */
 	BUSY_WRITE,	/* write(2) */
+	BUSY_PAST,	/* write(2) of a descriptor whose writes never come through the page cache */
 	BUSY_BACK,	/* the kernel writes back what was stored to a mapping */
 };
 

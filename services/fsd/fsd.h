@@ -79,6 +79,7 @@ struct fsd {
 	struct keep *keep;	/* keep.c; NULL: nothing outlives the process */
 	/* The kernel's connection is older than this process: what it knows is not all known here. */
 	atomic_bool is_resumed;
+	bool appends_past_cache;	/* the kernel drops its pages of what is written past its cache: fuse.c */
 
 	atomic_bool stopping;		/* unmount has begun: no new background work */
 	atomic_bool fenced;		/* the leader has fenced this rid: everything fails with EIO */

@@ -28,6 +28,7 @@
 #include "shown.h"
 
 #define MAX_REQUEST_BYTES	(1u << 20)
+#define FIRST_TO_DROP_WRITTEN	39u	/* FUSE 7.39, Linux 6.6: from the page cache, when it was written past it */
 
 static bool get_name(fuse_req_t req, const char *from, struct name *to)
 {
@@ -207,6 +208,18 @@ static void fs_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, cons
 	fuse_op_start(req, &d->op);
 }
 
+/*
+ * A write that reaches over the end of a page which the kernel does not have goes into its cache by two requests, and another
+ * node's append may come between.  Past the cache it is one.  Who cannot read cannot map either, so nothing else is lost.
+ */
+static void open_past_cache(struct fsd *fsd, struct fuse_file_info *fi)
+{
+	if (!fsd->appends_past_cache || !(fi->flags & O_APPEND) || (fi->flags & O_ACCMODE) != O_WRONLY)
+		return;
+	fi->direct_io = 1;
+	fi->fh |= FH_PAST_CACHE;
+}
+
 static void done_create(struct op *op, int err)
 {
 	struct dir_op *d = (struct dir_op *)op;
@@ -223,6 +236,7 @@ static void done_create(struct op *op, int err)
 	} else {
 		fill_entry(op->fsd, d->dir, ino, &d->ci, &e);
 		fi->keep_cache = 1;	/* the kernel does not know it, and has no pages of it */
+		open_past_cache(op->fsd, fi);
 		inode_ref(op->fsd, ino, 1);
 		inode_open(op->fsd, ino);
 		lost_note_open(op->fsd, fi->flags);
@@ -258,6 +272,7 @@ static void done_tmpfile(struct op *op, int err)
 		fill_entry(op->fsd, d->dir, d->ino, &d->ci, &e);
 		e.entry_timeout = 0.0;
 		fi->keep_cache = 1;
+		open_past_cache(op->fsd, fi);
 		lost_note_open(op->fsd, fi->flags);
 		shown_open(op->fsd, d->ino, fi->flags);
 		if (fuse_reply_create(d->req, &e, fi) != 0) {
@@ -501,6 +516,7 @@ static void done_open(struct op *op, int err)
 		o->fi.cache_readdir = o->fi.keep_cache;
 		if (shown_is_mappable(o->fi.flags) && has_holes(&o->a.ci))
 			o->fi.keep_cache = 0;	/* from here on it is known of which the kernel has pages */
+		open_past_cache(op->fsd, &o->fi);
 		inode_open(op->fsd, o->a.ino);
 		lost_note_open(op->fsd, o->fi.flags);
 		if (fuse_reply_open(o->a.req, &o->fi) != 0) {
@@ -697,6 +713,7 @@ static void fs_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *buf
 		return;
 	rq->write_cache = fi->writepage;
 	rq->kill_suidgid = fuse_request()->kill_suidgid;
+	rq->past_cache = !rq->write_cache && fi->fh & FH_PAST_CACHE;
 	rq->buf = dst.buf[0].mem = malloc(size ? size : 1);
 	if (!rq->buf) {
 		fuse_reply_err(req, ENOMEM);
@@ -829,6 +846,7 @@ static void fs_init(void *userdata, struct fuse_conn_info *conn)
 	 * FUSE_CAP_ASYNC_DIO it sends the parts of an append past its cache all at once, which then come in any order.
 	 */
 	conn->want = conn->capable & want;
+	fsd->appends_past_cache = conn->proto_minor >= FIRST_TO_DROP_WRITTEN;
 	conn->max_write = MAX_REQUEST_BYTES;
 	conn->max_readahead = MAX_REQUEST_BYTES;
 	/* A read that waits for a lock keeps its place, and a write-back that a revoke waits for must always get one. */

@@ -103,6 +103,9 @@ bool fuse_is_fsync_of(const struct op *op, uint64_t ino);
 /* The same for what may be done twice: no answer of it is recorded for the next process (reply.h). */
 void fuse_op_start_repeatable(fuse_req_t req, struct op *op);
 
+/* In the number of an open file (fh): the kernel sends its writes past the page cache (FOPEN_DIRECT_IO). */
+#define FH_PAST_CACHE	(1ull << 63)
+
 /* A request about a file's data. */
 struct file_req {
 	fuse_req_t req;
@@ -112,6 +115,7 @@ struct file_req {
 	int flags; /* read, write: open flags as the kernel sent them; lseek: whence; fallocate: mode */
 	bool write_cache;	/* FUSE_WRITE_CACHE: from the page cache of a mapping */
 	bool kill_suidgid;	/* who changes the data may not keep setuid and setgid */
+	bool past_cache;	/* write: of a handle with FH_PAST_CACHE */
 	void *buf;		/* write: malloc'd copy, owned by the request */
 	uint32_t uid, gid;
 	int pid;

@@ -22,6 +22,7 @@
 #include "pool.h"
 #include "quota.h"
 #include "shown.h"
+#include "xattr.h"
 
 #define FALLOCATE_BLOCKS	32768	/* 128 MiB in one transaction (runtime 0.4) */
 #define FALLOCATE_EXTENTS	8
@@ -325,6 +326,14 @@ static void wait_blocks(struct op *op)
 		txn_wait_freed(op);
 }
 
+/* As the kernel does before it writes into its cache, and not past it. */
+static int drop_capability(struct itx *tx, uint64_t ino, struct cinode *ci)
+{
+	int ret = xattr_remove(tx, ino, ci, "security.capability");
+
+	return ret == -ENODATA ? 0 : ret;
+}
+
 static int write_run(struct op *op, struct itx *tx)
 {
 	struct write_op *w = (struct write_op *)op;
@@ -338,7 +347,7 @@ static int write_run(struct op *op, struct itx *tx)
 	/* what the kernel wrote back before may be about the same bytes */
 	ret = rq->write_cache ? 0 : mapped_wait(w, tx);
 	if (ret == 0)
-		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 16, true);
+		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 16 + (rq->past_cache ? XATTR_PARTS_MAX : 0), true);
 	if (ret == 0)
 		ret = rq->write_cache ? mapped_run(w, tx) : lock_inode(op, rq->ino, LOCK_MODE_WRITE);
 	if (ret == MAPPED_SAME)
@@ -375,6 +384,9 @@ static int write_run(struct op *op, struct itx *tx)
 		return 0;
 	if (w->offset + w->len > INT64_MAX)
 		return -EFBIG;
+	ret = rq->past_cache ? drop_capability(tx, rq->ino, &ci) : 0;
+	if (ret < 0)
+		return ret;
 	if (w->pages_nr < blocks) {
 		w->pages_nr += pool_take(op->fsd->pool, w->pages + w->pages_nr, (unsigned)blocks - w->pages_nr);
 		if (w->pages_nr < blocks)
@@ -475,7 +487,8 @@ void op_write(struct fsd *fsd, struct file_req *rq)
 		return;
 	}
 	w->op.is_writeback = rq->write_cache;
-	busy_begin(&w->busy, rq->write_cache ? BUSY_BACK : BUSY_WRITE, rq->ino, rq->offset, rq->len, rq->buf);
+	busy_begin(&w->busy, rq->write_cache ? BUSY_BACK : rq->past_cache ? BUSY_PAST : BUSY_WRITE,
+		   rq->ino, rq->offset, rq->len, rq->buf);
 	fuse_op_start(rq->req, &w->op);
 }
 

@@ -331,14 +331,13 @@ static void a_page_that_a_write_has_locked_is_left_out(void **state)
 }
 
 /* It has no page of the cache; so what it is about may be in mappings, and has to go. */
-static void a_direct_read_keeps_nothing_in_mappings(void **state)
+static void keeps_nothing_in_mappings(enum busy_kind kind, uint64_t offset)
 {
 	struct busy_pages *p = NULL;
 	struct file *f = &files[0];
 	int left_out;
 
-	(void)state;
-	begin_request(f, BUSY_DIRECT, 0, 2 * SMALL_SIZE);
+	begin_request(f, kind, offset, 2 * SMALL_SIZE);
 	left_out = busy_pages(f->ino, &p);
 	free(p);
 	revoke(f);
@@ -347,6 +346,18 @@ static void a_direct_read_keeps_nothing_in_mappings(void **state)
 	wait_true(&f->is_done);
 	assert_int_equal(left_out, 0);
 	assert_int_equal(f->calls, 1);
+}
+
+static void a_direct_read_keeps_nothing_in_mappings(void **state)
+{
+	(void)state;
+	keeps_nothing_in_mappings(BUSY_DIRECT, 0);
+}
+
+static void a_write_past_the_cache_keeps_nothing_in_mappings(void **state)
+{
+	(void)state;
+	keeps_nothing_in_mappings(BUSY_PAST, SMALL_SIZE / 2);
 }
 
 /* Some of a direct read goes through the cache after all, where the memory it reads into is mapped of the same file. */
@@ -437,6 +448,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(a_page_that_a_write_has_locked_is_left_out),
 		T(a_direct_read_keeps_nothing_in_mappings),
+		T(a_write_past_the_cache_keeps_nothing_in_mappings),
 		T(a_direct_read_that_has_pages_locked_is_noticed),
 		T(a_page_that_is_written_back_is_waited_for),
 		T(a_truncation_that_waits_for_an_earlier_store_stops_no_revoke),

@@ -116,6 +116,14 @@ static bool do_append(int from, long round)
 	return good;
 }
 
+/* Whoever appends has no page of it in the kernel, and the others that are mapped have to go. */
+static bool see_appended_mapped(int at, long round)
+{
+	long near = ((volatile long *)maps[changed_at])[round + 1], far = ((volatile long *)maps[at])[round + 1];
+
+	return (near == round && far == round) || saw("%ld where it was appended, %ld, not %ld", near, far, round);
+}
+
 static bool see_size(int at, long round)
 {
 	struct stat st;
@@ -661,6 +669,7 @@ static const struct look looks[] = {
 	{ "contents, between open files", has_held_file, do_write_held, see_held, let_go, true },
 	{ "contents, in a mapping", has_held_file, do_write_held, see_mapped, let_go, true },
 	{ "a store to a mapping, after msync", has_held_file, do_store, see_stored, let_go, true },
+	{ "mappings after appending", has_held_file, do_append, see_appended_mapped, let_go, true },
 	{ "the size after appending", has_file, do_append, see_size, remove_file, true },
 	{ "appending where another has appended", holds_appending, do_append_held, see_appended, let_go, true },
 	{ "truncation", has_long_file, do_truncate, see_truncated, remove_file, false },

@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RECORD		16
+#define RECORD		251	/* some reach over the end of a page */
 
 /* work() is one process for each mount, all at once; it returns how much it did, -1: it failed. */
 struct race {
@@ -35,10 +35,11 @@ static bool race_file(void)
 static long work_append(int at)
 {
 	int fd = open(path(at, "f"), O_WRONLY | O_APPEND);
-	char rec[64];
+	char rec[RECORD];
 
+	memset(rec, ' ', sizeof(rec));
 	for (long i = 0; i < records; i++) {
-		snprintf(rec, sizeof(rec), "%d %012ld ", at, i);
+		rec[snprintf(rec, sizeof(rec), "%d %012ld", at, i)] = ' ';
 		rec[RECORD - 1] = '\n';
 		if (write(fd, rec, RECORD) != RECORD)
 			return -1;
