@@ -22,7 +22,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "clock.h"
@@ -35,7 +34,6 @@ static struct bucket {
 	struct busy *list;
 	struct op *waiting;	/* reads */
 } buckets[BUCKETS] = { [0 ... BUCKETS - 1] = { .mutex = PTHREAD_MUTEX_INITIALIZER } };
-static _Atomic uint64_t reads_ended;
 
 static bool is_write(const struct busy *b)
 {
@@ -69,8 +67,6 @@ void busy_end(struct busy *b)
 	while (*at != b)
 		at = &(*at)->next;
 	*at = b->next;
-	if (b->kind == BUSY_READ || b->kind == BUSY_DIRECT)
-		atomic_fetch_add(&reads_ended, 1);
 	if (is_write(b)) {
 		wake = k->waiting;
 		k->waiting = NULL;
@@ -81,11 +77,6 @@ void busy_end(struct busy *b)
 		wake->next = NULL;
 		op_wake(wake);
 	}
-}
-
-uint64_t busy_reads_ended(void)
-{
-	return atomic_load(&reads_ended);
 }
 
 static bool is_written(const struct bucket *k, const struct busy *read)

@@ -37,9 +37,6 @@ struct busy_pages {
 void busy_begin(struct busy *b, enum busy_kind kind, uint64_t ino, uint64_t offset, uint64_t len, const void *data);
 void busy_end(struct busy *b);
 
-/* How many reads have ended: who has seen a number, and sees it again, knows that none was answered in between. */
-uint64_t busy_reads_ended(void);
-
 /*
  * The pages of ino that such requests keep locked, in order, apart from each other; they go to *out, which is the caller's
  * to free, and their number is returned; or -ENOMEM.

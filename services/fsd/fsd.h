@@ -87,8 +87,6 @@ struct fsd {
 	_Atomic uint64_t lease_lost_ns;	/* lease.c */
 	atomic_bool was_cut;		/* programs that used the mount were, or may have been, cut off */
 	_Atomic uint64_t mappable_nr;	/* open files that programs may have mapped for writing: lost.c */
-	atomic_bool stores_saved;	/* all that was stored to mappings was written back before the cut: saved.c */
-	_Atomic uint64_t stores_failed;	/* what the kernel wrote back of mappings and could not be done */
 	struct fsd_stats stats;
 };
 

@@ -24,7 +24,7 @@ static inline fuse_ino_t node_of_ino(uint64_t ino)
  * kcache_serve answers requests until the mount is gone, or kcache_stop_reading: 0, else -errno; it
  * returns when no thread of the session runs any more.  kcache_unmount (any other thread) makes it
  * gone: at once, or, while programs use it, detached from the namespace until they let go, and aborted
- * after `grace_ms`, when what they have stored to mappings was written back (saved.h).  kcache_abort ends the connection now: programs get ECONNABORTED.
+ * after `grace_ms`.  kcache_abort ends the connection now: programs get ECONNABORTED.
  */
 int kcache_mount(struct fsd *fsd);
 int kcache_adopt(struct fsd *fsd, int fd);

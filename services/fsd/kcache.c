@@ -43,7 +43,6 @@
 #include "locks.h"
 #include "log.h"
 #include "orphan.h"
-#include "saved.h"
 #include "serving.h"
 #include "vfsflags.h"
 
@@ -58,7 +57,6 @@
 #define ON_ITS_WAY_MS		1000u
 /* After that long a process that went on from an earlier one has proved itself. */
 #define SERVED_MS		10000u
-#define SAVE_MS			15000u	/* for the kernel to write back what programs have stored to mappings */
 #define TOLD_MS			1000u	/* for what waits for answers, until the connection is cut */
 
 struct kcache {
@@ -641,12 +639,9 @@ void kcache_unmount(struct fsd *fsd, unsigned grace_ms)
 		umount2(kc->mountpoint, MNT_DETACH);
 	}
 	if (!wait_served(kc, grace_ms)) {
-		struct saved *saved = saved_begin(fsd, SAVE_MS);
-
 		log_warning("%s was still in use after %u s: its programs get errors now",
 			    kc->mountpoint, grace_ms / 1000);
 		kcache_abort(fsd);
-		saved_end(saved);
 	}
 	pthread_mutex_lock(&kc->mutex);
 	kc->unmounting = false;

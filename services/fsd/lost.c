@@ -6,8 +6,7 @@
  * pages of mappings and has not written back is in no table, and nobody can count it.  But where it can be is known: a program
  * can map a file for writing only if it has opened it for reading and writing, and as long as it has it mapped the kernel does
  * not say that it was let go (RELEASE); at the end of a mapping the kernel writes its pages back, and waits for that.  So
- * without such an open file there is nothing.  How many an earlier process has opened is not known.  A stop that has a
- * leader has them written back before it cuts programs off, and knows whether that was all (saved.c).
+ * without such an open file there is nothing.  How many an earlier process has opened is not known.
  */
 #include "lost.h"
 
@@ -123,8 +122,6 @@ static bool is_anothers(struct fsd *fsd)
 bool lost_report_cut(struct fsd *fsd)
 {
 	if (!atomic_load(&fsd->was_cut) || !lost_may_have_stores(fsd))
-		return false;
-	if (atomic_load(&fsd->stores_saved) && !atomic_load(&fsd->stores_failed))
 		return false;
 	log_err("%s: programs that used it were cut off: what they had stored to mappings and not synced may be lost",
 		fsd->conf.mountpoint);

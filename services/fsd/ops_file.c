@@ -428,8 +428,6 @@ static void write_done(struct op *op, int err)
 	struct pool *pool = op->fsd->pool;
 	unsigned from = 0;
 
-	if (err && rq->write_cache)
-		atomic_fetch_add(&op->fsd->stores_failed, 1);
 	if (!w->is_answered) {
 		busy_end(&w->busy);
 		fuse_op_done(rq->req, op);
