@@ -479,6 +479,7 @@ static const char neighbours[] =
 	"| adv_lock, adv_cancel, adv_test | with an older leader flock and fcntl fail (EIO): nobody believes to have a lock | - |\n"
 	"| adv_recover | an older mount never asked for locks and has none | `test_server_older.c` |\n"
 	"| revoke_mount of blockd | the leader's own mount is waited for, which is said once, until blockd is restarted or an operator speaks | `test_server_own_mount.c`, `test_blkcli_older.c` |\n"
+	"| commits in one call of blockd (`BLK_CAN_CHAIN`) | serverd writes the blocks with their flushes, then the super block | `test_blkcli_older.c` |\n"
 	"| durable writes, ordered flushes of blockd | a write and a flush; a flush after the writes | `test_blkcli_older.c` |\n";
 
 static void the_document_is_what_the_table_says(void **state)
