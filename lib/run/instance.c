@@ -132,24 +132,30 @@ static int make_rid(const struct instance_conf *conf, const char *path)
 	return ret;
 }
 
-/* Who looks for the last one must be let through those above it. */
-static int make_dirs(const char *path)
+/*
+ * The services are not of one user: each must come through to the record, whoever of them is the first.  What root makes is
+ * given to whom the runtime directory belongs, as the record in it is (give_to_dir_owner()).
+ */
+static int make_state_dir(const struct instance_conf *conf)
 {
+	const bool is_root = geteuid() == 0;
 	char dir[CONF_PATH_BYTES];
+	struct stat st;
 
-	snprintf(dir, sizeof(dir), "%s", path);
-	for (char *p = dir + 1; ; p++) {
-		char saved = *p;
-
-		if (saved != '/' && saved != 0)
+	if (is_root && stat(conf->runtime_dir, &st) < 0)
+		return -errno;
+	snprintf(dir, sizeof(dir), "%s", conf->state_dir);
+	for (char *p = dir + 1; *p; p++) {
+		if (*p != '/')
 			continue;
 		*p = 0;
-		if (mkdir(dir, saved ? 0755 : 0750) < 0 && errno != EEXIST)
+		if (mkdir(dir, 0755) < 0 && errno != EEXIST)
 			return -errno;
-		if (!saved)
-			return 0;
-		*p = saved;
+		*p = '/';
 	}
+	if (mkdir(dir, 0755) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return is_root && chown(dir, st.st_uid, st.st_gid) < 0 ? -errno : 0;
 }
 
 /* For the record only: who it was; 0 when the device cannot tell (blockd says why, and better). */
@@ -287,7 +293,7 @@ static int record_rid(const struct instance_conf *conf, uint64_t rid)
 	char path[CONF_PATH_BYTES + 16];
 	int ret, fd;
 
-	ret = make_dirs(conf->state_dir);
+	ret = make_state_dir(conf);
 	if (ret < 0)
 		return ret;
 	snprintf(path, sizeof(path), "%s/rids.lock", conf->state_dir);

@@ -31,6 +31,7 @@
 #include "zmqu.h"
 
 #define DEADLINE_NS (60 * NSEC_PER_SEC)
+#define OWNER	65534u	/* of the runtime directory, where that is not the one who runs this */
 
 static char dir[64];
 static char err[CONF_ERR_BYTES];
@@ -299,12 +300,22 @@ static void a_rid_is_made_once_and_known_for_ever(void **state)
 	assert_int_equal(instance_rid_get(&conf, &rid), -ENOENT);
 	assert_int_equal(instance_rid_is_ours(&conf, 1), 0);
 	assert_int_equal(mkdir(conf.runtime_dir, 0700), 0);
+	if (geteuid() == 0)
+		assert_int_equal(chown(conf.runtime_dir, OWNER, OWNER), 0);
 	umask(022);
 	assert_int_equal(instance_rid_get(&conf, &rid), 0);
 	/* The services are not of one user: each must come through to the record. */
 	snprintf(path, sizeof(path), "%s/lib", dir);
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0755);
+	assert_int_equal(stat(conf.state_dir, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0755);
+	if (geteuid() == 0)
+		assert_int_equal(st.st_uid, OWNER);
+	snprintf(path, sizeof(path), "%s/rids", conf.state_dir);
+	assert_int_equal(stat(path, &st), 0);
+	if (geteuid() == 0)
+		assert_int_equal(st.st_uid, OWNER);
 	assert_true(rid != 0 && rid != UINT64_MAX);
 	assert_int_equal(instance_rid_get(&conf, &again), 0);
 	assert_true(rid == again);
