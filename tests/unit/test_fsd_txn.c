@@ -4,6 +4,7 @@
  * have done (fsd_model.h).
  */
 #include "fsd_model.h"
+#include "services/fsd/items_impl.h"
 
 static void device_equals_what_operations_did(void **state)
 {
@@ -457,6 +458,53 @@ static void sequence_is_told_when_it_is_committed(void **state)
 	} while (cached & SEQ_REF);
 }
 
+/* What the item cache still has of stored generations: rows of the list of what is dirty, and deletion markers. */
+static void count_left(size_t *rows, unsigned *markers)
+{
+	const struct item_rec *rec;
+	struct itx tx;
+	struct key at;
+	MDB_cursor *mc;
+	MDB_stat st;
+	int rc;
+
+	assert_int_equal(items_begin(&fsd, NULL, false, &tx), 0);
+	assert_int_equal(mdb_stat(tx.txn, items_dbi(&tx, TABLE_DIRTY), &st), 0);
+	*rows = st.ms_entries;
+	*markers = 0;
+	assert_int_equal(items_cursor(&tx, TABLE_ITEMS, &mc), 0);
+	for (rc = rec_step(&tx, mc, MDB_FIRST, &at, &rec); rc > 0; rc = rec_step(&tx, mc, MDB_NEXT, &at, &rec))
+		*markers += (rec->flags & ITEM_REC_DELETED) != 0;
+	mdb_cursor_close(mc);
+	items_abort(&tx);
+}
+
+/* Or the cache would fill up with them. */
+static void a_stored_generation_leaves_no_list_and_no_markers(void **state)
+{
+	uint64_t end = clock_mono_ns() + DEADLINE_S * NSEC_PER_SEC;
+	unsigned markers;
+	size_t rows;
+
+	(void)state;
+	for (unsigned i = 0; i < 8; i++) {
+		do_step(&inodes[i], CREATE);
+		do_step(&inodes[i], XATTR);
+	}
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	wait_until_settled();
+	for (unsigned i = 0; i < 8; i += 2)
+		do_step(&inodes[i], DELETE);
+	count_left(&rows, &markers);
+	assert_true(rows && markers);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	/* The commit is told before it has cleaned up. */
+	do {
+		assert_true(clock_mono_ns() < end);
+		count_left(&rows, &markers);
+	} while (rows || markers);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -477,6 +525,7 @@ int main(void)
 			who_comes_to_wait_for_room_as_the_commit_ends_is_not_forgotten, setup_short_lists,
 			teardown),
 		T(sequence_is_told_when_it_is_committed),
+		T(a_stored_generation_leaves_no_list_and_no_markers),
 		RARE(that_there_was_no_space_long_ago_is_asked_again_before_it_is_told),
 		RARE(who_waits_for_blocks_that_come_back_keeps_no_lock),
 		RARE(what_was_not_given_back_after_all_is_not_waited_for),
