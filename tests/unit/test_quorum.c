@@ -602,20 +602,26 @@ static void slow_records_delay_a_leader_and_do_not_prevent_it(void **state)
 	}
 }
 
+/* A leader, elected when records were slow, which they have not been for so long. */
+static void lead_since_slow_records(unsigned members, uint64_t seed, uint64_t ago_ns)
+{
+	start_world(members, seed);
+	w.record_min_ns = SEC;
+	w.record_max_ns = SEC + SEC / 2;
+	assert_true(serves_within(120 * SEC));
+	run_until(w.now + 10 * SEC);
+	w.record_min_ns = 0;
+	w.record_max_ns = 5 * MS;
+	run_until(w.now + ago_ns);
+	assert_true(who_serves() >= 0);
+}
+
 /* A device that was busy when the cluster started and is not any more costs a later election nothing. */
 static void records_that_were_slow_long_ago_delay_nobody(void **state)
 {
 	(void)state;
 	for (uint64_t seed = 1; seed <= 10; seed++) {
-		start_world(3, seed);
-		w.record_min_ns = SEC;
-		w.record_max_ns = SEC + SEC / 2;
-		assert_true(serves_within(120 * SEC));
-		run_until(w.now + 10 * SEC);
-		w.record_min_ns = 0;
-		w.record_max_ns = 5 * MS;
-		run_until(w.now + 180 * SEC);
-		assert_true(who_serves() >= 0);
+		lead_since_slow_records(3, seed, 180 * SEC);
 		kill_host((unsigned)who_serves(), 1000 * SEC);
 		CHECK(serves_within(HEARTBEAT_NS + 3 * SEC / 2), "no leader in time, for records were slow long ago");
 	}
@@ -626,15 +632,7 @@ static void a_leader_alone_forgets_slow_records_too(void **state)
 {
 	(void)state;
 	for (uint64_t seed = 1; seed <= 10; seed++) {
-		start_world(1, seed);
-		w.record_min_ns = SEC;
-		w.record_max_ns = SEC + SEC / 2;
-		assert_true(serves_within(120 * SEC));
-		run_until(w.now + 10 * SEC);
-		w.record_min_ns = 0;
-		w.record_max_ns = 5 * MS;
-		run_until(w.now + 300 * SEC);
-		assert_true(who_serves() >= 0);
+		lead_since_slow_records(1, seed, 300 * SEC);
 		step_kind((unsigned)who_serves(), QUORUM_IN_RESIGN, 0);
 		while (who_serves() >= 0)
 			run_until(w.now + STEP_NS);
