@@ -166,8 +166,8 @@ mkfs "$M" "$D" "${Q[@]}" -A >/dev/null 2>&1
 hold() {
 	python3 -c "import fcntl, os, sys, time
 fd = os.open(sys.argv[1], os.O_RDWR | int(sys.argv[3]))
-if not int(sys.argv[3]): fcntl.flock(fd, fcntl.LOCK_EX)
-open(sys.argv[2], 'w').close(); time.sleep(600)" "$1" "$2" "$3" & HOLDER=$!
+if not int(sys.argv[3]): fcntl.flock(fd, getattr(fcntl, 'LOCK_' + sys.argv[4]))
+open(sys.argv[2], 'w').close(); time.sleep(600)" "$1" "$2" "$3" "${4:-EX}" & HOLDER=$!
 	wait_for 60 test -e "$2"
 }
 let_go() { kill "$HOLDER"; wait "$HOLDER" 2>/dev/null; HOLDER=; }
@@ -179,6 +179,14 @@ ok "print reads it" "$CTL" print "$M"
 is "nothing was written" "$(sum "$M")" "$before"
 let_go
 ok "and reads again when it was let go" wait_for 60 "$CTL" ls --meta "$M" --data "$D"
+# udevd holds a new device for a moment, with a shared lock: losetup, then mkfs, is what everybody does.
+flock -s "$D" sh -c 'touch "$0"; sleep 0.2' "$TMP/reads" & HOLDER=$!
+wait_for 60 test -e "$TMP/reads"
+ok "who only reads for a moment is waited for" mkfs "$M" "$D" "${Q[@]}" -A -f
+wait "$HOLDER"; HOLDER=
+hold "$D" "$TMP/held3" 0 SH
+refused "and no longer than that" "in use by process $HOLDER \(python3\)" mkfs "$M" "$D" "${Q[@]}" -A -f
+let_go
 # A killed blockd has its devices until its last writes have ended: it shows as a zombie while a thread of it is left.
 python3 -c "import ctypes, fcntl, os, sys, threading, time
 fd = os.open(sys.argv[1], os.O_RDWR)

@@ -37,7 +37,7 @@
 
 #define HOLDER_STEP_MS	20u
 #define HOLDER_DEAD_MS	30000u	/* as blockd waits for the one before it */
-#define HOLDER_GONE_MS	1000u	/* nobody is known to hold it (any more) */
+#define HOLDER_GONE_MS	1000u	/* nobody is known to hold it (any more), or somebody who only reads */
 #define DEPTH_MAX	8u	/* loop devices over loop devices */
 #define USERS_BYTES	512
 
@@ -47,7 +47,7 @@
  * Who holds an flock on the file, from /proc/locks; 0 if that cannot be told.  Some file systems
  * show another device number there than stat does, so the inode alone is the second choice.
  */
-static pid_t flock_holder(dev_t dev, ino_t ino, bool guess_too)
+static pid_t flock_holder_how(dev_t dev, ino_t ino, bool guess_too, bool *is_shared)
 {
 	FILE *f = fopen("/proc/locks", "re");
 	char line[256];
@@ -56,22 +56,32 @@ static pid_t flock_holder(dev_t dev, ino_t ino, bool guess_too)
 	if (!f)
 		return 0;
 	while (fgets(line, sizeof(line), f)) {
+		bool is_it;
 		unsigned maj, min;
 		unsigned long inode;
+		char how[8];
 		int pid;
 
-		if (sscanf(line, "%*d: FLOCK %*s %*s %d %x:%x:%lu", &pid, &maj, &min, &inode) != 4 ||
+		if (sscanf(line, "%*d: FLOCK %*s %7s %d %x:%x:%lu", how, &pid, &maj, &min, &inode) != 5 ||
 		    inode != ino || pid <= 0)
 			continue;
-		if (maj == major(dev) && min == minor(dev)) {
-			guess = pid;
+		is_it = maj == major(dev) && min == minor(dev);
+		if (!is_it && !guess_too)
+			continue;
+		guess = pid;
+		*is_shared = strcmp(how, "READ") == 0;
+		if (is_it)
 			break;
-		}
-		if (guess_too)
-			guess = pid;
 	}
 	fclose(f);
 	return guess;
+}
+
+static pid_t flock_holder(dev_t dev, ino_t ino, bool guess_too)
+{
+	bool unused;
+
+	return flock_holder_how(dev, ino, guess_too, &unused);
 }
 
 static bool is_dead(pid_t pid)
@@ -235,11 +245,15 @@ static bool bdev_users(dev_t dev, char *buf, size_t len)
 bool in_use_wait_for_dead(const struct stat *st, struct in_use_waited *w)
 {
 	struct timespec step = { .tv_nsec = HOLDER_STEP_MS * 1000000 };
-	pid_t pid = flock_holder(st->st_dev, st->st_ino, true);
+	bool is_shared = false;
+	pid_t pid = flock_holder_how(st->st_dev, st->st_ino, true, &is_shared);
 	char text[USERS_BYTES];
 
-	if (pid && !is_dead(pid))
-		return false;
+	if (pid && !is_dead(pid)) {
+		if (!is_shared)
+			return false;
+		pid = 0;	/* udevd looks at what losetup has made just now: soon nobody will be known */
+	}
 	if (!pid && S_ISBLK(st->st_mode) && bdev_users(st->st_rdev, text, sizeof(text)))
 		return false;
 	if (pid ? w->dead_ms >= HOLDER_DEAD_MS : w->gone_ms >= HOLDER_GONE_MS)

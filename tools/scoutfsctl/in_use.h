@@ -12,8 +12,8 @@ struct in_use_waited {
 	unsigned dead_ms, gone_ms;
 };
 
-/* The device is refused.  Whether to try again, for whoever has it has died; a moment has passed
- * then. */
+/* The device is refused.  Whether to try again, for whoever has it has died, or only reads and may be done soon (a second
+ * is given for that); a moment has passed then. */
 bool in_use_wait_for_dead(const struct stat *st, struct in_use_waited *w);
 
 /* Say on stderr under `verb` who has `path`, as far as that is known, and what to do.  -EBUSY. */
