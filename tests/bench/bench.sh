@@ -17,7 +17,7 @@ META_FILE=$META DATA_FILE=$DATA XFS_FILE=$TMP/xfs.img LOOPS=() IS_WRITTEN=0
 # MiB of each file that are used: FIRST COUNT.  The format begins its free metadata in two places.  A volume takes what
 # has not been used yet before what was given back, so it goes on with each run, as far as there is more; xfs does not.
 least() { echo $(($1 < $2 ? $1 : $2)); }
-META_USED=(0 1024 4096 "$(least $((RUNS * 427)) 4096)") DATA_USED=(0 "$(least $((RUNS * (BIG + 171))) 16384)")
+META_USED=(0 1024 4096 "$(least $((80 + RUNS * 427)) 4096)") DATA_USED=(0 "$(least $((420 + RUNS * (BIG + 135))) 16384)")
 XFS_USED=(0 $((2 * BIG + 1024)))
 # A device that is in use goes with its last user.
 loops_detach() { [ ${#LOOPS[@]} = 0 ] || losetup -d "${LOOPS[@]}" 2>/dev/null; LOOPS=(); }
