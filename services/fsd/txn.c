@@ -30,8 +30,11 @@
 #include "txn_impl.h"
 
 #define GEN_BYTES_MAX	(64ull << 20)
-/* How long the leader's word that there is no more space is believed without asking again. */
-#define LOW_KNOWN_NS	(3 * NSEC_PER_SEC)
+/*
+ * How long the leader's word that there is no more space is believed without asking again: what others, or a merge, have
+ * given back is missed for no longer, and programs that try and try cost no more commits than that.
+ */
+#define LOW_KNOWN_NS	(100 * NSEC_PER_MSEC)
 /* How long an operation waits for data blocks that this mount is giving back. */
 #define FREED_WAIT_NS	(10 * NSEC_PER_SEC)
 
@@ -235,7 +238,7 @@ void txn_wait_room(struct op *op)
 		op_wake(op);
 }
 
-/* Until the leader's next answer, which is asked for. */
+/* Until the leader's next answer, which is asked for at once. */
 static void wait_answer(struct op *op)
 {
 	struct txn *t = op->fsd->txn;
@@ -244,7 +247,7 @@ static void wait_answer(struct op *op)
 	pthread_mutex_lock(&t->lock);
 	now = t->ended;
 	if (!now) {
-		t->sync = true;
+		t->sync = t->sync_now = true;
 		add_room_op(t, op);
 	}
 	pthread_mutex_unlock(&t->lock);
