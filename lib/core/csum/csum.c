@@ -19,28 +19,42 @@
 #endif
 
 #define CRC_INIT 0xffffffffu
-#define CRC_POLY 0x82f63b78u	/* reflected */
 
-static uint32_t crc_tables[8][256];
+/*
+ * What a byte i, t bytes before the end of eight, does to the register: crc_tables[t][i].  That is linear, so eight
+ * entries of each table, those of one bit, say all 256.  The first of them are of the polynomial 0x82f63b78
+ * (reflected), those of the next table are those of this one after a byte of zeros.
+ */
+#define BIT(i, n, of_bit)	((i) & (1u << (n)) ? (of_bit) : 0)
+#define ENTRY(i, a, b, c, d, e, f, g, h) (BIT(i, 0, a) ^ BIT(i, 1, b) ^ BIT(i, 2, c) ^ BIT(i, 3, d) ^ \
+					  BIT(i, 4, e) ^ BIT(i, 5, f) ^ BIT(i, 6, g) ^ BIT(i, 7, h))
+#define ENTRIES_4(i, ...)	ENTRY(i, __VA_ARGS__), ENTRY((i) + 1, __VA_ARGS__), \
+				ENTRY((i) + 2, __VA_ARGS__), ENTRY((i) + 3, __VA_ARGS__)
+#define ENTRIES_16(i, ...)	ENTRIES_4(i, __VA_ARGS__), ENTRIES_4((i) + 4, __VA_ARGS__), \
+				ENTRIES_4((i) + 8, __VA_ARGS__), ENTRIES_4((i) + 12, __VA_ARGS__)
+#define ENTRIES_64(i, ...)	ENTRIES_16(i, __VA_ARGS__), ENTRIES_16((i) + 16, __VA_ARGS__), \
+				ENTRIES_16((i) + 32, __VA_ARGS__), ENTRIES_16((i) + 48, __VA_ARGS__)
+#define TABLE(...) { ENTRIES_64(0, __VA_ARGS__), ENTRIES_64(64, __VA_ARGS__), \
+		     ENTRIES_64(128, __VA_ARGS__), ENTRIES_64(192, __VA_ARGS__) }
 
-/* Before main, so that no thread can see them half made. */
-__attribute__((constructor)) static void crc_tables_init(void)
-{
-	for (uint32_t i = 0; i < 256; i++) {
-		uint32_t c = i;
-
-		for (unsigned bit = 0; bit < 8; bit++)
-			c = (c >> 1) ^ ((c & 1) ? CRC_POLY : 0);
-		crc_tables[0][i] = c;
-	}
-	for (unsigned t = 1; t < 8; t++) {
-		for (unsigned i = 0; i < 256; i++) {
-			uint32_t c = crc_tables[t - 1][i];
-
-			crc_tables[t][i] = (c >> 8) ^ crc_tables[0][c & 0xff];
-		}
-	}
-}
+static const uint32_t crc_tables[8][256] = {
+	TABLE(0xf26b8303, 0xe13b70f7, 0xc79a971f, 0x8ad958cf,
+	      0x105ec76f, 0x20bd8ede, 0x417b1dbc, 0x82f63b78),
+	TABLE(0x13a29877, 0x274530ee, 0x4e8a61dc, 0x9d14c3b8,
+	      0x3fc5f181, 0x7f8be302, 0xff17c604, 0xfbc3faf9),
+	TABLE(0xa541927e, 0x4f6f520d, 0x9edea41a, 0x38513ec5,
+	      0x70a27d8a, 0xe144fb14, 0xc76580d9, 0x8b277743),
+	TABLE(0xdd45aab8, 0xbf672381, 0x7b2231f3, 0xf64463e6,
+	      0xe964b13d, 0xd725148b, 0xaba65fe7, 0x52a0c93f),
+	TABLE(0x38116fac, 0x7022df58, 0xe045beb0, 0xc5670b91,
+	      0x8f2261d3, 0x1ba8b557, 0x37516aae, 0x6ea2d55c),
+	TABLE(0xef306b19, 0xdb8ca0c3, 0xb2f53777, 0x6006181f,
+	      0xc00c303e, 0x85f4168d, 0x0e045beb, 0x1c08b7d6),
+	TABLE(0x68032cc8, 0xd0065990, 0xa5e0c5d1, 0x4e2dfd53,
+	      0x9c5bfaa6, 0x3d5b83bd, 0x7ab7077a, 0xf56e0ef4),
+	TABLE(0x493c7d27, 0x9278fa4e, 0x211d826d, 0x423b04da,
+	      0x847609b4, 0x0d006599, 0x1a00cb32, 0x34019664),
+};
 
 uint32_t crc32c_table_more(uint32_t crc, const void *buf, size_t len)
 {
