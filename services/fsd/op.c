@@ -229,7 +229,7 @@ static int ends_with(struct op *op)
 {
 	if (op->err)
 		return op->err;
-	if (atomic_load(&op->interrupted) && !op->progressed)
+	if (atomic_load(&op->interrupted) && !op->parts_nr)
 		return -EINTR;
 	return atomic_load_explicit(&op->fsd->ops->is_held, memory_order_relaxed) ?
 		       op_park(op, wait_held) : 0;
@@ -239,7 +239,7 @@ static int ends_with(struct op *op)
 static bool settle(struct op *op, int ret)
 {
 	if (ret == OP_MORE) {
-		op->progressed = true;
+		op->parts_nr++;
 		op->no_space_ns = 0;	/* what is committed had some */
 		return false;
 	}
@@ -415,7 +415,7 @@ void op_interrupt(struct op *op)
 	bool (*cancel)(struct op *op);
 
 	atomic_store(&op->interrupted, true);
-	if (op->progressed)
+	if (op->parts_nr)
 		return;
 	cancel = atomic_load(&op->cancel);
 	if (cancel && cancel(op))

@@ -54,7 +54,8 @@ struct op {
 	bool writes;			/* runs in a write transaction */
 
 	/* 0, a positive errno-free result, -errno, OP_PARKED or OP_MORE.  Must be restartable: it
-	 * keeps nothing from an aborted run but what it re-computes. */
+	 * keeps nothing from an aborted run but what it re-computes.  Any run may be aborted, whatever it
+	 * returned: what only a committed part may leave to the next is to be kept with parts_nr. */
 	int (*run)(struct op *op, struct itx *tx);
 	/* Called exactly once, after the transaction has committed (err 0 or -errno) and with the
 	 * operation's lock uses still held: answer, then free.  Uses are dropped after it returns
@@ -104,7 +105,7 @@ struct op {
 	/* op.c's */
 	struct op *parked_prev, *parked_next;
 	int err;			/* set by op_fail: ends with it instead of running again */
-	bool progressed;		/* a part of it (OP_MORE) is committed */
+	unsigned parts_nr;		/* so many parts of it (OP_MORE) are committed; read by run() */
 	atomic_bool interrupted;
 };
 

@@ -83,10 +83,14 @@ static int truncate_more(struct op *op, struct itx *tx)
 int attr_run_set(struct op *op, struct itx *tx)
 {
 	struct attr_op *a = attr_op(op);
-	bool sizes = a->to_set & FUSE_SET_ATTR_SIZE, resized;
+	bool sizes = a->to_set & FUSE_SET_ATTR_SIZE, is_set = a->set_part && op->parts_nr >= a->set_part, resized;
 	struct cinode ci;
 	int ret;
 
+	if (!is_set) {
+		a->set_part = 0;	/* that transaction was not committed */
+		op->is_decided = false;
+	}
 	/* what the kernel wrote back before comes first: neither its times nor its bytes may come
 	 * after */
 	ret = data_wait_pending(op, a->ino, false);
@@ -101,7 +105,7 @@ int attr_run_set(struct op *op, struct itx *tx)
 		       !sizes || (uint64_t)a->attr.st_size > inode_size(&ci));
 	if (ret < 0)
 		return ret;
-	if (a->truncating) {
+	if (is_set) {
 		a->ci = ci;
 		return le32_get(ci.d.flags) & INODE_FLAG_TRUNCATE ? truncate_more(op, tx) : 0;
 	}
@@ -143,7 +147,7 @@ int attr_run_set(struct op *op, struct itx *tx)
 		return ret;
 	a->ci = ci;
 	if (le32_get(ci.d.flags) & INODE_FLAG_TRUNCATE) {
-		a->truncating = true;
+		a->set_part = op->parts_nr + 1;
 		op->is_decided = true;	/* the rest may be anybody's work */
 		return OP_MORE;
 	}

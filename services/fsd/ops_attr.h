@@ -14,7 +14,7 @@ struct attr_op {
 	uint32_t by;			/* setattr: who asks */
 	bool kill_suidgid;		/* a new size: who sets it may not keep setuid and setgid */
 	uint64_t view;			/* shown.h's, before it runs */
-	bool truncating;		/* own memory: the new size is committed, extents still go */
+	unsigned set_part;		/* own memory: the part, from 1, that has set all but for extents that still go; 0: none */
 	struct cinode ci;		/* result */
 };
 int attr_run_get(struct op *op, struct itx *tx);

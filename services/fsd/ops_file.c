@@ -496,7 +496,9 @@ struct fallocate_op {
 	struct op op;
 	struct file_req *rq;
 	uint64_t at;		/* own memory, of this hold of the lock: blocks before it are allocated and committed */
-	bool dropped_suidgid;
+	uint64_t next;		/* ... and before this one once so many parts are committed; 0 parts: nothing of it is run */
+	unsigned next_part;
+	bool dropped_suidgid;	/* in any part, perhaps one that is not committed */
 };
 
 static int fallocate_run(struct op *op, struct itx *tx)
@@ -506,12 +508,16 @@ static int fallocate_run(struct op *op, struct itx *tx)
 	uint64_t end = rq->offset + rq->len, last = (end - 1) >> SMALL_SHIFT, at, left = FALLOCATE_BLOCKS, hint = 0;
 	struct data_extent ext;
 	struct cinode ci;
+	bool dropped;
 	unsigned n = 0;
 	int ret;
 
 	/* without the lock (it was given up for a while) others may have taken away again what is allocated */
 	if (!op->uses_nr)
 		f->at = rq->offset >> SMALL_SHIFT;
+	else if (f->next_part && op->parts_nr >= f->next_part)
+		f->at = f->next;
+	f->next_part = 0;
 	at = f->at;
 	ret = txn_hold(op, tx, FALLOCATE_EXTENTS * 4 + 16, true);
 	if (ret == 0)
@@ -557,8 +563,9 @@ static int fallocate_run(struct op *op, struct itx *tx)
 		left -= got.len;
 		n++;
 	}
-	f->dropped_suidgid = rq->kill_suidgid && inode_drop_suidgid(&ci);
-	n += f->dropped_suidgid;	/* something has changed */
+	dropped = rq->kill_suidgid && inode_drop_suidgid(&ci);
+	f->dropped_suidgid = f->dropped_suidgid || dropped;
+	n += dropped;		/* something has changed */
 	if (!(rq->flags & FALLOC_FL_KEEP_SIZE)) {
 		uint64_t reached = at > last ? end : at << SMALL_SHIFT;
 
@@ -574,7 +581,8 @@ static int fallocate_run(struct op *op, struct itx *tx)
 	}
 	if (ret < 0)
 		return ret;
-	f->at = at;
+	f->next = at;
+	f->next_part = op->parts_nr + 1;
 	return at <= last ? OP_MORE : 0;
 }
 
@@ -583,7 +591,8 @@ static void fallocate_done(struct op *op, int err)
 	struct fallocate_op *f = (struct fallocate_op *)op;
 
 	fuse_op_done(f->rq->req, op);
-	if (!err && f->dropped_suidgid)
+	/* also when a later part has failed */
+	if (f->dropped_suidgid)
 		kcache_forget_attributes(op->fsd, f->rq->ino);
 	fuse_reply_err(f->rq->req, -err);
 	free(f->rq);

@@ -61,8 +61,9 @@ static size_t choose(struct orphans *o, const struct scan *s, uint64_t *inos, si
 	for (size_t i = 0; i < s->nr; i++) {
 		struct ref *r = ref_find(o, s->inos[i]);
 
-		if (r)
-			r->held = false;	/* it is asked for again */
+		/* It is asked for again, but not while a deletion that has asked is on its way: that trusts the answer. */
+		if (r && !r->deleting)
+			r->held = false;
 		if (r && (ref_is_used(r) || r->deleting))
 			continue;
 		if (!r && s->nr < SCAN_BATCH && !was_seen(o, s->inos[i]))

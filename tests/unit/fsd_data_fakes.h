@@ -78,6 +78,19 @@ struct fuse_req {
 static struct fuse_req request = { .mutex = PTHREAD_MUTEX_INITIALIZER,
 				   .cond = PTHREAD_COND_INITIALIZER };
 
+/* One of so many operations that have run well is in a transaction that is not committed after all, and runs again. */
+static _Atomic unsigned abort_one_in;
+
+static inline int record_or_abort(struct itx *tx, struct op *op)
+{
+	unsigned one_in = atomic_load(&abort_one_in);
+
+	(void)tx;
+	return one_in && rnd(one_in) == 0 ? op_park(op, op_wake) : 0;
+}
+static inline void answered_nothing(struct fsd *f, uint32_t slot) { (void)f; (void)slot; }
+static const struct op_answers aborting_answers = { .record = record_or_abort, .answered = answered_nothing };
+
 static inline int answer(int err, const void *buf, size_t len, off_t off)
 {
 	pthread_mutex_lock(&request.mutex);
@@ -94,7 +107,12 @@ static inline int answer(int err, const void *buf, size_t len, off_t off)
 	pthread_mutex_unlock(&request.mutex);
 	return 0;
 }
-void fuse_op_start(fuse_req_t req, struct op *op) { (void)req; op_start(op); }
+void fuse_op_start(fuse_req_t req, struct op *op)
+{
+	(void)req;
+	op->unique = 1;
+	op_start(op);
+}
 void fuse_op_done(fuse_req_t req, struct op *op) { (void)req; (void)op; }
 void kcache_forget_attributes(struct fsd *f, uint64_t ino) { (void)f; (void)ino; }
 void inode_give_begin(struct fsd *f, uint64_t ino) { (void)f; (void)ino; }
@@ -139,9 +157,9 @@ int lock_inode(struct op *op, uint64_t ino, enum lock_mode mode)
 	(void)ino;
 	if (call)
 		call();
+	op->uses_nr = 1;	/* it has named it */
 	if ((int)mode <= atomic_load(&held) || op == atomic_load(&granted))
 		return 0;
-	op->uses_nr = 1;	/* it has named it */
 	return op_park(op, lock_wait);
 }
 bool lock_covers(const struct op *op, const struct key *key, bool write)
@@ -508,6 +526,7 @@ static inline void do_truncate(struct file *f, uint64_t size)
 				     .name = "truncate",
 				     .writes = true,
 				     .run = attr_run_set,
+				     .unique = 1,
 				     .done = simple_done },
 			     .ino = f->ino,
 			     .attr.st_size = (off_t)size,
@@ -518,6 +537,25 @@ static inline void do_truncate(struct file *f, uint64_t size)
 	if (size < f->size)
 		memset(f->bytes + size, 0, f->size - size);
 	f->size = size;
+}
+
+struct blocks_range { uint64_t ino, at, end; };
+
+/* -ENOENT: not all of them are allocated. */
+static inline int allocated_run(struct itx *tx, void *arg)
+{
+	const struct blocks_range *b = arg;
+	struct data_extent ext;
+
+	for (uint64_t at = b->at; at < b->end; at = ext.iblock + ext.len) {
+		int ret = extent_next(tx, b->ino, at, &ext);
+
+		if (ret < 0)
+			return ret;
+		if (!extent_has(&ext, at) || !ext.blkno)
+			return -ENOENT;
+	}
+	return 0;
 }
 
 static inline void do_fallocate(struct file *f, uint64_t off, uint64_t len, bool keep)
@@ -539,6 +577,8 @@ static inline void do_fallocate(struct file *f, uint64_t off, uint64_t len, bool
 	if (!keep && off + len > f->size)
 		f->size = off + len;
 	assert_int_equal(size, f->size);
+	assert_int_equal(items_run(&fsd, allocated_run, &(struct blocks_range){
+		f->ino, off / BLOCK, (off + len + BLOCK - 1) / BLOCK }), 0);
 }
 
 /* ---- pages of mappings ---------------------------------------------------------------- */
@@ -676,6 +716,7 @@ static inline int setup_process(bool is_next)
 {
 	if (items_open(&fsd, dir, 16u << 20, is_next) < 0 || (!is_next && items_run(&fsd, make_files, NULL) < 0))
 		return -1;
+	fsd.answers = &aborting_answers;
 	return ops_start(&fsd, 2) < 0 || pool_start(&fsd) < 0 ||
 	       pthread_create(&commit_thread, NULL, committer, NULL) ? -1 : 0;
 }
