@@ -130,8 +130,7 @@ int data_need_page(struct op *op, uint64_t ino, uint64_t iblock, uint64_t blkno)
 
 /* ---- size and truncation ---------------------------------------------------------------------------- */
 
-/* The bytes of the last block behind the new end become zero. */
-static int zero_tail(struct itx *tx, uint64_t ino, uint64_t size)
+int data_zero_tail(struct itx *tx, uint64_t ino, uint64_t size)
 {
 	uint64_t iblock = size >> SMALL_SHIFT;
 	size_t keep = size & (SMALL_SIZE - 1);
@@ -164,8 +163,12 @@ int data_set_size(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t size
 
 	if (size > INT64_MAX)
 		return -EFBIG;
-	if (size <= inode_size(ci)) {
-		ret = zero_tail(tx, ino, size);
+	if (size > inode_size(ci)) {
+		ret = data_zero_tail(tx, ino, inode_size(ci));
+		if (ret < 0)
+			return ret;
+	} else {
+		ret = data_zero_tail(tx, ino, size);
 		if (ret == 0)
 			ret = pool_forget(tx, ino, blocks_of(size));
 		if (ret < 0)

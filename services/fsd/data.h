@@ -13,6 +13,12 @@ void pool_usage(struct fsd *fsd, uint64_t *used, uint64_t *total);
 
 /* ---- for ops_attr.c and orphan.c; all inside the caller's write transaction, WRITE lock held ---- */
 
+/*
+ * The bytes of size's block behind size become zero: of a new end, and of the old one of a file that grows without
+ * writing that block.  The device may have anything there: an append that was lost with the power, before the size
+ * that says so was stored.  0, OP_PARKED, -errno.
+ */
+int data_zero_tail(struct itx *tx, uint64_t ino, uint64_t size);
 /* Set a new size (runtime 11.7): zeroes the tail of a partial last block, drops pool pages, sets
  * INODE_FLAG_TRUNCATE if extents remain past the end.  Changes *ci but does not inode_put it. */
 int data_set_size(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t size);

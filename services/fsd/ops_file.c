@@ -347,7 +347,7 @@ static int write_run(struct op *op, struct itx *tx)
 	/* what the kernel wrote back before may be about the same bytes */
 	ret = rq->write_cache ? 0 : mapped_wait(w, tx);
 	if (ret == 0)
-		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 16 + (rq->past_cache ? XATTR_PARTS_MAX : 0), true);
+		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 20 + (rq->past_cache ? XATTR_PARTS_MAX : 0), true);
 	if (ret == 0)
 		ret = rq->write_cache ? mapped_run(w, tx) : lock_inode(op, rq->ino, LOCK_MODE_WRITE);
 	if (ret == MAPPED_SAME)
@@ -385,6 +385,11 @@ static int write_run(struct op *op, struct itx *tx)
 	if (w->offset + w->len > INT64_MAX)
 		return -EFBIG;
 	ret = rq->past_cache ? drop_capability(tx, rq->ino, &ci) : 0;
+	if (ret < 0)
+		return ret;
+	/* a write in that block zeroes it itself */
+	if (w->offset >> SMALL_SHIFT > inode_size(&ci) >> SMALL_SHIFT)
+		ret = data_zero_tail(tx, rq->ino, inode_size(&ci));
 	if (ret < 0)
 		return ret;
 	if (w->pages_nr < blocks) {
@@ -519,7 +524,7 @@ static int fallocate_run(struct op *op, struct itx *tx)
 		f->at = f->next;
 	f->next_part = 0;
 	at = f->at;
-	ret = txn_hold(op, tx, FALLOCATE_EXTENTS * 4 + 16, true);
+	ret = txn_hold(op, tx, FALLOCATE_EXTENTS * 4 + 20, true);
 	if (ret == 0)
 		ret = lock_inode(op, rq->ino, LOCK_MODE_WRITE);
 	if (ret == 0)
@@ -570,6 +575,9 @@ static int fallocate_run(struct op *op, struct itx *tx)
 		uint64_t reached = at > last ? end : at << SMALL_SHIFT;
 
 		if (reached > inode_size(&ci)) {
+			ret = data_zero_tail(tx, rq->ino, inode_size(&ci));
+			if (ret < 0)
+				return ret;
 			ci.d.size = le64_of(reached);
 			inode_touch(&ci, INODE_MTIME | INODE_CTIME);
 			ret = inode_put(tx, rq->ino, &ci, true);	/* runtime 9.2: a longer file is other data */

@@ -253,6 +253,54 @@ static void truncation_gives_every_block_back(void **state)
 	assert_int_equal(total, POOL_PAGES);
 }
 
+struct find { uint64_t ino, iblock; struct data_extent *ext; };
+
+static int find_extent(struct itx *tx, void *arg)
+{
+	const struct find *f = arg;
+	int ret = extent_next(tx, f->ino, f->iblock, f->ext);
+
+	return ret == 0 && !extent_has(f->ext, f->iblock) ? -ENOENT : ret;
+}
+
+/* Of an append that was lost with the power: the device has its bytes, the inode not its size. */
+static void leave_bytes_behind_the_end(struct file *f)
+{
+	struct data_extent ext;
+	uint64_t iblock = f->size / BLOCK;
+
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	pool_drop(&fsd, f->ino, f->ino);
+	assert_int_equal(items_run(&fsd, find_extent, &(struct find){ f->ino, iblock, &ext }), 0);
+	memset(device + (ext.blkno + iblock - ext.iblock) * BLOCK + f->size % BLOCK, FOREIGN, BLOCK - f->size % BLOCK);
+}
+
+static void what_the_device_has_behind_the_end_is_not_shown_when_a_file_grows(void **state)
+{
+	struct file *f = &files[0];
+
+	(void)state;
+	for (unsigned how = 0; how < 4; how++) {
+		do_truncate(f, 0);
+		do_write(f, 0, BLOCK + 1000, false, false);
+		leave_bytes_behind_the_end(f);
+		if (how == 0)
+			do_truncate(f, 3 * BLOCK + 7);
+		else if (how == 1)
+			do_write(f, 2 * BLOCK + 5, 100, false, false);
+		else if (how == 2)
+			do_fallocate(f, 0, 4 * BLOCK, false);
+		else
+			do_write(f, BLOCK + 2000, 100, false, false);
+		check_all(f);
+		txn_commit_wait(&fsd, TXN_FSYNC, 0);
+		pool_drop(&fsd, f->ino, f->ino);
+		check_all(f);
+	}
+	do_truncate(f, 0);
+	check_blocks();
+}
+
 /* A snapshot may name a page that has meanwhile been given to another file's write. */
 static void a_held_page_shows_only_its_own_block(void **state)
 {
@@ -276,6 +324,7 @@ int main(void)
 		cmocka_unit_test(a_store_that_is_applied_meanwhile_is_data),
 		cmocka_unit_test(a_file_reads_as_it_was_written),
 		cmocka_unit_test(truncation_gives_every_block_back),
+		cmocka_unit_test(what_the_device_has_behind_the_end_is_not_shown_when_a_file_grows),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
