@@ -142,6 +142,12 @@ static void complete(struct task *task, int err)
 		log_err("%s of mount %016llx failed: %s", msg_name(r->type),
 			(unsigned long long)r->rid, strerror(-err));
 	}
+	/*
+	 * What could not be read now may be read by the next try, or by the next leader; a mount that is refused ends,
+	 * and what it has not committed with it.  Blocks that are damaged (-ESTALE) stay so.
+	 */
+	if (err == -EIO && (r->type == MSG_open_log_trees || r->type == MSG_commit_log_trees))
+		err = -EAGAIN;
 	memset(&body, 0, sizeof(body));
 	switch (r->type) {
 	case MSG_alloc_inodes:

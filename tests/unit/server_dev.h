@@ -43,6 +43,8 @@ struct dev {
 	uint64_t data_flushes;		/* of the data device, which holds nothing here */
 	uint64_t supers;		/* writes of the super */
 	bool data_fails;
+	_Atomic bool reads_fail;	/* after so many more: */
+	_Atomic int reads_left;
 	bool knows_commits;		/* a whole commit is one call */
 	uint64_t commits;		/* of these */
 	uint64_t interrupt_at;		/* which of them is left in the middle; 0: none */
@@ -87,6 +89,9 @@ static inline int dev_read(void *arg, uint64_t blkno, void *buf)
 {
 	struct dev *d = arg;
 
+	if (d->reads_fail && atomic_load(&d->reads_left) <= 0)
+		return -EIO;
+	atomic_fetch_sub(&d->reads_left, d->reads_fail);
 	if (d->now[blkno])
 		memcpy(buf, d->now[blkno], LARGE_SIZE);
 	else

@@ -77,6 +77,39 @@ static void roots_are_told_beside_the_session(void **state)
 	world_free(w);
 }
 
+/* It is asked again until it is stored: a mount that was told an error would end, and its changes with it. */
+static void a_commit_whose_metadata_cannot_be_read_for_a_while_is_no_error(void **state)
+{
+	struct world *w = world_make();
+	struct msg_commit_log_trees commit = { .open_next = 1 };
+	struct said *x;
+	unsigned failed = 0;
+
+	(void)state;
+	let_in(w, 1);
+	commit.log_trees = open_tree(w, 1);
+	/* what it reads first is read by then */
+	for (int at = 6; at >= 0; at--) {
+		stop(w);
+		start_up(w, w->term + 1);
+		assert_int_equal(greet(w, 1, w->term - 1, 0), GREETING_OK);
+		tell_no_locks(w, 1);
+		w->dev->reads_left = at;
+		w->dev->reads_fail = true;
+		x = call(w, 1, MSG_commit_log_trees, &commit);
+		w->dev->reads_fail = false;
+		if (x->err < 0) {
+			assert_int_equal(x->err, -EAGAIN);
+			failed++;
+			x = call(w, 1, MSG_commit_log_trees, &commit);
+		}
+		assert_int_equal(x->err, 0);
+		commit.log_trees = x->body.commit_log_trees_reply.log_trees;
+	}
+	assert_true(failed > 0);
+	world_free(w);
+}
+
 /* Only for the mount of its own instance, in this term; whoever else asks has to flush first. */
 static void a_server_flushes_for_the_mount_that_shares_its_blockd(void **state)
 {
@@ -569,6 +602,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_mount_is_let_in_when_its_item_is_durable),
 		cmocka_unit_test(roots_are_told_beside_the_session),
+		cmocka_unit_test(a_commit_whose_metadata_cannot_be_read_for_a_while_is_no_error),
 		cmocka_unit_test(a_server_flushes_for_the_mount_that_shares_its_blockd),
 		cmocka_unit_test(a_farewell_is_answered_when_nothing_of_the_mount_is_left),
 		cmocka_unit_test(quorum_members_leave_last_and_together),
