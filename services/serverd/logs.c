@@ -458,13 +458,20 @@ int logs_finalize(struct txn *t, uint64_t rid)
 		return ret == -ENOENT ? 0 : ret;
 	if (is_finalized(&lt))
 		return 0;
+	/*
+	 * What was open has never been: its blocks were all in the lists.  That is stored with the first part of what is
+	 * given back: the mount may live, and the next leader not know that this one has let it go; a commit of what was
+	 * open would then bring back lists that are somebody else's.
+	 */
+	if (logs_is_open(&lt)) {
+		lt.get_trans_seq = le64_of(seq_next(txn_seq(t)));
+		lt.commit_trans_seq = lt.get_trans_seq;
+	}
 	ret = drain(t, &lt);
 	if (ret < 0 && ret != -EINPROGRESS)
 		return ret;
 	if (ret == 0) {
 		clear_allocators(&lt);
-		/* What was open has never been: its blocks were all in the lists. */
-		lt.commit_trans_seq = lt.get_trans_seq;
 		set_finalized(t, &lt);
 	}
 	err = store(t, &lt, false);
