@@ -159,6 +159,7 @@ int data_zero_tail(struct itx *tx, uint64_t ino, uint64_t size)
 int data_set_size(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t size)
 {
 	struct data_extent ext;
+	bool is_rest;
 	int ret;
 
 	if (size > INT64_MAX)
@@ -168,15 +169,17 @@ int data_set_size(struct itx *tx, uint64_t ino, struct cinode *ci, uint64_t size
 		if (ret < 0)
 			return ret;
 	} else {
-		ret = data_zero_tail(tx, ino, size);
-		if (ret == 0)
-			ret = pool_forget(tx, ino, blocks_of(size));
-		if (ret < 0)
-			return ret;
 		ret = extent_next(tx, ino, blocks_of(size), &ext);
 		if (ret < 0 && ret != -ENOENT)
 			return ret;
+		is_rest = ret == 0;
+		ret = pool_forget(tx, ino, blocks_of(size));
+		/* Last of all: what a page had does not come back when the transaction goes. */
 		if (ret == 0)
+			ret = data_zero_tail(tx, ino, size);
+		if (ret < 0)
+			return ret;
+		if (is_rest)
 			ci->d.flags = le32_of(le32_get(ci->d.flags) | INODE_FLAG_TRUNCATE);
 	}
 	ci->d.size = le64_of(size);
