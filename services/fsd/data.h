@@ -11,7 +11,7 @@ void pool_drop(struct fsd *fsd, uint64_t first_ino, uint64_t last_ino);
 /* Pages in use and of the pool, for status. */
 void pool_usage(struct fsd *fsd, uint64_t *used, uint64_t *total);
 
-/* ---- for ops_attr.c and orphan.c; all inside the caller's write transaction, WRITE lock held ---- */
+/* ---- for ops_attr.c, ops_file.c and orphan.c; all inside the caller's write transaction, WRITE lock held ---- */
 
 /*
  * The bytes of size's block behind size become zero: of a new end, and of the old one of a file that grows without

@@ -501,8 +501,8 @@ struct fallocate_op {
 	struct op op;
 	struct file_req *rq;
 	uint64_t at;		/* own memory, of this hold of the lock: blocks before it are allocated and committed */
-	uint64_t next;		/* ... and before this one once so many parts are committed; 0 parts: nothing of it is run */
-	unsigned next_part;
+	uint64_t next;		/* what `at` becomes if the last run is committed, */
+	unsigned next_part;	/* which it is if so many parts are; 0: that run came to no end */
 	bool dropped_suidgid;	/* in any part, perhaps one that is not committed */
 };
 
