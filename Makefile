@@ -41,7 +41,7 @@ RUN_LIB   := $(BUILD)/librun.a
 PROTO_LIB := $(BUILD)/libproto.a
 
 DAEMONS   := blockd quorumd serverd fsd
-PROGRAMS  := $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/scoutfsctl $(BUILD)/mount.scoutfs
+PROGRAMS  := $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/scoutfsctl $(BUILD)/scoutfsctl-admin $(BUILD)/mount.scoutfs
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
@@ -86,9 +86,15 @@ $(BUILD)/scoutfs-$(1): $(call obj,$(sort $(wildcard services/$(1)/*.c)))
 endef
 $(foreach d,$(DAEMONS),$(eval $(call daemon_rule,$(d))))
 
-# Without ZeroMQ and ISA-L, which it loads when it needs them (tools/scoutfsctl/zmq_lazy.c, isal_lazy.c).
-$(BUILD)/scoutfsctl: LDLIBS_ALL = -Wl,--as-needed $(shell pkg-config --libs $(filter-out libzmq libisal,$(LIBS_PKG)) 2>/dev/null)
-$(BUILD)/scoutfsctl: $(call obj,$(sort $(wildcard tools/scoutfsctl/*.c))) $(LIBS)
+# scoutfsctl asks a mount by itself and starts scoutfsctl-admin for the rest: docs/decisions/0007-two-programs.md.
+# Sanitizers' libraries cannot be linked to a static program.
+CTL_COMMON := $(patsubst %,tools/scoutfsctl/%.c,main cmdutil cmd_walk_inodes cmd_stat cmd_ino_path)
+CTL_ADMIN  := $(filter-out $(CTL_COMMON) %/hand_over.c,$(sort $(wildcard tools/scoutfsctl/*.c)))
+$(BUILD)/scoutfsctl: LDLIBS_ALL = $(if $(SAN),,-static-pie)
+$(BUILD)/scoutfsctl: $(call obj,$(CTL_COMMON) tools/scoutfsctl/hand_over.c) $(LIBS)
+	$(link)
+$(BUILD)/scoutfsctl-admin: LDLIBS_ALL = -Wl,--as-needed $(shell pkg-config --libs $(LIBS_PKG) 2>/dev/null)
+$(BUILD)/scoutfsctl-admin: $(call obj,$(CTL_COMMON) $(CTL_ADMIN)) $(LIBS)
 	$(link)
 $(BUILD)/mount.scoutfs: $(call obj,tools/mount.scoutfs.c) $(LIBS)
 	$(link)
@@ -132,7 +138,7 @@ UNITS = $(wildcard systemd/*.service systemd/*.mount systemd/*.target)
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system \
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)/etc/scoutfs
-	install $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/mount.scoutfs $(DESTDIR)$(PREFIX)/sbin
+	install $(DAEMONS:%=$(BUILD)/scoutfs-%) $(BUILD)/mount.scoutfs $(BUILD)/scoutfsctl-admin $(DESTDIR)$(PREFIX)/sbin
 	install $(BUILD)/scoutfsctl $(DESTDIR)$(PREFIX)/bin
 	ln -sf scoutfsctl $(DESTDIR)$(PREFIX)/bin/scoutfs
 	ln -sf mount.scoutfs $(DESTDIR)$(PREFIX)/sbin/mount.fuse.scoutfs
@@ -145,6 +151,7 @@ install: all
 		systemd-tmpfiles --create $(PREFIX)/lib/tmpfiles.d/scoutfs.conf; fi
 uninstall:
 	rm -f $(DAEMONS:%=$(DESTDIR)$(PREFIX)/sbin/scoutfs-%) $(DESTDIR)$(PREFIX)/sbin/mount.scoutfs \
+		$(DESTDIR)$(PREFIX)/sbin/scoutfsctl-admin \
 		$(DESTDIR)$(PREFIX)/sbin/mount.fuse.scoutfs $(DESTDIR)$(PREFIX)/bin/scoutfsctl $(DESTDIR)$(PREFIX)/bin/scoutfs \
 		$(patsubst systemd/%,$(DESTDIR)$(PREFIX)/lib/systemd/system/%,$(UNITS)) \
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d/scoutfs.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/scoutfs.conf \

@@ -94,9 +94,9 @@ kill -CONT "$(inst_pid quorumd)"
 ok "it goes on: healthy again" wait_for 120 "$CTL" status "$CONF"
 
 # --- somebody who may not look is told so, and nothing untrue
-cp "$CTL" "$TMP/scoutfsctl"
+cp "$CTL" "$CTL-admin" "$TMP"
 chmod 711 "$TMP"
-chmod 755 "$TMP/scoutfsctl"
+chmod 755 "$TMP/scoutfsctl" "$TMP/scoutfsctl-admin"
 chmod 644 "$CONF"
 anybody() { out=$(setpriv --reuid=65534 --regid=65534 --clear-groups "$TMP/scoutfsctl" "$@" "$CONF" 2>&1); rc=$?; }
 anybody status

@@ -276,6 +276,18 @@ refused "a mount that does not exist" "could not open '$TMP/none'" "$CTL" statfs
 refused "walk-inodes: a wrong position" "not a position" "$CTL" walk-inodes meta_seq 1.2.3.4 -1 "$TMP"
 refused "walk-inodes: a wrong index" "not an index" "$CTL" walk-inodes ctime 0 -1 "$TMP"
 
+# --- the program that asks mounts needs no other file; for what it hands over it names the one that is missing
+mkdir -p "$TMP/alone/bin" "$TMP/alone/sbin"
+cp "$CTL" "$TMP/alone/bin/scoutfs"
+is "alone: --version" "$("$TMP/alone/bin/scoutfs" --version)" "scoutfs $(cat "$TOP/VERSION")"
+refused "alone: a verb of a mount" "not in a mounted scoutfs volume" "$TMP/alone/bin/scoutfs" statfs -p "$TMP"
+refused "alone: a verb of devices" "^scoutfs: ls: .*/scoutfsctl-admin could not be started: No such file" "$TMP/alone/bin/scoutfs" ls --meta "$M"
+refused "alone: a walk of devices" "^scoutfs: walk-inodes: .*/scoutfsctl-admin could not be started" "$TMP/alone/bin/scoutfs" walk-inodes meta_seq 0 -1 --meta "$M"
+cp "$CTL-admin" "$TMP/alone/sbin"
+refused "installed: the name it was called by" "^scoutfs: ls: could not open '$TMP/none'" "$TMP/alone/bin/scoutfs" ls --meta "$TMP/none"
+is "installed: a walk of devices" "$("$TMP/alone/bin/scoutfs" walk-inodes meta_seq 0 -1 --meta "$M")" "$("$CTL" walk-inodes meta_seq 0 -1 --meta "$M")"
+[ -n "${SAN_REPORTS:-}" ] || nok "scoutfsctl needs no library" sh -c 'readelf -lW "$1" | grep INTERP' - "$CTL"
+
 # --- output that cannot be written: whatever is asked, the exit status says so, and why
 unwritten() {
 	local t=$1 out rc

@@ -1,6 +1,6 @@
 /*
  * scoutfsctl walk-inodes: the change index, from a mount through its ioctl or from devices that
- * nobody uses through the forest (interface.md 1.3, 3.4; format.md 12.2).
+ * nobody uses (walk_devices.c) (interface.md 1.3, 3.4).
  *
  * Both forms stop before the smallest transaction that is still open, so a reader that goes on from
  * the last line it saw misses nothing.
@@ -16,20 +16,11 @@
 #include <unistd.h>
 
 #include "format/ioctl_abi.h"
-#include "tools/scoutfsctl/offline.h"
+#include "tools/scoutfsctl/walk.h"
 
-#define VERB "walk-inodes"
+#define VERB WALK_VERB
 #define BATCH_NR 4096
 #define ROWS_PER_HEADER 25
-
-struct walk {
-	uint8_t index;
-	bool is_json;
-	struct ioc_walk_inodes_entry first;
-	struct ioc_walk_inodes_entry last;
-	uint64_t rows;
-	uint64_t stable_end;	/* offline: entries from here on are not final */
-};
 
 /* MAJOR[.MINOR[.INO]]; what is missing is zero, -1 is the maximum of its part. */
 static int parse_position(const char *text, struct ioc_walk_inodes_entry *pos)
@@ -61,7 +52,7 @@ static int parse_position(const char *text, struct ioc_walk_inodes_entry *pos)
 	return 0;
 }
 
-static void print_row(struct walk *w, uint64_t major, uint32_t minor, uint64_t ino)
+void walk_print_row(struct walk *w, uint64_t major, uint32_t minor, uint64_t ino)
 {
 	if (w->is_json) {
 		printf("{\"major\":%" PRIu64 ",\"minor\":%u,\"ino\":%" PRIu64 "}\n", major, minor,
@@ -148,7 +139,7 @@ static int walk_mount(struct walk *w, const char *path)
 			break;
 		}
 		for (int i = 0; i < n; i++)
-			print_row(w, ents[i].major, ents[i].minor, ents[i].ino);
+			walk_print_row(w, ents[i].major, ents[i].minor, ents[i].ino);
 		if (n == 0 || ferror(stdout))
 			break;	/* main says it */
 		w->first = ents[n - 1];
@@ -157,39 +148,6 @@ static int walk_mount(struct walk *w, const char *path)
 	}
 	free(buf);
 	close(fd);
-	return ret < 0 ? verb_failed(VERB, ret) : 0;
-}
-
-static int print_item(void *arg, const struct item *it)
-{
-	struct walk *w = arg;
-
-	if (it->key.second >= w->stable_end || ferror(stdout))
-		return 1;
-	print_row(w, it->key.second, 0, it->key.third);
-	return 0;
-}
-
-static int walk_devices(struct walk *w, const char *meta, const char *data)
-{
-	uint8_t type = w->index == WALK_INDEX_META_SEQ ? TYPE_INDEX_META_SEQ : TYPE_INDEX_DATA_SEQ;
-	struct key first, last;
-	struct volume v;
-	int ret;
-
-	/* The minor number is always 0: a greater one begins after its major and ends at it. */
-	first = key_index(type, w->first.major, w->first.minor ? UINT64_MAX : w->first.ino);
-	if (w->first.minor)
-		first = key_next(first);
-	last = key_index(type, w->last.major, w->last.minor ? UINT64_MAX : w->last.ino);
-
-	ret = offline_open(&v, meta, data, VERB);
-	if (ret < 0)
-		return verb_failed(VERB, ret);
-	ret = offline_stable_end(&v, &w->stable_end, VERB);
-	if (ret == 0 && key_cmp(&first, &last) <= 0)
-		ret = offline_each(&v, &first, &last, VERB, print_item, w);
-	volume_close(&v);
 	return ret < 0 ? verb_failed(VERB, ret) : 0;
 }
 

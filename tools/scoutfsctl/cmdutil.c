@@ -12,20 +12,27 @@
 #include <string.h>
 
 static const char *called_as = "scoutfsctl";
+static char **args;
 
-void program_set_name(const char *argv0)
+void program_set_args(char **argv)
 {
 	const char *slash;
 
-	if (!argv0 || !argv0[0])
+	args = argv;
+	if (!argv[0] || !argv[0][0])
 		return;
-	slash = strrchr(argv0, '/');
-	called_as = slash ? slash + 1 : argv0;
+	slash = strrchr(argv[0], '/');
+	called_as = slash ? slash + 1 : argv[0];
 }
 
 const char *program_name(void)
 {
 	return called_as;
+}
+
+char *const *program_args(void)
+{
+	return args;
 }
 
 void say_error(const char *verb, const char *fmt, ...)

@@ -1,7 +1,8 @@
 /*
- * scoutfsctl: the verbs of an operator, in one program.  This file finds the verb and prints the
- * help; everything about a verb is in commands.h and its cmd_ file.  Exit status 0 is success, 1 a
- * failure, 64 a wrong command line; verbs with more to say (check) document theirs.
+ * scoutfsctl: the verbs of an operator, and scoutfsctl-admin, to which it hands over what it does not do itself
+ * (hand_over.c).  This file, of both, finds the verb and prints the help; everything about a verb is in commands.h
+ * and its cmd_ file.  Exit status 0 is success, 1 a failure, 64 a wrong command line; verbs with more to say
+ * (check) document theirs.
  */
 #include "tools/scoutfsctl/commands.h"
 
@@ -117,7 +118,7 @@ int main(int argc, char **argv)
 {
 	const struct command *c;
 
-	program_set_name(argc > 0 ? argv[0] : NULL);
+	program_set_args(argv);
 	if (stdfds_occupy() < 0) {
 		fprintf(stderr, "%s: the closed ones of stdin, stdout, stderr cannot be replaced: %s\n",
 			program_name(), strerror(errno));
