@@ -69,6 +69,8 @@ struct op {
 	/* Set by wait() where waiting can be given up (a list of its own module): takes op off the
 	 * list if it is still on it, and says whether it was. */
 	bool (*_Atomic cancel)(struct op *op);
+	/* NULL, or called before it waits for a page of the pool: it gives back those that it holds. */
+	void (*give_pages)(struct op *op);
 	/*
 	 * NULL, or what to do when a signal has come for its application, which waits for others and may do so
 	 * for ever; a restart does not wait for that.  Set before it starts.

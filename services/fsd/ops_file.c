@@ -309,6 +309,14 @@ static int write_stored(struct write_op *w, struct itx *tx, struct cinode *ci)
 	return ret;
 }
 
+static void write_give_pages(struct op *op)
+{
+	struct write_op *w = (struct write_op *)op;
+
+	pool_give(op->fsd->pool, w->pages, w->pages_nr);
+	w->pages_nr = 0;
+}
+
 /*
  * There is no block for it, and this mount is giving some back: it keeps nothing that others may need meanwhile.
  * A page that the kernel writes back is what a revoke waits for: it is answered first, once there is one.
@@ -317,8 +325,7 @@ static void wait_blocks(struct op *op)
 {
 	struct write_op *w = (struct write_op *)op;
 
-	pool_give(op->fsd->pool, w->pages, w->pages_nr);
-	w->pages_nr = 0;
+	write_give_pages(op);
 	w->answers_first = op->is_writeback && lock_is_wanted(op);
 	if (w->answers_first)
 		op_wake(op);
@@ -470,6 +477,7 @@ struct write_op *write_op_new(struct fsd *fsd, struct file_req *rq)
 		w->op.name = "write";
 		w->op.writes = true;
 		w->op.run = write_run;
+		w->op.give_pages = write_give_pages;
 		w->op.again = &write_again;
 		w->op.notes_itself = true;
 		w->op.done = write_done;

@@ -170,8 +170,16 @@ void pool_wait(struct op *op)
 	struct pool *p = fsd->pool;
 
 	stats_inc(&fsd->stats.op_wait_pool);
-	op->cancel = pool_cancel;
+	if (op->give_pages)
+		op->give_pages(op);
 	pthread_mutex_lock(&p->mutex);
+	if (!is_short(p)) {
+		/* that was what it waited for: nobody else may give any back */
+		pthread_mutex_unlock(&p->mutex);
+		op_wake(op);
+		return;
+	}
+	op->cancel = pool_cancel;
 	op->next = p->waiting;
 	p->waiting = op;
 	p->sweep_wanted = true;

@@ -27,7 +27,10 @@ void pool_give(struct pool *p, const uint32_t *pages, unsigned nr);
 void pool_assign(struct pool *p, uint32_t page, uint64_t ino, uint64_t iblock);
 /* The transaction that indexed the page has committed: it is the index's now. */
 void pool_indexed(struct pool *p, uint32_t page, uint64_t ino, uint64_t iblock);
-/* For op_park: until pages are free (reclaims clean ones, begins a commit). */
+/*
+ * For op_park: until pages are free (reclaims clean ones, begins a commit).  An operation that holds some gives them
+ * back first (op->give_pages): those that wait would wait for one another.
+ */
 void pool_wait(struct op *op);
 
 /*
