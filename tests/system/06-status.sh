@@ -86,6 +86,9 @@ kill -CONT "$(inst_pid serverd)" 2>/dev/null
 ok "healthy again" wait_for 120 "$CTL" status --cluster "$CONF"
 
 freeze "$(inst_pid quorumd)"
+out=$("$CTL" fence list "$CONF" 2>&1); rc=$?
+is "fence list while one that may wait does not answer: exit status" "$rc" 1
+says "and who" "^scoutfsctl: fence: quorumd of "
 status "$CONF"
 is "a service that hangs: exit status" "$rc" 1
 says "a service that hangs: named" "^  quorumd +down: does not answer"

@@ -54,6 +54,11 @@ for v in mkfs print walk-inodes ls cat stat statfs df ino-path check; do
 done
 "$CTL" nonsense >/dev/null 2>&1; is "an unknown verb exits 1" $? 1
 "$CTL" mkfs --nonsense >/dev/null 2>&1; is "an unknown option exits 64" $? 64
+for v in stop reload restart resign run status keygen "fence list" check; do
+	# shellcheck disable=SC2086
+	out=$("$CTL" $v --nonsense 2>&1); is "$v: an unknown option exits 64" $? 64
+	ok "$v: and is named" grep -q "^scoutfsctl: ${v% *}: unknown option '--nonsense'" <<<"$out"
+done
 for v in mkfs print ls cat stat ino-path check change-quorum-config; do
 	refused "$v: an unknown letter is named" "unknown option '-y'" "$CTL" $v x -yA
 	refused "$v: an unknown word is named" "unknown option '--nonsense'" "$CTL" $v x --nonsense

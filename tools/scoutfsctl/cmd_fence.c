@@ -25,12 +25,21 @@ static const enum service fencers[] = { SERVICE_QUORUMD, SERVICE_SERVERD };
 struct request {
 	uint64_t rid;		/* ack, fail; 0: list */
 	const char *verb;	/* of the services' status sockets */
+	bool is_json;		/* list */
 	unsigned waiting_nr, silent_nr, asked_nr, failed_nr;
 };
 
-static void print_waiting(const struct instance_conf *conf, enum service s, uint64_t rid,
-			  const char *reason)
+static void print_waiting(const struct request *rq, const struct instance_conf *conf, enum service s,
+			  uint64_t rid, const char *reason)
 {
+	if (rq->is_json) {
+		printf("{\"rid\":\"%016" PRIx64 "\",\"instance\":", rid);
+		json_string(stdout, conf->name, strlen(conf->name));
+		printf(",\"service\":\"%s\",\"reason\":", service_name(s));
+		json_string(stdout, reason, strlen(reason));
+		printf("}\n");
+		return;
+	}
 	printf("%016" PRIx64 " %s %s ", rid, conf->name, service_name(s));
 	text_string(stdout, reason, strlen(reason));
 	putchar('\n');
@@ -82,7 +91,7 @@ static void ask_service(struct request *rq, const struct instance_conf *conf, en
 		if (!fence_text_parse(&a->reply.texts[i], &rid, &reason))
 			continue;
 		if (!rq->rid) {
-			print_waiting(conf, s, rid, reason);
+			print_waiting(rq, conf, s, rid, reason);
 		} else if (rid == rq->rid) {
 			rq->waiting_nr++;
 			tell(rq, conf, s);
@@ -130,7 +139,12 @@ int cmd_fence(int argc, char **argv)
 		names_at = 3;
 	} else if (strcmp(action, "list") != 0) {
 		return usage_error("fence", "say list, ack RID, fail RID or agent");
+	} else if (argc > 2 && strcmp(argv[2], "--json") == 0) {
+		rq.is_json = true;
+		names_at = 3;
 	}
+	if (argc > names_at && argv[names_at][0] == '-')
+		return usage_error("fence", "unknown option '%s'", argv[names_at]);
 	if (argc > names_at + 1)
 		return usage_error("fence", "name one configuration, or none for all of them");
 	nr = instances_each("fence", argv[names_at], ask_instance, &rq);
@@ -155,5 +169,6 @@ int cmd_fence(int argc, char **argv)
 			  rq.rid, program_name());
 		return 1;
 	}
-	return rq.failed_nr || rq.silent_nr == rq.asked_nr;
+	/* a list without what the silent one waits for is not the list */
+	return rq.failed_nr || (!rq.rid && rq.silent_nr);
 }

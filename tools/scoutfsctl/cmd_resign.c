@@ -108,6 +108,8 @@ int cmd_resign(int argc, char **argv)
 {
 	struct request rq = { 0 };
 
+	if (refuse_options("resign", argc, argv))
+		return EXIT_USAGE;
 	if (argc > 2)
 		return usage_error("resign", "name one configuration, or none for all of them");
 	if (instances_each("resign", argv[1], ask_instance, &rq) < 0)

@@ -473,6 +473,7 @@ static int detach(struct supervisor *sv, const char *log)
 
 int cmd_run(int argc, char **argv)
 {
+	static const struct option longopts[] = { { NULL, 0, NULL, 0 } };
 	struct supervisor sv = { .ready_fd = -1, .notify_fd = -1, .signal_fd = -1 };
 	const char *log = NULL;
 	char log_buf[4352], conf_path[4096], err[CONF_ERR_BYTES];
@@ -480,7 +481,7 @@ int cmd_run(int argc, char **argv)
 	sigset_t set;
 	int opt, ret;
 
-	while ((opt = getopt(argc, argv, "dl:o:")) != -1) {
+	while ((opt = getopt_long(argc, argv, ":dl:o:", longopts, NULL)) != -1) {
 		switch (opt) {
 		case 'd':
 			detached = true;
@@ -493,8 +494,10 @@ int cmd_run(int argc, char **argv)
 				return usage_error("run", "more than %d -o options", OVERRIDES_MAX);
 			sv.overrides[sv.overrides_nr++] = optarg;
 			break;
+		case ':':
+			return usage_error("run", "option '-%c' needs a value", optopt);
 		default:
-			return usage_error("run", "unknown option, or one without its value");
+			return unknown_option("run", argv);
 		}
 	}
 	if (optind + 1 != argc)
@@ -554,6 +557,8 @@ int cmd_stop(int argc, char **argv)
 	char err[CONF_ERR_BYTES];
 	pid_t pid;
 
+	if (refuse_options("stop", argc, argv))
+		return EXIT_USAGE;
 	if (argc != 2)
 		return usage_error("stop", "name one configuration");
 	if (conf_load(&conf, argv[1], err, sizeof(err)) < 0) {
@@ -603,6 +608,8 @@ int cmd_reload(int argc, char **argv)
 	char err[CONF_ERR_BYTES];
 	unsigned nr = 0;
 
+	if (refuse_options("reload", argc, argv))
+		return EXIT_USAGE;
 	if (argc != 2)
 		return usage_error("reload", "name one configuration");
 	if (conf_load(&conf, argv[1], err, sizeof(err)) < 0) {
@@ -667,6 +674,8 @@ int cmd_restart(int argc, char **argv)
 	char err[CONF_ERR_BYTES];
 	int ret = 0;
 
+	if (refuse_options("restart", argc, argv))
+		return EXIT_USAGE;
 	if (argc != 2 && argc != 3)
 		return usage_error("restart", "name one configuration, after the service if it is to be one");
 	if (argc == 3 && !service_is_known(argv[1]))

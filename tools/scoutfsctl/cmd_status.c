@@ -241,7 +241,7 @@ int cmd_status(int argc, char **argv)
 	struct request rq = { .is_json = false };
 	int opt, nr;
 
-	while ((opt = getopt_long(argc, argv, "v", longopts, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, ":v", longopts, NULL)) != -1) {
 		if (opt == 'j')
 			rq.is_json = true;
 		else if (opt == 'v')
@@ -253,7 +253,7 @@ int cmd_status(int argc, char **argv)
 		else if (opt == 'p')
 			rq.is_prom = true;
 		else
-			return usage_error("status", "unknown option, or one without its value");
+			return unknown_option("status", argv);
 	}
 	if (rq.is_prom && (rq.is_cluster || rq.is_json))
 		return usage_error("status", "--prom stands alone");

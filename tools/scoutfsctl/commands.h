@@ -106,9 +106,10 @@ enum command_group {
 	  "  -f, --force        replace a key; the lists of all nodes must then be changed\n"     \
 	  "  FILE is /etc/scoutfs/node.key where none is given.  The lists, the same lines for all\n" \
 	  "  nodes, are /etc/scoutfs/nodes.allow; a change counts after a reload of the service.\n") \
-	C(fence, "fence", GROUP_CORE, "list|ack RID|fail RID [NAME|FILE], agent NAME|FILE",       \
+	C(fence, "fence", GROUP_CORE, "list [--json]|ack RID|fail RID [NAME|FILE], agent NAME|FILE",      \
 	  "mounts that must be dead before the volume goes on: list, or say so",                  \
-	  "  list      the rids that are waited for, one a line: RID INSTANCE SERVICE REASON\n"   \
+	  "  list      the rids that are waited for, one a line: RID INSTANCE SERVICE REASON; fails\n"\
+	  "            when one of the services does not answer\n"   \
 	  "  ack RID   that mount cannot write any more: its host is off, or cut off\n"           \
 	  "  fail RID  that could not be made certain: the leader stops, the next one asks again\n" \
 	  "  agent     stay, and have the configuration's fence_command make each of them dead\n" \
@@ -150,6 +151,8 @@ void say_error(const char *verb, const char *fmt, ...) __attribute__((format(pri
 int usage_error(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The same where getopt_long() has answered '?': the option is named, also one of several letters. */
 int unknown_option(const char *verb, char **argv);
+/* For a verb that has no options: 0, or EXIT_USAGE and said when the first argument looks like one. */
+int refuse_options(const char *verb, int argc, char **argv);
 /* "PROGRAM: VERB failed: TEXT (ERRNO)", the line scripts compare (interface 3.1); returns 1. */
 int verb_failed(const char *verb, int err);
 

@@ -57,7 +57,7 @@ int cmd_keygen(int argc, char **argv)
 	uint16_t port;
 	int opt, ret;
 
-	while ((opt = getopt_long(argc, argv, "fpa:n:", longopts, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, ":fpa:n:", longopts, NULL)) != -1) {
 		if (opt == 'f') {
 			is_forced = true;
 		} else if (opt == 'p') {
@@ -71,8 +71,10 @@ int cmd_keygen(int argc, char **argv)
 			addresses[addresses_nr++] = optarg;
 		} else if (opt == 'n') {
 			name = optarg;
+		} else if (opt == ':') {
+			return usage_error("keygen", "option '-%c' needs a value", optopt);
 		} else {
-			return usage_error("keygen", "unknown option, or one without its value");
+			return unknown_option("keygen", argv);
 		}
 	}
 	if (argc - optind > 1)

@@ -94,6 +94,11 @@ int unknown_option(const char *verb, char **argv)
 	return usage_error(verb, "unknown option '%s'", last);
 }
 
+int refuse_options(const char *verb, int argc, char **argv)
+{
+	return argc > 1 && argv[1][0] == '-' ? usage_error(verb, "unknown option '%s'", argv[1]) : 0;
+}
+
 static bool asks_for_help(int argc, char **argv)
 {
 	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
