@@ -170,8 +170,13 @@ static void reclaim_failed(struct server *s, struct client *c, int err)
 {
 	stats_inc(&s->conf.stats->reclaim_errors);
 	set_state(c, CLIENT_STUCK);
-	if (err == -ENOMEM || err == -ENOSPC) {
+	/* What may pass: what is damaged is told apart from what the device did not give. */
+	if (err == -ENOMEM || err == -ENOSPC || err == -EIO) {
 		c->deadline_ns = s->now_ns + RETRY_NS;
+		if (!c->is_retried)
+			log_warning("what mount %016llx had could not be given back: %s; tried again every second",
+				    (unsigned long long)c->info.rid, strerror(-err));
+		c->is_retried = true;
 		return;
 	}
 	c->deadline_ns = 0;

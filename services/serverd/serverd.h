@@ -94,6 +94,7 @@ struct client {
 	bool was_greeted;		/* by this server */
 	bool is_connected;
 	bool is_fenced;			/* it may not come back */
+	bool is_retried;		/* it was said that the reclaim is tried again */
 	bool is_unstoppable;		/* blockd is too old to stop it, and it was said */
 	bool has_merge_work;		/* a part of a log merge that it has not handed in */
 	bool is_closing;		/* it has committed and wants no further transaction: it leaves, or its process ends */

@@ -181,6 +181,40 @@ static void a_farewell_is_answered_when_nothing_of_the_mount_is_left(void **stat
 	world_free(w);
 }
 
+/* Its blocks are nobody's until then, and no merge can begin. */
+static void what_a_mount_had_is_given_back_though_metadata_cannot_be_read_for_a_while(void **state)
+{
+	struct world *w = world_make();
+	struct disk_log_trees lt;
+	unsigned failed = 0;
+	uint64_t h;
+
+	(void)state;
+	/* what it reads first is read by then */
+	for (int at = 6; at >= 0; at--) {
+		let_in(w, 1);
+		lt = open_tree(w, 1);
+		write_item(w, &lt);
+		commit_tree(w, 1, &lt);
+		stop(w);
+		start_up(w, w->term + 1);
+		assert_int_equal(greet(w, 1, w->term - 1, 0), GREETING_OK);
+		tell_no_locks(w, 1);
+		w->dev->reads_left = at;
+		w->dev->reads_fail = true;
+		h = ask(w, 1, MSG_farewell, NULL);
+		WAIT_FOR(w, find(w, RESPONDED, 1, h) || stats_get(&w->s->conf.stats->reclaim_errors));
+		w->dev->reads_fail = false;
+		failed += stats_get(&w->s->conf.stats->reclaim_errors) > 0;
+		pass_time(w, 2);
+		assert_int_equal(answer_of(w, 1, h)->err, 0);
+		assert_false(is_on_volume(w, 1));
+		assert_int_equal(w->s->clients_nr, 0);
+	}
+	assert_true(failed > 0);
+	world_free(w);
+}
+
 static void quorum_members_leave_last_and_together(void **state)
 {
 	struct world *w = world_make();
@@ -605,6 +639,7 @@ int main(void)
 		cmocka_unit_test(a_commit_whose_metadata_cannot_be_read_for_a_while_is_no_error),
 		cmocka_unit_test(a_server_flushes_for_the_mount_that_shares_its_blockd),
 		cmocka_unit_test(a_farewell_is_answered_when_nothing_of_the_mount_is_left),
+		cmocka_unit_test(what_a_mount_had_is_given_back_though_metadata_cannot_be_read_for_a_while),
 		cmocka_unit_test(quorum_members_leave_last_and_together),
 		cmocka_unit_test(a_lock_waits_for_mounts_of_before_and_goes_on_without_who_is_fenced),
 		cmocka_unit_test(a_write_seq_that_nobody_remembers_is_not_granted_again),
