@@ -30,8 +30,8 @@
 #define FORGET_MS		100	/* the kernel has by then let go of what was unlinked and is not open */
 #define DELETE_LOOK		256	/* doomed inodes looked at for them */
 #define DELETE_STEP		8	/* extents or attribute items of an inode in one transaction */
-#define DELETE_ITEMS_ONE	(DELETE_STEP * 4 + 16)	/* items an inode changes in one, at most */
-#define DELETE_ITEMS		(4 * DELETE_ITEMS_ONE)	/* and all of them */
+#define DELETE_ITEMS_ONE	(XATTR_REMOVE_MAX(DELETE_STEP) + 16)	/* items an inode changes in one, at most */
+#define DELETE_ITEMS		(DELETE_ITEMS_ONE + 144)	/* and all of them */
 #define DRAIN_LIMIT_MS		60000
 
 /* ---- whose turn it is ------------------------------------------------------------------------ */

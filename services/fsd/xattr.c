@@ -187,14 +187,16 @@ int xattr_remove_some(struct itx *tx, uint64_t ino, unsigned max)
 	struct ival iv;
 	int ret;
 
-	while (max-- > 0) {
+	for (unsigned nr = 0;; nr++) {
 		ret = item_next(tx, &first, &last, &iv);
 		if (ret < 0)
 			return ret == -ENOENT ? 0 : ret;
+		/* a commit may come between, and the power go: never a part of one */
+		if ((nr >= max && iv.key.fourth == 0) || nr >= XATTR_REMOVE_MAX(max))
+			return OP_MORE;
 		first = iv.key;
 		ret = item_delete(tx, &iv.key, NULL, 0);
 		if (ret < 0)
 			return ret;
 	}
-	return OP_MORE;
 }

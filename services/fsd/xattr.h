@@ -14,7 +14,11 @@ int xattr_read(struct itx *tx, uint64_t ino, const char *name, void *buf);
 int xattr_write(struct itx *tx, uint64_t ino, struct cinode *ci, const char *name, const void *val,
 		size_t len, int flags);
 int xattr_remove(struct itx *tx, uint64_t ino, struct cinode *ci, const char *name);
-/* Remove every attribute, at most `max` items; OP_MORE if more remain. */
+/*
+ * Remove every attribute, whole ones until `max` items or more are gone, XATTR_REMOVE_MAX(max) at most; OP_MORE if
+ * more remain.
+ */
+#define XATTR_REMOVE_MAX(max) ((max) - 1 + XATTR_PARTS_MAX)
 int xattr_remove_some(struct itx *tx, uint64_t ino, unsigned max);
 
 /*
