@@ -202,6 +202,16 @@ static struct lock_use *find_use(const struct op *op, const struct key *start)
 	return NULL;
 }
 
+/*
+ * Each of its runs may have named another one, for what it follows is moved meanwhile: those of before are not needed
+ * any more, and which ones they are only the next run can say.
+ */
+static void name_anew(struct op *op)
+{
+	lock_unuse(op);
+	op_wake(op);
+}
+
 int lock_key(struct op *op, const struct key *key, enum lock_mode mode)
 {
 	struct locks *ls = op->fsd->locks;
@@ -212,9 +222,10 @@ int lock_key(struct op *op, const struct key *key, enum lock_mode mode)
 	assert(mode == LOCK_MODE_READ || mode == LOCK_MODE_WRITE);
 	if (u && u->mode >= mode)
 		return 0;
+	if (!u && op->uses_nr == OP_LOCKS_MAX)
+		return op_park(op, name_anew);
 	pthread_mutex_lock(&ls->mutex);
 	if (!u) {
-		assert(op->uses_nr < OP_LOCKS_MAX);
 		u = &op->uses[op->uses_nr++];
 		*u = (struct lock_use){ .lock = find_or_make(ls, &start) };
 		u->lock->refs++;

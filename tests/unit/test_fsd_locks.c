@@ -27,7 +27,8 @@
 #include "services/serverd/lock_fsm.h"
 
 #define MOUNTS		2u
-#define GROUPS		6u	/* of inodes; index GROUPS is the rename lock */
+#define GROUPS		20u	/* of inodes; index GROUPS is the rename lock */
+#define SHARED		6u	/* of them, those that two mounts fight for */
 #define THREADS		5u	/* of applications, each mount */
 #define DEADLINE_S	60u
 
@@ -91,6 +92,12 @@ static unsigned group_of(const struct key *start)
 static uint64_t ino_of(unsigned group)
 {
 	return (group + 1) * INODE_LOCK_GROUP + 7;
+}
+
+/* Of a number up to SHARED. */
+static unsigned target_of(unsigned nr)
+{
+	return nr == SHARED ? GROUPS : nr;
 }
 
 /* ---- queues ---- */
@@ -535,7 +542,7 @@ static void *application(void *arg)
 	for (unsigned i = 0; i < a->rounds; i++) {
 		locker_init(l, a->mt);
 		for (unsigned n = 1 + test_random(&a->seed) % 4; n; n--)
-			add_target(l, (unsigned)(test_random(&a->seed) % (GROUPS + 1)),
+			add_target(l, target_of((unsigned)(test_random(&a->seed) % (SHARED + 1))),
 				   test_random(&a->seed) % 2 ? LOCK_MODE_WRITE : LOCK_MODE_READ);
 		l->parks = (unsigned)(test_random(&a->seed) % 3);
 		op_start(&l->op);
@@ -703,6 +710,41 @@ static void recovery_tells_all_locks_in_order_in_batches(void **state)
 	assert_int_equal(seen, GROUPS);
 }
 
+/* A name that others move between its runs leads it to another inode each time. */
+struct wanderer {
+	struct locker l;
+	unsigned run_nr;
+};
+
+static int run_wanderer(struct op *op, struct itx *tx)
+{
+	struct wanderer *w = (struct wanderer *)op;
+	int ret = lock_inode(op, ino_of(GROUPS - 1), LOCK_MODE_READ);
+
+	if (ret == 0)
+		ret = lock_inode(op, ino_of(w->run_nr), LOCK_MODE_READ);
+	if (ret == OP_PARKED || ++w->run_nr < GROUPS - 1)
+		return ret == OP_PARKED ? ret : op_park(op, wait_elsewhere);
+	tx->dirty_nr++;
+	return ret;
+}
+
+static void an_operation_that_names_ever_other_locks_ends(void **state)
+{
+	struct wanderer *w = calloc(1, sizeof(*w));
+
+	(void)state;
+	mounts[0].fsd.conf.lock_idle_count = 100;
+	locker_init(&w->l, &mounts[0]);
+	w->l.op.run = run_wanderer;
+	op_start(&w->l.op);
+	assert_true(wait_flag(&w->l, &w->l.done));
+	assert_int_equal(w->l.err, 0);
+	assert_int_equal(w->run_nr, GROUPS - 1);
+	ops_drain(&mounts[0].fsd);
+	free(w);
+}
+
 static void unknown_lock_is_answered_at_once(void **state)
 {
 	struct key key = key_inode(ino_of(1)), start = key_lock_start(&key);
@@ -721,6 +763,7 @@ int main(void)
 		T(no_two_mounts_conflict_and_all_get_on),
 		T(interrupted_waiter_ends_and_the_lock_goes_on),
 		T(recovery_tells_all_locks_in_order_in_batches),
+		T(an_operation_that_names_ever_other_locks_ends),
 		T(unknown_lock_is_answered_at_once),
 	};
 
