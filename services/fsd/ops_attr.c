@@ -83,6 +83,7 @@ static int truncate_more(struct op *op, struct itx *tx)
 int attr_run_set(struct op *op, struct itx *tx)
 {
 	struct attr_op *a = attr_op(op);
+	bool takes = a->to_set & (FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID);
 	bool sizes = a->to_set & FUSE_SET_ATTR_SIZE, is_set = a->set_part && op->parts_nr >= a->set_part, resized;
 	struct cinode ci;
 	int ret;
@@ -101,7 +102,7 @@ int attr_run_set(struct op *op, struct itx *tx)
 	if (ret < 0)
 		return ret == -ENOENT ? -ESTALE : ret;
 	resized = sizes && (uint64_t)a->attr.st_size != inode_size(&ci);
-	ret = txn_hold(op, tx, 16 + TRUNCATE_EXTENTS * 4,
+	ret = txn_hold(op, tx, 16 + TRUNCATE_EXTENTS * 4 + (takes ? XATTR_PARTS_MAX : 0),
 		       !sizes || (uint64_t)a->attr.st_size > inode_size(&ci));
 	if (ret < 0)
 		return ret;
@@ -120,6 +121,11 @@ int attr_run_set(struct op *op, struct itx *tx)
 	}
 	if (sizes) {
 		ret = set_size(op, tx, &ci);
+		if (ret < 0)
+			return ret;
+	}
+	if (takes && S_ISREG(inode_mode(&ci))) {
+		ret = xattr_drop_capability(tx, a->ino, &ci);
 		if (ret < 0)
 			return ret;
 	}

@@ -333,12 +333,13 @@ static void wait_blocks(struct op *op)
 		txn_wait_freed(op);
 }
 
-/* As the kernel does before it writes into its cache, and not past it. */
-static int drop_capability(struct itx *tx, uint64_t ino, struct cinode *ci)
+/*
+ * Whether a change takes file capabilities away here: the kernel does before it writes into its cache, and not past
+ * it; and where it has once seen none it looks no more, though another node may have given some.
+ */
+static bool takes_capability(const struct file_req *rq)
 {
-	int ret = xattr_remove(tx, ino, ci, "security.capability");
-
-	return ret == -ENODATA ? 0 : ret;
+	return rq->past_cache || rq->kill_suidgid;
 }
 
 static int write_run(struct op *op, struct itx *tx)
@@ -354,7 +355,8 @@ static int write_run(struct op *op, struct itx *tx)
 	/* what the kernel wrote back before may be about the same bytes */
 	ret = rq->write_cache ? 0 : mapped_wait(w, tx);
 	if (ret == 0)
-		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 20 + (rq->past_cache ? XATTR_PARTS_MAX : 0), true);
+		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 20 + (takes_capability(rq) ? XATTR_PARTS_MAX : 0),
+			       true);
 	if (ret == 0)
 		ret = rq->write_cache ? mapped_run(w, tx) : lock_inode(op, rq->ino, LOCK_MODE_WRITE);
 	if (ret == MAPPED_SAME)
@@ -391,7 +393,7 @@ static int write_run(struct op *op, struct itx *tx)
 		return 0;
 	if (w->offset + w->len > INT64_MAX)
 		return -EFBIG;
-	ret = rq->past_cache ? drop_capability(tx, rq->ino, &ci) : 0;
+	ret = takes_capability(rq) ? xattr_drop_capability(tx, rq->ino, &ci) : 0;
 	if (ret < 0)
 		return ret;
 	/* a write in that block zeroes it itself */
@@ -532,7 +534,7 @@ static int fallocate_run(struct op *op, struct itx *tx)
 		f->at = f->next;
 	f->next_part = 0;
 	at = f->at;
-	ret = txn_hold(op, tx, FALLOCATE_EXTENTS * 4 + 20, true);
+	ret = txn_hold(op, tx, FALLOCATE_EXTENTS * 4 + 20 + XATTR_PARTS_MAX, true);
 	if (ret == 0)
 		ret = lock_inode(op, rq->ino, LOCK_MODE_WRITE);
 	if (ret == 0)
@@ -576,6 +578,9 @@ static int fallocate_run(struct op *op, struct itx *tx)
 		left -= got.len;
 		n++;
 	}
+	ret = takes_capability(rq) ? xattr_drop_capability(tx, rq->ino, &ci) : 0;
+	if (ret < 0)
+		return ret;
 	dropped = rq->kill_suidgid && inode_drop_suidgid(&ci);
 	f->dropped_suidgid = f->dropped_suidgid || dropped;
 	n += dropped;		/* something has changed */

@@ -180,6 +180,13 @@ int xattr_remove(struct itx *tx, uint64_t ino, struct cinode *ci, const char *na
 	return delete_parts(tx, ino, xattr_name_hash(name, strlen(name)), f.id, 0, f.parts);
 }
 
+int xattr_drop_capability(struct itx *tx, uint64_t ino, struct cinode *ci)
+{
+	int ret = xattr_remove(tx, ino, ci, "security.capability");
+
+	return ret == -ENODATA ? 0 : ret;
+}
+
 int xattr_remove_some(struct itx *tx, uint64_t ino, unsigned max)
 {
 	struct key first = key_xattr(ino, 0, 0, 0);

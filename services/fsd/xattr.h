@@ -14,6 +14,8 @@ int xattr_read(struct itx *tx, uint64_t ino, const char *name, void *buf);
 int xattr_write(struct itx *tx, uint64_t ino, struct cinode *ci, const char *name, const void *val,
 		size_t len, int flags);
 int xattr_remove(struct itx *tx, uint64_t ino, struct cinode *ci, const char *name);
+/* security.capability, where there is one: a write, a truncation and a chown take it away.  As xattr_remove. */
+int xattr_drop_capability(struct itx *tx, uint64_t ino, struct cinode *ci);
 /*
  * Remove every attribute, whole ones until `max` items or more are gone, XATTR_REMOVE_MAX(max) at most; OP_MORE if
  * more remain.

@@ -317,6 +317,70 @@ static void a_held_page_shows_only_its_own_block(void **state)
 	assert_false(pool_copy(fsd.pool, page, 8000, 3, buf, 0, sizeof(buf)));
 }
 
+static int give_capability(struct itx *tx, void *arg)
+{
+	const struct file *f = arg;
+	struct cinode ci;
+	int ret = inode_get(tx, f->ino, &ci);
+
+	if (ret == 0)
+		ret = xattr_write(tx, f->ino, &ci, "security.capability", "12345678901234567890", 20, 0);
+	return ret == 0 ? inode_put(tx, f->ino, &ci, false) : ret;
+}
+
+static int find_capability(struct itx *tx, void *arg)
+{
+	char value[XATTR_VALUE_MAX_BYTES];
+	int ret = xattr_read(tx, ((const struct file *)arg)->ino, "security.capability", value);
+
+	return ret < 0 ? ret : 0;
+}
+
+/*
+ * The kernel asks for it once, and then no more until it has new attributes; another node may have given it since.
+ * So it goes with each change that takes setuid away.
+ */
+static void a_change_by_anybody_takes_the_capability(void **state)
+{
+	struct attr_op a = { .op = { .fsd = &fsd, .name = "chown", .writes = true, .run = attr_run_set,
+				     .unique = 1, .done = simple_done },
+			     .to_set = FUSE_SET_ATTR_UID };
+	struct file *f = &files[0];
+	struct file_req *rq;
+
+	(void)state;
+	for (unsigned how = 0; how < 4; how++) {
+		do_truncate(f, 0);
+		do_write(f, 0, 100, false, false);
+		assert_int_equal(items_run(&fsd, give_capability, f), 0);
+		assert_int_equal(items_run(&fsd, find_capability, f), 0);
+		rq = new_req(f, 0, 10, 0);
+		rq->kill_suidgid = true;
+		if (how == 0) {
+			rq->buf = calloc(1, 10);
+			op_write(&fsd, rq);
+			assert_int_equal(await(), 0);
+			memset(f->bytes, 0, 10);
+		} else if (how == 1) {
+			op_fallocate(&fsd, rq);
+			assert_int_equal(await(), 0);
+		} else {
+			free(rq);
+			a.ino = f->ino;
+			if (how == 2)
+				op_start(&a.op);
+			else
+				do_truncate(f, 50);
+			if (how == 2)
+				assert_int_equal(await(), 0);
+		}
+		assert_int_equal(items_run(&fsd, find_capability, f), -ENODATA);
+		check_all(f);
+	}
+	do_truncate(f, 0);
+	check_blocks();
+}
+
 /* Of so many that want pages none may keep what the others wait for. */
 static void a_write_that_waits_for_a_page_keeps_none(void **state)
 {
@@ -364,6 +428,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_held_page_shows_only_its_own_block),
 		cmocka_unit_test(a_write_that_waits_for_a_page_keeps_none),
+		cmocka_unit_test(a_change_by_anybody_takes_the_capability),
 		cmocka_unit_test(a_store_that_is_applied_meanwhile_is_data),
 		cmocka_unit_test(a_file_reads_as_it_was_written),
 		cmocka_unit_test(truncation_gives_every_block_back),
