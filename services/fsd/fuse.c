@@ -19,6 +19,7 @@
 #include "data.h"
 #include "gonedir.h"
 #include "kcache.h"
+#include "listing.h"
 #include "locks.h"
 #include "log.h"
 #include "lost.h"
@@ -557,6 +558,7 @@ static void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	advisory_released(fsd_of(req), ino_of_node(ino), fi->fh);
+	listing_closed(fi->fh);
 	lost_note_release(fsd_of(req), fi->flags);
 	shown_release(fsd_of(req), ino_of_node(ino), fi->flags, fuse_request()->unique & FUSE_UNIQUE_SENT_AGAIN);
 	inode_release(fsd_of(req), ino_of_node(ino));
@@ -788,7 +790,7 @@ static void done_readdir(struct op *op, int err)
 	free(r);
 }
 
-static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
+static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, uint64_t fh, bool plus)
 {
 	struct readdir_op *r = new_op(req, sizeof(*r), "readdir", false, readdir_run, done_readdir);
 
@@ -796,6 +798,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 		return;
 	r->req = req;
 	r->ino = ino_of_node(ino);
+	r->fh = fh;
 	r->off = (uint64_t)off;
 	r->size = size;
 	r->plus = plus;
@@ -817,15 +820,13 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 static void fs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		       struct fuse_file_info *fi)
 {
-	(void)fi;
-	list(req, ino, size, off, false);
+	list(req, ino, size, off, fi->fh, false);
 }
 
 static void fs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 			   struct fuse_file_info *fi)
 {
-	(void)fi;
-	list(req, ino, size, off, true);
+	list(req, ino, size, off, fi->fh, true);
 }
 
 /* ---- the session ----------------------------------------------------------------------------- */

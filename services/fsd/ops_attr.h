@@ -53,6 +53,7 @@ struct readdir_op {
 	struct op op;
 	void *req;
 	uint64_t ino;
+	uint64_t fh;			/* of the open directory (listing.h) */
 	uint64_t off;
 	size_t size, used;
 	bool plus;

@@ -1,7 +1,8 @@
 /*
  * readdir and readdirplus: entries in the order of their positions, which are never reused, so that
  * a listing under change shows each name that stays exactly once (runtime 14).  The offset given to
- * the kernel with an entry is its position + 1; "." and ".." are positions 0 and 1.
+ * the kernel with an entry is its position + 1; "." and ".." are positions 0 and 1.  Names that come after a
+ * listing has begun are behind its end (listing.h).
  */
 #include <errno.h>
 #include <fuse_lowlevel.h>
@@ -11,6 +12,7 @@
 #include "format/item_check.h"
 #include "fuse.h"
 #include "gonedir.h"
+#include "listing.h"
 #include "locks.h"
 #include "log.h"
 #include "ops_attr.h"
@@ -67,8 +69,8 @@ int readdir_run(struct op *op, struct itx *tx)
 {
 	struct readdir_op *r = (struct readdir_op *)op;
 	struct key key = key_readdir(r->ino, r->off < DIRENT_FIRST_POS ? DIRENT_FIRST_POS : r->off);
-	struct key last = key_readdir(r->ino, UINT64_MAX);
 	char name[NAME_MAX_BYTES + 1];
+	struct key last;
 	struct cinode ci;
 	struct ival iv;
 	uint64_t parent;
@@ -84,6 +86,7 @@ int readdir_run(struct op *op, struct itx *tx)
 		return ret == -ENOENT ? -ESTALE : ret;
 	if (!S_ISDIR(inode_mode(&ci)))
 		return -ENOTDIR;
+	last = key_readdir(r->ino, listing_end(r->fh, r->off == 0, le64_get(ci.d.next_readdir_pos)) - 1);
 	if (r->off == 0 && !add_entry(op, tx, ".", r->ino, S_IFDIR, 0))
 		return 0;
 	if (r->off <= 1) {
@@ -95,6 +98,8 @@ int readdir_run(struct op *op, struct itx *tx)
 		if (!add_entry(op, tx, "..", parent, S_IFDIR, 1))
 			return 0;
 	}
+	if (key_cmp(&key, &last) > 0)
+		return 0;
 	while ((ret = item_next(tx, &key, &last, &iv)) == 0) {
 		struct disk_dirent de;
 

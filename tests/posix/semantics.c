@@ -397,6 +397,35 @@ static void listings(void)
 			rmdir(name);
 	}
 	closedir(dir);
+	/* a name that is moved is behind all others: who reads on would meet each one for ever */
+	for (unsigned i = 0; i < 300; i++) {
+		sprintf(name, "list/%u", i);
+		put(name, "");
+	}
+	dir = opendir("list");
+	if (!dir)
+		die("list");
+	for (n = 0; n < 1000 && (de = readdir(dir));) {
+		char to[64];
+
+		if (de->d_name[0] == '.')
+			continue;
+		sprintf(name, "list/%.32s", de->d_name);
+		sprintf(to, "list/x%.32s", de->d_name);
+		if (rename(name, to) == 0)
+			n++;
+	}
+	IS(n == 300, "a listing whose reader renames what it reads shows each name once");
+	rewinddir(dir);
+	for (n = 0; (de = readdir(dir));)
+		n += de->d_name[0] == 'x';
+	IS(n == 300, "and begun again all of the new ones");
+	rewinddir(dir);
+	while ((de = readdir(dir))) {
+		sprintf(name, "list/%.32s", de->d_name);
+		unlink(name);
+	}
+	closedir(dir);
 	IS(st_of("list").st_size == 0, "an empty directory has size 0");
 	WORKS(rmdir("list"), "a directory emptied while it is read can be removed");
 }
