@@ -63,7 +63,11 @@ static void fill_entry(struct fsd *fsd, uint64_t dir, uint64_t ino, const struct
 	e->entry_timeout = kcache_entry_timeout(fsd, dir);
 }
 
-static void reply_entry(fuse_req_t req, uint64_t dir, uint64_t ino, const struct cinode *ci)
+/*
+ * is_known: the kernel had the inode before.  Then it takes these attributes for the newest whenever it comes to read
+ * the answer, though a revoke may have told it meanwhile that they are not; so they are kept for no time.
+ */
+static void reply_entry(fuse_req_t req, uint64_t dir, uint64_t ino, const struct cinode *ci, bool is_known)
 {
 	struct fsd *fsd = fsd_of(req);
 	struct fuse_entry_param e;
@@ -71,6 +75,8 @@ static void reply_entry(fuse_req_t req, uint64_t dir, uint64_t ino, const struct
 	inode_give_begin(fsd, 0);
 	inode_ref(fsd, ino, 1);
 	fill_entry(fsd, dir, ino, ci, &e);
+	if (is_known)
+		e.attr_timeout = 0;
 	if (fuse_reply_entry(req, &e) != 0)
 		forget(fsd, ino, 1);
 	inode_give_end(fsd);
@@ -86,7 +92,7 @@ static void done_entry(struct op *op, int err)
 	if (err)
 		fuse_reply_err(d->req, -err);
 	else
-		reply_entry(d->req, d->new_dir ? d->new_dir : d->dir, d->ino, &d->ci);
+		reply_entry(d->req, d->new_dir ? d->new_dir : d->dir, d->ino, &d->ci, d->new_dir);
 	free(d->req_data);
 	free(d);
 }
@@ -403,6 +409,8 @@ static void fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 
 /* ---- attributes ------------------------------------------------------------------------------ */
 
+static const struct op_again again_attr = { .run = attr_run_get };
+
 static void done_attr(struct op *op, int err)
 {
 	struct attr_op *a = (struct attr_op *)op;
@@ -416,6 +424,8 @@ static void done_attr(struct op *op, int err)
 		inode_to_stat(&a->ci, a->ino, &st);
 		inode_give_begin(op->fsd, 0);
 		timeout = shown_attr(op->fsd, a->ino, a->view, &st, inode_attr_timeout(op->fsd, a->ino));
+		if (op->again == &again_attr)
+			timeout = 0;	/* of a change: as reply_entry's is_known */
 		fuse_reply_attr(a->req, &st, timeout);
 		inode_give_end(op->fsd);
 	}
@@ -437,8 +447,6 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	a->op.notes_itself = true;
 	fuse_op_start(req, &a->op);
 }
-
-static const struct op_again again_attr = { .run = attr_run_get };
 
 static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		       struct fuse_file_info *fi)
