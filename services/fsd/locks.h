@@ -12,6 +12,11 @@ int locks_start(struct fsd *fsd);
 /* Take over what an earlier process has held (keep.h), before anybody asks for a lock or the leader
  * for them; up to generation open_gen something under them may be dirty.  -EIO: it makes no sense. */
 int locks_restore(struct fsd *fsd, uint64_t open_gen);
+/*
+ * No thread acts for revokes any more: it answers through the session and asks what is in use, so this comes before
+ * those end; but after the farewell, which may wait for others that wait for these locks.
+ */
+void locks_end_revokes(struct fsd *fsd);
 void locks_stop(struct fsd *fsd);
 
 /*

@@ -523,7 +523,11 @@ static int stop_all(struct fsd *fsd, bool greeted)
 	if (ret == 0)
 		leave_farewell(was_opened || has_nothing(fsd));
 	status_phase(PHASE_LEAVING);
-	net_stop(fsd, greeted && ret == 0);
+	if (greeted && ret == 0)
+		net_farewell(fsd);
+	locks_end_revokes(fsd);
+	net_stop(fsd);
+	orphans_close(fsd);
 	status_detach();
 	ops_stop(fsd);
 	locks_stop(fsd);

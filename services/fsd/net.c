@@ -538,7 +538,7 @@ int net_start(struct fsd *fsd)
 		ret = lease_start(fsd);
 	if (ret < 0) {
 		log_err("the session with the leader cannot start: %s", strerror(-ret));
-		net_stop(fsd, false);
+		net_stop(fsd);
 	}
 	return ret;
 }
@@ -566,20 +566,25 @@ int net_wait_greeted(struct fsd *fsd)
 	return greeted ? 0 : -EINTR;
 }
 
-void net_stop(struct fsd *fsd, bool farewell)
+void net_farewell(struct fsd *fsd)
+{
+	int ret;
+
+	if (!fsd->net)
+		return;
+	ret = net_client_farewell(fsd->net, is_gone, fsd->session, FAREWELL_MS);
+	if (ret < 0)
+		log_warning("the leader has not answered this mount's farewell: %s; %s, and the leader cleans up after a while",
+			    strerror(-ret), atomic_load(&fsd->was_cut) ?
+			    "all is committed but stores to mappings of programs that were cut off" : "all is committed");
+}
+
+void net_stop(struct fsd *fsd)
 {
 	struct session_net *s = fsd->session;
-	int ret;
 
 	if (!s)
 		return;
-	if (fsd->net && farewell) {
-		ret = net_client_farewell(fsd->net, is_gone, s, FAREWELL_MS);
-		if (ret < 0)
-			log_warning("the leader has not answered this mount's farewell: %s; %s, and the leader cleans up after a while",
-				    strerror(-ret), atomic_load(&fsd->was_cut) ?
-				    "all is committed but stores to mappings of programs that were cut off" : "all is committed");
-	}
 	lease_stop(fsd);
 	if (fsd->net)
 		net_client_stop(fsd->net);

@@ -13,8 +13,9 @@
 int net_start(struct fsd *fsd);
 /* Wait for the first greeting: 0, or -errno with the reason logged. */
 int net_wait_greeted(struct fsd *fsd);
-/* Say farewell and wait for the answer, if there ever was a greeting; then close. */
-void net_stop(struct fsd *fsd, bool farewell);
+/* Say farewell, after a greeting, and wait for the answer. */
+void net_farewell(struct fsd *fsd);
+void net_stop(struct fsd *fsd);
 
 /* Whether fsd->orphans is there to say which inodes are in use; until then and after that none
  * are. */

@@ -213,7 +213,7 @@ int locks_start(struct fsd *fsd)
 	return ret;
 }
 
-void locks_stop(struct fsd *fsd)
+void locks_end_revokes(struct fsd *fsd)
 {
 	struct locks *ls = fsd->locks;
 	unsigned nr;
@@ -227,5 +227,15 @@ void locks_stop(struct fsd *fsd)
 	pthread_mutex_unlock(&ls->mutex);
 	for (unsigned i = 0; i < nr; i++)
 		pthread_join(ls->threads[i], NULL);
+	pthread_mutex_lock(&ls->mutex);
+	ls->threads_nr = 0;
+	pthread_mutex_unlock(&ls->mutex);
+}
+
+void locks_stop(struct fsd *fsd)
+{
+	if (!fsd->locks)
+		return;
+	locks_end_revokes(fsd);
 	locks_close(fsd);
 }

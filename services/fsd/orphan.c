@@ -425,6 +425,14 @@ void orphans_stop(struct fsd *fsd)
 	end_thread(o, o->scanner);
 	end_thread(o, o->reaper);
 	wait_deletes(o, 0);
+}
+
+void orphans_close(struct fsd *fsd)
+{
+	struct orphans *o = fsd->orphans;
+
+	if (!o)
+		return;
 	inuse_fini(o);
 	free(o->seen);
 	free_orphans(o);

@@ -5,10 +5,12 @@
 #include "inuse.h"
 #include "op.h"
 
-/* fsd->orphans, with its threads; ends with orphans_stop.  -ENOMEM, -EAGAIN. */
+/* fsd->orphans, with its threads; ends with orphans_stop and orphans_close.  -ENOMEM, -EAGAIN. */
 int orphans_start(struct fsd *fsd);
 /* No scan any more; running deletions are waited for, what is left is the next mount's. */
 void orphans_stop(struct fsd *fsd);
+/* Frees it, when nobody asks any more which inodes are in use (locks_end_revokes). */
+void orphans_close(struct fsd *fsd);
 /* At unmount, after the kernel let go: delete what this mount unlinked and nobody uses. */
 void orphans_drain(struct fsd *fsd);
 
