@@ -657,8 +657,6 @@ static int start_machine(struct quorumd *qd)
 		.slot = qd->slot,
 		.present = qd->present,
 		.heartbeat_timeout_ns = qd->conf.heartbeat_timeout_ms * NSEC_PER_MSEC,
-		.incarnation = (uint64_t)clock_real().tv_sec * NSEC_PER_SEC +
-			       (uint64_t)clock_real().tv_nsec,
 	};
 	struct slot_job job = { .kind = SLOT_JOB_SCAN };
 	const struct quorum_event_rec *own;
@@ -684,6 +682,7 @@ static int start_machine(struct quorumd *qd)
 		return -EIO;
 	}
 	qd->slot_write_nr = done->slots.write_nr[qd->slot];
+	conf.incarnation = quorum_slots_incarnation(&done->slots, qd->slot);
 	conf.first_term = quorum_slots_max_term(&done->slots);
 	for (unsigned i = 0; i < QUORUM_SLOTS_MAX; i++)
 		conf.leader_on_disk = conf.leader_on_disk ||

@@ -125,7 +125,8 @@ static void enter_term(struct quorum *q, uint64_t term, uint64_t now, struct quo
 	for (size_t i = 0; i < QUORUM_SLOTS_MAX; i++) {
 		q->peers[i].resigned_seen = false;
 		q->peers[i].granted_ns = 0;
-		q->left_ns[i] = q->peers[i].is_heard ? q->peers[i].heard_ns : 0;
+		/* an earlier process of ours may have heard it just now, and granted it a lease */
+		q->left_ns[i] = q->peers[i].is_heard ? q->peers[i].heard_ns : now;
 	}
 	q->asked_ns = now;
 	emit_write(out, QUORUM_EVENT_TERM, term);

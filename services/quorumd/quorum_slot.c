@@ -59,6 +59,11 @@ void quorum_slots_read(const struct quorum_dev *dev, uint64_t fsid, uint32_t pre
 	}
 }
 
+uint64_t quorum_slots_incarnation(const struct quorum_slots *s, unsigned slot)
+{
+	return 1ull << 63 | (s->write_nr[slot] + 1);
+}
+
 uint64_t quorum_slots_max_term(const struct quorum_slots *s)
 {
 	uint64_t term = 0;

@@ -36,6 +36,11 @@ struct quorum_slots {
 void quorum_slots_read(const struct quorum_dev *dev, uint64_t fsid, uint32_t present,
 		       struct quorum_slots *out);
 
+/*
+ * Of the process that finds this slot's block as it is, and will write BEGIN before it speaks: greater than that of each
+ * process of the slot before it, whatever the clock says.  (Those of earlier versions took the time of day, below 2^63.)
+ */
+uint64_t quorum_slots_incarnation(const struct quorum_slots *s, unsigned slot);
 /* The greatest term of any event of any readable slot. */
 uint64_t quorum_slots_max_term(const struct quorum_slots *s);
 /*

@@ -281,7 +281,7 @@ static void begin(struct sim *s, struct qw_host *h, const struct quorum_slots *s
 		.slot = h->slot,
 		.present = (1u << h->w->nr) - 1,
 		.heartbeat_timeout_ns = h->heartbeat_ns,
-		.incarnation = sim_now(s),
+		.incarnation = quorum_slots_incarnation(slots, h->slot),
 		.seed = sim_rnd(s, UINT64_MAX),
 	};
 	struct quorum_acts acts;

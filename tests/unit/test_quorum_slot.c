@@ -111,6 +111,26 @@ static void a_slot_used_twice_and_a_damaged_block_are_refused(void **state)
 	assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 2, ts, &nr_1), -EIO);
 }
 
+/* Also where the clock has gone back: peers never listen again to a process that is older than one they have heard. */
+static void each_process_of_a_slot_is_newer_than_the_one_before(void **state)
+{
+	static struct disk d;
+	struct quorum_dev dev = disk_dev(&d);
+	struct timespec ts = { .tv_sec = 1000 };
+	struct quorum_slots s;
+	uint64_t nr, last = 1ull << 62;	/* the time of day, of an earlier version */
+
+	(void)state;
+	disk_format(&d);
+	for (unsigned process = 0; process < 3; process++, ts.tv_sec -= 100) {
+		quorum_slots_read(&dev, FSID, 7, &s);
+		assert_true(quorum_slots_incarnation(&s, 1) > last);
+		last = quorum_slots_incarnation(&s, 1);
+		nr = s.write_nr[1];
+		assert_int_equal(quorum_slot_record(&dev, FSID, 1, 2, QUORUM_EVENT_BEGIN, 0, ts, &nr), 0);
+	}
+}
+
 static void the_fence_list_is_as_specified(void **state)
 {
 	struct quorum_fence list[QUORUM_FENCES_MAX];
@@ -156,6 +176,7 @@ int main(void)
 		cmocka_unit_test(a_record_changes_one_event_and_is_durable),
 		cmocka_unit_test(a_device_that_gives_old_blocks_is_not_written_to),
 		cmocka_unit_test(a_slot_used_twice_and_a_damaged_block_are_refused),
+		cmocka_unit_test(each_process_of_a_slot_is_newer_than_the_one_before),
 		cmocka_unit_test(the_fence_list_is_as_specified),
 	};
 

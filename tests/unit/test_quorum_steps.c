@@ -170,6 +170,47 @@ static void a_lease_is_what_a_majority_has_heard(void **state)
 	assert_true(quorum_lease_until(&q, 6 * SEC) == 0);
 }
 
+/* A process that has not heard a leader yet may be the next of one that had granted it a lease just before. */
+static void who_was_not_heard_yet_counts_as_heard_just_now(void **state)
+{
+	struct quorum_conf conf = { .fsid = FSID, .slot = 2, .present = 7, .incarnation = 5,
+				    .heartbeat_timeout_ns = HEARTBEAT_NS, .seed = 7, .first_term = 1 };
+	struct msg_quorum_state st = { .fsid = FSID, .slot = 1, .incarnation = 2, .number = 1, .term = 2,
+				       .role = QUORUM_CANDIDATE, .voted_for = 1 };
+	struct quorum_in in = { .kind = QUORUM_IN_PEER, .peer = &st };
+	struct quorum_acts acts;
+	struct quorum q;
+
+	(void)state;
+	quorum_start(&q, &conf, 100 * SEC, &acts);
+	written(&q, QUORUM_EVENT_BEGIN, 0, 100 * SEC, &acts);
+	happens(&q, QUORUM_IN_SERVER_HERE, 0, 100 * SEC, &acts);
+	happens(&q, QUORUM_IN_CLEAN, 0, 100 * SEC, &acts);
+	quorum_step(&q, &in, 101 * SEC, &acts);
+	assert_int_equal(q.term, 2);
+	written(&q, QUORUM_EVENT_TERM, 2, 101 * SEC, &acts);
+	/* it does not win; we stand, and are elected by it, which has heard the old leader long ago */
+	for (uint64_t now = 101 * SEC; q.term == 2; now += SEC / 10) {
+		assert_true(now < 200 * SEC);
+		st.number++;
+		quorum_step(&q, &in, now, &acts);
+		happens(&q, QUORUM_IN_TICK, 0, now + SEC / 20, &acts);
+	}
+	assert_int_equal(q.role, QUORUM_CANDIDATE);
+	written(&q, QUORUM_EVENT_TERM, 3, 110 * SEC, &acts);
+	st.number++;
+	st.term = 3;
+	st.role = QUORUM_FOLLOWER;
+	st.voted_for = 2;
+	st.last_heard.v[0] = 20000;
+	quorum_step(&q, &in, 110 * SEC, &acts);
+	/* one late word of the leader of the term before */
+	st = (struct msg_quorum_state){ .fsid = FSID, .slot = 0, .incarnation = 1, .number = 1, .term = 1,
+					.role = QUORUM_LEADER, .voted_for = 0, .lease_ms = 7000 };
+	quorum_step(&q, &in, 110 * SEC, &acts);
+	assert_true(quorum_lease_over_ns(&q, 0, 1) >= q.asked_ns + 7 * SEC);
+}
+
 /* An answer that was long under way says nothing about now. */
 static void a_leader_counts_its_lease_from_when_it_spoke(void **state)
 {
@@ -312,6 +353,7 @@ int main(void)
 		cmocka_unit_test(foreign_and_old_states_are_ignored),
 		cmocka_unit_test(a_lease_is_what_a_majority_has_heard),
 		cmocka_unit_test(a_leader_counts_its_lease_from_when_it_spoke),
+		cmocka_unit_test(who_was_not_heard_yet_counts_as_heard_just_now),
 		cmocka_unit_test(a_serverd_that_died_before_it_could_serve_is_not_waited_for),
 		cmocka_unit_test(who_finds_a_later_leader_on_the_device_does_not_serve),
 	};
