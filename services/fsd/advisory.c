@@ -64,6 +64,7 @@ struct lock_op {
 	uint64_t again_ns;		/* it will be: then; 0: not so */
 	unsigned tries;
 	bool is_waiting, is_test, was_signalled;
+	bool was_held;			/* what is asked for was the owner's before: nothing to take back */
 
 	bool is_answered;
 	int err;
@@ -76,6 +77,7 @@ struct lock_call {
 	struct lock_op *asks;		/* NULL: nobody any more */
 	struct adv_call *call;		/* NULL: a test */
 	bool is_canceled;
+	bool was_held;			/* as of asks */
 };
 
 /* Something that is given back. */
@@ -470,7 +472,7 @@ static void lock_answered(void *arg, int err, unsigned type, const void *reply)
 		fsd_fail(c->fsd, "out of memory");
 	l = c->asks;
 	/* Who asked for it is dead.  This is the session's thread, for which a full item cache waits. */
-	if (!l && err == 0)
+	if (!l && err == 0 && !c->was_held)
 		give_back_soon(a, &undo);
 	if (l) {
 		l->call = NULL;
@@ -511,6 +513,8 @@ static void lock_send(struct op *op)
 	*c = (struct lock_call){ .fsd = op->fsd, .asks = l };
 	while (!nothing_to_give_back(a, e, &l->ask))
 		;
+	/* others may share the open file, and its locks, with a program that is killed */
+	l->was_held = c->was_held = adv_ranges_have(&e->ranges, l->ask.first, l->ask.last, l->ask.type);
 	if (adv_is_sure(e, l->ask.first, l->ask.last, l->ask.type))
 		l->ask.wait = false;
 	if (a->is_ending)
@@ -557,7 +561,7 @@ static void lock_done(struct op *op, int err)
 
 	fuse_op_done(l->req, op);
 	/* It was had, and could not be noted. */
-	if (err < 0 && l->is_answered && l->err == 0)
+	if (err < 0 && l->is_answered && l->err == 0 && !l->was_held)
 		give_back(op->fsd, NULL, &l->ask);
 	fuse_reply_err(l->req, -err);
 	free(l);

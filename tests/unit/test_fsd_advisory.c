@@ -370,6 +370,31 @@ static void *session_thread(void *arg)
 	return NULL;
 }
 
+/* Processes that share an open file share its flock; one of them asks for it again, and is killed before the answer. */
+static void who_is_killed_asking_again_takes_nothing_from_who_shares_the_lock(void **state)
+{
+	struct advisory_ask ask = ask_of(1, ADV_WRITE, true);
+	struct fuse_req first = { 0 }, again = { 0 };
+
+	(void)state;
+	ask.kind = MSG_ADV_FLOCK;
+	advisory_lock(&m.fsd, &first, &ask);
+	answer(0, MSG_ADV_GRANTED);
+	WAIT_FOR(is_answered(&first));
+	assert_int_equal(first.err, 0);
+
+	advisory_lock(&m.fsd, &again, &ask);
+	WAIT_FOR(asked_nr() == 2);
+	op_interrupt(again.op);
+	WAIT_FOR(is_answered(&again));
+	assert_int_equal(again.err, EINTR);
+	answer(1, MSG_ADV_GRANTED);
+	/* whatever goes back is sent before this */
+	have(2);
+	for (size_t n = 2; n < asked_nr(); n++)
+		assert_false(m.asked[n].type == MSG_adv_lock && m.asked[n].lock.type == MSG_ADV_UNLOCK);
+}
+
 /*
  * Everything that could make room in a full cache comes by the session's thread: so it must not wait for
  * the cache, here held by somebody else.
@@ -459,6 +484,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_leader_without_memory_is_asked_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_owner_with_all_the_pieces_it_may_have_keeps_them, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_sessions_thread_does_not_wait_for_the_cache, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_is_killed_asking_again_takes_nothing_from_who_shares_the_lock, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_who_wait_leave_room_for_others, setup, teardown),
 	};
 
