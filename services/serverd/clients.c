@@ -487,6 +487,18 @@ static void expect_no_longer(struct server *s, struct client *c)
 		c->deadline_ns = s->now_ns + ns;
 }
 
+void client_is_coming(struct server *s, struct client *c)
+{
+	uint64_t until = s->now_ns + COME_BACK_NS;
+
+	if (c->state != CLIENT_EXPECTED || !c->deadline_ns)
+		return;
+	if (until > c->come_until_ns)
+		until = c->come_until_ns;
+	if (until > c->deadline_ns)
+		c->deadline_ns = until;
+}
+
 int client_expect(struct server *s, const struct mount_info *m, const char *is_over)
 {
 	struct lockfsm_event ev = { .kind = LOCKFSM_EXPECT, .rid = m->rid };
@@ -500,7 +512,8 @@ int client_expect(struct server *s, const struct mount_info *m, const char *is_o
 		return ret;
 	advisory_note(s, ADVFSM_EXPECT, m->rid);
 	update_gate(s);
-	c->deadline_ns = s->now_ns + s->conf.conf->recovery_timeout_ms * NSEC_PER_MSEC;
+	c->come_until_ns = s->now_ns + s->conf.conf->recovery_timeout_ms * NSEC_PER_MSEC;
+	c->deadline_ns = c->come_until_ns;
 	lease_found(c);
 	expect_no_longer(s, c);
 	if (is_over && is_own(c)) {
@@ -540,6 +553,7 @@ static void welcome(struct server *s, struct client *c)
 			expect_reconnect(c, s->now_ns);
 	}
 	lease_greeted(c);
+	client_is_coming(s, c);
 	if (!c->was_greeted) {
 		c->was_greeted = true;
 		ret = omap_add_member(s->omap, c->info.rid);

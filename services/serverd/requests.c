@@ -511,6 +511,8 @@ static void on_recovered(struct server *s, struct client *c, const struct msg_lo
 	ret = lockfsm_step(s->locks, &ev);
 	if (ret < 0)
 		server_fail(s, ret, "a mount's locks could not be taken over");
+	else if (m->locks_nr)
+		client_is_coming(s, c);
 }
 
 static void bad_answer(struct server *s, struct client *c, unsigned type, int err)

@@ -91,6 +91,7 @@ struct client {
 	struct mount_info info;
 	enum client_state state;
 	uint64_t since_ns;		/* it is in this state */
+	uint64_t come_until_ns;		/* of one that is expected: it is waited for no longer, whatever it tells */
 	bool was_greeted;		/* by this server */
 	bool is_connected;
 	bool is_fenced;			/* it may not come back */
@@ -244,6 +245,11 @@ bool client_must_write(const struct server *s, const struct client *c);
 void client_fence(struct server *s, struct client *c, const char *reason);
 /* All its locks are known. */
 void client_locks_done(struct server *s, uint64_t rid);
+/*
+ * An expected mount is here, or has told some of its locks: it is waited for a while longer, but not beyond
+ * recovery_timeout_ms from the start of the server.
+ */
+void client_is_coming(struct server *s, struct client *c);
 void client_farewell(struct server *s, uint64_t rid, uint64_t handle);
 /* What time and other events have made possible. */
 void clients_tick(struct server *s);

@@ -128,6 +128,47 @@ static void the_mount_of_a_leader_that_was_waited_out_is_not_waited_for_again(vo
 	world_free(w);
 }
 
+/* One that is here and tells its many locks, for longer than one that is away would be waited for. */
+static void a_mount_that_tells_its_locks_is_waited_for(void **state)
+{
+	struct msg_lock_recover_reply some = { .locks_nr = 1 };
+	struct world *w = world_make();
+
+	(void)state;
+	w->conf.longest_io_ms = 1000;
+	w->conf.recovery_timeout_ms = 20000;
+	let_in(w, 1);
+	stop(w);
+	w->lapsed_rid = 1;
+	w->lapsed_led_ms = 11000;
+	start_up(w, 2);
+	assert_int_equal(greet(w, 1, 1, 0), GREETING_OK);
+	renew(w, 1);
+	for (unsigned n = 0; n < 6; n++) {
+		pass_time(w, 1);
+		turns(w);
+		assert_int_equal(client_find(w->s, 1)->state, CLIENT_EXPECTED);
+		some.locks[0].key = lock_of(n + 1, MSG_LOCK_READ).key;
+		some.locks[0].mode = MSG_LOCK_READ;
+		server_on_response(w->s, 1, 0, 0, MSG_lock_recover_reply, &some);
+	}
+	tell_no_locks(w, 1);
+	turns(w);
+	assert_int_equal(client_find(w->s, 1)->state, CLIENT_UP);
+	stop(w);
+	/* Not for ever. */
+	start_up(w, 3);
+	assert_int_equal(greet(w, 1, 2, 0), GREETING_OK);
+	for (unsigned n = 0; n < 40 && client_find(w->s, 1) && client_find(w->s, 1)->state == CLIENT_EXPECTED; n++) {
+		pass_time(w, 1);
+		some.locks[0].key = lock_of(n + 1, MSG_LOCK_READ).key;
+		server_on_response(w->s, 1, 0, 0, MSG_lock_recover_reply, &some);
+		turns(w);
+	}
+	assert_true(!client_find(w->s, 1) || client_find(w->s, 1)->is_fenced);
+	world_free(w);
+}
+
 static void who_is_waited_for_is_given_up_with_its_lease_and_nobody_else(void **state)
 {
 	struct world *w = world_make();
@@ -458,6 +499,7 @@ int main(void)
 		cmocka_unit_test(who_has_not_greeted_us_is_not_given_up_by_time),
 		cmocka_unit_test(who_never_greeted_us_is_over_with_the_leases_that_the_volume_tells_of),
 		cmocka_unit_test(the_mount_of_a_leader_that_was_waited_out_is_not_waited_for_again),
+		cmocka_unit_test(a_mount_that_tells_its_locks_is_waited_for),
 		cmocka_unit_test(who_is_waited_for_is_given_up_with_its_lease_and_nobody_else),
 		cmocka_unit_test(silence_does_not_count_while_the_server_itself_was_away),
 		cmocka_unit_test(a_server_whose_own_lease_is_over_gives_none),
