@@ -492,6 +492,24 @@ static int open_task(const struct caller *c)
 	return dir;
 }
 
+int caller_caps(pid_t tid, uint64_t *caps)
+{
+	struct status st;
+	char path[32];
+	int dir, ret;
+
+	if (tid == 0)
+		return -EOPNOTSUPP;
+	snprintf(path, sizeof(path), "/proc/%d", tid);
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return -errno;
+	ret = read_status(dir, &st, NULL);
+	close(dir);
+	*caps = st.cap_eff;
+	return ret;
+}
+
 int caller_identify(struct caller *c)
 {
 	struct status st;

@@ -42,6 +42,12 @@ void caller_leave(void);
 /* Before the FUSE session and fsd go: waits at most wait_ms for the threads, then gives them up. */
 void caller_stop(unsigned wait_ms);
 
+/*
+ * The effective capabilities of a thread whose request is not answered yet, in whichever user namespace: 0, or -errno
+ * where they cannot be known (tid 0: it is not visible from here).
+ */
+int caller_caps(pid_t tid, uint64_t *caps);
+
 /* For such threads.  Fill in capabilities and groups of the thread, which must still wait in its
  * ioctl: 0, -EINTR (it does not), -EPERM (it is not who the request says), -ENOMEM.  A thread that
  * is not visible from here has no capabilities and no groups but its own. */

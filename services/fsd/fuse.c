@@ -463,7 +463,7 @@ static void fs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	a->op.keeps_pages = to_set & FUSE_SET_ATTR_SIZE ? a->ino : 0;
 	a->attr = *attr;
 	a->to_set = to_set;
-	a->by = fuse_req_ctx(req)->uid;
+	a->by = (struct asker){ fuse_req_ctx(req)->uid, fuse_req_ctx(req)->pid };
 	a->kill_suidgid = fuse_request()->kill_suidgid;
 	fuse_op_start(req, &a->op);
 }

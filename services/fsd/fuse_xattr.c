@@ -59,6 +59,7 @@ static struct xattr_op *xattr_op_of(fuse_req_t req, fuse_ino_t ino, const char *
 		return NULL;
 	x->req = req;
 	x->ino = ino_of_node(ino);
+	x->by = (struct asker){ fuse_req_ctx(req)->uid, fuse_req_ctx(req)->pid };
 	strcpy(x->name, name);
 	x->val = val_bytes ? malloc(val_bytes) : NULL;
 	if (val_bytes && !x->val) {

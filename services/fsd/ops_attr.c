@@ -6,6 +6,7 @@
 #include <fuse_lowlevel.h>
 #include <string.h>
 
+#include "caller.h"
 #include "data.h"
 #include "locks.h"
 #include "log.h"
@@ -47,6 +48,32 @@ static void set_times(struct attr_op *a, struct cinode *ci)
 	else
 		now |= INODE_CTIME;
 	inode_touch(ci, now);
+}
+
+int owner_check(const struct asker *by, const struct cinode *ci, unsigned cap)
+{
+	uint64_t caps;
+
+	if (by->uid == 0 || by->uid == le32_get(ci->d.uid))
+		return 0;
+	/* one that cannot be seen from here: as the kernel says */
+	if (caller_caps(by->tid, &caps) < 0)
+		return 0;
+	return caps >> cap & 1 ? 0 : -EPERM;
+}
+
+/* What only the owner may set, and what an owner may not change. */
+static int check_owner(const struct attr_op *a, const struct cinode *ci)
+{
+	const int owners = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME;
+	const int now = FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
+	int ret = 0;
+
+	if (a->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+		ret = owner_check(&a->by, ci, CAP_CHOWN);
+	else if (a->to_set & owners && !(a->to_set & now && !(a->to_set & FUSE_SET_ATTR_MODE)))
+		ret = owner_check(&a->by, ci, CAP_FOWNER);
+	return ret;
 }
 
 static int set_size(struct op *op, struct itx *tx, struct cinode *ci)
@@ -111,6 +138,8 @@ int attr_run_set(struct op *op, struct itx *tx)
 		return le32_get(ci.d.flags) & INODE_FLAG_TRUNCATE ? truncate_more(op, tx) : 0;
 	}
 	ret = inode_may_change(tx, a->ino, &ci, sizes);
+	if (ret == 0)
+		ret = check_owner(a, &ci);
 	if (ret < 0)
 		return ret;
 	if (sizes && le32_get(ci.d.flags) & INODE_FLAG_TRUNCATE) {
@@ -139,7 +168,7 @@ int attr_run_set(struct op *op, struct itx *tx)
 	 * which takes them away itself.
 	 */
 	if (a->kill_suidgid || (a->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) ||
-	    (!a->to_set && (a->by == 0 || a->by == le32_get(ci.d.uid))))
+	    (!a->to_set && (a->by.uid == 0 || a->by.uid == le32_get(ci.d.uid))))
 		inode_drop_suidgid(&ci);
 	if (a->to_set & FUSE_SET_ATTR_MODE) {
 		ci.d.mode = le32_of((inode_mode(&ci) & S_IFMT) | (a->attr.st_mode & 07777));

@@ -5,13 +5,19 @@
 #include "busy.h"
 #include "inode.h"
 
+/* Who asks for a change. */
+struct asker {
+	uint32_t uid;			/* fsuid of the request */
+	pid_t tid;			/* 0: not visible from here */
+};
+
 struct attr_op {
 	struct op op;
 	void *req;			/* fuse.c's */
 	uint64_t ino;
 	struct stat attr;		/* setattr: new values of what to_set names (FUSE_SET_ATTR_*) */
 	int to_set;
-	uint32_t by;			/* setattr: who asks */
+	struct asker by;		/* setattr */
 	bool kill_suidgid;		/* a new size: who sets it may not keep setuid and setgid */
 	uint64_t view;			/* shown.h's, before it runs */
 	unsigned set_part;		/* own memory: the part, from 1, that has set all but for extents that still go; 0: none */
@@ -19,6 +25,11 @@ struct attr_op {
 };
 int attr_run_get(struct op *op, struct itx *tx);
 int attr_run_set(struct op *op, struct itx *tx);
+/*
+ * Whether who asks may do what only the owner may, or who has capability cap.  The kernel has asked so already, but of
+ * the owner that it knows: an open file brings it no new one when another node gives the file away.  0, -EPERM.
+ */
+int owner_check(const struct asker *by, const struct cinode *ci, unsigned cap);
 /* The target into buf (SYMLINK_MAX_BYTES), NUL terminated. */
 struct readlink_op {
 	struct op op;
@@ -37,6 +48,7 @@ struct xattr_op {
 	void *val;			/* set: the value; get, list: a buffer of XATTR_LIST_BYTES */
 	size_t len;			/* of val; result of get, list */
 	int flags;			/* of setxattr(2) */
+	struct asker by;		/* set, remove */
 	/* set, of an access ACL: the groups of who asks, one of which must be the file's or its setgid
 	 * bit goes; NULL: may keep it in any case */
 	gid_t *groups;

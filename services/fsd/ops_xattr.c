@@ -9,6 +9,7 @@
 #include <sys/xattr.h>
 
 #include "acl.h"
+#include "caller.h"
 #include "format/item_check.h"
 #include "locks.h"
 #include "log.h"
@@ -100,6 +101,8 @@ static int begin_change(struct op *op, struct itx *tx, bool allocating, struct c
 		ret = load(op, tx, LOCK_MODE_WRITE, ci);
 	if (ret == 0 && has_prefix(x->name, "user."))
 		ret = inode_may_change(tx, x->ino, ci, false);
+	if (ret == 0 && is_acl(x->name))
+		ret = owner_check(&x->by, ci, CAP_FOWNER);
 	return ret;
 }
 

@@ -25,6 +25,7 @@
 
 #include "format/item_check.h"
 #include "memdev.h"
+#include "services/fsd/caller.h"
 #include "services/fsd/data.h"
 #include "services/fsd/fuse.h"
 #include "services/fsd/gonedir.h"
@@ -287,6 +288,13 @@ void reader_wait(struct op *op)
 	(void)op;
 }
 
+/* Of whoever asks for a change. */
+static uint64_t caller_has;
+int caller_caps(pid_t tid, uint64_t *caps)
+{
+	*caps = caller_has;
+	return tid ? 0 : -EOPNOTSUPP;
+}
 void fsd_fail(struct fsd *fsd, const char *fmt, ...)
 {
 	(void)fsd;

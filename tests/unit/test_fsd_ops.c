@@ -15,6 +15,7 @@
 #include <sys/xattr.h>
 
 #include "csum/csum.h"
+#include "services/fsd/caller.h"
 #include "services/fsd/ops_attr.h"
 #include "services/fsd/ops_dir.h"
 #include "services/fsd/orphan.h"
@@ -895,9 +896,50 @@ static void any_history_leaves_exactly_the_items_of_the_model(void **state)
 	fake_close();
 }
 
+/* The kernel of a node that has the file open since before does not know that it was given away. */
+static void who_was_the_owner_is_no_more(void **state)
+{
+	static const struct {
+		int to_set;
+		unsigned cap;
+		bool is_free;
+	} kinds[] = {
+		{ FUSE_SET_ATTR_MODE, CAP_FOWNER, false },
+		{ FUSE_SET_ATTR_UID, CAP_CHOWN, false },
+		{ FUSE_SET_ATTR_GID, CAP_CHOWN, false },
+		{ FUSE_SET_ATTR_MTIME, CAP_FOWNER, false },
+		{ FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW, 0, true },
+		{ FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_ATIME_NOW, CAP_FOWNER, false },
+	};
+	const struct asker owner = { 1000, 77 }, other = { 1001, 77 }, unseen = { 1001, 0 }, root = { 0, 77 };
+
+	(void)state;
+	fake_open(1, false);
+	for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+		struct attr_op a = { .ino = ROOT_INO, .to_set = FUSE_SET_ATTR_UID, .attr.st_uid = 1000,
+				     .by = root };
+
+		caller_has = 0;
+		assert_int_equal(fake_run(&a.op, true, attr_run_set), 0);
+		a = (struct attr_op){ .ino = a.ino, .to_set = kinds[k].to_set, .by = other,
+				      .attr = { .st_mode = 0755, .st_uid = 1000 } };
+		assert_int_equal(fake_run(&a.op, true, attr_run_set), kinds[k].is_free ? 0 : -EPERM);
+		caller_has = 1ull << kinds[k].cap;
+		assert_int_equal(fake_run(&a.op, true, attr_run_set), 0);
+		caller_has = ~caller_has;
+		assert_int_equal(fake_run(&a.op, true, attr_run_set), kinds[k].is_free ? 0 : -EPERM);
+		a.by = unseen;
+		assert_int_equal(fake_run(&a.op, true, attr_run_set), 0);
+		a.by = owner;
+		assert_int_equal(fake_run(&a.op, true, attr_run_set), 0);
+	}
+	fake_close();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(who_was_the_owner_is_no_more),
 		cmocka_unit_test(any_history_leaves_exactly_the_items_of_the_model),
 	};
 
