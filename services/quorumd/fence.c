@@ -26,6 +26,8 @@
 #include "lease/lease.h"
 #include "log.h"
 
+#define AGAIN_NS	NSEC_PER_SEC	/* a revoke that blockd could not do */
+
 static bool is_in(struct quorumd *qd, const uint64_t *rids, const size_t *nr, uint64_t rid)
 {
 	bool found = false;
@@ -56,12 +58,13 @@ static void describe(const struct quorumd *qd, const struct quorum_fence *w, cha
 		 w->slot, a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255, w->term);
 }
 
-/* Have blockd refuse the rid from now on; when that is certain it is fenced. */
+/* Have blockd refuse the rid from now on; when that is certain it is fenced.  What fails is tried again. */
 static void revoke(struct quorumd *qd, struct fences *f, size_t i)
 {
 	struct slot_job job = { .kind = SLOT_JOB_REVOKE, .rid = f->wanted[i].rid };
 
 	f->is_revoking[i] = slot_io_post(qd->io, &job) == 0;
+	f->again_ns[i] = f->is_revoking[i] ? 0 : clock_boot_ns() + AGAIN_NS;
 }
 
 /* When what the lease of that leader allowed is over; 0: it has none that we know of. */
@@ -177,7 +180,7 @@ bool fences_step(struct quorumd *qd, struct fences *f, uint64_t now)
 			continue;
 		}
 		is_done = false;
-		if (!f->is_revoking[i] && is_acked(qd, rid))
+		if (!f->is_revoking[i] && (f->again_ns[i] ? now >= f->again_ns[i] : is_acked(qd, rid)))
 			revoke(qd, f, i);
 	}
 	/* Before serverd is told of the term. */
@@ -186,12 +189,24 @@ bool fences_step(struct quorumd *qd, struct fences *f, uint64_t now)
 	return is_done;
 }
 
+static void revoke_again(struct fences *f, uint64_t rid)
+{
+	for (size_t i = 0; f->is_active && i < f->nr; i++) {
+		if (f->wanted[i].rid != rid || !f->is_revoking[i])
+			continue;
+		f->is_revoking[i] = false;
+		f->again_ns[i] = clock_boot_ns() + AGAIN_NS;
+	}
+}
+
 void fences_revoked(struct quorumd *qd, const struct slot_job *job)
 {
 	if (job->result < 0) {
 		log_err("blockd does not refuse rid %016" PRIx64
-			": %s; it cannot be taken for fenced",
+			": %s; it cannot be taken for fenced, and is tried again every second",
 			job->rid, strerror(-job->result));
+		revoke_again(&qd->clean, job->rid);
+		revoke_again(&qd->fences, job->rid);
 		return;
 	}
 	if (is_fenced(qd, job->rid))

@@ -38,6 +38,7 @@ struct fences {
 	bool has_stopped[QUORUM_FENCES_MAX];	/* it has recorded so itself meanwhile */
 	uint64_t scan_ns;	/* when the slots are looked at again; UINT64_MAX: that is under way */
 	bool is_revoking[QUORUM_FENCES_MAX];	/* blockd has been told; its answer ends it */
+	uint64_t again_ns[QUORUM_FENCES_MAX];	/* blockd could not: it is told again then; 0: not so */
 	uint64_t lapse_ns[QUORUM_FENCES_MAX];	/* when its lease and all it allowed are over; 0: unknown */
 };
 
