@@ -24,11 +24,11 @@
 #include "xattr.h"
 
 #define DELETES_AT_ONCE		2	/* operations; while they run the next ones get company */
-#define DELETE_BATCH		64	/* inodes in one */
-#define DELETE_DELAY_MS		50	/* fewer than that wait so long for company */
+#define DELETE_BATCH		512	/* inodes in one */
+#define DELETE_DELAY_MS		200	/* fewer than that wait so long for company */
 #define DELETE_HURRY_MS		1000	/* for that long none waits for company, once somebody needs the space */
 #define FORGET_MS		100	/* the kernel has by then let go of what was unlinked and is not open */
-#define DELETE_LOOK		256	/* doomed inodes looked at for them */
+#define DELETE_LOOK		2048	/* doomed inodes looked at for them */
 #define DELETE_STEP		8	/* extents or attribute items of an inode in one transaction */
 #define DELETE_ITEMS_ONE	(XATTR_REMOVE_MAX(DELETE_STEP) + 16)	/* items an inode changes in one, at most */
 #define DELETE_ITEMS		(DELETE_ITEMS_ONE + 144)	/* and all of them */
