@@ -560,6 +560,35 @@ EDIT(merge_range_waits, put_status(v, 0, 0); put_range(v, ZONE_FS, 7))
 EDIT(merge_ranges_overlap, put_status(v, 0, 0); put_range(v, ZONE_FS, 7); put_range(v, ZONE_FS, 99))
 EDIT(merge_range_overlaps_request, put_status(v, 1, 0); put_request(v); put_range(v, ZONE_ORPHAN, 0))
 
+static void merge_copy_waits(struct vol *v)
+{
+	grow_tree(v);
+	merge_complete_waits(v);
+}
+
+/* What the copy of a subtree goes on using cannot be free. */
+static void merge_frees_kept(struct vol *v)
+{
+	grow_tree(v);
+	put_complete(v, 92, KEY_ZEROS, KEY_ONES, true);
+	begin(v);
+	put_status(v, 0, 1);
+	end(v);
+}
+
+/* Each has its own part of fs_root; here both have replaced its root block. */
+static void merge_frees_twice(struct vol *v)
+{
+	const struct key middle = key_inode(FILE_INO);
+
+	grow_tree(v);
+	put_complete(v, 92, KEY_ZEROS, middle, false);
+	put_complete(v, 94, key_next(middle), KEY_ONES, false);
+	begin(v);
+	put_status(v, 0, 2);
+	end(v);
+}
+
 /* The log tree that was merged is being freed: some of it is back in the allocators already. */
 static void merge_freeing(struct vol *v)
 {
@@ -715,6 +744,9 @@ static const struct spoil spoils[] = {
 	S(merge_running, 0),
 	S(merge_range_waits, 0),
 	S(merge_complete_waits, 0),
+	S(merge_copy_waits, 0),
+	S(merge_frees_kept, 15),
+	S(merge_frees_twice, 15),
 	S(merge_freeing, 0),
 };
 

@@ -586,14 +586,19 @@ static inline void put_status(struct vol *v, uint64_t requests, uint64_t complet
  * A completion that is not spliced: its subtree is a copy of fs_root with one more quota rule...
  * of which the replaced block stands in its freed list and is in fs_root still (16.4).
  */
-static inline void merge_complete_waits(struct vol *v)
+/*
+ * Work of a merge that waits to be spliced: a copy of fs_root with one item more, for keys from start to end.
+ * frees_kept: with a leaf in its freed list that the copy goes on using.
+ */
+static inline void put_complete(struct vol *v, uint64_t seq, struct key start, struct key end_key, bool frees_kept)
 {
-	struct key ones = KEY_ONES, key = { .zone = ZONE_MERGE_COMPLETE, .first = 92 };
+	struct key key = { .zone = ZONE_MERGE_COMPLETE, .first = seq };
 	struct disk_merge_complete c = { .rid = le64_of(RID),
-					 .seq = le64_of(92),
+					 .seq = le64_of(seq),
 					 .root = v->super.fs_root,
-					 .end = key_to_disk(&ones),
-					 .remain = key_to_disk(&ones) };
+					 .start = key_to_disk(&start),
+					 .end = key_to_disk(&end_key),
+					 .remain = key_to_disk(&end_key) };
 	struct item it = { .key = { .zone = ZONE_XATTR_TOTL, .first = 55 },
 			   .seq = 30,
 			   .val = &(struct disk_xattr_total){ { 0 }, { 0 } },
@@ -608,9 +613,25 @@ static inline void merge_complete_waits(struct vol *v)
 	begin(v);
 	meta_alloc_open(&worker, v->bs, &c.meta_avail, &c.meta_freed);
 	assert_int_equal(btree_insert(v->bs, &worker.al, &c.root, &it), 0);
+	if (frees_kept) {
+		struct disk_btree_block *b = root_block(v, &v->super.fs_root);
+		struct disk_block_ref child;
+		struct item last;
+
+		btb_item(b, btb_last(b), &last);	/* the item goes to the first */
+		memcpy(&child, last.val, sizeof(child));
+		assert_int_equal(block_free(v->bs, &worker.al, block_ref_get(&child)), 0);
+	}
 	meta_alloc_close(&worker);
-	put_status(v, 0, 1);
 	put_in(v, &v->super.log_merge, &key, 0, &c, sizeof(c));
+	end(v);
+}
+
+static inline void merge_complete_waits(struct vol *v)
+{
+	put_complete(v, 92, KEY_ZEROS, KEY_ONES, false);
+	begin(v);
+	put_status(v, 0, 1);
 	end(v);
 }
 

@@ -172,15 +172,20 @@ static int check_cmp_u64(const void *a, const void *b)
 
 /*
  * An entry of the freed list of a merge or a compaction may still be used by what that work
- * replaces (16.4): those lists are looked at last and such a block is left with its first owner.
+ * replaces, and not by what it has made (16.4): those lists are looked at last, and such a block is left with its
+ * first owner, but may be in one such list only.
  */
-static bool may_be_used(const struct check *ck, uint64_t blkno, enum check_owner entry_owner,
-			bool is_freed)
+static bool may_be_used(struct check *ck, uint64_t blkno, enum check_owner entry_owner, bool is_freed)
 {
 	enum check_owner old = ck->owner[blkno];
 
-	return is_freed && ((entry_owner == OWNER_ENTRY_MERGE && old == OWNER_FS_ROOT) ||
-			    (entry_owner == OWNER_ENTRY_COMPACT && old == OWNER_SRCH_INPUT));
+	if (is_freed && entry_owner == OWNER_ENTRY_MERGE && old == OWNER_FS_ROOT)
+		ck->owner[blkno] = OWNER_FS_FREED;
+	else if (is_freed && entry_owner == OWNER_ENTRY_COMPACT && old == OWNER_SRCH_INPUT)
+		ck->owner[blkno] = OWNER_SRCH_FREED;
+	else
+		return false;
+	return true;
 }
 
 static void check_entries(struct check *ck, struct disk_alloc_list_block *b, uint64_t blkno,

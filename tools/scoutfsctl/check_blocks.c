@@ -35,6 +35,9 @@ static const char *const owner_names[OWNERS_NR] = {
 	[OWNER_MERGE_LIST] = "a log merge's list chain",
 	[OWNER_COMPLETE] = "a merged subtree",
 	[OWNER_FREEING] = "a tree that is being freed",
+	[OWNER_FS_KEPT] = "fs_root and a merged subtree",
+	[OWNER_FS_FREED] = "fs_root and the freed list of a merged subtree",
+	[OWNER_SRCH_FREED] = "a srch file and the freed list of its compaction",
 	[OWNER_ENTRY_SERVER] = "the entries of a server list",
 	[OWNER_ENTRY_LOG] = "the entries of a log tree's list",
 	[OWNER_ENTRY_COMPACT] = "the entries of a srch compaction's list",
@@ -228,7 +231,37 @@ struct walk {
 static bool is_shared(const struct walk *w, struct block_ref ref)
 {
 	return w->t->may_share_fs && ref.blkno < w->ck->meta_blocks &&
-	       w->ck->owner[ref.blkno] == OWNER_FS_ROOT;
+	       (w->ck->owner[ref.blkno] == OWNER_FS_ROOT || w->ck->owner[ref.blkno] == OWNER_FS_KEPT);
+}
+
+/* That block, and all below it, are used by the copy, too, and may not be in its freed list. */
+static void keep_shared(struct walk *w, struct block_ref ref, unsigned level)
+{
+	struct check *ck = w->ck;
+	struct disk_btree_block *b = w->levels[level].b;
+	const uint8_t *end;
+
+	ck->owner[ref.blkno] = OWNER_FS_KEPT;
+	if (!level || ck->err)
+		return;
+	if (!b && !(b = w->levels[level].b = malloc(LARGE_SIZE))) {
+		ck->err = -ENOMEM;
+		return;
+	}
+	end = (const uint8_t *)b + LARGE_SIZE;
+	/* what is wrong with it was said when fs_root was walked */
+	if (ck->dev.read(ck->dev.arg, ref.blkno, b) < 0 || le64_get(b->hdr.blkno) != ref.blkno || b->level != level)
+		return;
+	for (unsigned i = 0; i < le16_get(b->nr_items) && (const uint8_t *)&b->items[i + 1] <= end; i++) {
+		unsigned off = le16_get(b->items[i].val_off);
+		struct disk_block_ref child;
+
+		if (off + sizeof(child) > LARGE_SIZE)
+			continue;
+		memcpy(&child, (const uint8_t *)b + off, sizeof(child));
+		if (is_shared(w, block_ref_get(&child)))
+			keep_shared(w, block_ref_get(&child), level - 1);
+	}
 }
 
 static void walk_block(struct walk *w, struct block_ref ref, unsigned level, struct key low,
@@ -240,8 +273,12 @@ static void walk_block(struct walk *w, struct block_ref ref, unsigned level, str
 	struct disk_btree_block *b;
 	uint16_t *order = w->levels[level].order;
 
-	if (ck->err || (t->freed_below && key_cmp(&high, t->freed_below) < 0) || is_shared(w, ref))
+	if (ck->err || (t->freed_below && key_cmp(&high, t->freed_below) < 0))
 		return;
+	if (is_shared(w, ref)) {
+		keep_shared(w, ref, level);
+		return;
+	}
 	if (!w->levels[level].b && !(w->levels[level].b = malloc(LARGE_SIZE))) {
 		ck->err = -ENOMEM;
 		return;

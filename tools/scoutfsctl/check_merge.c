@@ -109,7 +109,8 @@ static void walk_request(struct check *ck, const struct merge_request *r, const 
 			 "meta_avail of a merge request");
 	check_alloc_list(ck, &r->meta_freed, OWNER_MERGE_LIST, OWNER_ENTRY_MERGE,
 			 "meta_freed of a merge request");
-	if (root < ck->meta_blocks && ck->owner[root] != OWNER_FS_ROOT && !ck->blocks_unknown)
+	if (root < ck->meta_blocks && ck->owner[root] != OWNER_FS_ROOT && ck->owner[root] != OWNER_FS_KEPT &&
+	    !ck->blocks_unknown)
 		check_find(ck, 33, AT_BLOCK_KEY(root, key),
 			   "the subtree of a merge request is not in fs_root");
 }

@@ -63,7 +63,11 @@ enum check_owner {
 	OWNER_MERGE_LIST,
 	OWNER_COMPLETE,
 	OWNER_FREEING,
-	OWNER_LAST_REF = OWNER_FREEING,
+	/* Of one of the above, and in work that does not count yet (16.4): still used there, or freed by it. */
+	OWNER_FS_KEPT,
+	OWNER_FS_FREED,
+	OWNER_SRCH_FREED,
+	OWNER_LAST_REF = OWNER_SRCH_FREED,
 	OWNER_ENTRY_SERVER,
 	OWNER_ENTRY_LOG,
 	OWNER_ENTRY_COMPACT,
