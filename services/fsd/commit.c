@@ -703,11 +703,13 @@ int commit_gen(struct txn *t, bool last)
 	int ret;
 
 	txn_doing(t, "closing the generation");
+	pool_collecting(t->fsd, true);
 	ret = close_open_gen(t, &c, &snap);
-	if (ret < 0)
-		goto out;
-	ret = collect(t, &c, &snap);
-	items_abort(&snap);
+	if (ret == 0) {
+		ret = collect(t, &c, &snap);
+		items_abort(&snap);
+	}
+	pool_collecting(t->fsd, false);
 	if (ret < 0)
 		goto out;
 	ret = write_and_store(t, &c, last, &lt, &next);

@@ -49,6 +49,11 @@ int data_start_pending(struct fsd *fsd);
 struct pool_batch;
 struct blkcli_op;
 int pool_collect(struct itx *snapshot, uint64_t gen, struct pool_batch **out);
+/*
+ * From before a generation is closed until its pages are collected: no page becomes free.  A later generation may
+ * forget one that the snapshot names, and somebody else's bytes would be written to its block.
+ */
+void pool_collecting(struct fsd *fsd, bool is_collecting);
 /* Write all but the last few, which are left in rest[POOL_REST_MAX] to be written together with something else. */
 #define POOL_REST_MAX	16u
 int pool_write(struct fsd *fsd, struct pool_batch *pb, struct blkcli_op *rest,

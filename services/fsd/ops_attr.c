@@ -148,11 +148,6 @@ int attr_run_set(struct op *op, struct itx *tx)
 		ret = truncate_more(op, tx);
 		return ret < 0 ? ret : OP_MORE;
 	}
-	if (sizes) {
-		ret = set_size(op, tx, &ci);
-		if (ret < 0)
-			return ret;
-	}
 	if (takes && S_ISREG(inode_mode(&ci))) {
 		ret = xattr_drop_capability(tx, a->ino, &ci);
 		if (ret < 0)
@@ -173,6 +168,12 @@ int attr_run_set(struct op *op, struct itx *tx)
 	if (a->to_set & FUSE_SET_ATTR_MODE) {
 		ci.d.mode = le32_of((inode_mode(&ci) & S_IFMT) | (a->attr.st_mode & 07777));
 		ret = acl_chmod(tx, a->ino, &ci, inode_mode(&ci));
+		if (ret < 0)
+			return ret;
+	}
+	/* Last of what may wait: what it zeroes in a page does not come back when the operation ends without it. */
+	if (sizes) {
+		ret = set_size(op, tx, &ci);
 		if (ret < 0)
 			return ret;
 	}

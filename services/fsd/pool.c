@@ -41,6 +41,7 @@ struct pool {
 	pthread_cond_t cond;
 	struct op *waiting;	/* operations that need pages */
 	bool stopping, sweep_wanted;
+	bool is_collecting;	/* a generation is closed, and its pages are not pinned yet */
 	pthread_t keeper;
 };
 
@@ -355,7 +356,7 @@ static unsigned sweep(struct pool *p, bool drop_clean)
 		for (unsigned i = 0; i < s->nr; i++) {
 			struct page *pg = &p->pages[s->batch[i]];
 
-			if (s->gone[i] && pg->state == PAGE_INDEXED && !pg->pins) {
+			if (s->gone[i] && pg->state == PAGE_INDEXED && !pg->pins && !p->is_collecting) {
 				set_free(p, pg);
 				freed++;
 			}
@@ -562,6 +563,22 @@ static void batch_free(struct fsd *fsd, struct pool_batch *pb)
 	pthread_mutex_unlock(&p->mutex);
 	free(pb->pages);
 	free(pb);
+}
+
+void pool_collecting(struct fsd *fsd, bool is_collecting)
+{
+	struct pool *p = fsd->pool;
+
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->mutex);
+	p->is_collecting = is_collecting;
+	if (!is_collecting && p->waiting) {
+		/* what it would have freed meanwhile */
+		p->sweep_wanted = true;
+		pthread_cond_broadcast(&p->cond);
+	}
+	pthread_mutex_unlock(&p->mutex);
 }
 
 int pool_collect(struct itx *snapshot, uint64_t gen, struct pool_batch **out)

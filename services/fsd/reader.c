@@ -240,8 +240,24 @@ static void narrow(struct range *rg, const struct key *key)
 		rg->end = key_prev(rg->items[lo + ahead].key);
 }
 
-static int read_range(struct read_thread *t, const struct key *key, struct range *rg)
+/*
+ * Whether an operation still waits for q.  Each holds a use of the lock, and what is dropped after this look spoils the
+ * sample before it; but where all were killed nothing keeps the lock, and what is read may be of long ago.
+ */
+static bool is_wanted(struct reader *r, const struct read_req *q)
 {
+	bool is;
+
+	pthread_mutex_lock(&r->lock);
+	is = q->ops;
+	pthread_mutex_unlock(&r->lock);
+	return is;
+}
+
+/* -ECANCELED: nobody waits for it any more. */
+static int read_range(struct read_thread *t, const struct read_req *q, struct range *rg)
+{
+	const struct key *key = &q->key;
 	const struct key lock_start = key_lock_start(key), lock_end = key_lock_end(&lock_start);
 	struct forest_roots roots, stale;
 	bool was_stale = false, fresh = false;
@@ -250,6 +266,8 @@ static int read_range(struct read_thread *t, const struct key *key, struct range
 
 	for (;;) {
 		items_sample(rg->fsd, key, &sample);
+		if (!is_wanted(t->reader, q))
+			return -ECANCELED;
 		ret = get_roots(t->reader, fresh, &roots);
 		if (ret < 0)
 			return ret;
@@ -315,13 +333,20 @@ static void serve(struct read_thread *t, struct read_req *q)
 	struct reader *r = t->reader;
 	struct range rg = { .fsd = r->fsd };
 	struct op *ops, *next;
-	int ret = read_range(t, &q->key, &rg);
+	int ret = read_range(t, q, &rg);
 
 	stats_inc(&r->fsd->stats.item_reads);
-	if (ret < 0 && ret != -ENOMEM)
-		ret = -EIO;
 	pthread_mutex_lock(&r->lock);
-	ops = take_answered(r, q, &rg, ret);
+	if (ret == -ECANCELED && q->ops) {
+		/* somebody has come since: from the start */
+		q->is_running = false;
+		q = NULL;
+		ops = NULL;
+	} else {
+		if (ret < 0 && ret != -ENOMEM)
+			ret = -EIO;
+		ops = take_answered(r, q, &rg, ret);
+	}
 	pthread_mutex_unlock(&r->lock);
 	for (; ops; ops = next) {
 		next = ops->next;

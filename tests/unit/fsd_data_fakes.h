@@ -365,6 +365,8 @@ static bool commit_wanted, commit_stop;
 
 static inline void ignore_dirty(void *arg, const struct items_dirty *dirty) { (void)arg; (void)dirty; }
 
+static void (*when_closed)(void);	/* called by a commit between the snapshot and the pages that it names */
+
 /* commit_mutex is held: one at a time */
 static inline void commit(void)
 {
@@ -374,9 +376,13 @@ static inline void commit(void)
 	uint64_t gen;
 	size_t rest_nr;
 
+	pool_collecting(&fsd, true);
 	assert(items_close_gen(&fsd, &gen, &snap, ignore_dirty, NULL) == 0);
+	if (when_closed)
+		when_closed();
 	assert(pool_collect(&snap, gen, &pb) == 0);
 	items_abort(&snap);
+	pool_collecting(&fsd, false);
 	assert(pool_write(&fsd, pb, rest, &rest_nr) == 0);
 	assert(blkcli_run(NULL, rest, rest_nr) == 0);
 	assert(items_run(&fsd, free_again, &gen) == 0);

@@ -381,6 +381,70 @@ static void a_change_by_anybody_takes_the_capability(void **state)
 	check_blocks();
 }
 
+static int know_xattrs(struct itx *tx, void *arg)
+{
+	uint64_t ino = ((const struct file *)arg)->ino;
+	struct key first = key_xattr(ino, 0, 0, 0), last = key_xattr(ino, UINT32_MAX, UINT64_MAX, UINT8_MAX);
+
+	return items_set_known(tx, &first, &last);
+}
+
+/* Its attributes cannot be read: the size stays, and what lies behind the one that was asked for. */
+static void a_truncation_that_does_not_happen_leaves_the_bytes(void **state)
+{
+	struct file *f = &files[0];
+	struct key first = key_xattr(f->ino, 0, 0, 0), last = key_xattr(f->ino, UINT32_MAX, UINT64_MAX, UINT8_MAX);
+	struct attr_op a = { .op = { .fsd = &fsd, .name = "truncate", .writes = true, .run = attr_run_set,
+				     .unique = 1, .done = simple_done },
+			     .ino = f->ino, .attr.st_size = 100, .to_set = FUSE_SET_ATTR_SIZE };
+
+	(void)state;
+	do_truncate(f, 0);
+	do_write(f, 0, 2 * BLOCK, false, false);
+	assert_int_equal(items_drop(&fsd, &first, &last), 0);
+	op_start(&a.op);
+	assert_int_equal(await(), -EIO);
+	check_all(f);
+	assert_int_equal(items_run(&fsd, know_xattrs, f), 0);
+	do_truncate(f, 0);
+	check_blocks();
+}
+
+static uint32_t others[POOL_PAGES];
+static unsigned others_nr;
+
+/* The file is emptied, and somebody else fills every page that there is. */
+static void empty_and_fill(void)
+{
+	when_closed = NULL;
+	do_truncate(&files[0], 0);
+	for (unsigned i = 0; i < 300 && others_nr < POOL_PAGES; i++) {
+		while (others_nr < POOL_PAGES && pool_take(fsd.pool, &others[others_nr], 1) == 1)
+			memset(pool_page(fsd.pool, others[others_nr++]), FOREIGN, BLOCK);
+		usleep(1000);	/* the keeper looks after the pool */
+	}
+}
+
+/* A commit stores what its generation was, whatever becomes of the file while it does. */
+static void a_page_of_a_closed_generation_is_not_given_to_another_file(void **state)
+{
+	struct file *f = &files[0];
+	struct data_extent ext;
+	uint8_t bytes[BLOCK];
+
+	(void)state;
+	do_truncate(f, 0);
+	do_write(f, 0, BLOCK, false, false);
+	memcpy(bytes, f->bytes, BLOCK);
+	assert_int_equal(items_run(&fsd, find_extent, &(struct find){ f->ino, 0, &ext }), 0);
+	others_nr = 0;
+	when_closed = empty_and_fill;
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	assert_memory_equal(device + ext.blkno * BLOCK, bytes, BLOCK);
+	pool_give(fsd.pool, others, others_nr);
+	check_blocks();
+}
+
 /* Of so many that want pages none may keep what the others wait for. */
 static void a_write_that_waits_for_a_page_keeps_none(void **state)
 {
@@ -427,6 +491,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_held_page_shows_only_its_own_block),
+		cmocka_unit_test(a_truncation_that_does_not_happen_leaves_the_bytes),
+		cmocka_unit_test(a_page_of_a_closed_generation_is_not_given_to_another_file),
 		cmocka_unit_test(a_write_that_waits_for_a_page_keeps_none),
 		cmocka_unit_test(a_change_by_anybody_takes_the_capability),
 		cmocka_unit_test(a_store_that_is_applied_meanwhile_is_data),
