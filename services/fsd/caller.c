@@ -492,7 +492,26 @@ static int open_task(const struct caller *c)
 	return dir;
 }
 
-int caller_caps(pid_t tid, uint64_t *caps)
+/* Whether the task's user namespace knows an id, as user_namespaces(7) has it: "INSIDE OUTSIDE COUNT" in each line. */
+static bool is_mapped(int dir, const char *map, uint32_t id)
+{
+	int fd = openat(dir, map, O_RDONLY | O_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	unsigned long outside, count;
+	bool found = false;
+
+	if (!f) {
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	while (!found && fscanf(f, "%*u %lu %lu", &outside, &count) == 2)
+		found = id >= outside && id - outside < count;
+	fclose(f);
+	return found;
+}
+
+int caller_caps(pid_t tid, uint32_t uid, uint32_t gid, uint64_t *caps)
 {
 	struct status st;
 	char path[32];
@@ -505,6 +524,10 @@ int caller_caps(pid_t tid, uint64_t *caps)
 	if (dir < 0)
 		return -errno;
 	ret = read_status(dir, &st, NULL);
+	/* anybody has all of them in a user namespace of his own; they count for files of those whom it knows */
+	if (ret == 0 && st.cap_eff && !is_in_our_user_ns(dir) &&
+	    !(is_mapped(dir, "uid_map", uid) && is_mapped(dir, "gid_map", gid)))
+		st.cap_eff = 0;
 	close(dir);
 	*caps = st.cap_eff;
 	return ret;

@@ -43,10 +43,11 @@ void caller_leave(void);
 void caller_stop(unsigned wait_ms);
 
 /*
- * The effective capabilities of a thread whose request is not answered yet, in whichever user namespace: 0, or -errno
- * where they cannot be known (tid 0: it is not visible from here).
+ * The capabilities that a thread, whose request is not answered yet, has over a file of uid and gid: the effective ones,
+ * but none in a user namespace that does not know both.  0, or -errno where they cannot be known (tid 0: it is not
+ * visible from here).
  */
-int caller_caps(pid_t tid, uint64_t *caps);
+int caller_caps(pid_t tid, uint32_t uid, uint32_t gid, uint64_t *caps);
 
 /* For such threads.  Fill in capabilities and groups of the thread, which must still wait in its
  * ioctl: 0, -EINTR (it does not), -EPERM (it is not who the request says), -ENOMEM.  A thread that

@@ -57,23 +57,35 @@ int owner_check(const struct asker *by, const struct cinode *ci, unsigned cap)
 	if (by->uid == 0 || by->uid == le32_get(ci->d.uid))
 		return 0;
 	/* one that cannot be seen from here: as the kernel says */
-	if (caller_caps(by->tid, &caps) < 0)
+	if (caller_caps(by->tid, le32_get(ci->d.uid), le32_get(ci->d.gid), &caps) < 0)
 		return 0;
 	return caps >> cap & 1 ? 0 : -EPERM;
+}
+
+static bool sets_time(const struct attr_op *a, int flag, int now_flag)
+{
+	return a->to_set & flag && !(a->to_set & now_flag);
+}
+
+/* Kernels before 5.12 say so when somebody else writes to a file that is setuid or setgid. */
+static bool only_drops_suidgid(const struct attr_op *a, const struct cinode *ci)
+{
+	uint32_t old = inode_mode(ci) & 07777, new = a->attr.st_mode & 07777;
+
+	return (old & ~(uint32_t)(S_ISUID | S_ISGID)) == (new & ~(uint32_t)(S_ISUID | S_ISGID)) && new != old &&
+	       !(new & ~old);
 }
 
 /* What only the owner may set, and what an owner may not change. */
 static int check_owner(const struct attr_op *a, const struct cinode *ci)
 {
-	const int owners = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME;
-	const int now = FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
-	int ret = 0;
-
 	if (a->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
-		ret = owner_check(&a->by, ci, CAP_CHOWN);
-	else if (a->to_set & owners && !(a->to_set & now && !(a->to_set & FUSE_SET_ATTR_MODE)))
-		ret = owner_check(&a->by, ci, CAP_FOWNER);
-	return ret;
+		return owner_check(&a->by, ci, CAP_CHOWN);
+	if ((a->to_set & FUSE_SET_ATTR_MODE && !only_drops_suidgid(a, ci)) ||
+	    sets_time(a, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW) ||
+	    sets_time(a, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW))
+		return owner_check(&a->by, ci, CAP_FOWNER);
+	return 0;
 }
 
 static int set_size(struct op *op, struct itx *tx, struct cinode *ci)

@@ -290,8 +290,9 @@ void reader_wait(struct op *op)
 
 /* Of whoever asks for a change. */
 static uint64_t caller_has;
-int caller_caps(pid_t tid, uint64_t *caps)
+int caller_caps(pid_t tid, uint32_t uid, uint32_t gid, uint64_t *caps)
 {
+	(void)uid; (void)gid;
 	*caps = caller_has;
 	return tid ? 0 : -EOPNOTSUPP;
 }

@@ -3,8 +3,14 @@
  * them, each other's memory.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -131,9 +137,62 @@ static void root_has_its_share_whatever_users_have(void **state)
 	end(5 * 64);
 }
 
+static void put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		_exit(2);
+	close(fd);
+}
+
+/* Somebody without any right, who makes himself root in a user namespace: it knows him alone. */
+static void own_namespace(int ready)
+{
+	if (setresgid(1000, 1000, 1000) < 0 || setresuid(1000, 1000, 1000) < 0 || prctl(PR_SET_DUMPABLE, 1) < 0 ||
+	    unshare(CLONE_NEWUSER) < 0)
+		_exit(1);
+	put("/proc/self/setgroups", "deny");
+	put("/proc/self/uid_map", "0 1000 1");
+	put("/proc/self/gid_map", "0 1000 1");
+	if (write(ready, "", 1) != 1)
+		_exit(3);
+	pause();
+	_exit(0);
+}
+
+static void capabilities_of_a_user_namespace_count_for_whom_it_knows(void **state)
+{
+	uint64_t caps;
+	char c;
+	int ready[2];
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(caller_caps(0, 0, 0, &caps), -EOPNOTSUPP);
+	assert_int_equal(caller_caps(getpid(), 12345, 12345, &caps), 0);
+	assert_true(caps >> CAP_FOWNER & 1);
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	if (pid == 0)
+		own_namespace(ready[1]);
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	assert_int_equal(caller_caps(pid, 0, 0, &caps), 0);
+	assert_true(caps == 0);
+	assert_int_equal(caller_caps(pid, 1000, 0, &caps), 0);
+	assert_true(caps == 0);
+	assert_int_equal(caller_caps(pid, 1000, 1000, &caps), 0);
+	assert_true(caps >> CAP_FOWNER & 1);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(ready[0]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(capabilities_of_a_user_namespace_count_for_whom_it_knows),
 		cmocka_unit_test_setup(users_that_hang_leave_threads_to_root, begin),
 		cmocka_unit_test_setup(root_has_more_memory_where_there_is_some, begin),
 		cmocka_unit_test_setup(root_has_its_share_whatever_users_have, begin),

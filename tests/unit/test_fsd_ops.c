@@ -910,6 +910,7 @@ static void who_was_the_owner_is_no_more(void **state)
 		{ FUSE_SET_ATTR_MTIME, CAP_FOWNER, false },
 		{ FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW, 0, true },
 		{ FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_ATIME_NOW, CAP_FOWNER, false },
+		{ FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW, CAP_FOWNER, false },
 	};
 	const struct asker owner = { 1000, 77 }, other = { 1001, 77 }, unseen = { 1001, 0 }, root = { 0, 77 };
 
@@ -922,7 +923,7 @@ static void who_was_the_owner_is_no_more(void **state)
 		caller_has = 0;
 		assert_int_equal(fake_run(&a.op, true, attr_run_set), 0);
 		a = (struct attr_op){ .ino = a.ino, .to_set = kinds[k].to_set, .by = other,
-				      .attr = { .st_mode = 0755, .st_uid = 1000 } };
+				      .attr = { .st_mode = k % 2 ? 0700 : 0750, .st_uid = 1000 } };
 		assert_int_equal(fake_run(&a.op, true, attr_run_set), kinds[k].is_free ? 0 : -EPERM);
 		caller_has = 1ull << kinds[k].cap;
 		assert_int_equal(fake_run(&a.op, true, attr_run_set), 0);
