@@ -782,6 +782,8 @@ static void done_readdir(struct op *op, int err)
 	struct readdir_op *r = (struct readdir_op *)op;
 
 	fuse_op_done(r->req, op);
+	if (!err)
+		listing_gave(r->fh, r->off, r->reached);
 	if (err) {
 		fuse_reply_err(r->req, -err);
 		for (size_t i = 0; i < r->looked_up_nr; i++)

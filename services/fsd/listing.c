@@ -16,6 +16,7 @@
 struct listing {
 	struct listing *next;
 	uint64_t fh, end;
+	uint64_t from, to;	/* the last answer; the next one begins there, or there was none: to is 0 */
 };
 
 static struct {
@@ -33,7 +34,13 @@ static struct listing **find(uint64_t fh)
 	return at;
 }
 
-uint64_t listing_end(uint64_t fh, bool begins, uint64_t next_pos)
+/* A program may take a part of an answer, and ask for the rest again. */
+static bool goes_on(const struct listing *l, uint64_t off)
+{
+	return off > 0 && off >= l->from && off <= l->to;
+}
+
+uint64_t listing_end(uint64_t fh, uint64_t off, uint64_t next_pos)
 {
 	uint64_t end = next_pos;
 	struct listing **at, *l;
@@ -48,13 +55,27 @@ uint64_t listing_end(uint64_t fh, bool begins, uint64_t next_pos)
 		if (l)
 			*l = (struct listing){ .fh = fh, .end = next_pos };
 		*at = l;
-	} else if (begins) {
-		l->end = next_pos;
-	} else {
+	} else if (goes_on(l, off)) {
 		end = l->end;
+	} else {
+		l->end = next_pos;
 	}
 	pthread_mutex_unlock(&listings.mutex);
 	return end;
+}
+
+void listing_gave(uint64_t fh, uint64_t off, uint64_t reached)
+{
+	struct listing *l;
+
+	pthread_mutex_lock(&listings.mutex);
+	l = *find(fh);
+	if (l) {
+		l->from = off;
+		/* at its end it is over: who asks for more begins anew */
+		l->to = reached > off ? reached : 0;
+	}
+	pthread_mutex_unlock(&listings.mutex);
 }
 
 void listing_closed(uint64_t fh)

@@ -67,6 +67,7 @@ struct readdir_op {
 	uint64_t ino;
 	uint64_t fh;			/* of the open directory (listing.h) */
 	uint64_t off;
+	uint64_t reached;		/* the offset behind the last entry of the answer */
 	size_t size, used;
 	bool plus;
 	char *buf;

@@ -62,6 +62,7 @@ static bool add_entry(struct op *op, struct itx *tx, const char *name, uint64_t 
 			return false;
 	}
 	r->used += len;
+	r->reached = pos + 1;
 	return true;
 }
 
@@ -79,6 +80,7 @@ int readdir_run(struct op *op, struct itx *tx)
 	for (size_t i = 0; i < r->looked_up_nr; i++)
 		gonedir_forgotten(op->fsd, r->looked_up[i]);	/* what an earlier run named goes to nobody */
 	r->used = r->looked_up_nr = 0;
+	r->reached = r->off;
 	ret = lock_inode(op, r->ino, LOCK_MODE_READ);
 	if (ret == 0)
 		ret = inode_get(tx, r->ino, &ci);
@@ -86,7 +88,7 @@ int readdir_run(struct op *op, struct itx *tx)
 		return ret == -ENOENT ? -ESTALE : ret;
 	if (!S_ISDIR(inode_mode(&ci)))
 		return -ENOTDIR;
-	last = key_readdir(r->ino, listing_end(r->fh, r->off == 0, le64_get(ci.d.next_readdir_pos)) - 1);
+	last = key_readdir(r->ino, listing_end(r->fh, r->off, le64_get(ci.d.next_readdir_pos)) - 1);
 	if (r->off == 0 && !add_entry(op, tx, ".", r->ino, S_IFDIR, 0))
 		return 0;
 	if (r->off <= 1) {

@@ -32,6 +32,7 @@
 #define DELETE_STEP		8	/* extents or attribute items of an inode in one transaction */
 #define DELETE_ITEMS_ONE	(XATTR_REMOVE_MAX(DELETE_STEP) + 16)	/* items an inode changes in one, at most */
 #define DELETE_ITEMS		(DELETE_ITEMS_ONE + 144)	/* and all of them */
+#define DELETE_LATER		1	/* the operation ends before its turn has come */
 #define DRAIN_LIMIT_MS		60000
 
 /* ---- whose turn it is ------------------------------------------------------------------------ */
@@ -55,11 +56,13 @@ void orphan_settle(struct orphans *o, struct ref *r)
 
 /*
  * Inodes of one group: one lock, one question to the leader and few transactions serve many.
- * A run looks at each of them from the first on: those that an earlier one deleted are not found.
+ * A run goes on behind those that a committed part has done with.
  */
 struct delete_op {
 	struct op op;
 	unsigned nr;
+	unsigned first;		/* those before it are done with */
+	unsigned next, next_part;	/* and before next, once part next_part is committed (op.h); 0: nothing */
 	bool have_map;		/* of this hold of the lock */
 	bool has_directories;
 	int deleted_nr;		/* by this run */
@@ -68,7 +71,7 @@ struct delete_op {
 	struct {
 		uint64_t ino;
 		int err;	/* it cannot be deleted: runs pass it over */
-		int ret;	/* of the last run: 0 gone, -EAGAIN not ours to delete */
+		int ret;	/* of the last run: 0 gone, -EAGAIN not ours to delete, DELETE_LATER */
 	} inodes[DELETE_BATCH];
 };
 
@@ -202,14 +205,28 @@ static int delete_some(struct op *op, struct itx *tx)
 		return ask_for_map(d, tx);
 	if (d->map_err < 0)
 		return d->map_err;
-	for (unsigned i = 0; i < d->nr; i++) {
+	if (d->next_part && op->parts_nr >= d->next_part)
+		d->first = d->next;
+	d->next_part = 0;
+	/* Others need the lock, or the mount ends: the rest is another operation's, or another mount's. */
+	if (d->first && (lock_is_wanted(op) || atomic_load(&op->fsd->orphans->gives_up))) {
+		for (unsigned i = d->first; i < d->nr; i++)
+			d->inodes[i].ret = DELETE_LATER;
+		return 0;
+	}
+	for (unsigned i = d->first; i < d->nr; i++) {
 		if (d->inodes[i].err)
 			continue;
 		/* what one of them may still change must fit into what is held */
-		if (tx->dirty_nr - began > DELETE_ITEMS - DELETE_ITEMS_ONE)
-			return OP_MORE;
-		ret = delete_inode(d, tx, d->inodes[i].ino);
-		d->inodes[i].ret = ret;
+		ret = OP_MORE;
+		if (tx->dirty_nr - began <= DELETE_ITEMS - DELETE_ITEMS_ONE) {
+			ret = delete_inode(d, tx, d->inodes[i].ino);
+			d->inodes[i].ret = ret;
+		}
+		if (ret == OP_MORE) {
+			d->next = i;
+			d->next_part = op->parts_nr + 1;
+		}
 		if (ret == OP_PARKED || ret == OP_MORE)
 			return ret;
 		if (ret < 0 && ret != -EAGAIN) {
@@ -249,13 +266,13 @@ static void delete_done(struct op *op, int err)
 		if (ret == 0) {
 			stats_inc(&op->fsd->stats.inode_deleted);
 			pending_nobody_asks(ino);
-		} else if (ret != -EAGAIN && ret != -EOPNOTSUPP && ret != -EPERM) {
+		} else if (ret != DELETE_LATER && ret != -EAGAIN && ret != -EOPNOTSUPP && ret != -EPERM) {
 			log_warning("inode %llu is unlinked but could not be deleted: %s: the "
 				    "next scan for orphans tries again",
 				    (unsigned long long)ino, strerror(-ret));
 		}
 		r->deleting = false;
-		if (ret == 0 || !ref_is_used(r))
+		if (ret == 0 || (ret != DELETE_LATER && !ref_is_used(r)))
 			r->unlinked = false;	/* gone, or left to the scan */
 		orphan_settle(o, r);
 	}
@@ -314,7 +331,7 @@ static void *reaper(void *arg)
 
 	pthread_mutex_lock(&o->mutex);
 	for (;;) {
-		while (!o->stopping && (!o->doomed || o->deleting_nr >= DELETES_AT_ONCE))
+		while (!o->stopping && (!o->doomed || o->gives_up || o->deleting_nr >= DELETES_AT_ONCE))
 			pthread_cond_wait(&o->reap, &o->mutex);
 		if (o->stopping)
 			break;
@@ -323,7 +340,7 @@ static void *reaper(void *arg)
 		       o->doomed_nr < DELETE_BATCH &&
 		       clock_cond_wait(&o->reap, &o->mutex, until) != ETIMEDOUT)
 			;
-		if (!o->stopping && o->doomed && o->deleting_nr < DELETES_AT_ONCE)
+		if (!o->stopping && !o->gives_up && o->doomed && o->deleting_nr < DELETES_AT_ONCE)
 			start_delete(o);
 	}
 	pthread_mutex_unlock(&o->mutex);
@@ -392,6 +409,7 @@ static void wait_deletes(struct orphans *o, unsigned limit_ms)
 	pthread_cond_signal(&o->reap);
 	while ((o->deleting_nr || o->doomed) && clock_mono_ns() < end)
 		clock_cond_wait(&o->cond, &o->mutex, end);
+	atomic_store(&o->gives_up, true);
 	if (o->doomed || o->deleting_nr)
 		log_notice("unlinked inodes are left for the next mount's scan to delete");
 	while (o->doomed) {

@@ -42,6 +42,7 @@ struct orphans {
 	size_t doomed_nr;
 	unsigned deleting_nr;
 	bool hurry;			/* do not wait for company */
+	atomic_bool gives_up;		/* the mount ends: what runs ends after its part, nothing more is begun */
 	uint64_t hurry_until_ns;	/* nor until then */
 	uint64_t unlinked_ns;		/* when an inode has last lost its last link */
 	pthread_t reaper;

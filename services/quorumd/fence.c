@@ -318,7 +318,7 @@ void fences_text(struct quorumd *qd, const struct fences *f, char *buf, size_t s
 		if (is_fenced(qd, f->wanted[i].rid))
 			continue;
 		describe(qd, &f->wanted[i], text, sizeof(text));
-		if (f->is_revoking[i])
+		if (f->is_revoking[i] || f->again_ns[i])
 			snprintf(buf, size, "blockd to refuse %s", text);
 		else if (f->lapse_ns[i])
 			snprintf(buf, size, "the lease of %s to run out; sooner: scoutfsctl fence ack %016" PRIx64,

@@ -482,6 +482,7 @@ struct pool_batch {
 	uint64_t gen;
 };
 
+void pool_collecting(struct fsd *of, bool is_collecting) { (void)of; (void)is_collecting; }
 int pool_collect(struct itx *snapshot, uint64_t gen, struct pool_batch **out)
 {
 	(void)snapshot;

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "stdfds.h"
 
@@ -124,6 +125,7 @@ int main(int argc, char **argv)
 	const struct command *c;
 
 	program_set_args(argv);
+	prctl(PR_SET_NAME, program_name());	/* of scoutfsctl-admin, too */
 	if (stdfds_occupy() < 0) {
 		fprintf(stderr, "%s: the closed ones of stdin, stdout, stderr cannot be replaced: %s\n",
 			program_name(), strerror(errno));

@@ -1,0 +1,1 @@
+UNIT_EXTRA_test_fsd_listing = services/fsd/listing.c
