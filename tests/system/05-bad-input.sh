@@ -83,7 +83,7 @@ refused "a pool larger than the memory there is" "cache_size \\+ pool_size of t 
 refused "-o out of range" "heartbeat_timeout_ms: 1 is out of range" -o heartbeat_timeout_ms=1
 refused "-o of a size that is none" "cache_size: '64X'" -o cache_size=64X
 refused "-o of a cache too small" "cache_size: 4096 is out of range" -o cache_size=4096
-refused_by "an unknown option" "invalid option" "$CTL" run --nonsense "$CONF"
+refused_by "an unknown option" "unknown option '--nonsense'" "$CTL" run --nonsense "$CONF"
 echo "metadevice = /dev/null" >>"$CONF"
 refused "an unknown key" "$CONF:[0-9]+: metadevice: unknown key"
 inst_conf; printf 'acl = maybe\n' >>"$CONF"
