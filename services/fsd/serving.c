@@ -1,9 +1,11 @@
 /*
  * The threads that take the kernel's requests.
  *
- * There are about as many as processors: the kernel wakes one of those that wait for each request, and with more of them it
- * often is one that finds nothing, for who has just answered the last one was faster.  Handlers wait neither for devices nor
- * for the leader, but where the item cache is full; should all threads be busy for a while nevertheless, others are in reserve.
+ * There are half as many as processors.  Whoever asks needs a processor, too, about as much of it as the answer takes; with
+ * more threads than that the kernel wakes one for each request, which displaces the one that has just asked, or finds that who
+ * has answered the last one was faster; what changes anything is done by one of them at a time anyway (op.c).  Measured with two
+ * processors: three threads make 0.63 as many changes of names a second as one.  Handlers wait neither for devices nor for the
+ * leader, but where the item cache is full; should all threads be busy for a while nevertheless, others are in reserve.
  *
  * Promises: whatever the others do, a request is taken at the latest SERVING_WATCH_MS or two after it came, as long as there
  * is one of SERVING_THREADS left.  serving_run watches for that, and sleeps while a thread waits for a request: whoever is the
@@ -48,9 +50,9 @@ static void *serve_thread(void *arg);
 
 static unsigned enough_threads(void)
 {
-	long nr = sysconf(_SC_NPROCESSORS_ONLN) + 1;
+	long nr = sysconf(_SC_NPROCESSORS_ONLN) / 2;
 
-	return nr < SERVING_FEW ? SERVING_FEW : nr > SERVING_THREADS ? SERVING_THREADS : (unsigned)nr;
+	return nr < 1 ? 1 : nr > SERVING_THREADS ? SERVING_THREADS : (unsigned)nr;
 }
 
 /* Nobody is left to wait for requests.  The mutex is held. */

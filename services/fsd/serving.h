@@ -5,8 +5,7 @@
 #include <stdbool.h>
 
 #define SERVING_THREADS	10u	/* at most, with those in reserve */
-#define SERVING_FEW	3u
-#define SERVING_WATCH_MS 100u	/* all are busy for so long, and take nothing: one of the reserve is called */
+#define SERVING_WATCH_MS 25u	/* all are busy for so long, and take nothing: one of the reserve is called */
 
 /* What a thread does.  All calls but fail() are made without a lock. */
 struct serving_calls {
@@ -22,7 +21,7 @@ struct serving_calls {
 
 struct serving;
 
-/* As many threads as are `enough` (0: as fit this machine) take requests, others are in reserve.  NULL: no memory. */
+/* As many threads as are `enough` (0: half as many as processors) take requests, others are in reserve.  NULL: no memory. */
 struct serving *serving_new(const struct serving_calls *calls, void *arg, unsigned enough);
 /* Serve until no more requests come, or serving_stop; when it returns no thread is left.  0, or take()'s error; once. */
 int serving_run(struct serving *s);

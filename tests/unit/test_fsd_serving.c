@@ -20,11 +20,11 @@
 #include "services/fsd/serving.h"
 
 #define DEADLINE_MS	120000u
-#define ENOUGH		3u
 
 enum { QUICK = 'q', STUCK = 's', BROKEN = 'b' };
 
 static struct serving *serving;
+static unsigned enough;
 static int requests[2];
 static pthread_t runner;
 static int result;
@@ -89,21 +89,33 @@ static void *run(void *arg)
 	return NULL;
 }
 
-static int setup(void **state)
+static int setup(unsigned nr)
 {
 	static const struct serving_calls calls = {
 		.begin = begin, .end = end, .take = take, .serve = serve, .fail = let_nobody_take,
 	};
 
-	(void)state;
+	enough = nr;
 	atomic_store(&begun, 0);
 	atomic_store(&ended, 0);
 	atomic_store(&quick, 0);
 	atomic_store(&stuck, 0);
 	atomic_store(&failed, 0);
 	gate.is_open = false;
-	serving = serving_new(&calls, NULL, ENOUGH);
+	serving = serving_new(&calls, NULL, enough);
 	return serving && pipe(requests) == 0 && pthread_create(&runner, NULL, run, NULL) == 0 ? 0 : -1;
+}
+
+static int setup_one(void **state)
+{
+	(void)state;
+	return setup(1);
+}
+
+static int setup_three(void **state)
+{
+	(void)state;
+	return setup(3);
 }
 
 /* They have ended, with that. */
@@ -179,9 +191,9 @@ static void the_reserve_is_called_as_often_as_it_takes(void **state)
 		pthread_mutex_lock(&gate.mutex);
 		gate.is_open = false;
 		pthread_mutex_unlock(&gate.mutex);
-		for (unsigned i = 0; i < ENOUGH + 2; i++)
+		for (unsigned i = 0; i < enough + 2; i++)
 			ask(STUCK);
-		wait_until(&stuck, round * (ENOUGH + 2));
+		wait_until(&stuck, round * (enough + 2));
 		open_gate();
 		for (unsigned i = 0; i < 100; i++)
 			ask(QUICK);
@@ -240,10 +252,15 @@ static void one_that_is_stopped_before_it_runs_serves_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(when_all_are_stuck_another_takes_the_next_request, setup),
-		cmocka_unit_test_setup(the_reserve_is_called_as_often_as_it_takes, setup),
-		cmocka_unit_test_setup(nobody_looks_while_one_is_idle, setup),
-		cmocka_unit_test_setup(an_error_ends_all, setup),
+		/* one is what a machine with two processors has */
+		cmocka_unit_test_setup(when_all_are_stuck_another_takes_the_next_request, setup_one),
+		cmocka_unit_test_setup(when_all_are_stuck_another_takes_the_next_request, setup_three),
+		cmocka_unit_test_setup(the_reserve_is_called_as_often_as_it_takes, setup_one),
+		cmocka_unit_test_setup(the_reserve_is_called_as_often_as_it_takes, setup_three),
+		cmocka_unit_test_setup(nobody_looks_while_one_is_idle, setup_one),
+		cmocka_unit_test_setup(nobody_looks_while_one_is_idle, setup_three),
+		cmocka_unit_test_setup(an_error_ends_all, setup_one),
+		cmocka_unit_test_setup(an_error_ends_all, setup_three),
 		cmocka_unit_test(one_that_is_stopped_before_it_runs_serves_nothing),
 	};
 
