@@ -198,7 +198,24 @@ static void copy_stored(const struct write_op *w, uint8_t *to, uint64_t pos, siz
 	}
 }
 
-/* One block of the write, which begins at pos of the request, into a page of the pool. */
+/*
+ * The bytes, last of all: a page shows them at once, and they do not come back when the operation waits after all and is
+ * killed meanwhile.
+ */
+static void store_all(const struct write_op *w, struct pool *pool)
+{
+	for (unsigned i = 0; i < w->stores_nr; i++) {
+		const struct write_store *s = &w->stores[i];
+		uint8_t *to = (uint8_t *)pool_page(pool, s->page) + s->off;
+
+		if (is_all_stored(w, s->pos, s->len))
+			memcpy(to, (const uint8_t *)w->rq->buf + s->pos, s->len);
+		else
+			copy_stored(w, to, s->pos, s->len);
+	}
+}
+
+/* A page of the pool for one block of the write, which begins at pos of the request; store_all() puts the bytes there. */
 static int write_block(struct write_op *w, struct itx *tx, uint64_t iblock, uint64_t blkno, bool was_mapped,
 		       uint64_t size, uint64_t pos, size_t off, size_t len)
 {
@@ -230,11 +247,8 @@ static int write_block(struct write_op *w, struct itx *tx, uint64_t iblock, uint
 	ret = pool_put(tx, w->rq->ino, iblock, rec.page, blkno, true);
 	if (ret < 0)
 		return ret;
-	page = (uint8_t *)pool_page(pool, rec.page) + off;
-	if (all)
-		memcpy(page, (const uint8_t *)w->rq->buf + pos, len);
-	else
-		copy_stored(w, page, pos, len);
+	assert(w->stores_nr < WRITE_PAGES_MAX);
+	w->stores[w->stores_nr++] = (struct write_store){ rec.page, (uint16_t)off, (uint16_t)len, (uint32_t)pos };
 	return 0;
 }
 
@@ -264,10 +278,20 @@ static int write_blocks(struct write_op *w, struct itx *tx, struct cinode *ci, u
 
 			ret = extent_next(tx, w->rq->ino, iblock, &before);
 			was_mapped = ret == 0 && extent_has(&before, iblock) && extent_is_online(&before);
-			ret = map_for_write(tx, w->rq->ino, ci, iblock, last - iblock + 1, &hint, &ext);
+			/* a page of a mapping is taken also where there is no metadata but for deletions, if it has its block */
+			ret = w->rq->write_cache && !was_mapped ?
+				      txn_hold(&w->op, tx, (unsigned)(last - iblock + 1) * 2 + 20, true) : 0;
+			if (ret == 0)
+				ret = map_for_write(tx, w->rq->ino, ci, iblock, last - iblock + 1, &hint, &ext);
 			if (ret == -ENOSPC && at > w->offset && !w->rq->write_cache) {
 				w->len = at - w->offset;	/* what fits is written */
 				return 0;
+			}
+			if (ret == -ENOSPC && w->rq->write_cache) {
+				w->lost = true;	/* other pages have nothing to do with it */
+				have = false;
+				at += len;
+				continue;
 			}
 			if (ret < 0)
 				return ret;
@@ -350,13 +374,14 @@ static int write_run(struct op *op, struct itx *tx)
 	struct cinode ci;
 	int ret;
 
-	w->used_nr = 0;
+	w->used_nr = w->stores_nr = 0;
+	w->lost = false;
 	w->len = 0;
 	/* what the kernel wrote back before may be about the same bytes */
 	ret = rq->write_cache ? 0 : mapped_wait(w, tx);
 	if (ret == 0)
 		ret = txn_hold(op, tx, (unsigned)blocks * 2 + 20 + (takes_capability(rq) ? XATTR_PARTS_MAX : 0),
-			       true);
+			       !rq->write_cache);
 	if (ret == 0)
 		ret = rq->write_cache ? mapped_run(w, tx) : lock_inode(op, rq->ino, LOCK_MODE_WRITE);
 	if (ret == MAPPED_SAME)
@@ -415,12 +440,19 @@ static int write_run(struct op *op, struct itx *tx)
 		ci.d.size = le64_of(w->offset + w->len);
 	w->dropped_suidgid = rq->kill_suidgid && inode_drop_suidgid(&ci);
 	inode_touch(&ci, INODE_MTIME | INODE_CTIME);
-	return inode_put(tx, rq->ino, &ci, true);
+	ret = inode_put(tx, rq->ino, &ci, true);
+	if (ret == 0)
+		store_all(w, op->fsd->pool);
+	return ret;
 }
+
+#define ANSWER_LOST	UINT64_MAX
 
 static uint64_t write_answer(const struct op *op)
 {
-	return ((const struct write_op *)op)->len;
+	const struct write_op *w = (const struct write_op *)op;
+
+	return w->lost ? ANSWER_LOST : w->len;
 }
 
 static int write_was_done(struct op *op, struct itx *tx)
@@ -428,7 +460,8 @@ static int write_was_done(struct op *op, struct itx *tx)
 	struct write_op *w = (struct write_op *)op;
 
 	(void)tx;
-	w->len = op->answer;
+	w->lost = op->answer == ANSWER_LOST;
+	w->len = w->lost ? 0 : op->answer;
 	w->dropped_suidgid = w->rq->kill_suidgid;	/* perhaps: the kernel is told once more */
 	return 0;
 }
@@ -455,6 +488,9 @@ static void write_done(struct op *op, int err)
 	/* Before the answer: the file may be executed right after it. */
 	if (!err && w->dropped_suidgid)
 		kcache_forget_attributes(op->fsd, rq->ino);
+	/* The kernel, or the file's next fsync, is told of what is lost. */
+	if (!err && w->lost)
+		err = -ENOSPC;
 	mapped_done(w, err);
 	if (!w->is_answered && err) {
 		fuse_reply_err(rq->req, -err);

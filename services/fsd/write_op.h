@@ -17,7 +17,10 @@ struct write_op {
 	unsigned pages_nr;
 	struct { uint32_t page; uint64_t iblock; } used[WRITE_PAGES_MAX];	/* of them, by this run */
 	unsigned used_nr;
+	struct write_store { uint32_t page; uint16_t off, len; uint32_t pos; } stores[WRITE_PAGES_MAX];
+	unsigned stores_nr;			/* len bytes from pos of the request on belong at off of the page */
 	uint64_t offset, len;			/* what this run wrote */
+	bool lost;				/* write-back: there were no blocks for a part of it, which is not written */
 	bool dropped_suidgid;
 
 	/* From a mapping: mapped.c's. */

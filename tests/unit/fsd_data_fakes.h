@@ -277,6 +277,7 @@ struct freed_row {
 /* There are none at the moment, but some are being given back. */
 static atomic_bool blocks_come;
 static struct op *_Atomic waits_freed;
+static atomic_bool no_blocks;	/* nor will there be any */
 
 void txn_wait_freed(struct op *op) { atomic_store(&waits_freed, op); }
 
@@ -290,6 +291,8 @@ int dalloc_get(struct itx *tx, uint64_t want, uint64_t hint, struct extent *ext)
 	assert(want);
 	if (blocks_come)
 		return op_park(tx->op, txn_wait_freed);
+	if (no_blocks)
+		return -ENOSPC;
 	*ext = (struct extent){ 0 };
 	if (max < want) {
 		want = max;
@@ -426,6 +429,7 @@ void txn_commit_wait(struct fsd *f, enum txn_why why, uint64_t gen)
 /* A write-back waits for room before its second transaction: its row is there, it has no answer. */
 static _Atomic bool stops_writeback;
 static unsigned writeback_holds;
+static atomic_bool no_metadata;		/* but what deletions may take */
 static struct op *_Atomic stopped;
 
 static inline void stop(struct op *op)
@@ -435,7 +439,9 @@ static inline void stop(struct op *op)
 
 int txn_hold(struct op *op, struct itx *tx, unsigned items_nr, bool allocating)
 {
-	(void)tx; (void)items_nr; (void)allocating;
+	(void)tx; (void)items_nr;
+	if (allocating && no_metadata)
+		return -ENOSPC;
 	if (stops_writeback && op->is_writeback && ++writeback_holds == 2)
 		return op_park(op, stop);
 	return 0;

@@ -487,6 +487,71 @@ static void a_write_that_waits_for_a_page_keeps_none(void **state)
 	free(bytes);
 }
 
+/* Whose first block is in the pool, its second one a hole that gets no block yet. */
+static void a_write_that_is_killed_while_it_waits_has_changed_nothing(void **state)
+{
+	struct file *f = &files[0];
+	uint64_t *bytes = calloc(2, BLOCK);
+	struct op *op;
+
+	(void)state;
+	assert_non_null(bytes);
+	do_truncate(f, 0);
+	do_write(f, 0, BLOCK, false, false);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	atomic_store(&waits_freed, NULL);
+	atomic_store(&blocks_come, true);
+	memset(bytes, 0x5a, 2 * BLOCK);
+	start_write(f, bytes, 0, 2 * BLOCK, false);
+	for (unsigned i = 0; i < 60000 && !atomic_load(&waits_freed); i++)
+		usleep(1000);
+	op = atomic_load(&waits_freed);
+	assert_non_null(op);
+	atomic_store(&blocks_come, false);
+	op_fail(op, -EINTR);
+	assert_int_equal(await(), -EINTR);
+	check_all(f);
+	do_truncate(f, 0);
+	check_blocks();
+	free(bytes);
+}
+
+/* Stores to a mapping of a file with a hole, on a full device: what has a block is kept, and the program is told of the rest. */
+static void keeps_what_has_a_block(atomic_bool *is_full)
+{
+	struct file *f = &files[0];
+	uint64_t *bytes = calloc(4, BLOCK);
+
+	assert_non_null(bytes);
+	do_truncate(f, 0);
+	do_write(f, 0, BLOCK, false, false);
+	do_write(f, 2 * BLOCK, 2 * BLOCK, false, false);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	for (unsigned i = 0; i < 4 * BLOCK / 8; i++)
+		bytes[i] = 0x1122334455667788ull + i;
+	atomic_store(is_full, true);
+	start_write(f, bytes, 0, 4 * BLOCK, true);
+	assert_int_equal(await(), -ENOSPC);
+	start_write(f, bytes, 0, BLOCK, true);	/* no hole */
+	assert_int_equal(await(), 0);
+	start_write(f, bytes, 0, 4 * BLOCK, false);	/* the same by write(2): as much as goes before the hole, or nothing */
+	assert_true(await() == -ENOSPC || request.len == BLOCK);
+	atomic_store(is_full, false);
+	memcpy(f->bytes, bytes, BLOCK);
+	memcpy(f->bytes + 2 * BLOCK, bytes + 2 * BLOCK / 8, 2 * BLOCK);
+	check_all(f);
+	do_truncate(f, 0);
+	check_blocks();
+	free(bytes);
+}
+
+static void stores_that_have_a_block_are_kept_when_others_get_none(void **state)
+{
+	(void)state;
+	keeps_what_has_a_block(&no_blocks);
+	keeps_what_has_a_block(&no_metadata);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -494,6 +559,8 @@ int main(void)
 		cmocka_unit_test(a_truncation_that_does_not_happen_leaves_the_bytes),
 		cmocka_unit_test(a_page_of_a_closed_generation_is_not_given_to_another_file),
 		cmocka_unit_test(a_write_that_waits_for_a_page_keeps_none),
+		cmocka_unit_test(a_write_that_is_killed_while_it_waits_has_changed_nothing),
+		cmocka_unit_test(stores_that_have_a_block_are_kept_when_others_get_none),
 		cmocka_unit_test(a_change_by_anybody_takes_the_capability),
 		cmocka_unit_test(a_store_that_is_applied_meanwhile_is_data),
 		cmocka_unit_test(a_file_reads_as_it_was_written),
