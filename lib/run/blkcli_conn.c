@@ -28,6 +28,7 @@
 #include "clock.h"
 #include "log.h"
 #include "sockfd.h"
+#include "thread.h"
 
 #define BACKOFF_MIN_MS	10
 #define BACKOFF_MAX_MS	200
@@ -531,7 +532,6 @@ int blkcli_open(struct blkcli **out, const struct blkcli_conf *conf)
 {
 	struct sockaddr_un sa;
 	pthread_condattr_t attr;
-	sigset_t all, old;
 	struct blkcli *c;
 	int ret;
 
@@ -574,11 +574,7 @@ int blkcli_open(struct blkcli **out, const struct blkcli_conf *conf)
 		ret = -errno;
 		goto out_free;
 	}
-	/* signals are for the service's own threads */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = -pthread_create(&c->thread, NULL, conn_main, c);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	ret = thread_start(&c->thread, "blockd client", conn_main, c);
 	if (ret < 0) {
 		close(c->wake_efd);
 		goto out_free;

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +20,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "thread.h"
 #include "zmqu.h"
 
 #define SOCKET_MODE	0660
@@ -170,7 +170,6 @@ int ctl_start(struct ctl **out, const struct instance_conf *conf, const char *se
 	      const struct ctl_ops *ops, void *arg)
 {
 	struct ctl *c = calloc(1, sizeof(*c));
-	sigset_t all, old;
 	int ret;
 
 	if (!c)
@@ -188,10 +187,7 @@ int ctl_start(struct ctl **out, const struct instance_conf *conf, const char *se
 	ret = ret ?: zmqu_router(c->zmq_ctx, 0, &c->sock);
 	ret = ret ?: zmqu_bind_ipc(c->sock, c->path, SOCKET_MODE);
 	if (ret == 0) {
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		ret = -pthread_create(&c->thread, NULL, ctl_thread, c);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		ret = thread_start(&c->thread, "control", ctl_thread, c);
 	}
 	if (ret < 0) {
 		log_err("status socket %s: %s%s", c->path, strerror(-ret),

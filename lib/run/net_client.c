@@ -23,7 +23,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -36,6 +35,7 @@
 #include "net_client_impl.h"
 #include "session.h"
 #include "testhook.h"
+#include "thread.h"
 #include "zmqu.h"
 
 #define ASK_NS		(1 * NSEC_PER_SEC)	/* a server that is silent so long is asked whether it is there */
@@ -630,7 +630,6 @@ void net_client_close(struct net_client *nc)
 int net_client_start(struct net_client **out, const struct net_client_conf *conf)
 {
 	struct net_client *nc;
-	sigset_t all, old;
 	uint64_t process;
 	int ret;
 
@@ -639,12 +638,8 @@ int net_client_start(struct net_client **out, const struct net_client_conf *conf
 	ret = net_client_open(&nc, conf, process);
 	if (ret < 0)
 		return ret;
-	/* Signals are for the service's main thread. */
 	nc->has_thread = true;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = -pthread_create(&nc->thread, NULL, home_thread, nc);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	ret = thread_start(&nc->thread, "session", home_thread, nc);
 	if (ret < 0) {
 		free_client(nc);
 		return ret;

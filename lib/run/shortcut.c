@@ -30,6 +30,7 @@
 #include "clock.h"
 #include "log.h"
 #include "testhook.h"
+#include "thread.h"
 
 #define SOCKET_NAME	"roots.sock"
 #define SOCKET_MODE	0660
@@ -195,7 +196,6 @@ int shortcut_server_start(struct shortcut_server **out, const struct instance_co
 			  shortcut_roots_fn roots, void *arg)
 {
 	struct shortcut_server *s = calloc(1, sizeof(*s));
-	sigset_t all, old;
 	int ret;
 
 	if (!s)
@@ -210,11 +210,7 @@ int shortcut_server_start(struct shortcut_server **out, const struct instance_co
 	if (ret == 0)
 		ret = start_listening(s);
 	if (ret == 0) {
-		/* Signals are for the service's main thread. */
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		ret = -pthread_create(&s->thread, NULL, server_thread, s);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		ret = thread_start(&s->thread, "roots", server_thread, s);
 	}
 	if (ret < 0) {
 		log_err("%s: cannot be listened on: %s", s->un.sun_path[0] ? s->un.sun_path : SOCKET_NAME,

@@ -28,6 +28,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "thread.h"
 
 #define RING_SQ_ENTRIES	256
 #define RING_CQ_ENTRIES	(2 * BLOCKD_IOS_MAX)
@@ -186,17 +187,13 @@ static void thread_queue(struct engine *e, struct io *io)
 /* Signals are the loop's; a helper must never be the one that is interrupted. */
 static int threads_start(struct engine *e, unsigned nr)
 {
-	sigset_t all, old;
 	int ret = 0;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	while (e->threads_nr < nr && ret == 0) {
-		ret = -pthread_create(&e->threads[e->threads_nr], NULL, thread_main, e);
+		ret = thread_start(&e->threads[e->threads_nr], "io", thread_main, e);
 		if (ret == 0)
 			e->threads_nr++;
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return ret;
 }
 

@@ -35,6 +35,7 @@
 #include "ctl.h"
 #include "fusectl.h"
 #include "log.h"
+#include "thread.h"
 
 #define LEASES_NAME	"leases"
 #define BOOT_ID_BYTES	40
@@ -290,12 +291,12 @@ static void start_forgetting(const struct blockd *d, uint32_t fuse_id)
 {
 	struct forget *f = malloc(sizeof(*f));
 	pthread_t thread;
-	int ret = ENOMEM;
+	int ret = -ENOMEM;
 
 	if (f) {
 		f->fuse_id = fuse_id;
 		snprintf(f->mountpoint, sizeof(f->mountpoint), "%s", d->conf->mountpoint);
-		ret = pthread_create(&thread, NULL, forget, f);
+		ret = thread_start(&thread, "forget pages", forget, f);
 	}
 	if (ret == 0) {
 		pthread_detach(thread);

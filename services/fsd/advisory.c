@@ -39,6 +39,7 @@
 #include "log.h"
 #include "net_server.h"
 #include "op.h"
+#include "thread.h"
 
 #define GIVE_BACK_MS	1000u
 #define SEND_AGAIN_MS	100u
@@ -855,7 +856,7 @@ int advisory_start(struct fsd *fsd, bool keep)
 	if (ret == 0)
 		ret = items_run(fsd, keep ? advisory_load_rows : advisory_forget_rows, a);
 	if (ret == 0)
-		ret = -pthread_create(&a->thread, NULL, run_thread, a);
+		ret = thread_start(&a->thread, "advisory", run_thread, a);
 	if (ret < 0) {
 		log_err("the advisory locks of programs cannot be taken over: %s", strerror(-ret));
 		free_all(a);

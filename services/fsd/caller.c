@@ -38,6 +38,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "thread.h"
 
 #define RUNNING_PER_UID		4u
 #define WAITING_PER_UID		2048u
@@ -199,18 +200,17 @@ static void *copy_thread(void *arg)
 /* A thread more, if one is of use.  The mutex is held. */
 static int add_thread(void)
 {
-	pthread_attr_t attr;
 	pthread_t thread;
 	int ret;
 
 	if (!next_job() || copies.threads_nr == THREADS_MAX)
 		return 0;
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	ret = -pthread_create(&thread, &attr, copy_thread, NULL);
-	pthread_attr_destroy(&attr);
-	copies.threads_nr += ret == 0;
-	return ret;
+	ret = thread_start(&thread, "ioctl memory", copy_thread, NULL);
+	if (ret < 0)
+		return ret;
+	pthread_detach(thread);
+	copies.threads_nr++;
+	return 0;
 }
 
 int caller_run(uint32_t uid, size_t bytes, void (*work)(void *arg), void *arg)

@@ -33,6 +33,7 @@
 #include "ops_attr.h"
 #include "ops_dir.h"
 #include "orphan.h"
+#include "thread.h"
 
 #define BUCKETS_FIRST	64u
 #define SEEN_BITS	22u	/* of the hash of an inode */
@@ -390,7 +391,7 @@ int gonedirs_start(struct fsd *fsd)
 	pthread_mutex_lock(&dirs.mutex);
 	dirs.fsd = fsd;
 	dirs.stopping = false;
-	ret = -pthread_create(&thread, NULL, gonedirs, NULL);
+	ret = thread_start(&thread, "gone dirs", gonedirs, NULL);
 	dirs.is_running = ret == 0;
 	if (ret == 0)
 		pthread_detach(thread);

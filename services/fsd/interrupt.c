@@ -21,6 +21,7 @@
 #include "clock.h"
 #include "fuse.h"
 #include "reply.h"
+#include "thread.h"
 
 #define LOOK_AGAIN_MS	200
 
@@ -146,7 +147,7 @@ int interrupts_start(struct fsd *fsd)
 		return -ENOMEM;
 	pthread_mutex_init(&is->mutex, NULL);
 	pthread_cond_init(&is->cond, NULL);
-	ret = -pthread_create(&is->thread, NULL, look, is);
+	ret = thread_start(&is->thread, "interrupts", look, is);
 	if (ret < 0) {
 		pthread_cond_destroy(&is->cond);
 		pthread_mutex_destroy(&is->mutex);

@@ -24,6 +24,7 @@
 #include "log.h"
 #include "net_client.h"
 #include "op.h"
+#include "thread.h"
 #include "txn.h"
 
 /* The condition's clock stands still while the machine sleeps, and the lease's does not. */
@@ -222,11 +223,11 @@ int lease_open(struct fsd *fsd)
 int lease_start(struct fsd *fsd)
 {
 	struct lease_keeper *k = fsd->lease;
-	int ret = -pthread_create(&k->thread, NULL, keep, k);
+	int ret = thread_start(&k->thread, "lease", keep, k);
 
 	if (ret < 0)
 		return ret;
-	ret = -pthread_create(&k->withdrawer, NULL, withdraw, k);
+	ret = thread_start(&k->withdrawer, "withdrawal", withdraw, k);
 	if (ret == 0) {
 		k->has_threads = true;
 		return 0;

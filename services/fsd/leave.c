@@ -35,6 +35,7 @@
 #include "net_client.h"
 #include "sdn.h"
 #include "status.h"
+#include "thread.h"
 
 #define LOOK_MS		100
 #define COUNT_MS	1000		/* between two looks that find something */
@@ -207,9 +208,9 @@ void leave_begin(struct fsd *fsd, bool is_restart)
 	if (atomic_exchange(&has_begun, true))
 		return;
 	begun_ns = clock_mono_ns();
-	ret = pthread_create(&thread, NULL, leave, fsd);
+	ret = thread_start(&thread, "leave", leave, fsd);
 	if (ret == 0)
 		pthread_detach(thread);
 	else
-		log_warning("a leader that never comes is waited for: %s", strerror(ret));
+		log_warning("a leader that never comes is waited for: %s", strerror(-ret));
 }

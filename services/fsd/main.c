@@ -51,6 +51,7 @@
 #include "sdn.h"
 #include "shown.h"
 #include "status.h"
+#include "thread.h"
 #include "txn.h"
 
 #define REGION_BYTES	(32u << 20)	/* what reads and metadata blocks pass through */
@@ -219,7 +220,7 @@ static int catch_signals(void)
 	sigaddset(&set, SIGUSR2);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	ret = -pthread_create(&thread, NULL, signal_thread, &set);
+	ret = thread_start(&thread, "signals", signal_thread, &set);
 	if (ret == 0)
 		pthread_detach(thread);
 	return ret;

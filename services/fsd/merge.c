@@ -32,6 +32,7 @@
 #include "net.h"
 #include "net_client.h"
 #include "reader.h"
+#include "thread.h"
 
 #define POLL_NS		(5 * NSEC_PER_SEC)
 #define NICE		10
@@ -350,7 +351,7 @@ int merge_init(struct fsd *fsd)
 int merge_start(struct fsd *fsd)
 {
 	struct merge *m = fsd->merge;
-	int ret = -pthread_create(&m->thread, NULL, merge_thread, m);
+	int ret = thread_start(&m->thread, "merge", merge_thread, m);
 
 	m->is_started = ret == 0;
 	return ret;

@@ -20,6 +20,7 @@
 #include "fuse.h"
 #include "locks_impl.h"
 #include "pending.h"
+#include "thread.h"
 
 #define WATCH_MS	1	/* how often calls are looked at while there are any */
 #define LATE_MS		3	/* a call of that age is waiting for something */
@@ -42,7 +43,7 @@ static bool keep_one_free(struct locks *ls)
 	bool is_one = ls->free_nr;
 
 	if (!is_one && ls->threads_nr < NOTIFIERS_MAX &&
-	    pthread_create(&ls->threads[ls->threads_nr], NULL, notifier, ls) == 0) {
+	    thread_start(&ls->threads[ls->threads_nr], "revokes", notifier, ls) == 0) {
 		ls->threads_nr++;
 		is_one = true;
 	}
@@ -205,7 +206,7 @@ int locks_start(struct fsd *fsd)
 
 	if (ret < 0)
 		return ret;
-	ret = -pthread_create(&fsd->locks->threads[0], NULL, notifier, fsd->locks);
+	ret = thread_start(&fsd->locks->threads[0], "revokes", notifier, fsd->locks);
 	if (ret < 0)
 		locks_close(fsd);
 	else

@@ -26,6 +26,7 @@
 #include "locks.h"
 #include "log.h"
 #include "reader.h"
+#include "thread.h"
 #include "txn.h"
 
 #define OPS_DEFER_THREADS	4u
@@ -511,11 +512,11 @@ int ops_start(struct fsd *fsd, unsigned workers)
 	ops->defer_tail = &ops->defer_head;
 	fsd->ops = ops;
 	while (ops->workers_nr < workers && ops->workers_nr < OPS_WORKERS_MAX && ret == 0) {
-		ret = -pthread_create(&ops->workers[ops->workers_nr], NULL, worker, ops);
+		ret = thread_start(&ops->workers[ops->workers_nr], "worker", worker, ops);
 		ops->workers_nr += ret == 0;
 	}
 	while (ops->defer_nr < OPS_DEFER_THREADS && ret == 0) {
-		ret = -pthread_create(&ops->defer_threads[ops->defer_nr], NULL, defer_thread, ops);
+		ret = thread_start(&ops->defer_threads[ops->defer_nr], "deferred", defer_thread, ops);
 		ops->defer_nr += ret == 0;
 	}
 	if (ret < 0)

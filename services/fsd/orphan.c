@@ -20,6 +20,7 @@
 #include "net.h"
 #include "orphan_impl.h"
 #include "pending.h"
+#include "thread.h"
 #include "tmpfile.h"
 #include "xattr.h"
 
@@ -383,10 +384,10 @@ int orphans_start(struct fsd *fsd)
 	if (ret < 0)
 		goto out_free;
 	fsd->orphans = o;
-	ret = -pthread_create(&o->scanner, NULL, orphan_scanner, o);
+	ret = thread_start(&o->scanner, "orphan scanner", orphan_scanner, o);
 	if (ret < 0)
 		goto out_table;
-	ret = -pthread_create(&o->reaper, NULL, reaper, o);
+	ret = thread_start(&o->reaper, "deletions", reaper, o);
 	if (ret == 0)
 		return 0;
 	end_thread(o, o->scanner);

@@ -18,6 +18,7 @@
 
 #include "blkcli.h"
 #include "log.h"
+#include "thread.h"
 
 #define PAGE_FREE	0
 #define PAGE_HELD	1
@@ -487,7 +488,7 @@ int pool_start(struct fsd *fsd)
 	if (ret == 0)
 		ret = items_run(fsd, take_over, p);
 	if (ret == 0)
-		ret = -pthread_create(&p->keeper, NULL, keeper, p);
+		ret = thread_start(&p->keeper, "pool keeper", keeper, p);
 	if (ret < 0) {
 		fsd->pool = NULL;
 		free(p->pages);

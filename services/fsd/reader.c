@@ -25,6 +25,7 @@
 #include "items.h"
 #include "log.h"
 #include "net.h"
+#include "thread.h"
 
 #define READER_THREADS		2u
 #define READER_CACHE_PART	4u	/* a thread, of cache_size */
@@ -557,7 +558,7 @@ int reader_start(struct fsd *fsd)
 		t->reader = r;
 		ret = blocks_open(fsd, &dev, READER_CACHE_PART, READER_CACHE_BLOCKS, &t->bs);
 		if (ret == 0)
-			ret = -pthread_create(&t->thread, NULL, read_thread, t);
+			ret = thread_start(&t->thread, "item reader", read_thread, t);
 		if (ret == 0)
 			r->threads_nr++;
 		else if (t->bs)

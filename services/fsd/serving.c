@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "thread.h"
 
 #define STOP_LOOK_MS	2u
 
@@ -63,7 +64,7 @@ static void add_thread(struct serving *s)
 		pthread_cond_signal(&s->reserve);
 	} else if (s->threads_nr < SERVING_THREADS && !atomic_load(&s->stopping)) {
 		atomic_fetch_add(&s->idle, 1);
-		if (pthread_create(&s->threads[s->threads_nr], NULL, serve_thread, s) == 0) {
+		if (thread_start(&s->threads[s->threads_nr], "requests", serve_thread, s) == 0) {
 			s->threads_nr++;
 			s->running++;
 			atomic_fetch_add(&s->awake, 1);
@@ -114,7 +115,11 @@ static void *serve_thread(void *arg)
 	struct serving *s = arg;
 	void *mine = s->calls->begin(s->arg);
 	int n = mine ? 0 : -ENOMEM;
+	sigset_t wake;
 
+	sigemptyset(&wake);
+	sigaddset(&wake, SIGUSR1);
+	pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
 	while (mine && !atomic_load(&s->stopping)) {
 		n = s->calls->take(s->arg, mine);
 		if (is_to_try_again(n))

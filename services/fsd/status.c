@@ -33,6 +33,7 @@
 #include "reply.h"
 #include "sdn.h"
 #include "shown.h"
+#include "thread.h"
 #include "txn.h"
 
 STATS_DESCS(fsd_stats, FSD_STATS);
@@ -363,7 +364,7 @@ int status_start(struct fsd *fsd)
 	ret = ctl_start(&status.ctl, &fsd->conf, "fsd", &ops, NULL);
 	if (ret < 0)
 		return ret;
-	ret = -pthread_create(&status.thread, NULL, run, NULL);
+	ret = thread_start(&status.thread, "states", run, NULL);
 	status.has_thread = ret == 0;
 	return ret;
 }

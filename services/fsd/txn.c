@@ -27,6 +27,7 @@
 #include "op.h"
 #include "orphan.h"
 #include "stream.h"
+#include "thread.h"
 #include "txn_impl.h"
 
 #define GEN_BYTES_MAX	(64ull << 20)
@@ -756,7 +757,7 @@ int txn_start(struct fsd *fsd)
 		return ret;
 	pthread_mutex_lock(&t->lock);
 	t->ended = false;
-	ret = -pthread_create(&t->thread, NULL, commit_thread, t);
+	ret = thread_start(&t->thread, "commit", commit_thread, t);
 	t->is_started = ret == 0;
 	pthread_mutex_unlock(&t->lock);
 	return ret;

@@ -16,6 +16,7 @@
 
 #include "blkcli.h"
 #include "clock.h"
+#include "thread.h"
 
 struct job_list {
 	struct slot_job *first, *last;
@@ -124,7 +125,6 @@ static void *io_thread(void *arg)
 int slot_io_start(struct slot_io **out, struct quorumd *qd)
 {
 	struct slot_io *io = calloc(1, sizeof(*io));
-	sigset_t all, old;
 	int ret;
 
 	if (!io)
@@ -135,10 +135,7 @@ int slot_io_start(struct slot_io **out, struct quorumd *qd)
 	io->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ret = io->done_fd < 0 ? -errno : 0;
 	if (ret == 0) {
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		ret = -pthread_create(&io->thread, NULL, io_thread, io);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		ret = thread_start(&io->thread, "slot io", io_thread, io);
 	}
 	if (ret < 0) {
 		if (io->done_fd >= 0)

@@ -40,6 +40,7 @@
 #include "sdn.h"
 #include "serverd.h"
 #include "shortcut.h"
+#include "thread.h"
 
 STATS_DESCS(serverd_stats, SERVERD_STATS);
 STATS_DESCS(net_refusals, NET_REFUSALS);
@@ -926,7 +927,7 @@ static int begin(struct daemon *d)
 	if (ret == 0)
 		ret = shortcut_server_start(&d->shortcut, &d->conf, roots, d);
 	if (ret == 0)
-		ret = -pthread_create(&opener, NULL, open_blockd, d);
+		ret = thread_start(&opener, "opener", open_blockd, d);
 	if (ret == 0)
 		pthread_detach(opener);
 	return ret;

@@ -8,6 +8,7 @@
  * One mutex covers both queues and the flags; nobody waits for a device under it.
  */
 #include "tasks.h"
+#include "thread.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -171,7 +172,7 @@ int worker_start(struct worker **out, const struct worker_conf *conf)
 		ret = -errno;
 		goto fail;
 	}
-	ret = -pthread_create(&w->thread, NULL, worker_main, w);
+	ret = thread_start(&w->thread, "worker", worker_main, w);
 	if (ret < 0)
 		goto fail;
 	*out = w;

@@ -1,0 +1,1 @@
+UNIT_THREADED += test_thread
