@@ -10,19 +10,25 @@
 
 #include "log.h"
 
-static int from_ival(struct itx *tx, uint64_t ino, const struct ival *iv, struct data_extent *ext)
+/* Checked when it was read from the forest, but for the size of the device. */
+static bool is_sound(const struct fsd *fsd, const struct ival *iv, struct data_extent *ext)
 {
 	struct item it = { .key = iv->key, .val = iv->val, .val_len = (uint16_t)iv->len };
 
-	/* checked when it was read from the forest; a length that fits is all that is relied on here */
-	if (iv->len != sizeof(struct disk_extent) || iv->key.third == 0 || iv->key.third > iv->key.second + 1) {
-		stats_inc(&tx->fsd->stats.corrupt_items);
-		log_err("inode %llu: the extent ending at block %llu is malformed: run scoutfsctl check",
-			(unsigned long long)ino, (unsigned long long)iv->key.second);
-		return -EIO;
-	}
+	if (iv->len != sizeof(struct disk_extent) || iv->key.third == 0 || iv->key.third > iv->key.second + 1)
+		return false;
 	extent_from_item(&it, ext);
-	return 0;
+	return !ext->blkno || (ext->blkno < fsd->total_data_blocks && ext->len <= fsd->total_data_blocks - ext->blkno);
+}
+
+static int from_ival(struct itx *tx, uint64_t ino, const struct ival *iv, struct data_extent *ext)
+{
+	if (is_sound(tx->fsd, iv, ext))
+		return 0;
+	stats_inc(&tx->fsd->stats.corrupt_items);
+	log_err("inode %llu: the extent ending at block %llu is malformed: run scoutfsctl check",
+		(unsigned long long)ino, (unsigned long long)iv->key.second);
+	return -EIO;
 }
 
 static struct key key_of(uint64_t ino, const struct data_extent *e)

@@ -591,10 +591,15 @@ int dir_run_rmdir(struct op *op, struct itx *tx)
 
 /* ---- rename ---------------------------------------------------------------------------------- */
 
-/* Whether `ino` is `dir` or above it.  The rename lock is held: no directory moves meanwhile. */
+/*
+ * Whether `ino` is `dir` or above it.  The rename lock is held: no directory moves meanwhile.  -EIO: those above go in a
+ * circle, which is seen when the one comes again that was met at the last power of two.
+ */
 static int is_at_or_above(struct op *op, struct itx *tx, uint64_t ino, uint64_t dir)
 {
-	while (dir != ino && dir != ROOT_INO) {
+	uint64_t met = 0;
+
+	for (uint64_t nr = 1; dir != ino && dir != ROOT_INO; nr++) {
 		uint64_t at = dir;
 		int ret = lock_inode(op, at, LOCK_MODE_READ);
 
@@ -602,6 +607,13 @@ static int is_at_or_above(struct op *op, struct itx *tx, uint64_t ino, uint64_t 
 			ret = dir_parent(tx, at, &dir);
 		if (ret < 0)
 			return ret;
+		if (dir == met) {
+			stats_inc(&op->fsd->stats.corrupt_items);
+			log_err("directory %llu is below itself: run scoutfsctl check", (unsigned long long)dir);
+			return -EIO;
+		}
+		if ((nr & (nr - 1)) == 0)
+			met = dir;
 		/* A deep tree has more groups than an operation has room for uses. */
 		lock_release_inode(op, at);
 	}

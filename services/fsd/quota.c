@@ -17,6 +17,7 @@
 #define TOTAL_LIFE_NS	(5 * NSEC_PER_SEC)
 #define TOTALS_KEPT	64
 #define SOURCE_LITERAL	0
+#define SOURCE_GID	3
 #define NAME_SELECT	1
 #define RULE_COUNT	1
 
@@ -115,6 +116,8 @@ static bool matches(const struct disk_quota_rule *r, uint64_t proj, uint32_t uid
 	for (int i = 0; i < 3; i++) {
 		uint64_t val = le64_get(r->name_val[i]);
 
+		if (r->name_source[i] > SOURCE_GID)
+			return false;	/* nobody knows of what */
 		names[i] = r->name_source[i] == SOURCE_LITERAL ? val : attribute(r->name_source[i], proj, uid, gid);
 		if (r->name_flags[i] & NAME_SELECT && names[i] != val)
 			return false;

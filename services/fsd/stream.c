@@ -328,6 +328,18 @@ static int write_item(struct writer *w, const struct stream_item *it)
 	return log_tree_force_next(w->bs, &w->ma, w->lt, &put, &w->run);
 }
 
+/* What is free already is left out: two files had the same blocks, which check says, and both are gone or shorter. */
+static int give_back(struct writer *w, struct extent ext)
+{
+	int ret = free_extents_insert(w->bs, &w->ma.al, &w->lt->data_freed, ext);
+
+	if (ret != -EUCLEAN || free_extents_overlap(w->bs, &w->lt->data_freed, ext) != 1)
+		return ret;
+	log_err("data blocks %llu to %llu are given back twice: they are left out; run scoutfsctl check",
+		(unsigned long long)ext.start, (unsigned long long)(ext.start + ext.len - 1));
+	return 0;
+}
+
 static int write_extents(struct writer *w)
 {
 	int ret = 0;
@@ -336,7 +348,7 @@ static int write_extents(struct writer *w)
 		ret = free_extents_remove(w->bs, &w->ma.al, &w->lt->data_avail,
 					  w->st->allocated.v[i]);
 	for (size_t i = 0; i < w->st->freed.nr && ret == 0; i++)
-		ret = free_extents_insert(w->bs, &w->ma.al, &w->lt->data_freed, w->st->freed.v[i]);
+		ret = give_back(w, w->st->freed.v[i]);
 	return ret;
 }
 

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "log.h"
 #include "util/planted.h"
 /* Extents moved between two looks at the room that is left, and looks in one run: others wait for us. */
 #define MOVE_STEP	8u
@@ -84,20 +85,28 @@ static bool is_finalized(const struct disk_log_trees *lt)
 	return le64_get(lt->flags) & LOG_TREES_FLAG_FINALIZED;
 }
 
-/* Move up to `want` blocks, in small steps while there is room.  -EINPROGRESS: more of them are left. */
-static int move_extents(struct txn *t, struct disk_alloc_root *dst, struct disk_alloc_root *src,
-			uint64_t want)
+/* Two owners of a block have both given it back, say: what nobody may use does less harm than what two do. */
+static void note_lost(const struct disk_log_trees *lt, uint64_t blocks)
 {
+	if (blocks)
+		log_err("%llu blocks of the data device that mount %016llx has given back overlap free ones: they are left out; run scoutfsctl check",
+			(unsigned long long)blocks, (unsigned long long)le64_get(lt->rid));
+}
+
+/* All of src, which is lt's, in small steps while there is room.  -EINPROGRESS: more of it is left. */
+static int move_all(struct txn *t, const struct disk_log_trees *lt, struct disk_alloc_root *dst,
+		    struct disk_alloc_root *src)
+{
+	uint64_t want = le64_get(src->total_len), moved, lost;
 	unsigned steps = 0;
-	uint64_t moved;
 	int ret = 0;
 
-	want = want < le64_get(src->total_len) ? want : le64_get(src->total_len);
 	while (want > 0) {
 		if (!txn_has_room(t) || steps++ == MOVE_STEPS_MAX)
 			return -EINPROGRESS;
 		ret = free_extents_move(txn_blocks(t), txn_alloc(t), dst, src, want, MOVE_STEP,
-					&moved);
+					&moved, &lost);
+		note_lost(lt, lost);
 		if (ret < 0 && ret != -EINPROGRESS)
 			return ret;
 		want -= moved;
@@ -105,12 +114,7 @@ static int move_extents(struct txn *t, struct disk_alloc_root *dst, struct disk_
 	return 0;
 }
 
-static int move_all(struct txn *t, struct disk_alloc_root *dst, struct disk_alloc_root *src)
-{
-	return move_extents(t, dst, src, le64_get(src->total_len));
-}
-
-/* A mount's list goes to the server's freed one; as move_extents. */
+/* A mount's list goes to the server's freed one; as move_all. */
 static int splice_list(struct txn *t, struct disk_alloc_list_head *src)
 {
 	int ret = -EINPROGRESS;
@@ -157,11 +161,11 @@ static int has_pieces(struct txn *t, const struct disk_log_trees *lt)
 	return ret < 0 ? ret : nr >= DATA_PIECES_MAX;
 }
 
-/* Bring data_avail up to its target, or to as many pieces as a mount can use; as move_extents. */
+/* Bring data_avail up to its target, or to as many pieces as a mount can use; as move_all. */
 static int refill_data(struct txn *t, struct disk_log_trees *lt)
 {
 	struct disk_alloc_root *from = &txn_super(t)->data_alloc;
-	uint64_t has = le64_get(lt->data_avail.total_len), want, moved;
+	uint64_t has = le64_get(lt->data_avail.total_len), want, moved, lost;
 	int ret = 0, enough = 0;
 
 	if (has >= DATA_AVAIL_LOW)
@@ -177,7 +181,8 @@ static int refill_data(struct txn *t, struct disk_log_trees *lt)
 		if (!txn_has_room(t) || steps == MOVE_STEPS_MAX)
 			return le64_get(lt->data_avail.total_len) < DATA_AVAIL_LOW ? -EINPROGRESS : 0;
 		ret = free_extents_move(txn_blocks(t), txn_alloc(t), &lt->data_avail, from, want,
-					MOVE_STEP, &moved);
+					MOVE_STEP, &moved, &lost);
+		note_lost(lt, lost);
 		if (ret < 0 && ret != -EINPROGRESS)
 			return ret;
 		want -= moved;
@@ -193,7 +198,7 @@ static int prepare(struct txn *t, struct disk_log_trees *lt)
 	if (le64_get(lt->meta_freed.total_nr) >= FREED_WORTH || txn_meta_is_low(t))
 		ret = splice_list(t, &lt->meta_freed);
 	if (ret == 0)
-		ret = move_all(t, &txn_super(t)->data_alloc, &lt->data_freed);
+		ret = move_all(t, lt, &txn_super(t)->data_alloc, &lt->data_freed);
 	if (ret == 0)
 		ret = fill_list(t, &lt->meta_avail);
 	if (ret == 0)
@@ -442,9 +447,9 @@ static int drain(struct txn *t, struct disk_log_trees *lt)
 	if (ret == 0)
 		ret = splice_list(t, &lt->meta_avail);
 	if (ret == 0)
-		ret = move_all(t, data, &lt->data_avail);
+		ret = move_all(t, lt, data, &lt->data_avail);
 	if (ret == 0)
-		ret = move_all(t, data, &lt->data_freed);
+		ret = move_all(t, lt, data, &lt->data_freed);
 	return ret;
 }
 

@@ -721,6 +721,7 @@ static inline void *shared(size_t len)
 /* What outlives a process. */
 static inline void setup_host(void)
 {
+	fsd.total_data_blocks = DEV_BLOCKS;
 	const char *text = getenv("FSD_EXTENTS_SEED");
 	unsigned long n = text ? strtoul(text, NULL, 0) : 1;
 

@@ -274,7 +274,7 @@ static inline void finalize(void)
 /* Unlocked: the device's callbacks lock for themselves. */
 static inline void open_next(void)
 {
-	uint64_t moved;
+	uint64_t moved, lost;
 
 	if (leader.finalize_every && leader.commits && leader.commits % leader.finalize_every == 0)
 		finalize();
@@ -286,7 +286,7 @@ static inline void open_next(void)
 	if (leader.commits % 3 == 0)
 		assert_int_equal(free_extents_move(leader.bs, &give_al, &leader.lt.data_avail,
 						   &leader.lt.data_freed, UINT64_MAX, 100000,
-						   &moved),
+						   &moved, &lost),
 				 0);
 	leader.lt.meta_avail.flags = le32_of(atomic_load(&leader.is_low) ? ALLOC_FLAG_LOW : 0);
 	leader.lt.data_avail.flags = le32_of(atomic_load(&leader.is_data_low) ? ALLOC_FLAG_LOW : 0);

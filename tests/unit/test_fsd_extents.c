@@ -552,6 +552,40 @@ static void stores_that_have_a_block_are_kept_when_others_get_none(void **state)
 	keeps_what_has_a_block(&no_metadata);
 }
 
+static int move_blocks(struct itx *tx, void *arg)
+{
+	const struct data_extent *ext = arg;
+	struct disk_extent d = { .blkno = le64_of(ext->blkno) };
+	struct key key = key_extent(files[0].ino, ext->iblock + ext->len - 1, ext->len);
+
+	return item_put(tx, &key, &d, sizeof(d));
+}
+
+/* Blocks that the device does not have would stop every commit, and later every mount that is given them. */
+static void an_extent_beyond_the_device_is_neither_written_nor_freed(void **state)
+{
+	struct file *f = &files[0];
+	struct data_extent ext, beyond;
+
+	(void)state;
+	do_truncate(f, 0);
+	do_write(f, 0, BLOCK, false, false);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	pool_drop(&fsd, f->ino, f->ino);
+	assert_int_equal(items_run(&fsd, find_extent, &(struct find){ f->ino, 0, &ext }), 0);
+	beyond = ext;
+	beyond.blkno = DEV_BLOCKS;
+	assert_int_equal(items_run(&fsd, move_blocks, &beyond), 0);
+	op_write(&fsd, ({ struct file_req *rq = new_req(f, 0, BLOCK, 0); rq->buf = calloc(1, BLOCK); rq; }));
+	assert_int_equal(await(), -EIO);
+	op_read(&fsd, new_req(f, 0, BLOCK, 0));
+	assert_int_equal(await(), -EIO);
+	assert_int_equal(items_run(&fsd, move_blocks, &ext), 0);
+	check_all(f);
+	do_truncate(f, 0);
+	check_blocks();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -560,6 +594,7 @@ int main(void)
 		cmocka_unit_test(a_page_of_a_closed_generation_is_not_given_to_another_file),
 		cmocka_unit_test(a_write_that_waits_for_a_page_keeps_none),
 		cmocka_unit_test(a_write_that_is_killed_while_it_waits_has_changed_nothing),
+		cmocka_unit_test(an_extent_beyond_the_device_is_neither_written_nor_freed),
 		cmocka_unit_test(stores_that_have_a_block_are_kept_when_others_get_none),
 		cmocka_unit_test(a_change_by_anybody_takes_the_capability),
 		cmocka_unit_test(a_store_that_is_applied_meanwhile_is_data),

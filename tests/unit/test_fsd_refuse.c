@@ -438,6 +438,33 @@ static void contradicting_items_are_told_and_left_alone(void **state)
 	assert_in_range(fake.fsd.stats.corrupt_items, 6, 99);
 }
 
+/* A directory's only parent is one that lies in it. */
+static void a_directory_below_itself_ends_a_rename(void **state)
+{
+	uint64_t above, below, other;
+	struct key key;
+	struct fake_item *it;
+	uint8_t val[64];
+	size_t len;
+
+	(void)state;
+	assert_int_equal(make(ROOT_INO, "above", S_IFDIR | 0755, &above), 0);
+	assert_int_equal(make(above, "below", S_IFDIR | 0755, &below), 0);
+	assert_int_equal(make(ROOT_INO, "other", S_IFDIR | 0755, &other), 0);
+	on_disk(above);
+	key = key_backref(above, ROOT_INO, 2);
+	it = forest_find(&key);
+	assert_non_null(it);
+	len = it->len;
+	memcpy(val, it->val, len);
+	forest_remove(&key);
+	key = key_backref(above, below, 2);
+	forest_put(&key, val, len);
+	assert_int_equal(rename_of(ROOT_INO, "other", above, "other"), -EIO);
+	assert_unchanged();
+	assert_in_range(fake.fsd.stats.corrupt_items, 1, 99);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -450,6 +477,7 @@ int main(void)
 		T(effects_of_tags_are_never_lost),
 		T(retention_keeps_a_file_as_it_is),
 		T(contradicting_items_are_told_and_left_alone),
+		T(a_directory_below_itself_ends_a_rename),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -422,6 +422,33 @@ static void who_waits_for_blocks_that_come_back_keeps_no_lock(void **state)
 	check_device();
 }
 
+static int run_give_twice(struct op *op, struct itx *tx)
+{
+	int ret = dalloc_put(tx, everything);
+
+	(void)op;
+	if (ret == 0)
+		ret = dalloc_put(tx, (struct extent){ everything.start + 1, 2 });
+	return ret;
+}
+
+/* As of two files that have the same blocks: the volume is damaged, and nobody else has to wait for that. */
+static void what_is_given_back_twice_is_free_once(void **state)
+{
+	struct step s = { 0 };
+
+	(void)state;
+	fill_the_device();
+	start_op(&s, run_give_twice);
+	assert_int_equal(await_op(&s), 0);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	do_step(&inodes[1], XATTR);
+	txn_commit_wait(&fsd, TXN_FSYNC, 0);
+	atomic_store(&leader.is_data_low, false);
+	inodes[0].ext = (struct extent){ 0 };
+	check_device();
+}
+
 static void what_was_not_given_back_after_all_is_not_waited_for(void **state)
 {
 	struct step s = { 0 }, w = { .what = ALLOC };
@@ -535,6 +562,7 @@ int main(void)
 		RARE(that_there_was_no_space_a_moment_ago_is_asked_again_before_it_is_told),
 		RARE(who_waits_for_blocks_that_come_back_keeps_no_lock),
 		RARE(what_was_not_given_back_after_all_is_not_waited_for),
+		RARE(what_is_given_back_twice_is_free_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,6 +108,8 @@ static void inodes_must_make_sense(void **state)
 	bad_if(TREE_FS, &it, v->mode = le32_of(0170644));
 	bad_if(TREE_FS, &it, v->size = le64_of(1ull << 63));
 	bad_if(TREE_FS, &it, v->nlink = le32_of(0x80000000));
+	bad_if(TREE_FS, &it, v->meta_seq = le64_of(1ull << 63));
+	bad_if(TREE_FS, &it, v->data_seq = le64_of(UINT64_MAX));
 	bad_if(TREE_FS, &it, v->flags = le32_of(4));
 	v->flags = le32_of(INODE_FLAG_RETENTION);
 	good(TREE_FS, 2, &it);
@@ -339,10 +341,19 @@ static void quota_rules_must_be_known_and_hashed(void **state)
 	it = item_of(k, &r, sizeof(r));
 	good(TREE_FS, 2, &it);
 	bad(TREE_FS, 1, &it);
+	/* upstream lets them in */
+	r.op = 2;
+	r.name_source[0] = r.name_source[1] = 4;
+	k.second = hash64(&r, sizeof(r));
+	it = item_of(k, &r, sizeof(r));
+	good(TREE_FS, 2, &it);
+	r.op = 1;
+	r.name_source[0] = 2;
+	r.name_source[1] = 0;
+	k.second = hash64(&r, sizeof(r));
+	it = item_of(k, &r, sizeof(r));
 #define bad_rule(change) bad_if(TREE_FS, &it, change; it.key.second = hash64(val, sizeof(r)))
-	bad_rule(v->op = 2);
 	bad_rule(v->rule_flags = 2);
-	bad_rule(v->name_source[1] = 4);
 	bad_rule(v->name_flags[1] = 2);
 	bad_rule(v->name_flags[1] = 1);			/* selects by a literal */
 	bad_rule(v->name_val[2] = le64_of(5));		/* two values of one attribute */

@@ -163,6 +163,16 @@ int free_extents_insert(struct block_set *bs, struct blkno_alloc *al, struct dis
 	return add_items(bs, al, root, merged);
 }
 
+int free_extents_overlap(struct block_set *bs, const struct disk_alloc_root *root, struct extent ext)
+{
+	struct extent found;
+	int ret = next_by_blkno(bs, root, ext.start, &found);
+
+	if (ret < 0)
+		return ret == -ENOENT ? 0 : ret;
+	return found.start < ext.start || found.start - ext.start < ext.len;
+}
+
 int free_extents_remove(struct block_set *bs, struct blkno_alloc *al, struct disk_alloc_root *root,
 			struct extent ext)
 {
@@ -257,19 +267,23 @@ int free_extents_nr_max(struct block_set *bs, const struct disk_alloc_root *root
 
 int free_extents_move(struct block_set *bs, struct blkno_alloc *al, struct disk_alloc_root *dst,
 		      struct disk_alloc_root *src, uint64_t want, unsigned extents_max,
-		      uint64_t *moved)
+		      uint64_t *moved, uint64_t *lost)
 {
 	struct extent ext;
 	unsigned steps = 0;
 	int ret;
 
-	*moved = 0;
+	*moved = *lost = 0;
 	while (*moved < want && le64_get(src->total_len) > 0) {
 		if (steps++ == extents_max)
 			return -EINPROGRESS;
 		ret = free_extents_alloc(bs, al, src, want - *moved, &ext);
 		if (ret == 0)
 			ret = free_extents_insert(bs, al, dst, ext);
+		if (ret == -EUCLEAN && free_extents_overlap(bs, dst, ext) == 1) {
+			*lost += ext.len;
+			ret = 0;
+		}
 		if (ret < 0)
 			return ret;
 		*moved += ext.len;

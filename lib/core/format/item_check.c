@@ -33,6 +33,8 @@ static int check_inode(unsigned fmt_vers, const struct item *it, const char **wh
 		return BAD(why, "inode mode without a file type");
 	if (le64_get(inode.size) > INT64_MAX)
 		return BAD(why, "inode size beyond 2^63-1");
+	if ((le64_get(inode.meta_seq) | le64_get(inode.data_seq)) > INT64_MAX)
+		return BAD(why, "inode change sequence number beyond 2^63-1");
 	if (le32_get(inode.nlink) > LINK_MAX_NR)
 		return BAD(why, "inode link count beyond 2^31-1");
 	if (fmt_vers >= 2)
@@ -173,10 +175,11 @@ static int check_fs_value(unsigned fmt_vers, const struct item *it, const char *
 	}
 }
 
+/* An operation or a source that is not known is not refused: upstream lets them be added, and such a rule never applies. */
 static int check_quota_rule(const struct item *it, const char **why)
 {
 	struct disk_quota_rule r;
-	uint64_t selected[4];
+	uint64_t selected[4] = { 0 };
 	bool selects[4] = { false };
 
 	if (it->val_len != sizeof(r))
@@ -184,15 +187,15 @@ static int check_quota_rule(const struct item *it, const char **why)
 	memcpy(&r, it->val, sizeof(r));
 	if (it->key.second != hash64(&r, sizeof(r)))
 		return BAD(why, "quota rule does not match the hash in its key");
-	if (r.op > 1 || r.rule_flags > 1)
-		return BAD(why, "quota rule with an unknown operation or flag");
+	if (r.rule_flags > 1)
+		return BAD(why, "quota rule with an unknown flag");
 	for (unsigned i = 0; i < 3; i++) {
 		unsigned source = r.name_source[i];
 		uint64_t val = le64_get(r.name_val[i]);
 
-		if (source > 3 || r.name_flags[i] > 1)
-			return BAD(why, "quota rule with an unknown name source or flag");
-		if (!r.name_flags[i])
+		if (r.name_flags[i] > 1)
+			return BAD(why, "quota rule with an unknown name flag");
+		if (!r.name_flags[i] || source > 3)
 			continue;
 		if (source == 0)
 			return BAD(why, "quota rule that selects by a literal");
