@@ -90,7 +90,8 @@ static void out_extent(struct out *o, const struct item *it)
 
 static void out_quota_rule(struct out *o, const struct item *it)
 {
-	static const char *const sources[] = { "literal", "project", "uid", "gid" };
+	static const char *const sources[] = { "literal", "project", "uid", "gid", "unknown" };
+	static const char *const ops[] = { "inode", "data", "unknown" };
 	struct disk_quota_rule r;
 
 	memcpy(&r, it->val, sizeof(r));
@@ -100,11 +101,11 @@ static void out_quota_rule(struct out *o, const struct item *it)
 
 		out_group(o, names[i]);
 		out_u64(o, "val", le64_get(r.name_val[i]));
-		out_word(o, "source", sources[r.name_source[i]]);
+		out_word(o, "source", sources[r.name_source[i] < 4 ? r.name_source[i] : 4]);
 		out_u64(o, "select", r.name_flags[i]);
 		out_group_end(o);
 	}
-	out_word(o, "op", r.op ? "data" : "inode");
+	out_word(o, "op", ops[r.op < 2 ? r.op : 2]);
 	out_u64(o, "limit", le64_get(r.limit));
 	out_u64(o, "rule_flags", r.rule_flags);
 }
