@@ -467,22 +467,32 @@ static void forget_rid(struct advfsm *f, struct file *file, uint64_t rid)
 static void settle_told(struct advfsm *f, struct file *file, struct holder *h)
 {
 	const struct owner *o = h->owner;
+	const struct holder *who;
 
 	for (uint32_t i = 0; i < h->told.nr;) {
 		struct adv_range r = h->told.v[i];
+		const struct adv_range *other = advobj_conflict(file, o->rid, o->number, r.first, r.last, r.type, &who);
 		struct advfsm_act act = { .kind = ADVFSM_CONFLICT, .rid = o->rid,
-					  .lock = { .ino = file->ino, .kind = file->kind, .owner = o->number,
-						    .type = r.type, .first = r.first, .last = r.last } };
+					  .lock = { .ino = file->ino, .kind = file->kind, .owner = o->number, .type = r.type } };
+		uint8_t left;
 
-		if (!advobj_is_blocked(file, o, r.first, r.last, r.type)) {
+		if (!other) {
 			i++;
 			continue;
 		}
+		act.lock.first = other->first > r.first ? other->first : r.first;
+		act.lock.last = other->last < r.last ? other->last : r.last;
+		left = other->type == ADV_READ && r.type == ADV_WRITE ? ADV_READ : ADV_UNLOCK;
+		if (adv_ranges_set(&h->told, act.lock.first, act.lock.last, left, UINT32_MAX) < 0) {
+			/* A whole range: that needs no memory. */
+			act.lock.first = r.first;
+			act.lock.last = r.last;
+			adv_ranges_set(&h->told, r.first, r.last,
+				       advobj_is_blocked(file, o, r.first, r.last, ADV_READ) ? ADV_UNLOCK : ADV_READ,
+				       UINT32_MAX);
+		}
 		f->st.conflicts++;
 		f->ops.emit(f->ops.arg, &act);
-		/* A whole range: that needs no memory. */
-		adv_ranges_set(&h->told, r.first, r.last,
-			       advobj_is_blocked(file, o, r.first, r.last, ADV_READ) ? ADV_UNLOCK : ADV_READ, UINT32_MAX);
 		i = 0;
 	}
 }

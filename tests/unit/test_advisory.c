@@ -750,12 +750,75 @@ static void nobody_has_what_another_has(void **state)
 		assert_true(total[i] > 0 || rounds < 20);
 }
 
+/* ---- a server that comes when one of two locks is told as it was ---------------------------- */
+
+static unsigned conflicts;
+
+static void count_conflicts(void *arg, const struct advfsm_act *act)
+{
+	(void)arg;
+	assert_true(act->kind != ADVFSM_LIED);
+	conflicts += act->kind == ADVFSM_CONFLICT;
+}
+
+struct found { struct advfsm_lock v[8]; unsigned nr; };
+
+static void find_of_one(void *arg, uint64_t rid, const struct advfsm_lock *l)
+{
+	struct found *found = arg;
+
+	assert_true(found->nr < 8);
+	if (rid == 1)
+		found->v[found->nr++] = *l;
+}
+
+/*
+ * The first has made bytes 20 to 49 of its write lock a read lock, and others have read locks there; it has not heard the answer
+ * when the server ends, and tells the next one all of what it had.
+ */
+static void only_the_part_that_others_have_becomes_less(void **state)
+{
+	static const struct adv_range want[] = { { 0, 19, ADV_WRITE }, { 20, 49, ADV_READ }, { 50, 100, ADV_WRITE } };
+	struct advfsm_ops ops = { NULL, count_conflicts };
+	struct advfsm_lock had = { .ino = 1, .owner = 5, .kind = ADVFSM_POSIX, .type = ADV_WRITE, .last = 100 };
+	struct advfsm_lock others[2] = {
+		{ .ino = 1, .owner = 6, .kind = ADVFSM_POSIX, .type = ADV_READ, .first = 20, .last = 29 },
+		{ .ino = 1, .owner = 6, .kind = ADVFSM_POSIX, .type = ADV_READ, .first = 30, .last = 49 } };
+	struct found found = { .nr = 0 };
+	struct advfsm *f;
+
+	(void)state;
+	others[1].owner = 7;
+	conflicts = 0;
+	assert_int_equal(advfsm_open(&f, &ops), 0);
+	for (uint64_t rid = 1; rid <= 2; rid++) {
+		assert_int_equal(advfsm_step(f, &(struct advfsm_event){ .kind = ADVFSM_EXPECT, .rid = rid }), 0);
+		assert_int_equal(advfsm_step(f, &(struct advfsm_event){ .kind = ADVFSM_GREETED, .rid = rid }), 0);
+	}
+	assert_int_equal(advfsm_step(f, &(struct advfsm_event){ .kind = ADVFSM_TOLD, .rid = 2, .told = others,
+								.told_nr = 2, .is_last = true }), 0);
+	assert_int_equal(advfsm_step(f, &(struct advfsm_event){ .kind = ADVFSM_TOLD, .rid = 1, .told = &had,
+								.told_nr = 1, .is_last = true }), 0);
+	assert_false(advfsm_is_gated(f));
+	advfsm_check(f);
+	advfsm_each(f, &found, find_of_one);
+	assert_int_equal(found.nr, 3);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(found.v[i].first, want[i].first);
+		assert_int_equal(found.v[i].last, want[i].last);
+		assert_int_equal(found.v[i].type, want[i].type);
+	}
+	assert_true(conflicts > 0);
+	advfsm_close(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ranges_are_what_an_array_of_bytes_says),
 		cmocka_unit_test(ranges_reach_to_the_end),
 		cmocka_unit_test(nobody_has_what_another_has),
+		cmocka_unit_test(only_the_part_that_others_have_becomes_less),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
