@@ -546,30 +546,56 @@ static int state_cmp(const void *a, const void *b)
 	return key_cmp(&((const struct lock_state *)a)->key, &((const struct lock_state *)b)->key);
 }
 
+static int greatest_first(const void *a, const void *b)
+{
+	return state_cmp(b, a);
+}
+
+/* v[0] of a heap with the greatest on top has been replaced by one that may be less. */
+static void sift_down(struct lock_state *v, size_t nr)
+{
+	for (size_t at = 0, child; (child = 2 * at + 1) < nr; at = child) {
+		struct lock_state moved = v[at];
+
+		if (child + 1 < nr && state_cmp(&v[child], &v[child + 1]) < 0)
+			child++;
+		if (state_cmp(&moved, &v[child]) >= 0)
+			break;
+		v[at] = v[child];
+		v[child] = moved;
+	}
+}
+
+/* s may be one of the `max` least.  There are nr of them, in no order as long as they are fewer, and then a heap. */
+static void keep_if_least(struct lock_state *v, size_t *nr, size_t max, const struct lock_state *s)
+{
+	if (*nr < max) {
+		v[(*nr)++] = *s;
+		if (*nr == max)
+			qsort(v, max, sizeof(*v), greatest_first);	/* which is a heap */
+	} else if (state_cmp(s, &v[0]) < 0) {
+		v[0] = *s;
+		sift_down(v, max);
+	}
+}
+
 size_t locks_recover(struct fsd *fsd, const struct key *start, struct lock_state *out, size_t max)
 {
 	struct locks *ls = fsd->locks;
-	struct lock_state *all;
 	size_t nr = 0;
 
+	assert(max);
 	pthread_mutex_lock(&ls->mutex);
-	all = malloc((ls->nr + 1) * sizeof(*all));
-	if (!all)
-		fsd_fail(fsd, "out of memory");
 	for (size_t i = 0; i < LOCKS_HASH_NR; i++) {
 		for (struct lock *l = ls->hash[i]; l; l = l->hash_next) {
 			/* One being revoked counts with its old mode: nothing was given back
 			 * yet. */
 			if (l->mode != LOCK_MODE_NULL && key_cmp(&l->start, start) >= 0)
-				all[nr++] = (struct lock_state){ l->start, l->mode, l->write_seq };
+				keep_if_least(out, &nr, max, &(struct lock_state){ l->start, l->mode, l->write_seq });
 		}
 	}
 	pthread_mutex_unlock(&ls->mutex);
-	qsort(all, nr, sizeof(*all), state_cmp);
-	if (nr > max)
-		nr = max;
-	memcpy(out, all, nr * sizeof(*all));
-	free(all);
+	qsort(out, nr, sizeof(*out), state_cmp);
 	return nr;
 }
 

@@ -687,18 +687,15 @@ static void interrupted_waiter_ends_and_the_lock_goes_on(void **state)
 	free(b);
 }
 
-static void recovery_tells_all_locks_in_order_in_batches(void **state)
+static void tells_all_in_batches_of(size_t max)
 {
-	struct lock_state got[2];
+	struct lock_state got[GROUPS + 1];
 	struct key at = KEY_ZEROS;
 	unsigned seen = 0;
 	size_t nr;
 
-	(void)state;
-	mounts[0].fsd.conf.lock_idle_count = 100;
-	for (unsigned g = GROUPS; g-- > 0;)
-		one_op(&mounts[0], g, g & 1 ? LOCK_MODE_WRITE : LOCK_MODE_READ, 0);
-	while ((nr = locks_recover(&mounts[0].fsd, &at, got, 2))) {
+	while ((nr = locks_recover(&mounts[0].fsd, &at, got, max))) {
+		assert_true(nr == max || seen + nr == GROUPS);
 		for (size_t i = 0; i < nr; i++) {
 			assert_int_equal(group_of(&got[i].key), seen);
 			assert_int_equal(got[i].mode, seen & 1 ? LOCK_MODE_WRITE : LOCK_MODE_READ);
@@ -708,6 +705,16 @@ static void recovery_tells_all_locks_in_order_in_batches(void **state)
 		at = key_next(got[nr - 1].key);
 	}
 	assert_int_equal(seen, GROUPS);
+}
+
+static void recovery_tells_all_locks_in_order_in_batches(void **state)
+{
+	(void)state;
+	mounts[0].fsd.conf.lock_idle_count = 100;
+	for (unsigned g = GROUPS; g-- > 0;)
+		one_op(&mounts[0], g, g & 1 ? LOCK_MODE_WRITE : LOCK_MODE_READ, 0);
+	for (size_t max = 1; max <= GROUPS + 1; max++)
+		tells_all_in_batches_of(max);
 }
 
 /* A name that others move between its runs leads it to another inode each time. */
