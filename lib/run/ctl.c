@@ -211,7 +211,7 @@ void ctl_stop(struct ctl *c)
 	free_ctl(c);
 }
 
-/* Whether anybody listens at path: ZeroMQ would wait for somebody to come. */
+/* Whether anybody listens at path: ZeroMQ would wait for somebody to come.  So would connect(), where too many wait already. */
 static int probe(const char *path)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
@@ -220,12 +220,12 @@ static int probe(const char *path)
 	if (strlen(path) >= sizeof(un.sun_path))
 		return -ENAMETOOLONG;
 	strcpy(un.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
 	ret = connect(fd, (struct sockaddr *)&un, sizeof(un)) < 0 ? -errno : 0;
 	close(fd);
-	return ret;
+	return ret == -EAGAIN ? 0 : ret;
 }
 
 /* One question, one answer of the type `want`, copied to reply. */

@@ -190,6 +190,41 @@ static int give_to_dir_owner(const struct instance_conf *conf, int fd)
 	return fchown(fd, dir.st_uid, dir.st_gid) < 0 ? -errno : 0;
 }
 
+/*
+ * A file of the state directory, whose owner may be another user than this process's and is not trusted with what this one
+ * may do: -ELOOP for a symlink, -EPERM for what is no file or has another name, too.
+ */
+static int open_own(const struct instance_conf *conf, const char *path, int flags, mode_t mode, int *fd)
+{
+	struct stat st;
+	int ret;
+
+	*fd = open(path, flags | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode);
+	if (*fd < 0)
+		return -errno;
+	if (fstat(*fd, &st) < 0)
+		ret = -errno;
+	else
+		ret = S_ISREG(st.st_mode) && st.st_nlink == 1 ? give_to_dir_owner(conf, *fd) : -EPERM;
+	if (ret < 0)
+		close(*fd);
+	return ret;
+}
+
+static int open_record(const struct instance_conf *conf, const char *path, FILE **f)
+{
+	int fd, ret = open_own(conf, path, O_RDWR | O_APPEND, 0644, &fd);
+
+	if (ret < 0)
+		return ret;
+	*f = fdopen(fd, "a+");
+	if (*f)
+		return 0;
+	ret = -errno;
+	close(fd);
+	return ret;
+}
+
 static bool line_has_rid(const char *line, uint64_t rid)
 {
 	uint64_t x, fsid;
@@ -218,13 +253,14 @@ static int record_halve(const struct instance_conf *conf, FILE *f, unsigned line
 	char path[CONF_PATH_BYTES + 16], tmp[CONF_PATH_BYTES + 16], line[RECORD_LINE_BYTES];
 	unsigned i = 0;
 	FILE *out;
-	int ret = 0;
+	int ret;
 
 	snprintf(path, sizeof(path), "%s/rids", conf->state_dir);
 	snprintf(tmp, sizeof(tmp), "%s/rids.new", conf->state_dir);
-	out = fopen(tmp, "we");
-	if (!out)
-		return -errno;
+	unlink(tmp);	/* of a process that was killed */
+	ret = open_record(conf, tmp, &out);
+	if (ret < 0)
+		return ret;
 	rewind(f);
 	while (fgets(line, sizeof(line), f)) {
 		if (i++ >= lines / 2 && fputs(line, out) < 0)
@@ -232,8 +268,6 @@ static int record_halve(const struct instance_conf *conf, FILE *f, unsigned line
 	}
 	if (ferror(f) || fflush(out) != 0 || fsync(fileno(out)) < 0)
 		ret = -EIO;
-	if (ret == 0)
-		ret = give_to_dir_owner(conf, fileno(out));
 	if (fclose(out) != 0)
 		ret = -EIO;
 	if (ret == 0 && rename(tmp, path) < 0)
@@ -254,20 +288,18 @@ static int record_append(const struct instance_conf *conf, uint64_t rid)
 	int ret;
 
 	snprintf(path, sizeof(path), "%s/rids", conf->state_dir);
-	f = fopen(path, "a+e");
-	if (!f)
-		return -errno;
-	ret = give_to_dir_owner(conf, fileno(f));
-	if (ret == 0)
-		ret = record_find(f, rid, &found, &lines);
+	ret = open_record(conf, path, &f);
+	if (ret < 0)
+		return ret;
+	ret = record_find(f, rid, &found, &lines);
 	if (ret == 0 && !found && lines >= RECORD_LINES_MAX) {
 		ret = record_halve(conf, f, lines);
 		fclose(f);
 		if (ret < 0)
 			return ret;
-		f = fopen(path, "a+e");
-		if (!f)
-			return -errno;
+		ret = open_record(conf, path, &f);
+		if (ret < 0)
+			return ret;
 	}
 	if (ret == 0 && !found) {
 		char last = '\n';
@@ -297,12 +329,12 @@ static int record_rid(const struct instance_conf *conf, uint64_t rid)
 	if (ret < 0)
 		return ret;
 	snprintf(path, sizeof(path), "%s/rids.lock", conf->state_dir);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-	if (fd < 0)
-		return -errno;
+	ret = open_own(conf, path, O_RDWR, 0640, &fd);
+	if (ret < 0)
+		return ret;
 	while ((ret = flock(fd, LOCK_EX)) < 0 && errno == EINTR)
 		;
-	ret = ret < 0 ? -errno : give_to_dir_owner(conf, fd);
+	ret = ret < 0 ? -errno : 0;
 	if (ret == 0)
 		ret = record_append(conf, rid);
 	close(fd);

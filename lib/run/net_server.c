@@ -119,6 +119,12 @@ static struct client *find_ident(const struct net_server *ns, const struct zmqu_
 	       memcmp(c->ident.bytes, ident->bytes, ident->len) == 0 ? c : NULL;
 }
 
+/* Whether c is who is found by the hash of that frame's identity. */
+static bool is_hashed_as(const struct client *c, const struct zmqu_frame *f)
+{
+	return c->ident.len && c->by_ident.id == hash64(f->from.bytes, f->from.len);
+}
+
 static void forget_ident(struct net_server *ns, struct client *c)
 {
 	if (c->ident.len)
@@ -428,6 +434,11 @@ static void handle_greeting(struct net_server *ns, const struct msg_greeting *g,
 		tell(ns, c);
 	if (c->is_dead) {
 		refuse(ns, &f->from, GREETING_BUSY);
+		return;
+	}
+	/* The peer chooses its identity, and two with the same hash are told apart by nothing. */
+	if (id_map_find(&ns->idents, hash64(f->from.bytes, f->from.len)) && !is_hashed_as(c, f)) {
+		stats_inc(&ns->counts->net_malformed);
 		return;
 	}
 	take_socket(ns, c, g, f);
