@@ -74,6 +74,8 @@ static const struct volume_option volume_options[] = {
 	{ "quorum_slot_nr", OPTION_SETTING, "quorum_slot", true },
 	{ "acl", OPTION_FIXED, "acl=yes", false },
 	{ "noacl", OPTION_FIXED, "acl=no", false },
+	{ "name_cache", OPTION_FIXED, "name_cache=yes", false },
+	{ "noname_cache", OPTION_FIXED, "name_cache=no", false },
 	{ "data_prealloc_blocks", OPTION_SETTING, "data_prealloc_blocks", false },
 	{ "lock_idle_count", OPTION_SETTING, "lock_idle_count", false },
 	{ "orphan_scan_delay_ms", OPTION_SETTING, "orphan_scan_delay_ms", true },

@@ -67,6 +67,7 @@ static const struct conf_key conf_keys[] = {
 	KEY(KIND_U32, data_prealloc_blocks, 1, UINT32_MAX),
 	KEY(KIND_U32, lock_idle_count, 32, 100000),
 	KEY(KIND_BOOL, acl, 0, 0),
+	KEY(KIND_BOOL, name_cache, 0, 0),
 	KEY(KIND_BOOL, insecure, 0, 0),
 	KEY(KIND_PATH, key_file, 0, 0),
 	KEY(KIND_PATH, allow_file, 0, 0),
@@ -298,6 +299,7 @@ int conf_init(struct instance_conf *conf, const char *name, char *err, size_t er
 	conf->data_prealloc_blocks = 2048;
 	conf->lock_idle_count = 10000;
 	conf->acl = true;
+	conf->name_cache = true;
 	conf->ioctl_pointers = CONF_POINTERS_ON;
 	return 0;
 }

@@ -51,6 +51,7 @@ struct instance_conf {
 	uint32_t data_prealloc_blocks;
 	uint32_t lock_idle_count;
 	bool acl;
+	bool name_cache;		/* the kernel keeps names; no: it asks for each, as it does before Linux 6.16 */
 	bool insecure;			/* without keys, whoever may be on the network */
 	char key_file[CONF_PATH_BYTES];	/* keys.h; "": the default place, if there is one */
 	char allow_file[CONF_PATH_BYTES];

@@ -22,6 +22,11 @@
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const char *order_path;
 
+bool testhook_is_old_kernel(void)
+{
+	return getenv("SCOUTFS_TEST_OLD_KERNEL") != NULL;
+}
+
 static void look_for_order_path(void)
 {
 	order_path = getenv("SCOUTFS_TEST_DIE");

@@ -172,6 +172,15 @@ static void giving_remove(struct advisory *a, struct give_back *g)
 		g->next->prev = g->prev;
 }
 
+/* Of what was given back; NULL: nobody waits for it any more. */
+static void answer(struct advisory *a, fuse_req_t req, int err)
+{
+	if (!req)
+		return;
+	fuse_reply_err(req, err);
+	ops_leave(a->fsd);
+}
+
 /* The mutex is held: our thread sends g again.  Its request, which need not wait for that. */
 static fuse_req_t send_again(struct advisory *a, struct give_back *g)
 {
@@ -205,15 +214,13 @@ static void given_back(void *arg, int err, unsigned type, const void *reply)
 	}
 	pthread_mutex_unlock(&a->mutex);
 	if (is_left) {
-		if (req)
-			fuse_reply_err(req, 0);
+		answer(a, req, 0);
 		return;
 	}
 	if (err < 0 && err != -ESHUTDOWN && err != -ENOLINK)
 		log_err("inode %llu: the leader could not take an advisory lock back: %s; it is free when this mount "
 			"leaves", (unsigned long long)g->ask.ino, strerror(-err));
-	if (req)
-		fuse_reply_err(req, is_done || err ? 0 : ENOLCK);
+	answer(a, req, is_done || err ? 0 : ENOLCK);
 	free(g);
 }
 
@@ -252,8 +259,7 @@ static void give_back_send(struct give_back *g)
 		g = NULL;	/* given_back's */
 	}
 	pthread_mutex_unlock(&a->mutex);
-	if (req)
-		fuse_reply_err(req, 0);
+	answer(a, req, 0);
 	free(g);
 }
 
@@ -266,6 +272,8 @@ static struct give_back *new_give_back(struct fsd *fsd, fuse_req_t req, const st
 	*g = (struct give_back){ .fsd = fsd, .req = req, .ask = *ask, .due_ns = UINT64_MAX };
 	g->ask.type = ADV_UNLOCK;
 	g->ask.wait = false;
+	if (req)
+		ops_enter(fsd);
 	return g;
 }
 
@@ -408,16 +416,21 @@ static bool abandon(struct op *op)
 	return was_waiting;
 }
 
-/* A signal has come while it waited for its lock. */
-static void signalled(struct op *op)
+/* The mutex is held. */
+static void end_wait(struct advisory *a, struct lock_op *l)
 {
-	struct lock_op *l = (struct lock_op *)op;
-	struct advisory *a = op->fsd->advisory;
-
-	pthread_mutex_lock(&a->mutex);
 	l->was_signalled = true;
 	if (l->call && l->ask.wait)
 		cancel_call(a, l->call);
+}
+
+/* A signal has come while it waited for its lock. */
+static void signalled(struct op *op)
+{
+	struct advisory *a = op->fsd->advisory;
+
+	pthread_mutex_lock(&a->mutex);
+	end_wait(a, (struct lock_op *)op);
 	pthread_mutex_unlock(&a->mutex);
 }
 
@@ -786,7 +799,7 @@ static bool do_one(struct advisory *a, uint64_t now)
 		g->req = NULL;
 		pthread_mutex_unlock(&a->mutex);
 		if (req)
-			fuse_reply_err(req, 0);
+			answer(a, req, 0);
 		else if (!g->call)
 			give_back_send(g);
 		return true;
@@ -866,6 +879,16 @@ int advisory_start(struct fsd *fsd, bool keep)
 	return 0;
 }
 
+void advisory_interrupt_waits(struct fsd *fsd)
+{
+	struct advisory *a = fsd->advisory;
+
+	pthread_mutex_lock(&a->mutex);
+	for (struct lock_op *l = a->waiting; l; l = l->next)
+		end_wait(a, l);
+	pthread_mutex_unlock(&a->mutex);
+}
+
 void advisory_end_waits(struct fsd *fsd)
 {
 	struct advisory *a = fsd->advisory;
@@ -905,6 +928,8 @@ void advisory_stop(struct fsd *fsd)
 		struct give_back *g = a->giving;
 
 		giving_remove(a, g);
+		if (g->req)
+			ops_leave(fsd);
 		free(g);
 	}
 	fsd->advisory = NULL;

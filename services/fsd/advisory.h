@@ -14,6 +14,8 @@
 
 /* keep: the kernel's connection goes on, and what the process before has left are its locks.  0 or -errno. */
 int advisory_start(struct fsd *fsd, bool keep);
+/* Whoever waits for a lock ends with EINTR, or has it: the leader says which. */
+void advisory_interrupt_waits(struct fsd *fsd);
 /* The connection is gone: whoever waits for a lock ends, so that the operations can be drained. */
 void advisory_end_waits(struct fsd *fsd);
 /* When the session is over. */

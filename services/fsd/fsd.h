@@ -54,6 +54,7 @@ struct fsd {
 	uint32_t fmt_vers;
 	uint64_t total_meta_blocks;
 	uint64_t total_data_blocks;
+	atomic_uint open_requests;	/* op.c: that are no operations */
 
 	struct blkcli *blk;
 	struct keys *keys;		/* NULL: the leader is talked to without */

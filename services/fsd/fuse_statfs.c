@@ -73,6 +73,7 @@ static void statfs_ask(struct op *op)
 	struct statfs_call *call = malloc(sizeof(*call));
 	struct net_client *net = op->fsd->net;
 	int ret = -ENOMEM;
+	bool is_ours;
 
 	if (call) {
 		call->asks = s;
@@ -82,10 +83,15 @@ static void statfs_ask(struct op *op)
 	}
 	if (ret == 0)
 		return;
-	/* no answer will come; but a cancel may just have taken the operation away */
-	if (!call || statfs_cancel(op))
-		op_fail(op, ret);
+	/* No answer will come; but a cancel may have taken the operation away, which is gone then. */
+	pthread_mutex_lock(&statfs_mutex);
+	is_ours = !call || call->asks;
+	if (is_ours)
+		s->call = NULL;
+	pthread_mutex_unlock(&statfs_mutex);
 	free(call);
+	if (is_ours)
+		op_fail(op, ret);
 }
 
 static int statfs_run(struct op *op, struct itx *tx)

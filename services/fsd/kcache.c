@@ -42,8 +42,10 @@
 #include "keep.h"
 #include "locks.h"
 #include "log.h"
+#include "mountinfo.h"
 #include "orphan.h"
 #include "serving.h"
+#include "testhook.h"
 #include "vfsflags.h"
 
 #define NOTIFY_RESEND		7	/* FUSE_NOTIFY_RESEND, Linux 6.9 */
@@ -64,11 +66,11 @@ struct kcache {
 	struct fsd *fsd;
 	char mountpoint[CONF_PATH_BYTES];
 	unsigned dev_minor;		/* of the mount: names its connection in /sys/fs/fuse */
-	atomic_bool no_epochs;		/* the kernel does not know them */
+	atomic_bool no_epochs;		/* the kernel does not know them, or name_cache = no */
 	bool mounted;			/* and nobody has asked for the end */
 	bool can_resend;
 	bool swallow;			/* the answer to a replayed FUSE_INIT */
-	uint64_t begun_ns;
+	_Atomic uint64_t serving_ns;	/* since when requests are taken, and come again; 0: not yet */
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
 	bool served;			/* kcache_serve has returned */
@@ -160,8 +162,10 @@ static int mount_dev(const char *path, struct stat *st)
 	if (!f)
 		return -errno;
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &maj, &min, at) == 3 &&
-		    strcmp(at, path) == 0) {
+		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &maj, &min, at) != 3)
+			continue;
+		mountinfo_unescape(at);
+		if (strcmp(at, path) == 0) {
 			st->st_dev = makedev(maj, min);
 			ret = 0;
 		}
@@ -340,7 +344,6 @@ static int make_session(struct fsd *fsd, int fd)
 	pthread_mutex_init(&kc->mutex, NULL);
 	pthread_cond_init(&kc->cond, NULL);
 	kc->fsd = fsd;
-	kc->begun_ns = clock_mono_ns();
 	if (!realpath(fsd->conf.mountpoint, kc->mountpoint))
 		strcpy(kc->mountpoint, fsd->conf.mountpoint);
 	ret = interrupts_start(fsd);
@@ -370,7 +373,7 @@ static bool init_offers_resend(const struct keep_head *h)
 	const struct fuse_in_header *in = (const struct fuse_in_header *)h->init;
 	const struct fuse_init_in *init = (const struct fuse_init_in *)(in + 1);
 
-	return atomic_load(&h->init_len) >= sizeof(*in) + sizeof(*init) &&
+	return !testhook_is_old_kernel() && atomic_load(&h->init_len) >= sizeof(*in) + sizeof(*init) &&
 	       init->flags & FUSE_INIT_EXT && init->flags2 & HAS_RESEND;
 }
 
@@ -461,6 +464,7 @@ int kcache_mount(struct fsd *fsd)
 		return ret;
 	}
 	kc->can_resend = init_offers_resend(fsd->keep->head);
+	atomic_store(&kc->no_epochs, !fsd->conf.name_cache);
 	new_epoch(kc);	/* learns whether there are any, before an entry is given out */
 	atomic_store(&fsd->keep->head->has_no_epochs, atomic_load(&kc->no_epochs));
 	if (mount_dev(kc->mountpoint, &st) == 0) {
@@ -555,6 +559,7 @@ int kcache_serve(struct fsd *fsd)
 			return ret;
 		}
 	}
+	atomic_store(&kc->serving_ns, clock_mono_ns());
 	atomic_store(&fsd->keep->head->is_drained, 0);
 	if (gonedirs_start(fsd) < 0)
 		log_warning("%s: no thread for directories that other nodes remove: getcwd(2) in one goes on until its name is "
@@ -590,7 +595,9 @@ bool kcache_can_resend(struct fsd *fsd)
 
 bool kcache_has_served(struct fsd *fsd)
 {
-	return fsd->kcache && clock_mono_ns() - fsd->kcache->begun_ns > SERVED_MS * NSEC_PER_MSEC;
+	uint64_t since = fsd->kcache ? atomic_load(&fsd->kcache->serving_ns) : 0;
+
+	return since && clock_mono_ns() - since > SERVED_MS * NSEC_PER_MSEC;
 }
 
 void kcache_abort(struct fsd *fsd)
@@ -860,8 +867,9 @@ int kcache_tell_removed(struct fsd *fsd, uint64_t parent, const char *name, size
 bool kcache_knows(struct fsd *fsd, uint64_t ino)
 {
 	struct kcache *kc = fsd->kcache;
+	uint64_t since = kc ? atomic_load(&kc->serving_ns) : 0;
 
-	if (!kc || clock_mono_ns() - kc->begun_ns < KNOWS_ALL_MS * NSEC_PER_MSEC)
+	if (!since || clock_mono_ns() - since < KNOWS_ALL_MS * NSEC_PER_MSEC)
 		return true;
 	/* Only attributes are dropped, which waits for nobody. */
 	return fuse_lowlevel_notify_inval_inode(kc->se, node_of_ino(ino), -1, 0) != -ENOENT;

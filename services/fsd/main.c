@@ -570,9 +570,14 @@ static void end_for_restart(struct fsd *fsd)
 {
 	static struct last_commit lc = { .lock = PTHREAD_MUTEX_INITIALIZER,
 					 .cond = PTHREAD_COND_INITIALIZER };
-	bool drained = ops_drain_for(fsd, kcache_can_resend(fsd) ? DRAIN_MS : DRAIN_ALL_MS);
-	uint64_t end_ns = clock_mono_ns() + STORE_MS * NSEC_PER_MSEC;
+	bool can_resend = kcache_can_resend(fsd), drained;
+	uint64_t end_ns;
 
+	/* What has no answer never gets one: a sleeper for a lock asks again by himself. */
+	if (!can_resend)
+		advisory_interrupt_waits(fsd);
+	drained = ops_drain_for(fsd, can_resend ? DRAIN_MS : DRAIN_ALL_MS, !can_resend);
+	end_ns = clock_mono_ns() + STORE_MS * NSEC_PER_MSEC;
 	atomic_store(&fsd->keep->head->is_drained, drained);
 	txn_commit(fsd, TXN_FSYNC, last_commit_done, &lc);
 	pthread_mutex_lock(&lc.lock);

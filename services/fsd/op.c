@@ -534,7 +534,17 @@ void ops_drain(struct fsd *fsd)
 	pthread_mutex_unlock(&ops->lock);
 }
 
-bool ops_drain_for(struct fsd *fsd, unsigned ms)
+void ops_enter(struct fsd *fsd)
+{
+	atomic_fetch_add(&fsd->open_requests, 1);
+}
+
+void ops_leave(struct fsd *fsd)
+{
+	atomic_fetch_sub(&fsd->open_requests, 1);
+}
+
+bool ops_drain_for(struct fsd *fsd, unsigned ms, bool all)
 {
 	struct ops *ops = fsd->ops;
 	uint64_t now = clock_mono_ns(), end = now + ms * NSEC_PER_MSEC;
@@ -543,8 +553,10 @@ bool ops_drain_for(struct fsd *fsd, unsigned ms)
 	/* A look now and then: this is for the end of a process. */
 	for (;;) {
 		pthread_mutex_lock(&ops->lock);
-		drained = !ops->active && !ops->deferring;
-		is_quiet = ops->active == ops->patient && !ops->deferring;
+		/* First: one that becomes an operation is that before it is none of these. */
+		is_quiet = !atomic_load(&fsd->open_requests) && !ops->deferring;
+		drained = is_quiet && !ops->active;
+		is_quiet = drained || (is_quiet && !all && ops->active == ops->patient);
 		pthread_mutex_unlock(&ops->lock);
 		if (is_quiet || now >= end)
 			return drained;

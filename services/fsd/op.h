@@ -113,8 +113,15 @@ struct op {
 
 int ops_start(struct fsd *fsd, unsigned workers);
 void ops_drain(struct fsd *fsd);	/* waits until nothing runs or is parked */
-/* The same, but no longer than that, and not for those with a `signalled`. */
-bool ops_drain_for(struct fsd *fsd, unsigned ms);
+/*
+ * The same, but no longer than that, and for requests between ops_enter and ops_leave, too; all: also for those with a
+ * `signalled`.  False: some have no answer yet.
+ */
+bool ops_drain_for(struct fsd *fsd, unsigned ms, bool all);
+/* A request of the kernel is open that is no operation, or not yet, or no longer. */
+void ops_enter(struct fsd *fsd);
+/* It has its answer, or is one; also when there are no operations any more. */
+void ops_leave(struct fsd *fsd);
 void ops_stop(struct fsd *fsd);		/* the same, and ends the threads */
 
 /* Run in the calling thread until done or parked. */

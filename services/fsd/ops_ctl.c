@@ -119,13 +119,16 @@ static bool is_interrupted(void *arg)
 static void deliver_work(void *arg)
 {
 	struct ctl *c = arg;
+	struct fsd *fsd = c->op.fsd;
 	size_t done;
 	int ret;
 
 	ret = caller_write(c->op.fsd, &c->caller, c->to, c->data, c->data_len,
 			   c->unit ? c->unit : 1, is_interrupted, c, &done);
-	if (caller_enter())
+	if (caller_enter()) {
+		ops_leave(fsd);
 		return;		/* the mount is gone, and the request with it */
+	}
 	if (ret == -EINTR && c->unit && done / c->unit) {
 		c->result = (int)(done / c->unit);
 		ret = 0;
@@ -134,6 +137,7 @@ static void deliver_work(void *arg)
 		fail(c, ret);
 	else
 		reply(c);
+	ops_leave(fsd);
 	caller_leave();
 }
 
@@ -156,11 +160,23 @@ static size_t bytes_of(const struct ctl *c)
 	return sizeof(*c) + c->data_len;
 }
 
+/* work() ends with ops_leave. */
+static void run_in_thread(struct ctl *c, void (*work)(void *arg))
+{
+	struct fsd *fsd = c->op.fsd;
+	int ret;
+
+	ops_enter(fsd);
+	ret = caller_run(c->caller.uid, bytes_of(c), work, c);
+	if (ret == 0)
+		return;
+	fail(c, ret);
+	ops_leave(fsd);
+}
+
 /* The answer is known: err, or what is in *c. */
 static void finish(struct ctl *c, int err)
 {
-	int ret;
-
 	if (err < 0) {
 		fail(c, err);
 		return;
@@ -169,9 +185,7 @@ static void finish(struct ctl *c, int err)
 		reply(c);
 		return;
 	}
-	ret = caller_run(c->caller.uid, bytes_of(c), deliver_work, c);
-	if (ret < 0)
-		fail(c, ret);
+	run_in_thread(c, deliver_work);
 }
 
 static void ctl_done(struct op *op, int err)
@@ -701,24 +715,26 @@ static bool is_ours(unsigned cmd)
 static void identify_work(void *arg)
 {
 	struct ctl *c = arg;
+	struct fsd *fsd = c->op.fsd;
 	int ret = caller_identify(&c->caller);
 
-	if (caller_enter())
+	if (caller_enter()) {
+		ops_leave(fsd);
 		return;		/* the mount is gone, and the request with it */
+	}
 	if (ret == 0 && c->need_cap && !caller_is_capable(&c->caller, c->need_cap - 1))
 		ret = -EPERM;
 	if (ret < 0)
 		fail(c, ret);
 	else
 		fuse_op_start(c->req, &c->op);
+	ops_leave(fsd);
 	caller_leave();
 }
 
 static void start_op(struct ctl *c, const char *name, int (*run)(struct op *op, struct itx *tx),
 		     bool identify)
 {
-	int ret;
-
 	c->op.name = name;
 	c->op.run = run;
 	c->op.done = ctl_done;
@@ -726,9 +742,7 @@ static void start_op(struct ctl *c, const char *name, int (*run)(struct op *op, 
 		fuse_op_start(c->req, &c->op);
 		return;
 	}
-	ret = caller_run(c->caller.uid, bytes_of(c), identify_work, c);
-	if (ret < 0)
-		fail(c, ret);
+	run_in_thread(c, identify_work);
 }
 
 static void start(struct ctl *c)

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "mountinfo.h"
 
 #ifndef MS_NOSYMFOLLOW
 #define MS_NOSYMFOLLOW	256ul
@@ -71,8 +72,10 @@ static int options_there(const char *mountpoint, char *text, size_t size)
 	if (!f)
 		return -errno;
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%*d %*d %*s %*s %4095s %511s", at, has) == 2 &&
-		    strcmp(at, mountpoint) == 0) {
+		if (sscanf(line, "%*d %*d %*s %*s %4095s %511s", at, has) != 2)
+			continue;
+		mountinfo_unescape(at);
+		if (strcmp(at, mountpoint) == 0) {
 			snprintf(text, size, "%s", has);
 			ret = 0;
 		}

@@ -147,6 +147,7 @@ static void defaults_are_as_documented(void **state)
 	assert_int_equal(conf.data_prealloc_blocks, 2048);
 	assert_int_equal(conf.lock_idle_count, 10000);
 	assert_true(conf.acl);
+	assert_true(conf.name_cache);
 	assert_false(conf.insecure);
 	assert_int_equal(conf.ioctl_pointers, CONF_POINTERS_ON);
 }
@@ -162,7 +163,7 @@ static void every_key_is_read(void **state)
 		     "tcp_keepalive_timeout_ms = 3001\nclient_timeout_ms = 1000\n"
 		     "log_merge_wait_timeout_ms = 100\nlog_merge_min_height = 1\nlog_merge_min_trees = 2\n"
 		     "recovery_timeout_ms = 600000\ndata_prealloc_blocks = 1\nlock_idle_count = 32\n"
-		     "acl = no\ninsecure = yes\nioctl_pointers = root"),
+		     "acl = no\nname_cache = no\ninsecure = yes\nioctl_pointers = root"),
 		0);
 	assert_int_equal(conf.quorum_slot, 14);
 	assert_string_equal(conf.runtime_dir, "/run/a b#c");
@@ -181,6 +182,7 @@ static void every_key_is_read(void **state)
 	assert_int_equal(conf.data_prealloc_blocks, 1);
 	assert_int_equal(conf.lock_idle_count, 32);
 	assert_false(conf.acl);
+	assert_false(conf.name_cache);
 	assert_true(conf.insecure);
 	assert_int_equal(conf.ioctl_pointers, CONF_POINTERS_ROOT);
 }

@@ -33,6 +33,7 @@
 
 #include <linux/loop.h>
 
+#include "mountinfo.h"
 #include "tools/scoutfsctl/commands.h"
 
 #define HOLDER_STEP_MS	20u
@@ -114,23 +115,6 @@ static bool read_line(const char *path, char *buf, size_t len)
 	return ok;
 }
 
-/* Octal escapes of /proc, in place. */
-static void unescape(char *s)
-{
-	char *to = s;
-
-	for (; *s; s++) {
-		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
-		    s[3] >= '0' && s[3] <= '7') {
-			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
-			s += 3;
-		} else {
-			*to++ = *s;
-		}
-	}
-	*to = '\0';
-}
-
 static bool is_mounted(dev_t dev, char *buf, size_t len)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -147,7 +131,7 @@ static bool is_mounted(dev_t dev, char *buf, size_t len)
 	}
 	fclose(f);
 	if (found) {
-		unescape(at);
+		mountinfo_unescape(at);
 		snprintf(buf, len, "mounted at %.200s", at);
 	}
 	return found;
@@ -165,7 +149,7 @@ static bool is_swap(dev_t dev)
 	while (!found && fgets(line, sizeof(line), f)) {
 		if (sscanf(line, "%4095s", path) != 1)
 			continue;
-		unescape(path);
+		mountinfo_unescape(path);
 		found = stat(path, &st) == 0 && S_ISBLK(st.st_mode) && st.st_rdev == dev;
 	}
 	fclose(f);
