@@ -240,23 +240,23 @@ static int refuse_contents(const struct mkfs_options *o, const struct device *d)
  * Locks and exclusive opens tell about this host only.  What other hosts do stands on the volume,
  * and a volume that a host may still have mounted is not overwritten by one -f (6.2).
  */
-static int refuse_used_elsewhere(const struct mkfs_options *o, const struct device *meta)
+static int refuse_used_elsewhere(const struct mkfs_options *o, const struct device *dev)
 {
 	struct volume_holders hs;
 	struct disk_super super;
 	const char *why;
 	int ret;
 
-	if (meta->bytes < (SUPER_BLKNO + 1 + QUORUM_BLOCKS_NR) << SMALL_SHIFT)
+	if (dev->bytes < (SUPER_BLKNO + 1 + QUORUM_BLOCKS_NR) << SMALL_SHIFT)
 		return 0;
-	ret = device_read(meta, SUPER_BLKNO << SMALL_SHIFT, &super, sizeof(super));
+	ret = device_read(dev, SUPER_BLKNO << SMALL_SHIFT, &super, sizeof(super));
 	if (ret == 0 && (super_check(&super, &why) < 0 ||
 			 !(le64_get(super.flags) & SUPER_FLAG_IS_META_BDEV)))
 		return 0;
 	if (ret == 0)
-		ret = device_find_holders(meta, &super, &hs);
+		ret = device_find_holders(dev, &super, &hs);
 	if (ret < 0) {
-		say_error(VERB, "could not read '%s' to see who uses it: %s", meta->path,
+		say_error(VERB, "could not read '%s' to see who uses it: %s", dev->path,
 			  strerror(-ret));
 		return ret;
 	}
@@ -266,7 +266,7 @@ static int refuse_used_elsewhere(const struct mkfs_options *o, const struct devi
 	say_error(VERB,
 		  "'%s' holds a volume that another host may be using; stop it there, or give -f "
 		  "twice if no host uses it any more",
-		  meta->path);
+		  dev->path);
 	return -EBUSY;
 }
 
@@ -430,6 +430,9 @@ int cmd_mkfs(int argc, char **argv)
 		ret = refuse_contents(&o, &devs[MKFS_DATA]);
 	if (ret == 0)
 		ret = refuse_used_elsewhere(&o, &devs[MKFS_META]);
+	/* the metadata device of another volume, perhaps, or the two were swapped */
+	if (ret == 0)
+		ret = refuse_used_elsewhere(&o, &devs[MKFS_DATA]);
 	if (ret == 0)
 		ret = make_identity(&o.params);
 	if (ret == 0)

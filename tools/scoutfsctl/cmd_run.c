@@ -40,11 +40,13 @@
 #define EXIT_FENCED	 76	/* of an fsd whose mount was fenced */
 #define STORE_NAME_MAX	 32
 #define LISTEN_FDS_START 3
+#define NOTIFIES_MAX	 64
 
 struct child {
 	pid_t pid;
 	bool wanted;
 	bool ready;
+	bool is_owed; /* fsd: it ended and was to come again, for what it has not stored */
 	uint64_t started_ms;
 	uint64_t restart_ms; /* start again at that time; 0: not waiting */
 	unsigned backoff_ms;
@@ -63,7 +65,8 @@ struct supervisor {
 	char notify_path[108];
 	bool up; /* all were READY once */
 	bool stopping;
-	int needed_nr; /* while stopping: those before it have not been asked to end */
+	int needed_nr; /* those before it have not been asked to end */
+	bool keeps_runtime; /* there is what no process has stored */
 	int status;
 };
 
@@ -157,6 +160,7 @@ static void start_service(struct supervisor *sv, int i)
 
 		/* this program has one thread: the signal comes when it dies, not earlier */
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
+		signal(SIGPIPE, SIG_DFL);
 		sigemptyset(&none);
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		setenv("NOTIFY_SOCKET", sv->notify_path, 1);
@@ -167,7 +171,7 @@ static void start_service(struct supervisor *sv, int i)
 		_exit(127);
 	}
 	sv->s[i].restart_ms = 0;
-	sv->s[i].ready = false;
+	sv->s[i].ready = sv->s[i].is_owed = false;
 	sv->s[i].started_ms = now_ms();
 	if (pid < 0) {
 		say_error("run", "cannot start %s: %s", service_name(i), strerror(errno));
@@ -228,11 +232,26 @@ static void take_message(struct child *s, const char *text, int fd)
 		 name ? (int)strcspn(name + 7, "\n") : 6, name ? name + 7 : "stored");
 }
 
+/* The last of those that came, or the one before, if none did; all others are closed. */
+static int take_descriptor(const struct cmsghdr *c, int before)
+{
+	size_t nr = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	int fd = before;
+
+	for (size_t i = 0; i < nr; i++) {
+		if (fd >= 0)
+			close(fd);
+		memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
+	}
+	return fd;
+}
+
 /* One message of a service: which one is told by the sender's pid. */
 static void read_notify(struct supervisor *sv)
 {
 	char buf[2048];
-	char control[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int))]
+	/* anybody may send; what does not fit the kernel closes */
+	char control[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(16 * sizeof(int))]
 		__attribute__((aligned(8)));
 	struct iovec iov = { buf, sizeof(buf) - 1 };
 	struct msghdr m = { .msg_iov = &iov,
@@ -243,13 +262,13 @@ static void read_notify(struct supervisor *sv)
 	struct ucred cred = { .pid = 0 };
 	int fd = -1;
 
-	for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL; c; c = CMSG_NXTHDR(&m, c)) {
+	for (struct cmsghdr *c = n >= 0 ? CMSG_FIRSTHDR(&m) : NULL; c; c = CMSG_NXTHDR(&m, c)) {
 		if (c->cmsg_level != SOL_SOCKET)
 			continue;
 		if (c->cmsg_type == SCM_CREDENTIALS)
 			memcpy(&cred, CMSG_DATA(c), sizeof(cred));
-		else if (c->cmsg_type == SCM_RIGHTS && fd < 0 && c->cmsg_len == CMSG_LEN(sizeof(fd)))
-			memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+		else if (c->cmsg_type == SCM_RIGHTS)
+			fd = take_descriptor(c, fd);
 	}
 	buf[n > 0 ? n : 0] = 0;
 	for (int i = 0; i < SERVICES_NR; i++) {
@@ -294,6 +313,15 @@ static void begin_stop(struct supervisor *sv, int status)
 	sv->stopping = true;
 }
 
+/* Not all there ever are: anybody may send some. */
+static void read_notifies(struct supervisor *sv)
+{
+	struct pollfd p = { .fd = sv->notify_fd, .events = POLLIN };
+
+	for (int i = 0; i < NOTIFIES_MAX && poll(&p, 1, 0) > 0; i++)
+		read_notify(sv);
+}
+
 static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 {
 	for (int i = 0; i < SERVICES_NR; i++) {
@@ -304,9 +332,10 @@ static void child_ended(struct supervisor *sv, pid_t pid, int wstatus)
 		if (s->pid != pid)
 			continue;
 		/* what it had to say last: perhaps a descriptor to keep */
-		while (poll(&(struct pollfd){ .fd = sv->notify_fd, .events = POLLIN }, 1, 0) > 0)
-			read_notify(sv);
+		read_notifies(sv);
 		s->pid = 0;
+		s->is_owed = i == SERVICE_FSD && sv->up && !clean &&
+			     !(WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == EXIT_FENCED);
 		s->ready = false;
 		runtime_remove_pid(&sv->conf, service_name(i));
 		if (sv->stopping && (i >= sv->needed_nr || !sv->up)) {
@@ -370,10 +399,10 @@ static void wait_events(struct supervisor *sv, uint64_t until_ms)
 		    sv->s[i].restart_ms < until_ms)
 			until_ms = sv->s[i].restart_ms;
 	poll(p, 2, until_ms <= now ? 0 : (int)(until_ms - now));
-	while (p[1].revents && poll(&p[1], 1, 0) > 0)
-		read_notify(sv);
+	if (p[1].revents)
+		read_notifies(sv);
 	while (read(sv->signal_fd, &si, sizeof(si)) == (ssize_t)sizeof(si))
-		if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT)
+		if (si.ssi_signo != SIGCHLD)
 			begin_stop(sv, sv->up ? 0 : 1);
 	while ((pid = waitpid(-1, &wstatus, WNOHANG)) > 0)
 		child_ended(sv, pid, wstatus);
@@ -387,6 +416,28 @@ static void restart_needed(struct supervisor *sv)
 			start_service(sv, i);
 }
 
+/*
+ * fsd is away, and was to come again: what its last process had not stored is stored by the next one, or by one of a later start
+ * of the instance.
+ */
+static void let_it_store(struct supervisor *sv, int i)
+{
+	struct child *s = &sv->s[i];
+	uint64_t limit = now_ms() + STOP_LIMIT_MS;
+
+	start_service(sv, i);
+	while (s->pid && !s->ready && now_ms() < limit) {
+		restart_needed(sv);
+		wait_events(sv, limit);
+	}
+	if (s->pid)
+		return;
+	say_error("run", "%s had died and could not store what it left: it stays in %s for the next start; see its log",
+		  service_name(i), sv->conf.runtime_dir);
+	sv->keeps_runtime = true;
+	sv->status = 1;
+}
+
 /* In reverse order; a service that does not end in time is killed, loudly. */
 static void stop_all(struct supervisor *sv)
 {
@@ -395,6 +446,8 @@ static void stop_all(struct supervisor *sv)
 		uint64_t limit = now_ms() + STOP_LIMIT_MS;
 
 		sv->needed_nr = i;
+		if (!s->pid && s->is_owed)
+			let_it_store(sv, i);
 		if (!s->pid)
 			continue;
 		kill(s->pid, SIGTERM);
@@ -414,17 +467,61 @@ static void stop_all(struct supervisor *sv)
 	}
 }
 
+/* How the instance ended, for `stop`; NULL: it has not yet. */
+static void result_path(const struct instance_conf *conf, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s/run.result", conf->state_dir);
+}
+
+static void write_result(const struct instance_conf *conf, const char *text)
+{
+	char path[CONF_PATH_BYTES + 16];
+	int fd;
+
+	result_path(conf, path, sizeof(path));
+	unlink(path);
+	if (!text)
+		return;
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		say_error("run", "%s: cannot be written: %s; `%s stop` will not know how it ended", path, strerror(errno),
+			  program_name());
+	if (fd >= 0)
+		close(fd);
+}
+
+static int read_result(const struct instance_conf *conf)
+{
+	char path[CONF_PATH_BYTES + 16], text[16] = "";
+	FILE *f;
+
+	result_path(conf, path, sizeof(path));
+	f = fopen(path, "re");
+	if (f && !fgets(text, sizeof(text), f))
+		text[0] = 0;
+	if (f)
+		fclose(f);
+	if (strcmp(text, "stopped\n") == 0)
+		return 0;
+	say_error("stop", "%s has ended, but %s: what was not fsynced may be lost; see its log", conf->name,
+		  *text ? "not as it should" : "nobody knows how");
+	return 1;
+}
+
 static int supervise(struct supervisor *sv)
 {
+	sv->needed_nr = SERVICES_NR;
 	runtime_write_pid(&sv->conf, "run", getpid());
+	write_result(&sv->conf, NULL);
 	while (!sv->stopping) {
 		advance(sv);
 		wait_events(sv, now_ms() + 60000);
 	}
 	stop_all(sv);
 	runtime_remove_pid(&sv->conf, "run");
-	if (runtime_stop("run", &sv->conf) < 0)
+	if (!sv->keeps_runtime && runtime_stop("run", &sv->conf) < 0)
 		sv->status = 1;
+	write_result(&sv->conf, sv->status ? "failed\n" : "stopped\n");
 	tell_parent(sv, (char)(sv->status ? sv->status : 1));
 	return sv->status;
 }
@@ -541,7 +638,10 @@ int cmd_run(int argc, char **argv)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);	/* of a terminal that is gone */
+	sigaddset(&set, SIGQUIT);
 	sigaddset(&set, SIGCHLD);
+	signal(SIGPIPE, SIG_IGN);	/* whoever reads what it says may be gone, too */
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	sv.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	ret = sv.signal_fd < 0 ? -errno : open_notify(&sv);
@@ -598,7 +698,7 @@ int cmd_stop(int argc, char **argv)
 		}
 		nanosleep(&ts, NULL);
 	}
-	return 0;
+	return read_result(&conf);
 }
 
 int cmd_reload(int argc, char **argv)

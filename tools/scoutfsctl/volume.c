@@ -99,6 +99,12 @@ int device_open(struct device *d, const char *path, enum device_use use, const c
 	ret = in_use_claim(d, &st, use, verb);
 	if (ret < 0)
 		goto out;
+	/* What another host wrote since somebody here has read it, who may still have it open, is not in this host's cache. */
+	if (d->is_bdev && use != DEVICE_PEEK && ioctl(d->fd, BLKFLSBUF, 0) < 0) {
+		ret = -errno;
+		say_error(verb, "could not drop what this host has cached of '%s': %s; run it as root", path, strerror(-ret));
+		goto out;
+	}
 	/* The kernel opens a read-only block device for writing and fails only the writes. */
 	if (use == DEVICE_WRITE && d->is_bdev && ioctl(d->fd, BLKROGET, &is_readonly) == 0 &&
 	    is_readonly) {
