@@ -257,6 +257,7 @@ restore
 poke "$M" $((69632 + 40)) 01000000000000000700000000000000 69632
 out=$("$CTL" ls --meta "$M" --data "$D" 2>&1)
 refused "mkfs -f refuses it" "not cleanly unmounted: quorum slot 0" mkfs "$M" "$D" "${Q[@]}" -A -f
+truncate -s 128M "$D"
 refused "also where it is to hold the data" "not cleanly unmounted: quorum slot 0" mkfs "$D" "$M" "${Q[@]}" -A -f
 ok "and has written nothing" cmp <(dd if="$M" bs=4096 skip=16 count=2 status=none) <(dd if="$TMP/m2" bs=4096 skip=16 count=1 status=none; dd if="$M" bs=4096 skip=17 count=1 status=none)
 ok "an unclean volume is named" grep -q "not cleanly unmounted: quorum slot 0, rid 0000000000000007" <<<"$out"
