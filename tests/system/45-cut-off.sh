@@ -28,9 +28,10 @@ use() {
 said() { grep -cE -- "$1" "$LOG"; }
 LOSS="were cut off: what they had stored to mappings and not synced may be lost"
 BAD="fsd did not end as it should"
-# stop WHAT: the mount in use is stopped
+# stop WHAT STATUS: the mount in use is stopped, and whoever does so is told with STATUS whether all is well
 stop() {
-	ok "$1: it is stopped" timeout 150 "$CTL" stop "$CONF"
+	timeout 150 "$CTL" stop "$CONF"
+	is "$1: it is stopped, and says whether in order" $? "$2"
 	ok "$1: it was in use" test "$(said "was still in use after 30 s: its programs get errors now")" = $((++cut))
 	kill -9 "$user" 2>/dev/null; wait "$user" 2>/dev/null
 }
@@ -43,13 +44,13 @@ head -c 4096 /dev/zero >"$MNT/file"; sync "$MNT/file"
 
 if [ -n "${SOAK:-}" ]; then
 	use read "a program has a file open that it can only read"
-	stop "read"
+	stop "read" 0
 	is "read: nothing is lost" "$(said "$LOSS")" 0
 	is "read: and fsd has ended well" "$(said "$BAD")" 0
 	ok "mount again" inst_start
 fi
 use map "a program has stored to a mapping"
-stop "mapped"
+stop "mapped" 1
 is "mapped: it is said what may be lost" "$(said "$LOSS")" 1
 is "mapped: and fsd has ended with an error" "$(said "$BAD")" 1
 
@@ -59,7 +60,7 @@ use map "a program has stored to a mapping"
 kill -9 "$(inst_pid fsd)"
 ok "fsd is killed: another one goes on with the mount" wait_for 120 grep -q "goes on at $MNT" "$LOG"
 ok "and answers" timeout 120 stat "$MNT/file"
-stop "killed"
+stop "killed" 1
 is "killed: it is said what may be lost" "$(said "$LOSS")" 2
 is "killed: and fsd has ended with an error" "$(said "$BAD")" 2
 
