@@ -117,20 +117,23 @@ deps:
 		echo "make deps: apt-get could not install" $$missing "- is the network there, and are you root?" >&2; exit 1; }; \
 	fi
 
+# As many compilers as processors, if nobody has said how many.
+make_first = $(MAKE) --no-print-directory -s $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+
 demo-cluster: deps
-	@$(MAKE) --no-print-directory -s all
+	+@$(make_first) all
 	@BUILD="$(abspath $(BUILD))" tests/demo-cluster.sh
 
 quickstart: deps
-	@$(MAKE) --no-print-directory -s all
+	+@$(make_first) all
 	@BUILD="$(abspath $(BUILD))" tools/quickstart.sh
 
 bench: deps
-	@$(MAKE) --no-print-directory -s test-programs
+	+@$(make_first) test-programs
 	@BUILD="$(abspath $(BUILD))" tests/bench/bench.sh
 
 bench-cluster: deps
-	@$(MAKE) --no-print-directory -s test-programs
+	+@$(make_first) test-programs
 	@BUILD="$(abspath $(BUILD))" tests/bench/cluster.sh
 
 # --- installation ------------------------------------------------------------------------------
