@@ -16,9 +16,10 @@ flock "$MNT/locked" sleep 1000 & holder=$!
 has_lock() { ! flock -n "$MNT/locked" true; }
 wait_for 30 has_lock || fail "the lock is held"
 flock "$MNT/locked" true 2>"$TMP/waiter" & waiter=$!
-sleep 0.5
+somebody_waits() { [ "$("$CTL" status -v "$CONF" | awk '$1 == "advisory_locks_waiting" { print $2; exit }')" = 1 ]; }
+ok "a program waits for a lock" wait_for 30 somebody_waits
 ( while [ ! -e "$TMP/enough" ]; do
-	flock "$MNT/other" true && "$CTL" ino-path 1 -p "$MNT" >/dev/null && "$CTL" stat "$MNT" >/dev/null || { echo "$?" >>"$TMP/wrong"; sleep 0.1; }
+	flock "$MNT/other" true && "$CTL" ino-path 1 -p "$MNT" >/dev/null && "$CTL" stat "$MNT" >/dev/null || echo "$?" >>"$TMP/wrong"
 done ) & busy=$!
 exec {open}>"$MNT/open"
 for i in 1 2 3 4 5 6; do
@@ -27,7 +28,6 @@ for i in 1 2 3 4 5 6; do
 	wait_for 60 restarted fsd "$old" || fail "fsd is started again ($i)"
 	say() { echo "$1" >&"$open"; }
 	ok "an open file goes on" say "$i"
-	[ $i != 1 ] || sleep 1
 done
 touch "$TMP/enough"
 ends() { ! kill -0 "$1" 2>/dev/null; }
@@ -52,8 +52,11 @@ is "with the options that it had" "$(options)" "$had"
 
 # a mount inside: all names are let go when the lease is lost, and this one stays
 mkdir "$MNT/inside" && mount -t tmpfs none "$MNT/inside" && touch "$MNT/inside/there" || fail "tmpfs inside the volume"
+leases_lost() { grep -c "this mount's lease has run out" "$LOG"; }
+lost=$(leases_lost)
+another_is_lost() { [ "$(leases_lost)" -gt "$lost" ]; }
 kill -STOP "$(inst_pid serverd)"
-sleep 12
+ok "the lease runs out" wait_for 60 another_is_lost
 kill -CONT "$(inst_pid serverd)"
 wait_for 60 cat "$MNT/kept" >/dev/null 2>&1
 ok "what is mounted inside stays when the kernel's names are let go" test -e "$MNT/inside/there"
